@@ -1,0 +1,1 @@
+"""From native lists to dramatiq and back; the drop-in worker."""

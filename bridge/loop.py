@@ -1,0 +1,188 @@
+"""The bridge: native list -> dramatiq messages, and back again when nobody is left to run them.
+
+Every move of a task id between lists happens here.
+"""
+
+import logging
+import threading
+import time
+from typing import cast
+
+import redis
+
+from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking, persist
+from rhai_tasks.protocol import ACTOR, QueueKeys, queue_name, timestamp, to_bytes, to_text
+from rhai_tasks.settings import Settings
+from rhai_tasks.store import load_script
+
+logger = logging.getLogger(__name__)
+
+_ALIVE_SECONDS = 15.0  # without a word from any bridge, a stopping worker gives its queue back itself
+_DISCOVER_SECONDS = 2.0  # between two looks for new circles
+
+
+class CircleBridge:
+    """Moves one circle's tasks. Loss-free at every step: a crash leaves a task where the next bridge finds it."""
+
+    def __init__(self, settings: Settings, circle: str, outage: Outage) -> None:
+        self.circle = circle
+        self._native = to_bytes(settings.prefixes.queue + circle)
+        self._queue = queue_name(circle)
+        self._keys = QueueKeys(settings.namespace, self._queue)
+        self._buffer = settings.buffer
+        self._details_prefix = settings.prefixes.details
+        self._outage = outage
+        self._client = connect(settings.redis_url)
+        self._blocking = connect_blocking(settings.redis_url)
+        self._take = load_script(self._client, "bridge", "take")
+        self._give_back = load_script(self._client, "bridge", "give_back")
+        self.last_task = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Take tasks until `stop`; outages are waited out."""
+        room = 0
+        while not stop.is_set():
+            try:
+                room = persist(lambda: self.forward(room), self._outage, stop)  # noqa: B023  (called in this turn)
+            except redis.RedisError:
+                return  # told to stop while the server was away
+
+    def forward(self, room: int) -> int:
+        """Turn what waits in the native list into messages; wait up to `BLOCK_SECONDS` if there is nothing to do.
+
+        Args:
+            room: How many messages dramatiq's queue can still take, as the last call returned it; 0 asks.
+
+        Returns:
+            The same, for the next call.
+        """
+        if room > 0:
+            # The loss-free BLPOP: the same end of the list, and the id is never outside Redis.
+            self._blocking.blmove(
+                cast("str", self._native), self._keys.in_flight, BLOCK_SECONDS, "LEFT", "RIGHT"
+            )
+        taken, room = self._publish()
+        if room <= 0 and not taken:
+            self._blocking.blpop([self._keys.room], BLOCK_SECONDS / 2)
+        return max(room, 0)
+
+    def _publish(self) -> tuple[int, int]:
+        head = (
+            f'{{"queue_name":"{self._queue}","actor_name":"{ACTOR}","kwargs":{{}},'
+            f'"message_timestamp":{int(time.time() * 1000)},"args":['
+        )
+        keys = self._keys
+        taken, room = self._take(
+            keys=[
+                self._native,
+                keys.in_flight,
+                keys.messages,
+                keys.bodies,
+                keys.sequence,
+                keys.full,
+                keys.bridge,
+                keys.registry(keys.namespace),
+            ],
+            args=[self._buffer, head, self._queue, int(_ALIVE_SECONDS * 1000)],
+        )
+        if taken:
+            self.last_task = time.monotonic()
+        return taken, room
+
+    def give_back(self, *, unless_bridged: bool = False) -> int:
+        """Return what no worker holds to the head of the native list, in order; say how many tasks that were.
+
+        Args:
+            unless_bridged: Do nothing while another bridge serves the circle.
+        """
+        keys = self._keys
+        count = int(
+            self._give_back(
+                keys=[
+                    self._native,
+                    keys.messages,
+                    keys.bodies,
+                    keys.deliveries,
+                    keys.in_flight,
+                    keys.bridge,
+                    keys.full,
+                ],
+                args=[ACTOR, int(unless_bridged), self._details_prefix, timestamp(time.time())],
+            )
+        )
+        if count:
+            logger.info("Gave %d task(s) of circle %s back to the native list", count, self.circle)
+        return count
+
+    def unblock(self) -> None:
+        """End a blocking command from another thread; what it took meanwhile is in flight, not lost."""
+        self._blocking.connection_pool.disconnect()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.close()
+        self._blocking.close()
+
+
+class Bridge:
+    """Serves circles, a thread each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._outage = Outage(settings.redis_url)
+        self._stop = threading.Event()
+        self._circles: dict[str, tuple[CircleBridge, threading.Thread]] = {}
+        self._finder: threading.Thread | None = None
+
+    def serve(self, circle: str) -> None:
+        """Bridge a circle from now on."""
+        bridge = CircleBridge(self._settings, circle, self._outage)
+        thread = threading.Thread(target=self._serve, args=(bridge,), name=f"bridge-{circle}", daemon=True)
+        self._circles[circle] = (bridge, thread)
+        thread.start()
+
+    def serve_all(self) -> None:
+        """Bridge every circle, as its native list appears."""
+        self._finder = threading.Thread(target=self._find, name="circles", daemon=True)
+        self._finder.start()
+
+    def stop(self) -> None:
+        """Take no more, and give back what no worker has begun with."""
+        self._stop.set()
+        if self._finder:
+            self._finder.join()
+        for bridge, _ in self._circles.values():
+            bridge.unblock()
+        for _, thread in self._circles.values():
+            thread.join()
+
+    def _serve(self, bridge: CircleBridge) -> None:
+        logger.info("Bridging circle %s to dramatiq queue %s", bridge.circle, queue_name(bridge.circle))
+        try:
+            bridge.run(self._stop)
+            bridge.give_back()
+        except redis.RedisError as error:
+            logger.warning("Circle %s: tasks stay where the next bridge finds them: %s", bridge.circle, error)
+        finally:
+            bridge.close()
+
+    def _find(self) -> None:
+        client = connect(self._settings.redis_url)
+        while not self._stop.is_set():
+            try:
+                found = persist(lambda: waiting_circles(client, self._settings), self._outage, self._stop)
+            except redis.RedisError:
+                break
+            for circle in found:
+                if circle not in self._circles:
+                    self.serve(circle)
+            self._stop.wait(_DISCOVER_SECONDS)
+        client.close()
+
+
+def waiting_circles(client: redis.Redis, settings: Settings) -> list[str]:
+    """List the circles whose native list exists now, that is: holds a task."""
+    prefix = to_bytes(settings.prefixes.queue)
+    pattern = b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^" else bytes([byte]) for byte in prefix) + b"*"
+    keys = client.scan_iter(match=cast("str", pattern), count=1000, _type="LIST")
+    return [to_text(key.removeprefix(prefix)) for key in keys]

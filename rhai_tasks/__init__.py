@@ -1,0 +1,1 @@
+"""Run Rhai jobs from a Redis queue, in the real Rhai engine."""

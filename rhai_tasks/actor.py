@@ -1,0 +1,79 @@
+"""The actor: run one task's script and say how it ended."""
+
+import logging
+import threading
+import time
+from functools import partial
+from typing import cast
+
+import dramatiq
+from dramatiq.middleware import CurrentMessage
+
+from .broker import TaskBroker, TaskMessage
+from .engine import Engine
+from .errors import RhaiError, RhaiTerminated, TaskMalformed
+from .protocol import ACTOR, Outcome, Task, circle_of, completed, failed
+from .store import Held
+
+logger = logging.getLogger(__name__)
+script_logger = logging.getLogger("rhai_tasks.script")
+
+
+def declare_actor(broker: TaskBroker, engine: Engine) -> None:
+    """Make the broker's worker run tasks in this engine."""
+    suspects = threading.Lock()  # those that may end the process run one at a time, so that the count is just
+
+    def run_script(task_id: str) -> None:  # noqa: ARG001  (the message comes with the whole task)
+        """Run the current message's task; only the script's own failure is an outcome."""
+        message = cast("TaskMessage", CurrentMessage.get_current_message())
+        held = message.held
+        try:
+            task = held.task()
+        except TaskMalformed as error:
+            if isinstance(held.details, list):
+                held.outcome = failed(str(error))
+            else:
+                message.fail()  # no hash to write an outcome into
+            return
+        if held.deaths >= broker.settings.max_deliveries:
+            held.outcome = failed(
+                f"The worker process died {held.deaths} times while it ran this task; it is not tried again"
+            )
+        elif held.deaths:
+            with suspects:
+                broker.store.count_delivery(held)
+                held.outcome = _run(broker, engine, held, task)
+        else:
+            held.outcome = _run(broker, engine, held, task)
+
+    dramatiq.Actor(
+        run_script, broker=broker, actor_name=ACTOR, queue_name="", priority=0, options={}
+    )
+
+
+def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task) -> Outcome | None:
+    """Return how the script ended, `None` if a stopping worker interrupted it."""
+    if held.interrupted:
+        return None
+    broker.store.started(held)
+    started = time.perf_counter()
+    try:
+        output = engine.run(
+            task.script,
+            constants={"CONTEXT_ID": circle_of(held.keys.queue), "CALLER_ID": task.caller_id},
+            cancel=held.cancel,
+            print=partial(script_logger.info, "[%s] %s", task.id),
+        )
+    except RhaiTerminated as error:
+        if held.interrupted:
+            return None
+        outcome = failed(str(error))
+    except RhaiError as error:
+        outcome = failed(str(error))
+    else:
+        outcome = completed(output)
+    seconds = time.perf_counter() - started
+    broker.ran(seconds)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("Task %r: %s after %.6f s", task.id, outcome.status, seconds)
+    return outcome

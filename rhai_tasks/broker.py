@@ -1,0 +1,332 @@
+"""dramatiq's Redis broker with a consumer that blocks, leases, and acknowledgements that carry results.
+
+Key layout and hook points are dramatiq's, so its own tools see the queues; the Lua is ours.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, cast
+from uuid import uuid4
+
+import dramatiq
+import redis
+from dramatiq import Message, MessageProxy, Middleware
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import CurrentMessage
+
+from .connection import BLOCK_SECONDS, Outage, connect, connect_blocking
+from .engine import STACK_SIZE
+from .errors import RhaiTasksError
+from .protocol import DETAIL_FIELDS, QueueKeys, failed, queue_name, timestamp, to_text
+from .settings import Settings
+from .store import Held, TaskStore, load_script
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 9.0
+"""How long a broker's messages stay its own without a word from it; with the sweep below, a killed worker's
+tasks run again within 13 s."""
+RENEW_SECONDS = 3.0
+
+_PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
+_PREFETCH_MOST = 128  # messages; bounds what waits to be written during an outage, too
+
+
+class TaskMessage(MessageProxy):
+    """A message with the task that it is for, as the actor gets it from `CurrentMessage`."""
+
+    def __init__(self, message: Message[Any], held: Held) -> None:
+        super().__init__(message)
+        self.held = held
+
+
+class TaskBroker(RedisBroker):
+    """A dramatiq broker whose messages are native tasks.
+
+    Args:
+        settings: Where the server is and how tasks are run.
+        broker_id: Name under which messages are held. A process that takes the place of one that died
+            takes its name too, and gets what that one held at once.
+    """
+
+    def __init__(self, settings: Settings, *, broker_id: str | None = None) -> None:
+        client = connect(settings.redis_url)
+        super().__init__(client=client, namespace=settings.namespace, middleware=[CurrentMessage()])
+        self.add_middleware(_WorkerLife())
+        self.broker_id = broker_id or str(uuid4())
+        self.settings = settings
+        self.outage = Outage(settings.redis_url)
+        self.draining = threading.Event()  # nothing more is fetched
+        self.stopping = threading.Event()
+        self.store = TaskStore(settings, self.outage)
+        self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
+        self.run_seconds = 0.0  # moving average of what a script takes
+        self.worker: dramatiq.Worker | None = None
+        self.task_scripts = {name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "fetch", "renew", "requeue")}
+        self._timer = threading.Thread(target=self._keep_leases, name="leases", daemon=True)
+
+    @property
+    def consumer_class(self) -> type["TaskConsumer"]:
+        """The consumer that dramatiq's worker makes for each queue."""
+        return TaskConsumer
+
+    def keys(self, queue: str) -> QueueKeys:
+        """Name the keys of a queue."""
+        return QueueKeys(self.namespace, queue)
+
+    def declare_actor(self, actor: Any) -> None:
+        """Declare an actor without a queue of its own: queues are declared circle by circle."""
+        self.emit_before("declare_actor", actor)
+        self.actors[actor.actor_name] = actor
+        self.emit_after("declare_actor", actor)
+
+    def declare_circle(self, circle: str) -> None:
+        """Consume this circle's tasks, in a worker that runs or in one that will."""
+        self.declare_queue(queue_name(circle))
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue, without dramatiq's delay queue: it would keep delayed tasks in one worker's memory."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message.
+
+        Raises:
+            RhaiTasksError: `delay` is set; dramatiq's delays do not survive a worker.
+        """
+        if delay is not None:
+            raise RhaiTasksError("a task cannot be delayed by dramatiq: its delays are lost with a worker's memory")
+        return super().enqueue(message)
+
+    def do_enqueue(self, queue_name: str, message_id: str, body: bytes) -> None:
+        """Write a message and its id in one step; dramatiq's own can leave the id twice when repeated."""
+        keys = self.keys(queue_name)
+        self.task_scripts["enqueue"](
+            keys=[keys.messages, keys.bodies, keys.registry(self.namespace)], args=[message_id, body, queue_name]
+        )
+
+    def waiting(self) -> int:
+        """Count fetched messages that no thread has begun with."""
+        return self.worker.work_queue.qsize() if self.worker else 0
+
+    def ran(self, seconds: float) -> None:
+        """Note how long a script took, for the prefetch."""
+        self.run_seconds += (seconds - self.run_seconds) * 0.1
+
+    def interrupt(self) -> None:
+        """Stop running scripts: what has not finished goes back."""
+        for held in [held for by_id in self.held.values() for held in list(by_id.values())]:
+            held.interrupted = True
+            held.cancel.cancel()
+
+    def recover_own(self, queue: str) -> None:
+        """Put back what a process of this name held when it died."""
+        self._requeue(self.keys(queue), self.broker_id, "dead")
+
+    def _requeue(self, keys: QueueKeys, broker_id: str, mode: str) -> None:
+        count = self.task_scripts["requeue"](
+            keys=[keys.messages, keys.acks(broker_id), keys.deliveries, keys.leases], args=[broker_id, mode]
+        )
+        if count:
+            logger.warning("Put %d task(s) of a worker that died back into queue %s", count, keys.queue)
+
+    def _keep_leases(self) -> None:
+        """Renew on a clock of our own: a heartbeat that rides on commands stops while long scripts run."""
+        while not self.stopping.wait(RENEW_SECONDS):
+            for queue in list(self.queues):
+                try:
+                    self._renew(queue)
+                    self.outage.end()
+                except redis.RedisError as error:
+                    self.outage.begin(error)
+
+    def _renew(self, queue: str) -> None:
+        keys = self.keys(queue)
+        stood, expired = self.task_scripts["renew"](keys=[keys.leases], args=[self.broker_id, int(LEASE_SECONDS * 1000)])
+        for broker_id in expired:
+            if broker_id.decode() != self.broker_id:
+                self._requeue(keys, broker_id.decode(), "expired")
+        held = list(self.held.get(queue, {}).values())
+        if held and not stood:
+            self._drop_lost(keys, held)
+
+    def _drop_lost(self, keys: QueueKeys, held: list[Held]) -> None:
+        """Stop scripts whose messages went to another broker while we could not renew: their results count no more."""
+        still_ours = {to_text(member) for member in cast("set[bytes]", self.client.smembers(keys.acks(self.broker_id)))}
+        for lost in held:
+            if lost.message_id not in still_ours:
+                logger.warning("Lost the lease on task %r: another worker runs it", lost.task_id)
+                lost.cancel.cancel()
+
+
+class TaskConsumer(dramatiq.Consumer):
+    """Brings messages with their tasks; takes acknowledgements, and writes results with them."""
+
+    def __init__(self, broker: TaskBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        self._broker = broker
+        self._queue_name = queue_name
+        self._threads = max(prefetch // 2, 1)  # dramatiq asks for two messages a thread
+        self._timeout = timeout / 1000
+        self._keys = broker.keys(queue_name)
+        self._fetched: deque[TaskMessage] = deque()
+        self._room = threading.Event()
+        self._blocking = connect_blocking(broker.settings.redis_url)
+        self._more = False  # the last fetch brought all it asked for
+        self._recovered = queue_name in broker.held  # not when dramatiq restarts a consumer: its messages run on
+        self._held = broker.held.setdefault(queue_name, {})
+
+    def __next__(self) -> TaskMessage | None:  # type: ignore[override]  # dramatiq: None when there is none
+        """Return the next message, or `None` every other second: dramatiq looks then whether to stop."""
+        if self._broker.draining.is_set():
+            self._broker.stopping.wait(0.05)
+            return None
+        if self._fetched:
+            return self._fetched.popleft()
+        ahead = self._ahead()
+        if len(self._held) > self._threads + ahead // 2:
+            self._room.clear()
+            if len(self._held) > self._threads + ahead // 2 and not self._room.wait(self._timeout):
+                return None
+        try:
+            if not self._recovered:
+                self._broker.recover_own(self._queue_name)
+                self._recovered = True
+            if self._more or self._peek():
+                self._fetch(self._threads + ahead - len(self._held))
+            self._broker.outage.end()
+        except redis.RedisError as error:
+            if not self._broker.draining.is_set():  # then it was us who disconnected
+                self._broker.outage.begin(error)
+                self._broker.draining.wait(0.5)
+            return None
+        return self._fetched.popleft() if self._fetched else None
+
+    def _ahead(self) -> int:
+        """How many messages may wait for a thread: those of some milliseconds, none while scripts take longer."""
+        seconds = max(self._broker.run_seconds, 1e-5)
+        return min(int(self._threads * _PREFETCH_SECONDS / seconds), _PREFETCH_MOST)
+
+    def _peek(self) -> bool:
+        """Wait for a message without taking it: a list moved onto its own head stays as it is."""
+        name = self._keys.messages
+        return self._blocking.blmove(name, name, BLOCK_SECONDS, "LEFT", "LEFT") is not None
+
+    def _fetch(self, count: int) -> None:
+        keys, settings = self._keys, self._broker.settings
+        idle = self._threads - len(self._held)
+        rows = self._broker.task_scripts["fetch"](
+            keys=[
+                keys.messages,
+                keys.bodies,
+                keys.acks(self._broker.broker_id),
+                keys.deliveries,
+                keys.leases,
+                keys.full,
+                keys.room,
+            ],
+            args=[
+                max(count, 1),
+                self._broker.broker_id,
+                int(LEASE_SECONDS * 1000),
+                settings.buffer // 2,
+                settings.prefixes.details,
+                idle,
+                timestamp(time.time()),
+                *DETAIL_FIELDS,
+            ],
+        )
+        self._more = len(rows) >= count
+        for place, (message_id, body, deaths, details) in enumerate(rows):
+            self._fetched.append(self._read(message_id.decode(), body, deaths, details, marked=place < idle))
+
+    def _read(self, message_id: str, body: bytes, deaths: int, details: Any, *, marked: bool) -> TaskMessage:
+        message = Message.decode(to_text(body).encode("utf-8", "surrogatepass"))
+        args = message.args
+        held = Held(
+            keys=self._keys,
+            message_id=message_id,
+            task_id=args[0] if args and isinstance(args[0], str) else "",
+            details=details.decode(errors="replace") if isinstance(details, bytes) else details,
+            deaths=deaths,
+            marked=marked and deaths == 0,
+        )
+        self._held[message_id] = held
+        return TaskMessage(message, held)
+
+    def ack(self, message: MessageProxy) -> None:
+        """Record the outcome with the acknowledgement; called by the thread that ran the task."""
+        held = cast("TaskMessage", message).held
+        self._let_go(held)
+        store = self._broker.store
+        if held.interrupted and held.outcome is None:
+            store.release(held)
+            return
+        if held.outcome is None:  # a failure of ours, which dramatiq has logged with its traceback
+            error = message._exception  # noqa: SLF001  (its only access)
+            held.outcome = failed(f"The worker failed to run the task: {error!r}")
+        store.finish(held, held.outcome, at_once=self._broker.waiting() == 0)
+
+    def nack(self, message: MessageProxy) -> None:
+        """Move the message to the dead letters."""
+        held = cast("TaskMessage", message).held
+        self._let_go(held)
+        self._broker.store.dead_letter(held)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Give messages back that no thread has begun with; a stopping worker calls this."""
+        for message in [*messages, *self._fetched]:
+            held = cast("TaskMessage", message).held
+            self._let_go(held)
+            self._broker.store.release(held)
+        self._fetched.clear()
+
+    def unblock(self) -> None:
+        """End a blocking command from another thread."""
+        self._blocking.connection_pool.disconnect()
+
+    def close(self) -> None:
+        """Give back what is left and disconnect."""
+        self.requeue([])
+        self._blocking.close()
+
+    def _let_go(self, held: Held) -> None:
+        self._held.pop(held.message_id, None)
+        if not self._room.is_set():
+            self._room.set()
+
+
+class _WorkerLife(Middleware):
+    """Ties leases and status writer to the life of a dramatiq worker, whoever started it."""
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        assert isinstance(broker, TaskBroker)  # noqa: S101  (nobody else adds this middleware)
+        # Freeing what scripts build can recurse deeply; the memory is only reserved (rhai_tasks.engine).
+        threading.stack_size(STACK_SIZE)
+        broker.worker = worker
+        broker.store.open(broker.broker_id)
+        broker._timer.start()  # noqa: SLF001  (one class in two parts)
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        assert isinstance(broker, TaskBroker)  # noqa: S101
+        broker.draining.set()
+        for thread in worker.consumers.values():
+            if isinstance(thread.consumer, TaskConsumer):
+                thread.consumer.unblock()
+        patience = threading.Timer(broker.settings.shutdown_timeout, broker.interrupt)
+        patience.daemon = True
+        patience.start()
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
+        assert isinstance(broker, TaskBroker)  # noqa: S101
+        broker.stopping.set()
+        broker.store.close()
+        broker._timer.join()  # noqa: SLF001
+        broker.client.close()
+
+

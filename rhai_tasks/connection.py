@@ -1,0 +1,139 @@
+"""Connections to Redis, and how an outage is waited out."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import redis
+import tenacity
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BLOCK_SECONDS = 2
+"""Longest blocking command, so also the slowest reaction to a stop: two idle connections cost one command a second."""
+
+_OLDEST_SERVER = (6, 2)  # BLMOVE, LPOP with a count
+
+
+def connect(url: str) -> redis.Redis:
+    """Make a client for commands that answer at once; it connects on first use.
+
+    Nothing is retried below us: a command whose reply got lost may have been done, and only its caller
+    knows whether doing it twice is harmless.
+
+    Raises:
+        ConfigurationError: The URL is none that redis-py reads.
+    """
+    return _client(url, socket_timeout=5.0)
+
+
+def connect_blocking(url: str) -> redis.Redis:
+    """Make a client for commands that block up to `BLOCK_SECONDS`.
+
+    Its socket outlives the command: a client that gives up first, as redis-py's defaults do, would leave a
+    blocked pop behind that takes a task for nobody.
+    """
+    return _client(url, socket_timeout=BLOCK_SECONDS + 3.0)
+
+
+def _client(url: str, *, socket_timeout: float) -> redis.Redis:
+    try:
+        return redis.Redis.from_url(
+            url, socket_timeout=socket_timeout, socket_connect_timeout=5.0, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"--redis-url {redact(url)!r}: {error}") from error
+
+
+def redact(url: str) -> str:
+    """Blank the password in a URL, for messages."""
+    head, at, tail = url.rpartition("@")
+    scheme, separator, user = head.partition("://")
+    return f"{scheme}{separator}{user.partition(':')[0]}:***@{tail}" if at else url
+
+
+class Outage:
+    """Log once when the server goes away and once when it is back, however many tries lie between.
+
+    One for each process; every thread that talks to the server reports here.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = redact(url)
+        self._since: float | None = None
+        self._lock = threading.Lock()
+
+    def begin(self, error: BaseException | None) -> None:
+        """Note that a command failed."""
+        with self._lock:
+            if self._since is None:
+                self._since = time.monotonic()
+                logger.warning("Redis at %s does not answer, trying again until it does: %s", self._url, error)
+
+    def end(self) -> None:
+        """Note that a command succeeded."""
+        if self._since is None:
+            return
+        with self._lock:
+            if self._since is not None:
+                logger.warning("Redis is back after %.1f s", time.monotonic() - self._since)
+                self._since = None
+
+
+def persist(call: Callable[[], T], outage: Outage, give_up: threading.Event) -> T:
+    """Call until the server answers: exponential backoff with jitter, at most a second between tries.
+
+    Only for what may be done twice.
+
+    Raises:
+        redis.RedisError: `give_up` was set while the server did not answer.
+    """
+
+    def note(state: tenacity.RetryCallState) -> None:
+        outage.begin(state.outcome.exception() if state.outcome else None)
+
+    result = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(redis.RedisError),
+        wait=tenacity.wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.1),
+        stop=tenacity.stop_when_event_set(give_up),
+        sleep=tenacity.sleep_using_event(give_up),
+        before_sleep=note,
+        reraise=True,
+    )(call)
+    outage.end()
+    return result
+
+
+def await_server(url: str, give_up: threading.Event) -> None:
+    """Wait until the server can be worked with, however long it takes to come up.
+
+    Raises:
+        ConfigurationError: Waiting will not help: wrong URL or password, or a server that is too old.
+        redis.RedisError: `give_up` was set meanwhile.
+    """
+    client = connect(url)
+
+    def version() -> str:
+        try:
+            return str(client.info("server")["redis_version"])
+        except (redis.AuthenticationError, redis.NoPermissionError) as error:
+            raise ConfigurationError(
+                f"Redis at {redact(url)} refuses us: {error}. Check user and password in --redis-url"
+            ) from error
+        except redis.ResponseError as error:
+            if str(error).startswith(("LOADING", "MASTERDOWN", "BUSY")):
+                raise
+            raise ConfigurationError(f"Redis at {redact(url)} refuses us: {error}") from error
+
+    with client:
+        found = persist(version, Outage(url), give_up)
+    if tuple(int(part) for part in found.split(".")[:2]) < _OLDEST_SERVER:
+        raise ConfigurationError(f"Redis at {redact(url)} is version {found}; 6.2 or newer is needed (BLMOVE)")

@@ -1,0 +1,47 @@
+-- Bring up to `count` messages with their tasks' details, and hold them under this broker's lease.
+--
+-- KEYS  1 messages (list)   2 bodies (hash)   3 acks (set)   4 deliveries (hash)
+--       5 leases (sorted set)   6 full (string)   7 room (list)
+-- ARGV  1 count   2 broker id   3 lease in milliseconds   4 low-water mark of the buffer
+--       5 prefix of details keys   6 how many of the messages begin to run at once   7 time for `updatedAt`
+--       8 on: names of the details' fields
+-- Returns one {message id, body, deaths, details} each; details is a list of values (nil where absent), or
+-- the text of the server's error where the details key holds no hash.
+local time = redis.call('TIME')
+-- First of all a write that a server without memory refuses: nothing is half done then.
+redis.call('ZADD', KEYS[5], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3], ARGV[2])
+
+local ids = redis.call('LPOP', KEYS[1], ARGV[1])
+if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[4]) and redis.call('DEL', KEYS[6]) == 1 then
+  redis.call('RPUSH', KEYS[7], '1')
+  redis.call('PEXPIRE', KEYS[7], 10000)
+end
+if not ids then
+  return {}
+end
+
+redis.call('SADD', KEYS[3], unpack(ids))
+local bodies = redis.call('HMGET', KEYS[2], unpack(ids))
+local deaths = redis.call('HMGET', KEYS[4], unpack(ids))
+local now_running = tonumber(ARGV[6])
+local fields = {unpack(ARGV, 8)}
+local messages = {}
+for i, id in ipairs(ids) do
+  if not bodies[i] then
+    redis.call('SREM', KEYS[3], id) -- purged by dramatiq's tools: there is nothing left to run
+  else
+    local details = false
+    local readable, body = pcall(cjson.decode, bodies[i])
+    if readable and type(body.args) == 'table' and type(body.args[1]) == 'string' then
+      local key = ARGV[5] .. body.args[1]
+      details = redis.pcall('HMGET', key, unpack(fields))
+      if details.err then
+        details = details.err
+      elseif #messages < now_running and details[1] and not deaths[i] then
+        redis.call('HSET', key, 'status', 'processing', 'updatedAt', ARGV[7])
+      end
+    end
+    messages[#messages + 1] = {id, bodies[i], tonumber(deaths[i] or 0), details}
+  end
+end
+return messages

@@ -1,0 +1,179 @@
+"""Options that commands share; each is also an environment variable, `RHAI_TASKS_...`."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .engine import Engine, Limits
+from .errors import ConfigurationError
+from .protocol import Prefixes
+from .settings import Settings
+
+ENVIRONMENT_PREFIX = "RHAI_TASKS"
+MIB = 1024 * 1024
+
+_DEFAULT = Settings()
+_LIMITS = _DEFAULT.limits
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    return click.option(*names, show_default=True, show_envvar=True, **attributes)
+
+
+server_options = _together(
+    _option("--redis-url", default=_DEFAULT.redis_url, metavar="URL", help="Server of the native lists and of dramatiq."),
+    _option("--namespace", default=_DEFAULT.namespace, help="Prefix of the dramatiq keys."),
+    _option("--queue-prefix", default=_DEFAULT.prefixes.queue, help="Native lists: this and the circle."),
+    _option("--details-prefix", default=_DEFAULT.prefixes.details, help="Details hashes: this and the task id."),
+    _option("--reply-prefix", default=_DEFAULT.prefixes.reply, help="Reply lists: this and the task id."),
+)
+
+bridge_options = _together(
+    _option(
+        "--buffer",
+        default=_DEFAULT.buffer,
+        type=click.IntRange(1),
+        help="Messages that may wait in dramatiq; the rest of the backlog stays in the native list.",
+    ),
+)
+
+run_options = _together(
+    _option(
+        "--shutdown-timeout",
+        default=_DEFAULT.shutdown_timeout,
+        type=click.FloatRange(0),
+        metavar="SECONDS",
+        help="How long running scripts may go on after SIGTERM.",
+    ),
+    _option(
+        "--task-timeout",
+        default=_LIMITS.timeout,
+        type=click.FloatRange(0),
+        metavar="SECONDS",
+        help="Longest run of one script; 0: no bound.",
+    ),
+    _option(
+        "--max-operations",
+        default=_LIMITS.max_operations,
+        type=click.IntRange(0),
+        help="Engine operations of one script; 0: no bound, as the original.",
+    ),
+    _option(
+        "--max-memory",
+        default=_LIMITS.max_memory // MIB,
+        type=click.IntRange(0),
+        metavar="MIB",
+        help="Memory of one script; 0: no bound.",
+    ),
+    _option(
+        "--max-call-depth",
+        default=_LIMITS.max_call_depth,
+        type=click.IntRange(1, 1000),
+        help="Nested calls of script functions.",
+    ),
+    _option(
+        "--max-expr-depth",
+        default=_LIMITS.max_expr_depth,
+        type=click.IntRange(1, 1000),
+        help="Nesting of expressions; half of it in functions.",
+    ),
+    _option(
+        "--max-deliveries",
+        default=_DEFAULT.max_deliveries,
+        type=click.IntRange(1),
+        help="A task ends as an error after its worker process died so often while it ran.",
+    ),
+    _option("--reply-lists", is_flag=True, help="Also push each result to the task's own reply list."),
+    _option(
+        "--reply-expiry",
+        default=_DEFAULT.reply_expiry,
+        type=click.FloatRange(0),
+        metavar="SECONDS",
+        help="After which those lists expire; 0: never.",
+    ),
+    _option("--delete-finished", is_flag=True, help="Delete a task's details once it has ended and replied."),
+    _option(
+        "--engine",
+        metavar="MODULE:FACTORY",
+        help="Function that returns the rhai_tasks.Engine to use, with functions registered.",
+    ),
+)
+
+
+def settings_from(options: dict[str, Any]) -> Settings:
+    """Make settings of the options above, as click hands them over; absent ones have their defaults."""
+    given = dict(options)
+    prefixes = Prefixes(
+        **{name: given.pop(f"{name}_prefix") for name in ("queue", "details", "reply") if f"{name}_prefix" in given}
+    )
+    limits = _LIMITS
+    if "task_timeout" in given:
+        depth = given.pop("max_expr_depth")
+        limits = Limits(
+            timeout=given.pop("task_timeout") or None,
+            max_operations=given.pop("max_operations"),
+            max_memory=given.pop("max_memory") * MIB,
+            max_call_depth=given.pop("max_call_depth"),
+            max_expr_depth=depth,
+            max_function_expr_depth=max(depth // 2, 1),
+        )
+    return Settings(prefixes=prefixes, limits=limits, **given)
+
+
+def settings_from_environment() -> Settings:
+    """Read the environment variables of all options above.
+
+    Raises:
+        ConfigurationError: One has a value that its option does not take.
+    """
+
+    @click.command(context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX})
+    @server_options
+    @run_options
+    def environment(**options: Any) -> Settings:
+        return settings_from(options)
+
+    try:
+        settings = environment.main([], standalone_mode=False)
+    except click.ClickException as error:
+        raise ConfigurationError(error.format_message()) from error
+    assert isinstance(settings, Settings)  # noqa: S101  (what the function above returns)
+    return settings
+
+
+def load_engine(settings: Settings) -> Callable[[], Engine]:
+    """Find the engine's factory; calling it is left to the process that runs scripts.
+
+    Raises:
+        ConfigurationError: There is no such module or function.
+    """
+    if settings.engine is None:
+        return lambda: Engine(limits=settings.limits)
+    module_name, _, name = settings.engine.partition(":")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` and the dramatiq command have it
+    try:
+        factory = getattr(importlib.import_module(module_name), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"--engine {settings.engine!r}, wanted as module:function: {error}") from error
+
+    def make() -> Engine:
+        engine = factory()
+        if not isinstance(engine, Engine):
+            raise ConfigurationError(f"--engine {settings.engine!r} returned {type(engine).__name__}, not an Engine")
+        return engine
+
+    return make

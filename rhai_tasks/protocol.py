@@ -1,0 +1,236 @@
+"""Wire format: key names, hash fields, statuses, and the texts that go into them.
+
+Pure: no connection, no clock. The reference is docs/protocol.md.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from .errors import TaskMalformed
+
+MISSING_SCRIPT = "Script content not found in Redis hash"
+"""`error` of a task without a script; clients of the original compare it to the letter."""
+
+
+class Status(StrEnum):
+    """Values of the field `status`."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    ERROR = "error"
+
+
+DETAIL_FIELDS = ("script", "callerId", "publicKey", "contextId", "createdAt", "replyToQueue")
+"""Fields of a details hash that a worker reads, in the order in which `parse_task` expects them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """What stands before a circle or a task id in the native keys; later dispatchers use others."""
+
+    queue: str = "rhai_tasks:"
+    details: str = "rhai_task_details:"
+    reply: str = "rhai_reply:"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One native task, as its details hash describes it.
+
+    Ids hold any bytes: those that are not UTF-8 stand as surrogate escapes (`to_text`, `to_bytes`).
+    """
+
+    id: str
+    script: str
+    caller_id: str = ""
+    context_id: str | None = None  # as the dispatcher wrote it; the worker's own circle is what scripts see
+    created_at: str | None = None
+    reply_to: str | None = None  # list that wants the final details; older clients only
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended: its final status, and the output or the error message."""
+
+    status: Status
+    text: str
+
+    @property
+    def field(self) -> str:
+        """The hash field that takes the text."""
+        return "output" if self.status is Status.COMPLETED else "error"
+
+
+def completed(output: str) -> Outcome:
+    """Build the outcome of a script that ran to its end."""
+    return Outcome(Status.COMPLETED, output)
+
+
+def failed(message: str) -> Outcome:
+    """Build the outcome of a script that failed, or of a task that could not be run."""
+    return Outcome(Status.ERROR, message)
+
+
+def to_text(data: bytes) -> str:
+    """Read a key part or id; bytes that are not UTF-8 survive the way back through `to_bytes`."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def to_bytes(text: str) -> bytes:
+    """Undo `to_text`."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
+    """Read a task from the values of `DETAIL_FIELDS` in its details hash; `None` is an absent field.
+
+    Raises:
+        TaskMalformed: There is no script, or a field is not UTF-8. Its text is the task's `error`.
+    """
+    script, caller, public_key, context, created, reply_to = map(_decode, DETAIL_FIELDS, values)
+    if script is None:
+        raise TaskMalformed(MISSING_SCRIPT)
+    return Task(
+        id=task_id,
+        script=script,
+        caller_id=caller if caller is not None else public_key or "",
+        context_id=context,
+        created_at=created,
+        reply_to=reply_to or None,
+    )
+
+
+def _decode(field: str, value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise TaskMalformed(
+            f"Field '{field}' of the task is not valid UTF-8: byte {value[error.start]:#04x} at position {error.start}"
+        ) from error
+
+
+def timestamp(seconds: float) -> str:
+    """Write a moment (seconds since the epoch) as RFC 3339 in UTC, with microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def reply_json(task: Task, outcome: Outcome, updated_at: str) -> bytes:
+    """Write the final details as clients of a reply list read them: camelCase, null where absent."""
+    is_output = outcome.status is Status.COMPLETED
+    details = {
+        "taskId": task.id,
+        "script": task.script,
+        "status": outcome.status,
+        "output": outcome.text if is_output else None,
+        "error": None if is_output else outcome.text,
+        "callerId": task.caller_id or None,
+        "contextId": task.context_id,
+        "createdAt": task.created_at,
+        "updatedAt": updated_at,
+    }
+    return to_bytes(json.dumps(details, ensure_ascii=False))
+
+
+# --- Our own keys: dramatiq's layout, and beside it what keeps tasks from getting lost -------------------
+
+ACTOR = "run_script"
+"""Name of the dramatiq actor that every message is for."""
+
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+_ESCAPED = re.compile(rb"\.([0-9a-f]{2})")
+_QUEUE_PREFIX = "rhai-"
+
+
+def queue_name(circle: str) -> str:
+    """Name a circle's dramatiq queue; `circle_of` undoes it.
+
+    Bytes outside letters, digits, `_` and `-` are written as `.` and two hex digits: dramatiq gives `.`
+    and `:` a meaning of its own at the end of names, and circles may hold any character.
+    """
+    escaped = _UNSAFE.sub(lambda match: b".%02x" % match[0][0], to_bytes(circle))
+    return _QUEUE_PREFIX + escaped.decode()
+
+
+def circle_of(queue: str) -> str:
+    """Read the circle from the name of its dramatiq queue."""
+    escaped = queue.removeprefix(_QUEUE_PREFIX).encode()
+    return to_text(_ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), escaped))
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """Keys of one dramatiq queue under a namespace (docs/protocol.md, "Keys of our own")."""
+
+    namespace: str
+    queue: str
+
+    @property
+    def messages(self) -> str:
+        """List of message ids that wait for a worker; dramatiq's own."""
+        return f"{self.namespace}:{self.queue}"
+
+    @property
+    def bodies(self) -> str:
+        """Hash of message id to message, waiting or held; dramatiq's own."""
+        return f"{self.messages}.msgs"
+
+    @property
+    def dead(self) -> str:
+        """Sorted set of dead message ids by milliseconds; dramatiq's own."""
+        return f"{self.messages}.XQ"
+
+    @property
+    def dead_bodies(self) -> str:
+        """Hash of dead message id to message; dramatiq's own."""
+        return f"{self.dead}.msgs"
+
+    @property
+    def sequence(self) -> str:
+        """Counter behind message ids: a smaller id was taken earlier."""
+        return f"{self.messages}.sequence"
+
+    @property
+    def in_flight(self) -> str:
+        """List of task ids that a bridge took and has not turned into messages yet."""
+        return f"{self.messages}.in_flight"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set of broker id to the server's millisecond until which it holds its messages."""
+        return f"{self.messages}.leases"
+
+    @property
+    def deliveries(self) -> str:
+        """Hash of message id to how often a process has died with it."""
+        return f"{self.messages}.deliveries"
+
+    @property
+    def bridge(self) -> str:
+        """String that stands while a bridge serves the queue."""
+        return f"{self.messages}.bridge"
+
+    @property
+    def full(self) -> str:
+        """String that stands while a bridge waits for room."""
+        return f"{self.messages}.full"
+
+    @property
+    def room(self) -> str:
+        """List on which a bridge waits for room."""
+        return f"{self.messages}.room"
+
+    def acks(self, broker_id: str) -> str:
+        """Set of message ids that one broker holds; dramatiq's own."""
+        return f"{self.namespace}:__acks__.{broker_id}.{self.queue}"
+
+    @staticmethod
+    def registry(namespace: str) -> str:
+        """Set of the names of all queues that a bridge ever served."""
+        return f"{namespace}:__queues__"

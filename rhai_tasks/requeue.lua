@@ -1,0 +1,22 @@
+-- Put what a dead broker held back at the head of its queue, oldest first, and count the death against it.
+--
+-- KEYS  1 messages (list)   2 acks of that broker (set)   3 deliveries (hash)   4 leases (sorted set)
+-- ARGV  1 broker id   2 "expired": only if its lease has run out; "dead": it is known to be gone
+-- Returns how many messages went back.
+if ARGV[2] == 'expired' then
+  local lease = redis.call('ZSCORE', KEYS[4], ARGV[1])
+  local time = redis.call('TIME')
+  if lease and tonumber(lease) > time[1] * 1000 + math.floor(time[2] / 1000) then
+    return 0
+  end
+end
+local ids = redis.call('SMEMBERS', KEYS[2])
+table.sort(ids, function(a, b) return (tonumber(a) or 0) > (tonumber(b) or 0) end)
+for _, id in ipairs(ids) do
+  -- Who was held for the first time is suspected, no more: the count goes on when it runs again, alone.
+  redis.call('HSETNX', KEYS[3], id, 1)
+  redis.call('LPUSH', KEYS[1], id)
+end
+redis.call('DEL', KEYS[2])
+redis.call('ZREM', KEYS[4], ARGV[1])
+return #ids

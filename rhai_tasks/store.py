@@ -1,0 +1,286 @@
+"""Every write of a task's state, by one writer for the whole process.
+
+Worker threads hand over what happened and go on; whatever has gathered is written in one step, at once
+when the worker is otherwise idle. Each write is fenced: it is done only while this broker still holds the
+message, so a worker that was thought dead cannot overwrite what its successor wrote.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+
+from .connection import Outage, connect, persist
+from .engine import CancelToken
+from .errors import TaskMalformed
+from .protocol import DETAIL_FIELDS, Outcome, QueueKeys, Task, parse_task, reply_json, timestamp, to_bytes
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MARK_AFTER = 0.005
+"""Seconds after which a running script is marked `processing`; one that ends sooner goes straight to its end.
+
+Also the longest that an outcome waits for others to be written with it while the worker is busy.
+"""
+
+_FLUSH_BYTES = 4 * 1024 * 1024  # of outputs in one script call: the server does nothing else meanwhile
+_CLOSE_SECONDS = 5.0  # a stopping worker waits so long for a server that is away; then leases bring its tasks back
+
+
+def load_script(client: redis.Redis, package: str, name: str) -> Script:
+    """Register a Lua script that lies beside the module that uses it."""
+    return client.register_script(files(package).joinpath(f"{name}.lua").read_bytes())
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A message that this broker holds, from fetch to ack."""
+
+    keys: QueueKeys
+    message_id: str
+    task_id: str
+    details: Sequence[bytes | None] | str | None
+    """Values of `DETAIL_FIELDS`; the server's error text if the key is no hash; `None`: the message names no task."""
+    deaths: int  # how often a process has died with it
+    cancel: CancelToken = field(default_factory=CancelToken)
+    started: float | None = None  # time.monotonic() at which its script began
+    marked: bool = False  # as `processing`
+    counted: bool = False  # this delivery is in the count of deaths until it ends
+    interrupted: bool = False  # by a stopping worker: it goes back
+    outcome: Outcome | None = None
+    ended_at: str = ""  # for `updatedAt`
+
+    def task(self) -> Task:
+        """Read the details.
+
+        Raises:
+            TaskMalformed: They cannot be run; see `parse_task`.
+        """
+        if isinstance(self.details, str) or self.details is None:
+            raise TaskMalformed(f"Task details are not a hash: {self.details}")
+        return parse_task(self.task_id, self.details)
+
+
+class TaskStore:
+    """Writes what became of tasks: `processing`, outcomes, and what goes back undone.
+
+    Threads: any thread calls `started`, `finish`, `release`, `dead_letter`; one of them at a time writes.
+    """
+
+    def __init__(self, settings: Settings, outage: Outage) -> None:
+        self._settings = settings
+        self._outage = outage
+        self._client = connect(settings.redis_url)
+        self._scripts = {
+            name: load_script(self._client, "rhai_tasks", name)
+            for name in ("finish", "mark", "release", "dead_letter", "requeue")
+        }
+        self._running: dict[int, Held] = {}  # by thread
+        self._ended: deque[tuple[Callable[[list[Held]], object], Held]] = deque()
+        self._writing = threading.Lock()
+        self._wake = threading.Event()
+        self._asleep = True
+        self._closing = threading.Event()
+        self._give_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="status-writer", daemon=True)
+
+    def open(self, broker_id: str) -> None:
+        """Start writing for this broker."""
+        self._broker_id = broker_id
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is left and stop; after some seconds without a server, leave it to the lease."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(_CLOSE_SECONDS)
+        self._give_up.set()
+        self._thread.join()
+        self._client.close()
+
+    # --- what worker threads say
+
+    def started(self, held: Held) -> None:
+        """Note that this thread runs the task's script from now on."""
+        held.started = time.monotonic()
+        self._running[threading.get_ident()] = held
+        if self._asleep:
+            self._wake.set()
+
+    def count_delivery(self, held: Held) -> None:
+        """Count this delivery before the script can end the process; waits for the server to have it."""
+        held.counted = True
+        persist(
+            lambda: self._client.hincrby(held.keys.deliveries, held.message_id, 1), self._outage, self._give_up
+        )
+
+    def finish(self, held: Held, outcome: Outcome, *, at_once: bool) -> None:
+        """Record how the task ended. `at_once`: write now, in this thread, unless somebody is writing."""
+        held.outcome = outcome
+        held.ended_at = timestamp(time.time())
+        self._end(self._write_outcomes, held, at_once=at_once)
+
+    def release(self, held: Held) -> None:
+        """Give the message back undone: its task is `pending` again, first in its queue."""
+        self._end(self._write_released, held, at_once=False)
+
+    def dead_letter(self, held: Held) -> None:
+        """Move the message to the dead letters: there is no hash that could take an outcome."""
+        logger.error("Task %r goes to the dead letters: %s", held.task_id, held.details)
+        self._end(self._write_dead, held, at_once=False)
+
+    def _end(self, write: Callable[[list[Held]], object], held: Held, *, at_once: bool) -> None:
+        self._running.pop(threading.get_ident(), None)
+        self._ended.append((write, held))
+        if at_once and self._writing.acquire(blocking=False):
+            try:
+                self._flush()
+            except redis.RedisError as error:
+                self._outage.begin(error)
+            finally:
+                self._writing.release()
+        if self._ended and self._asleep:
+            self._wake.set()
+
+    # --- the writer
+
+    def _run(self) -> None:
+        while True:
+            self._asleep = True  # said before looking, so that nobody who comes later thinks us awake
+            if not self._ended and all(held.marked for held in list(self._running.values())):
+                if self._closing.is_set():
+                    return
+                self._wake.wait()
+            self._wake.clear()
+            self._asleep = False
+            self._closing.wait(MARK_AFTER)
+            try:
+                persist(self._write, self._outage, self._give_up)
+            except redis.RedisError:
+                logger.warning("Stopped without a server: %d results not written, these tasks run again", len(self._ended))
+                return
+
+    def _write(self) -> None:
+        with self._writing:
+            self._flush()
+            self._mark()
+
+    def _flush(self) -> None:
+        """Write all that has ended, in order; what could not be written stays for the next try."""
+        while self._ended:
+            batch = list(_within(_FLUSH_BYTES, list(self._ended)))
+            for (write, _), group in groupby(batch, key=lambda entry: (entry[0], entry[1].keys)):
+                ended = [held for _, held in group]
+                write(ended)
+                for _ in ended:
+                    self._ended.popleft()
+
+    def _mark(self) -> None:
+        due = time.monotonic() - MARK_AFTER
+        slow = [held for held in list(self._running.values()) if not held.marked and (held.started or due) <= due]
+        for keys, group in groupby(sorted(slow, key=lambda held: held.keys.queue), key=lambda held: held.keys):
+            marked = list(group)
+            arguments: list[str | bytes] = [timestamp(time.time())]
+            for held in marked:
+                arguments += [held.message_id, self._details_key(held)]
+            self._scripts["mark"](keys=[keys.acks(self._broker_id)], args=arguments)
+            for held in marked:
+                held.marked = True
+
+    def _details_key(self, held: Held) -> bytes:
+        return to_bytes(self._settings.prefixes.details + held.task_id)
+
+    def _write_outcomes(self, ended: list[Held]) -> None:
+        expiry = int(self._settings.reply_expiry * 1000) if self._settings.reply_lists else 0
+        arguments: list[Any] = [int(self._settings.delete_finished), expiry]
+        for held in ended:
+            arguments += self._outcome_arguments(held)
+        results = self._script_for_message_end("finish", ended[0].keys, arguments)
+        for held, result in zip(ended, results, strict=True):
+            if result == b"lost":
+                logger.warning("Task %r was taken over by another worker; its result here is dropped", held.task_id)
+            elif result != b"recorded":
+                logger.error("Task %r goes to the dead letters: %s", held.task_id, result.decode(errors="replace"))
+
+    def _outcome_arguments(self, held: Held) -> list[Any]:
+        outcome = held.outcome
+        assert outcome is not None  # noqa: S101  (only `finish` queues for this)
+        reply_lists, reply = list(self._reply_lists(held)), b""
+        if reply_lists:
+            reply = reply_json(_as_far_as_readable(held), outcome, held.ended_at)
+        return [
+            held.message_id,
+            self._details_key(held),
+            outcome.status,
+            outcome.field,
+            to_bytes(outcome.text),
+            held.ended_at,
+            len(reply_lists),
+            reply,
+            *reply_lists,
+        ]
+
+    def _reply_lists(self, held: Held) -> Iterator[bytes]:
+        if isinstance(held.details, Sequence) and not isinstance(held.details, str):
+            named = held.details[DETAIL_FIELDS.index("replyToQueue")]
+            if named:
+                yield named
+        if self._settings.reply_lists:
+            yield to_bytes(self._settings.prefixes.reply + held.task_id)
+
+    def _write_released(self, released: list[Held]) -> None:
+        keys = released[0].keys
+        arguments: list[Any] = [timestamp(time.time())]
+        for held in sorted(released, key=lambda held: (len(held.message_id), held.message_id)):
+            arguments += [held.message_id, self._details_key(held), int(held.counted)]
+        self._scripts["release"](
+            keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries], args=arguments
+        )
+
+    def _write_dead(self, dead: list[Held]) -> None:
+        for held in dead:
+            self._script_for_message_end("dead_letter", held.keys, [held.message_id])
+
+    def _script_for_message_end(self, name: str, keys: QueueKeys, arguments: list[Any]) -> Any:
+        return self._scripts[name](
+            keys=[keys.acks(self._broker_id), keys.bodies, keys.deliveries, keys.dead, keys.dead_bodies],
+            args=arguments,
+        )
+
+
+def _within(limit: int, ended: Iterable[tuple[Any, Held]]) -> Iterator[tuple[Any, Held]]:
+    """Yield entries up to `limit` bytes of text, at least one."""
+    size = 0
+    for entry in ended:
+        outcome = entry[1].outcome
+        size += len(outcome.text) if outcome else 0
+        yield entry
+        if size > limit:
+            return
+
+
+def _as_far_as_readable(held: Held) -> Task:
+    """Read the details for a reply; a malformed task is answered too."""
+    try:
+        return held.task()
+    except TaskMalformed:
+        values = held.details if isinstance(held.details, Sequence) and not isinstance(held.details, str) else ()
+        readable = [value if value and _is_utf8(value) else None for value in values]
+        return parse_task(held.task_id, [readable[0] or b"", *readable[1:]])
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
