@@ -1,7 +1,7 @@
 -- Give the messages that no worker holds back to the head of the native list, in the order they were taken.
 --
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 in flight (list)
---       6 bridge (string)   7 full (string)
+--       6 bridge (string)   7 full (string)   8 on: acks of brokers that are gone (sets)
 -- ARGV  1 name of the actor whose messages are native tasks   2 "1": only if no bridge serves the queue
 --       3 prefix of details keys   4 time for `updatedAt`
 -- Returns how many tasks went back. What is for another actor stays.
@@ -9,7 +9,13 @@ if ARGV[2] == '1' and redis.call('EXISTS', KEYS[6]) == 1 then
   return 0
 end
 local tasks, others = {}, {}
-for _, name in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
+local names = redis.call('LRANGE', KEYS[2], 0, -1)
+for i = 8, #KEYS do
+  for _, name in ipairs(redis.call('SMEMBERS', KEYS[i])) do
+    names[#names + 1] = name
+  end
+end
+for _, name in ipairs(names) do
   local readable, body = pcall(cjson.decode, redis.call('HGET', KEYS[3], name) or '')
   if readable and body.actor_name == ARGV[1] and type(body.args) == 'table' and type(body.args[1]) == 'string' then
     tasks[#tasks + 1] = {name, tonumber(name) or 0, body.args[1]}
@@ -25,7 +31,7 @@ end
 for i = #tasks, 1, -1 do
   redis.call('LPUSH', KEYS[1], tasks[i][3])
 end
-redis.call('DEL', KEYS[2], KEYS[5], KEYS[6], KEYS[7])
+redis.call('DEL', KEYS[2], unpack(KEYS, 5))
 for _, task in ipairs(tasks) do
   local details = ARGV[3] .. task[3]
   if redis.pcall('HGET', details, 'status') == 'processing' then -- its worker died, or was made to stop

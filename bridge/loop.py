@@ -6,6 +6,7 @@ Every move of a task id between lists happens here.
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from typing import cast
 
 import redis
@@ -89,10 +90,11 @@ class CircleBridge:
             self.last_task = time.monotonic()
         return taken, room
 
-    def give_back(self, *, unless_bridged: bool = False) -> int:
+    def give_back(self, *, held_by: Iterable[str] = (), unless_bridged: bool = False) -> int:
         """Return what no worker holds to the head of the native list, in order; say how many tasks that were.
 
         Args:
+            held_by: Brokers that are gone: what they held comes first.
             unless_bridged: Do nothing while another bridge serves the circle.
         """
         keys = self._keys
@@ -106,6 +108,7 @@ class CircleBridge:
                     keys.in_flight,
                     keys.bridge,
                     keys.full,
+                    *(keys.acks(broker_id) for broker_id in held_by),
                 ],
                 args=[ACTOR, int(unless_bridged), self._details_prefix, timestamp(time.time())],
             )

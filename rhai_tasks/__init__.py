@@ -1,1 +1,28 @@
 """Run Rhai jobs from a Redis queue, in the real Rhai engine."""
+
+from .engine import STACK_SIZE, CancelToken, Engine, Limits
+from .errors import (
+    ConfigurationError,
+    RhaiError,
+    RhaiLimitError,
+    RhaiRuntimeError,
+    RhaiSyntaxError,
+    RhaiTasksError,
+    RhaiTerminated,
+)
+from .settings import Settings
+
+__all__ = [
+    "STACK_SIZE",
+    "CancelToken",
+    "ConfigurationError",
+    "Engine",
+    "Limits",
+    "RhaiError",
+    "RhaiLimitError",
+    "RhaiRuntimeError",
+    "RhaiSyntaxError",
+    "RhaiTasksError",
+    "RhaiTerminated",
+    "Settings",
+]

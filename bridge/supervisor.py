@@ -1,0 +1,279 @@
+"""The process tree of a drop-in worker: a bridge and its dramatiq workers, each restarted alone when it dies.
+
+Unlike dramatiq's master, which stops everything when one child crashes: scripts are guests, and a guest
+that takes its process down must not take the others'.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NoReturn, Self
+from uuid import uuid4
+
+import redis
+
+from rhai_tasks.connection import Outage, await_server
+from rhai_tasks.engine import Engine
+from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.settings import Settings
+from rhai_tasks.worker import make_worker
+
+from .loop import Bridge, CircleBridge
+
+logger = logging.getLogger(__name__)
+
+_EXIT_CONFIGURATION = 2  # of a child: starting it again would not help
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0  # seconds before a child that died is started again
+_STEADY_SECONDS = 30.0  # a child that lived so long starts again without backoff
+_INTERRUPT_SECONDS = 5.0  # for interrupted scripts to end and be given back, before the process is killed
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """Signals as events to wait for: no code of ours runs in the middle of other code."""
+
+    def __init__(self, *wanted: signal.Signals, ends: int | None = None) -> None:
+        """`ends`: a file descriptor whose end counts as SIGHUP: the parent is gone."""
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._read, selectors.EVENT_READ)
+        self._ends = ends
+        if ends is not None:
+            self._selector.register(ends, selectors.EVENT_READ)
+        self._wanted = wanted
+
+    def __enter__(self) -> Self:
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for wanted in self._wanted:
+            signal.signal(wanted, lambda *_: None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        signal.set_wakeup_fd(-1)
+        for wanted in self._wanted:
+            signal.signal(wanted, signal.SIG_DFL)
+        self._selector.close()
+        os.close(self._read)
+        os.close(self._write)
+
+    def wait(self, timeout: float | None = None) -> set[int]:
+        """Return the signals that came, none if `timeout` seconds passed without any."""
+        came: set[int] = set()
+        for key, _ in self._selector.select(timeout):
+            if key.fd == self._ends:
+                self._selector.unregister(key.fd)
+                came.add(signal.SIGHUP)
+            else:
+                came.update(os.read(self._read, 4096))
+        return came
+
+
+@dataclass
+class _Child:
+    name: str
+    run: Callable[[Signals], None]
+    pid: int = 0  # 0: not running
+    started: float = 0.0
+    backoff: float = 0.0
+    start_at: float = 0.0
+
+
+def supervise(settings: Settings, circle: str, make_engine: Callable[[], Engine]) -> int:
+    """Run one circle's bridge and workers until SIGTERM or SIGINT; return the exit status.
+
+    A first signal lets running scripts finish, a second one does not wait. Afterwards whatever has not
+    finished is back in the native list, in its order.
+
+    Raises:
+        ConfigurationError: The server cannot be worked with.
+    """
+    with Signals(*_STOP_SIGNALS, signal.SIGCHLD) as signals:
+        if not _server_is_there(settings, signals):
+            return 0
+        tree = _Tree(settings, circle, make_engine)
+        return tree.run(signals)
+
+
+def bridge_circles(settings: Settings, circles: Iterable[str], *, follow_all: bool) -> int:
+    """Run a bridge alone until SIGTERM or SIGINT; return the exit status.
+
+    Raises:
+        ConfigurationError: The server cannot be worked with.
+    """
+    with Signals(*_STOP_SIGNALS) as signals:
+        if _server_is_there(settings, signals):
+            _bridge(settings, circles, signals, follow_all=follow_all)
+    return 0
+
+
+def _server_is_there(settings: Settings, signals: Signals) -> bool:
+    """Wait for the server; say whether it came before a signal."""
+    give_up = threading.Event()
+    failures: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            await_server(settings.redis_url, give_up)
+        except (ConfigurationError, redis.RedisError) as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(0.002)
+        if waiting.is_alive() and signals.wait(0.02):
+            give_up.set()
+    for failure in failures:
+        if isinstance(failure, ConfigurationError):
+            raise failure
+    return not failures
+
+
+def _bridge(settings: Settings, circles: Iterable[str], signals: Signals, *, follow_all: bool = False) -> None:
+    bridge = Bridge(settings)
+    for circle in circles:
+        bridge.serve(circle)
+    if follow_all:
+        bridge.serve_all()
+    signals.wait()
+    bridge.stop()
+
+
+def _work(settings: Settings, circle: str, make_engine: Callable[[], Engine], broker_id: str, signals: Signals) -> None:
+    broker, worker = make_worker(settings, make_engine(), broker_id=broker_id)
+    broker.declare_circle(circle)
+    worker.start()
+    hurry = signal.SIGHUP in signals.wait()
+    patience = int((settings.shutdown_timeout + _INTERRUPT_SECONDS) * 1000)
+    stopping = threading.Thread(target=worker.stop, args=(patience,), daemon=True)
+    stopping.start()
+    while stopping.is_alive():
+        if hurry:
+            broker.interrupt()
+        stopping.join(0.02)
+        hurry = bool(signals.wait(0)) or hurry
+
+
+class _Tree:
+    """The supervisor's view of its children. It keeps no connection and no thread, so that it can fork at any time."""
+
+    def __init__(self, settings: Settings, circle: str, make_engine: Callable[[], Engine]) -> None:
+        self._settings, self._circle = settings, circle
+        # A child that takes a dead one's place takes its name too, and with it what that one held.
+        self._broker_ids = [f"{uuid4()}.{number}" for number in range(settings.processes)]
+        self._children = [_Child("bridge", lambda signals: _bridge(settings, [circle], signals))]
+        for number, broker_id in enumerate(self._broker_ids, start=1):
+            self._children.append(
+                _Child(
+                    f"worker {number}",
+                    lambda signals, broker_id=broker_id: _work(settings, circle, make_engine, broker_id, signals),  # type: ignore[misc]
+                )
+            )
+        # The read end is at its end for children once the supervisor, which alone writes, is gone.
+        self._alive_read, self._alive_write = os.pipe()
+
+    def run(self, signals: Signals) -> int:
+        while True:
+            now = time.monotonic()
+            for child in self._children:
+                if not child.pid and child.start_at <= now:
+                    self._start(child)
+            due = [child.start_at for child in self._children if not child.pid]
+            came = signals.wait(max(min(due) - time.monotonic(), 0) if due else None)
+            if signal.SIGCHLD in came and self._reap(stopping=False) == _EXIT_CONFIGURATION:
+                self._stop(signals)
+                return _EXIT_CONFIGURATION
+            if came.intersection(_STOP_SIGNALS):
+                self._stop(signals)
+                return 0
+
+    def _start(self, child: _Child) -> None:
+        child.started = time.monotonic()
+        child.pid = os.fork()
+        if not child.pid:
+            os.close(self._alive_write)
+            _run_child(child, self._alive_read)
+        logger.debug("Started %s as process %d", child.name, child.pid)
+
+    def _reap(self, *, stopping: bool) -> int:
+        """Collect children that ended; return the exit status of one that must not be started again, else 0."""
+        for child in self._children:
+            if not child.pid:
+                continue
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if not pid:
+                continue
+            child.pid = 0
+            code = os.waitstatus_to_exitcode(status)
+            if stopping:
+                continue
+            if code == _EXIT_CONFIGURATION:
+                return code
+            lived = time.monotonic() - child.started
+            child.backoff = 0.0 if lived > _STEADY_SECONDS else child.backoff
+            child.start_at = time.monotonic() + child.backoff
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+            logger.error("The %s process died (%s); starting it again in %.1f s", child.name, how, child.backoff)
+            child.backoff = min(max(child.backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
+        return 0
+
+    def _stop(self, signals: Signals) -> None:
+        logger.info("Stopping: running scripts have %g s to finish", self._settings.shutdown_timeout)
+        self._signal_children(signal.SIGTERM)
+        end = time.monotonic() + self._settings.shutdown_timeout + 2 * _INTERRUPT_SECONDS
+        self._reap(stopping=True)
+        while any(child.pid for child in self._children) and time.monotonic() < end:
+            if signals.wait(min(0.5, max(end - time.monotonic(), 0))).intersection(_STOP_SIGNALS):
+                logger.warning("Stopping at once")
+                self._signal_children(signal.SIGTERM)
+                end = time.monotonic() + _INTERRUPT_SECONDS
+            self._reap(stopping=True)
+        self._signal_children(signal.SIGKILL)  # whoever is stuck in a host function
+        for child in self._children:
+            if child.pid:
+                os.waitpid(child.pid, 0)
+        self._give_back()
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        for child in self._children:
+            if child.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+
+    def _give_back(self) -> None:
+        """Everything that the children left, in order: nobody of this tree runs it any more."""
+        bridge = CircleBridge(self._settings, self._circle, Outage(self._settings.redis_url))
+        try:
+            bridge.give_back(held_by=self._broker_ids)
+        except redis.RedisError as error:
+            logger.warning("Redis does not answer; what was not finished comes back by its lease: %s", error)
+        finally:
+            bridge.close()
+
+
+def _run_child(child: _Child, alive: int) -> NoReturn:
+    """Run in a fork, and leave without the parent's exit handlers."""
+    code = 1
+    try:
+        with Signals(*_STOP_SIGNALS, ends=alive) as signals:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            child.run(signals)
+        code = 0
+    except ConfigurationError as error:
+        logger.error("%s", error)  # noqa: TRY400  (one line is enough: it says what to do)
+        code = _EXIT_CONFIGURATION
+    except BaseException:
+        logger.exception("The %s process failed", child.name)
+    finally:
+        logging.shutdown()
+        os._exit(code)
