@@ -67,7 +67,15 @@ def worker(circle_public_key: str, **options: Any) -> None:
 
 
 @click.command(context_settings=_CONTEXT, epilog=_EPILOG)
-@click.option("--circle", "circles", multiple=True, show_envvar=True, metavar="KEY", envvar="RHAI_TASKS_CIRCLES", help="Whose tasks to bridge; repeat it.")
+@click.option(
+    "--circle",
+    "circles",
+    multiple=True,
+    show_envvar=True,
+    metavar="KEY",
+    envvar="RHAI_TASKS_CIRCLES",
+    help="Whose tasks to bridge; repeat it.",
+)
 @click.option("--all-circles", is_flag=True, show_envvar=True, help="Every circle, as its native list appears.")
 @server_options
 @bridge_options

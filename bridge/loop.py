@@ -59,9 +59,7 @@ class CircleBridge:
         """
         if room > 0:
             # The loss-free BLPOP: the same end of the list, and the id is never outside Redis.
-            self._blocking.blmove(
-                cast("str", self._native), self._keys.in_flight, BLOCK_SECONDS, "LEFT", "RIGHT"
-            )
+            self._blocking.blmove(cast("str", self._native), self._keys.in_flight, BLOCK_SECONDS, "LEFT", "RIGHT")
         taken, room = self._publish()
         if room <= 0 and not taken:
             self._blocking.blpop([self._keys.room], BLOCK_SECONDS / 2)

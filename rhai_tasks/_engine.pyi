@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Any, final
 
+__all__ = ["Ast", "CancelToken", "NativeEngine"]
+
 @final
 class CancelToken:
     def __new__(cls) -> CancelToken: ...
@@ -21,7 +23,7 @@ class NativeEngine:
         max_expr_depth: int,
         max_function_expr_depth: int,
     ) -> NativeEngine: ...
-    def compile(self, source: str) -> Ast: ...
+    def compile(self, source: str, constants: dict[str, Any] | None) -> Ast: ...
     def run(
         self,
         ast: Ast,

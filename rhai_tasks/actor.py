@@ -46,15 +46,11 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
         else:
             held.outcome = _run(broker, engine, held, task)
 
-    dramatiq.Actor(
-        run_script, broker=broker, actor_name=ACTOR, queue_name="", priority=0, options={}
-    )
+    dramatiq.Actor(run_script, broker=broker, actor_name=ACTOR, queue_name="", priority=0, options={})
 
 
 def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task) -> Outcome | None:
     """Return how the script ended, `None` if a stopping worker interrupted it."""
-    if held.interrupted:
-        return None
     broker.store.started(held)
     started = time.perf_counter()
     try:

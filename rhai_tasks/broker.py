@@ -54,7 +54,9 @@ class TaskBroker(RedisBroker):
 
     def __init__(self, settings: Settings, *, broker_id: str | None = None) -> None:
         client = connect(settings.redis_url)
-        super().__init__(client=client, namespace=settings.namespace, middleware=[CurrentMessage()])
+        super().__init__(  # type: ignore[no-untyped-call]  # dramatiq's is not annotated
+            client=client, namespace=settings.namespace, middleware=[CurrentMessage()]
+        )
         self.add_middleware(_WorkerLife())
         self.broker_id = broker_id or str(uuid4())
         self.settings = settings
@@ -65,7 +67,9 @@ class TaskBroker(RedisBroker):
         self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
         self.run_seconds = 0.0  # moving average of what a script takes
         self.worker: dramatiq.Worker | None = None
-        self.task_scripts = {name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "fetch", "renew", "requeue")}
+        self.task_scripts = {
+            name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "fetch", "renew", "requeue")
+        }
         self._timer = threading.Thread(target=self._keep_leases, name="leases", daemon=True)
 
     @property
@@ -108,7 +112,8 @@ class TaskBroker(RedisBroker):
         """Write a message and its id in one step; dramatiq's own can leave the id twice when repeated."""
         keys = self.keys(queue_name)
         self.task_scripts["enqueue"](
-            keys=[keys.messages, keys.bodies, keys.registry(self.namespace)], args=[message_id, body, queue_name]
+            keys=[keys.messages, keys.bodies, keys.registry(self.namespace)],
+            args=[message_id, body, queue_name],
         )
 
     def waiting(self) -> int:
@@ -148,7 +153,9 @@ class TaskBroker(RedisBroker):
 
     def _renew(self, queue: str) -> None:
         keys = self.keys(queue)
-        stood, expired = self.task_scripts["renew"](keys=[keys.leases], args=[self.broker_id, int(LEASE_SECONDS * 1000)])
+        stood, expired = self.task_scripts["renew"](
+            keys=[keys.leases], args=[self.broker_id, int(LEASE_SECONDS * 1000)]
+        )
         for broker_id in expired:
             if broker_id.decode() != self.broker_id:
                 self._requeue(keys, broker_id.decode(), "expired")
@@ -181,7 +188,7 @@ class TaskConsumer(dramatiq.Consumer):
         self._recovered = queue_name in broker.held  # not when dramatiq restarts a consumer: its messages run on
         self._held = broker.held.setdefault(queue_name, {})
 
-    def __next__(self) -> TaskMessage | None:  # type: ignore[override]  # dramatiq: None when there is none
+    def __next__(self) -> TaskMessage | None:
         """Return the next message, or `None` every other second: dramatiq looks then whether to stop."""
         if self._broker.draining.is_set():
             self._broker.stopping.wait(0.05)
@@ -328,5 +335,3 @@ class _WorkerLife(Middleware):
         broker.store.close()
         broker._timer.join()  # noqa: SLF001
         broker.client.close()
-
-

@@ -124,7 +124,7 @@ def await_server(url: str, give_up: threading.Event) -> None:
     def version() -> str:
         try:
             return str(client.info("server")["redis_version"])
-        except (redis.AuthenticationError, redis.NoPermissionError) as error:
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
             raise ConfigurationError(
                 f"Redis at {redact(url)} refuses us: {error}. Check user and password in --redis-url"
             ) from error

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any, TypeVar, overload
@@ -98,7 +98,7 @@ class Engine:
         self,
         source: str,
         *,
-        constants: Mapping[str, object] | None = None,
+        constants: dict[str, object] | None = None,
         timeout: float | None = None,
         cancel: CancelToken | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002
@@ -120,13 +120,14 @@ class Engine:
         Raises:
             RhaiError: The script failed or was stopped; `str()` is Rhai's own text with the position.
         """
-        return self._evaluate(NativeEngine.run, source, constants, timeout, cancel, print, debug)
+        text: str = self._evaluate(NativeEngine.run, source, constants, timeout, cancel, print, debug)
+        return text
 
     def eval(
         self,
         source: str,
         *,
-        constants: Mapping[str, object] | None = None,
+        constants: dict[str, object] | None = None,
         timeout: float | None = None,
         cancel: CancelToken | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002
@@ -144,7 +145,7 @@ class Engine:
         self,
         method: Callable[..., Any],
         source: str,
-        constants: Mapping[str, object] | None,
+        constants: dict[str, object] | None,
         timeout: float | None,
         cancel: CancelToken | None,
         print_: Callable[[str], object] | None,
@@ -156,8 +157,8 @@ class Engine:
             scripts = mine.scripts = _Scripts(self._new_native())
         return method(
             scripts.native,
-            scripts.compiled(source),
-            None if constants is None else dict(constants),
+            scripts.compiled(source, constants),
+            constants,
             limits.max_operations,
             limits.max_memory,
             limits.timeout if timeout is None else timeout,
@@ -186,22 +187,33 @@ class _Scripts:
 
     def __init__(self, native: NativeEngine) -> None:
         self.native = native
-        self._compiled: OrderedDict[str, Ast] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str], Ast] = OrderedDict()
         self._bytes = 0
 
-    def compiled(self, source: str) -> Ast:
-        ast = self._compiled.get(source)
-        if ast is not None:
-            self._compiled.move_to_end(source)
-            return ast
-        ast = self.native.compile(source)
-        if len(source) < _CACHED_BYTES // 4:
-            self._compiled[source] = ast
-            self._bytes += len(source)
-            while self._bytes > _CACHED_BYTES or len(self._compiled) > _CACHED_SCRIPTS:
-                oldest, _ = self._compiled.popitem(last=False)
-                self._bytes -= len(oldest)
+    def compiled(self, source: str, constants: dict[str, object] | None) -> Ast:
+        # Script functions see a constant only if it was there when they were compiled. So its value is part
+        # of the key, unless the script does not name it.
+        named = tuple(item for item in (constants or {}).items() if item[0] in source)
+        key = (source, repr(named) if named else "")
+        try:
+            ast = self._compiled[key]
+        except KeyError:
+            ast = self.native.compile(source, dict(named))
+            self._keep(key, ast)
+        else:
+            self._compiled.move_to_end(key)
         return ast
+
+    def _keep(self, key: tuple[str, str], ast: Ast) -> None:
+        self._compiled[key] = ast
+        self._bytes += _size(key)
+        while self._bytes > _CACHED_BYTES or len(self._compiled) > _CACHED_SCRIPTS:
+            oldest, _ = self._compiled.popitem(last=False)
+            self._bytes -= _size(oldest)
+
+
+def _size(key: tuple[str, str]) -> int:
+    return len(key[0]) + len(key[1])
 
 
 def _arities(name: str, function: Callable[..., Any]) -> list[int]:

@@ -62,7 +62,7 @@ def parse_filter(text: str, ignored: list[str] | None = None) -> Mapping[str, in
 class _Format(logging.Formatter):
     """`[2026-01-31T12:00:00Z INFO  bridge.loop] message`."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def __init__(self) -> None:
         super().__init__("[%(asctime)s %(levelname)-5s %(name)s] %(message)s", "%Y-%m-%dT%H:%M:%SZ")

@@ -35,7 +35,12 @@ def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
 
 
 server_options = _together(
-    _option("--redis-url", default=_DEFAULT.redis_url, metavar="URL", help="Server of the native lists and of dramatiq."),
+    _option(
+        "--redis-url",
+        default=_DEFAULT.redis_url,
+        metavar="URL",
+        help="Server of the native lists and of dramatiq.",
+    ),
     _option("--namespace", default=_DEFAULT.namespace, help="Prefix of the dramatiq keys."),
     _option("--queue-prefix", default=_DEFAULT.prefixes.queue, help="Native lists: this and the circle."),
     _option("--details-prefix", default=_DEFAULT.prefixes.details, help="Details hashes: this and the task id."),

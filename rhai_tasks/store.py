@@ -49,7 +49,7 @@ class Held:
     message_id: str
     task_id: str
     details: Sequence[bytes | None] | str | None
-    """Values of `DETAIL_FIELDS`; the server's error text if the key is no hash; `None`: the message names no task."""
+    """Values of `DETAIL_FIELDS`; the server's error text if the key is no hash; `None` if no task is named."""
     deaths: int  # how often a process has died with it
     cancel: CancelToken = field(default_factory=CancelToken)
     started: float | None = None  # time.monotonic() at which its script began
@@ -120,7 +120,9 @@ class TaskStore:
         """Count this delivery before the script can end the process; waits for the server to have it."""
         held.counted = True
         persist(
-            lambda: self._client.hincrby(held.keys.deliveries, held.message_id, 1), self._outage, self._give_up
+            lambda: self._client.hincrby(held.keys.deliveries, held.message_id, 1),
+            self._outage,
+            self._give_up,
         )
 
     def finish(self, held: Held, outcome: Outcome, *, at_once: bool) -> None:
@@ -166,7 +168,10 @@ class TaskStore:
             try:
                 persist(self._write, self._outage, self._give_up)
             except redis.RedisError:
-                logger.warning("Stopped without a server: %d results not written, these tasks run again", len(self._ended))
+                logger.warning(
+                    "Stopped without a server: %d results not written, these tasks run again",
+                    len(self._ended),
+                )
                 return
 
     def _write(self) -> None:
@@ -242,9 +247,7 @@ class TaskStore:
         arguments: list[Any] = [timestamp(time.time())]
         for held in sorted(released, key=lambda held: (len(held.message_id), held.message_id)):
             arguments += [held.message_id, self._details_key(held), int(held.counted)]
-        self._scripts["release"](
-            keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries], args=arguments
-        )
+        self._scripts["release"](keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries], args=arguments)
 
     def _write_dead(self, dead: list[Held]) -> None:
         for held in dead:

@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 _FOLLOW_SECONDS = 2.0  # between two looks for queues of new circles
 
 
-def make_worker(settings: Settings, engine: Engine, *, broker_id: str | None = None) -> tuple[TaskBroker, dramatiq.Worker]:
+def make_worker(
+    settings: Settings, engine: Engine, *, broker_id: str | None = None
+) -> tuple[TaskBroker, dramatiq.Worker]:
     """Set up a worker, not started yet; it consumes the circles that `TaskBroker.declare_circle` names."""
     broker = TaskBroker(settings, broker_id=broker_id)
     declare_actor(broker, engine)

@@ -18,7 +18,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rhai::packages::{Package, StandardPackage};
-use rhai::{AST, Dynamic, Engine, EvalAltResult, ParseError, Position, Scope, Shared};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, Position, Scope, Shared};
 
 use guard::{Bounds, Guard, Stop, Stopped};
 use natives::BoundedText;
@@ -114,16 +114,18 @@ impl NativeEngine {
 
     /// Compile a script.
     ///
+    /// Args:
+    ///     source: The script.
+    ///     constants: Their values become part of the compiled script: script functions see no scope, and
+    ///         would not find them otherwise.
+    ///
     /// Raises:
     ///     RhaiSyntaxError: It does not compile.
     ///     RhaiPanic: The parser failed.
-    fn compile(&self, py: Python<'_>, source: &str) -> PyResult<Ast> {
+    fn compile(&self, py: Python<'_>, source: &str, constants: Option<&Bound<'_, PyDict>>) -> PyResult<Ast> {
+        let scope = scope(constants)?;
         py.detach(|| {
-            caught(|| {
-                self.0
-                    .compile(source)
-                    .map_err(|error| Failure::Script(from_parser(error)))
-            })
+            caught(|| self.0.compile_with_scope(&scope, source).map_err(|error| Failure::Script(error.into())))
         })
         .map(Ast)
         .map_err(|failure| raise(py, failure))
@@ -195,10 +197,7 @@ impl NativeEngine {
         debug: Option<Py<PyAny>>,
         finish: impl FnOnce(&Dynamic) -> Result<T, Failure> + Send,
     ) -> PyResult<T> {
-        let mut scope = Scope::new();
-        for (name, value) in constants.into_iter().flatten() {
-            scope.push_constant_dynamic(name.extract::<String>()?, values::to_rhai(&value)?);
-        }
+        let mut scope = scope(constants)?;
         let outer = (PRINT.replace(print), DEBUG.replace(debug), RAISED.take());
         let result = py.detach(|| {
             caught(|| {
@@ -243,8 +242,12 @@ fn bounds(
     })
 }
 
-fn from_parser(error: ParseError) -> Box<EvalAltResult> {
-    error.into()
+fn scope(constants: Option<&Bound<'_, PyDict>>) -> PyResult<Scope<'static>> {
+    let mut scope = Scope::new();
+    for (name, value) in constants.into_iter().flatten() {
+        scope.push_constant_dynamic(name.extract::<String>()?, values::to_rhai(&value)?);
+    }
+    Ok(scope)
 }
 
 /// Make a Python callable a script function of so many arguments.
@@ -261,7 +264,7 @@ fn register_host(engine: &mut Engine, name: &str, arity: usize, function: Arc<Py
             EVALUATING.set(evaluating);
             values::to_rhai(&value?)
         });
-        called.map_err(|error| host_error(error))
+        called.map_err(host_error)
     });
 }
 

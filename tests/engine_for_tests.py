@@ -1,0 +1,34 @@
+"""An engine with host functions that tests need, for `--engine tests.engine_for_tests:make_engine`."""
+
+import ctypes
+import os
+import time
+from pathlib import Path
+
+from rhai_tasks import Engine, Limits
+
+
+def make_engine() -> Engine:
+    """Make an engine whose scripts can wait, count their runs, and crash."""
+    engine = Engine(limits=Limits(timeout=60.0))
+    engine.register("nap", time.sleep)
+    engine.register("crash", lambda: ctypes.string_at(0))
+    engine.register("pid", os.getpid)
+
+    @engine.function
+    def note(path: str, line: str) -> None:
+        """Append a line to a file."""
+        with Path(path).open("a") as file:
+            file.write(line + "\n")
+
+    @engine.function
+    def fail(message: str) -> None:
+        """Raise."""
+        raise ValueError(message)
+
+    return engine
+
+
+def not_an_engine() -> int:
+    """Return something else."""
+    return 42

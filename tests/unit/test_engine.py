@@ -1,0 +1,331 @@
+import threading
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rhai_tasks import errors
+from rhai_tasks.engine import CancelToken, Engine, Limits
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("40 + 2", "42"),
+        ('"text"', "text"),
+        ("'c'", "c"),
+        ("()", ""),
+        ("let x = 1;", ""),
+        ("", ""),
+        ("1.0", "1.0"),
+        ("0.1 + 0.2", "0.30000000000000004"),
+        ("1e16", "1e16"),
+        ("true", "true"),
+        ('[1, 2.0, "s", \'c\', true, (), [1], #{"a": 1}]', '[1, 2.0, "s", \'c\', true, (), [1], #{"a": 1}]'),
+        ('#{"k y": \'c\', b: 1, a: "x", n: ()}', '#{"a": "x", "b": 1, "k y": \'c\', "n": ()}'),
+        ("1..5", "1..5"),
+        ('Fn("abc")', "Fn(abc)"),
+        ("blob(3, 255)", "[ffffff]"),
+        ('exit("early"); 1', "early"),
+        ('"x";', "x"),
+    ],
+)
+def test_the_text_of_a_value_is_rusts_own(script: str, text: str) -> None:
+    assert Engine().run(script) == text
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "text"),
+    [
+        ("1 +", errors.RhaiSyntaxError, "Syntax error: Script is incomplete (line 1, position 4)"),
+        ('throw "boom"', errors.RhaiThrow, "Runtime error: boom (line 1, position 1)"),
+        ("throw #{code: 5}", errors.RhaiThrow, 'Runtime error: #{"code": 5} (line 1, position 1)'),
+        ("throw", errors.RhaiThrow, "Runtime error (line 1, position 1)"),
+        ("nosuch(1)", errors.RhaiNameError, "Function not found: nosuch (i64) (line 1, position 1)"),
+        ("\n xyz", errors.RhaiNameError, "Variable not found: xyz (line 2, position 2)"),
+        ("1 / 0", errors.RhaiArithmeticError, "Division by zero: 1 / 0 (line 1, position 3)"),
+        ("[1][5]", errors.RhaiIndexError, "Array index 5 out of bounds: only 1 element in array (line 1, position 5)"),
+        ("CALLER_ID = 1", errors.RhaiConstantError, "Cannot modify constant CALLER_ID (line 1, position 1)"),
+        ('import "/etc/passwd" as x;', errors.RhaiModuleError, "Module not found: /etc/passwd (line 1, position 8)"),
+        ("fn f() { f() } f()", errors.RhaiCallDepth, None),
+    ],
+)
+def test_an_error_is_of_its_class_and_has_rhais_text(script: str, kind: type[Exception], text: str | None) -> None:
+    with pytest.raises(kind) as caught:
+        Engine().run(script, constants={"CALLER_ID": "me"})
+
+    assert text is None or str(caught.value) == text
+
+
+def test_an_error_knows_where_and_through_which_calls_it_came() -> None:
+    with pytest.raises(errors.RhaiThrow) as caught:
+        Engine().run("fn inner() { throw #{code: 5} }\nfn outer() { inner() }\nouter()")
+
+    error = caught.value
+    assert (error.line, error.column) == (1, 14)
+    assert error.frames == (("inner", 2, 14), ("outer", 3, 1))
+    assert error.thrown == {"code": 5}
+
+
+def test_constants_are_visible_everywhere_and_cannot_be_changed() -> None:
+    engine = Engine()
+
+    assert engine.run("fn f() { CALLER_ID } [1].map(|x| CALLER_ID)[0] + f()", constants={"CALLER_ID": "me"}) == "meme"
+
+
+def test_a_host_function_is_called_with_python_values() -> None:
+    engine = Engine()
+    engine.register("describe", lambda value, *rest: f"{value!r} {len(rest)}")
+
+    assert engine.run("describe([1, 2.5, #{a: ()}], 1, 2)") == "[1, 2.5, {'a': None}] 2"
+
+
+def test_a_host_function_with_defaults_takes_fewer_arguments() -> None:
+    engine = Engine()
+
+    @engine.function(name="power")
+    def raise_to(base: int, exponent: int = 2) -> int:
+        return int(base**exponent)
+
+    assert engine.eval("[power(3), power(3, 3)]") == [9, 27]
+
+
+def test_a_host_functions_exception_is_the_cause_of_the_error() -> None:
+    engine = Engine()
+
+    @engine.function
+    def fail() -> None:
+        raise KeyError("lost")
+
+    with pytest.raises(errors.RhaiHostError, match=r"^Runtime error: 'lost' \(line 1, position 1\)$") as caught:
+        engine.run("fail()")
+
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert caught.value.__cause__.__traceback__ is not None
+
+
+def test_a_script_can_catch_a_host_functions_exception() -> None:
+    engine = Engine()
+    engine.register("fail", lambda: [][0])
+
+    assert engine.run('let r = ""; try { fail() } catch (e) { r = e } r') == "list index out of range"
+
+
+def test_an_exit_of_the_process_is_not_for_the_script_to_catch() -> None:
+    engine = Engine()
+
+    @engine.function
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        engine.run("try { leave() } catch { } 1")
+
+
+def test_a_function_registered_later_is_found() -> None:
+    engine = Engine()
+    engine.run("1")
+
+    engine.register("late", lambda: 5)
+
+    assert engine.eval("late()") == 5
+
+
+def test_an_engine_runs_inside_its_own_host_function() -> None:
+    engine = Engine(limits=Limits(max_operations=1000))
+    engine.register("inner", lambda: engine.eval("let x = 0; while x < 100 { x += 1 } x"))
+
+    assert engine.eval("inner() + inner() + inner()") == 300
+
+
+def test_print_and_debug_go_where_the_caller_wants_them() -> None:
+    printed: list[Any] = []
+
+    Engine().run(
+        'print("a"); debug([1]); print([1, "s"])',
+        print=printed.append,
+        debug=lambda text, source, line, column: printed.append((text, source, line, column)),
+    )
+
+    assert printed == ["a", ("[1]", None, 1, 13), '[1, "s"]']
+
+
+STOPPED = "Script terminated: time limit of 0.05 s exceeded"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "loop {}",
+        "sleep(1000)",
+        "sleep(1e300)",
+        "loop { try { loop {} } catch { } }",
+        "try { [1].map(|x| { loop {} }) } catch { } 42",
+        "[2, 1].sort(|a, b| { loop {} }); 42",
+        'eval("loop {}")',
+    ],
+)
+def test_a_deadline_holds_whatever_the_script_does(script: str) -> None:
+    with pytest.raises(errors.RhaiTimeout, match=f"^{STOPPED}"):
+        Engine().run(script, timeout=0.05)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "loop {}",
+        "[0].map(|x| { loop {} })",
+        "range(0, 1_000_000).filter(|x| true).len()",
+        "let a = []; a.pad(1000, 0); for i in 0..1000 { a.map(|x| x + 1); }",
+    ],
+)
+def test_operations_are_counted_also_in_closures(script: str) -> None:
+    with pytest.raises(
+        (errors.RhaiOperationLimit, errors.RhaiNameError), match="Too many operations|Function not found"
+    ):
+        Engine(limits=Limits(max_operations=10_000)).run(script)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'let s = "x"; loop { s += s; }',
+        "let a = []; loop { a.push([1, 2, 3]); }",
+        "let m = #{}; let i = 0; loop { m[`k${i}`] = i; i += 1; }",
+        'let a = [""]; a[0].pad(1000000, "x"); a.pad(1000, a[0]); print(a)',
+        'let s = ""; s.pad(1000000000, "x")',
+        "let s = \"\"; s.pad(9223372036854775807, 'x')",
+        "[].pad(9223372036854775807, 1)",
+        "blob(1000000000000)",
+        "blob(1000000000000, 7)",
+        "let b = blob(1); b.pad(9223372036854775807, 1)",
+        'let s = ""; s.pad(100000, "y"); let t = s; s.replace("y", t)',
+        'let s = ""; s.pad(4000000, "y"); s.split("")',
+    ],
+)
+def test_memory_is_bounded_also_in_one_step(script: str) -> None:
+    with pytest.raises(errors.RhaiMemoryLimit, match="^Script terminated: memory limit of 4 MiB exceeded"):
+        Engine(limits=Limits(max_memory=4 * 1024 * 1024)).run(script, timeout=10)
+
+
+def test_a_text_longer_than_the_memory_limit_is_not_built() -> None:
+    script = 'let s = ""; s.pad(1000000, "x"); let a = []; for i in 0..1000 { a.push(s) } a'
+
+    with pytest.raises(errors.RhaiMemoryLimit):
+        Engine(limits=Limits(max_memory=8 * 1024 * 1024)).run(script)
+
+
+@pytest.mark.parametrize(
+    ("script", "value"),
+    [
+        ('let s = "abc"; s.pad(6, "xy"); s', "abcxyx"),
+        ("let s = \"abc\"; s.pad(6, '-'); s", "abc---"),
+        ('let s = "abc"; s.pad(6, ""); s', "abc"),
+        ("let a = [1]; a.pad(3, 0); a", [1, 0, 0]),
+        ("let b = blob(1); b.pad(3, 1); b", b"\0\1\1"),
+        ("blob(3, 258)", b"\2\2\2"),
+        ('let s = "hello"; s.replace("l", "LL"); s', "heLLLLo"),
+        ("let s = \"hello\"; s.replace('l', '1'); s", "he11o"),
+        ('"a,b,,c".split(",")', ["a", "b", "", "c"]),
+        ('"".split(",")', [""]),
+        ('"ab".split("")', ["", "a", "b", ""]),
+        ('"abc".split(",")', ["abc"]),
+    ],
+)
+def test_guarded_functions_give_rhais_results(script: str, value: object) -> None:
+    assert Engine().eval(script) == value
+
+
+def test_a_script_is_cancelled_from_another_thread() -> None:
+    cancel = CancelToken()
+    threading.Timer(0.05, cancel.cancel).start()
+
+    with pytest.raises(errors.RhaiCancelled, match="^Script terminated: cancelled"):
+        Engine().run("loop {}", cancel=cancel, timeout=30)
+
+
+def test_a_cancelled_script_does_not_begin() -> None:
+    cancel = CancelToken()
+    cancel.cancel()
+    calls: list[int] = []
+    engine = Engine()
+    engine.register("call", lambda: calls.append(1))
+
+    with pytest.raises(errors.RhaiCancelled):
+        engine.run("call()", cancel=cancel)
+
+    assert not calls
+
+
+def test_other_python_threads_run_while_a_script_runs() -> None:
+    cancel = CancelToken()
+
+    def run() -> None:
+        with pytest.raises(errors.RhaiCancelled):
+            Engine().run("loop {}", cancel=cancel)
+
+    script = threading.Thread(target=run)
+    script.start()
+    count = 0
+    end = time.monotonic() + 5
+    while count < 1000 and time.monotonic() < end:
+        time.sleep(0)
+        count += 1
+    cancel.cancel()
+    script.join()
+
+    assert count == 1000
+
+
+def test_a_bound_reached_once_does_not_hold_for_the_next_script() -> None:
+    engine = Engine(limits=Limits(max_operations=1000))
+    with pytest.raises(errors.RhaiOperationLimit):
+        engine.run("loop {}")
+
+    assert engine.run("1 + 1") == "2"
+
+
+def test_more_scripts_than_the_cache_holds_all_run() -> None:
+    engine = Engine()
+
+    assert all(engine.run(f"{number} + 1") == str(number + 1) for number in range(2000))
+
+
+JSON_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(JSON_LIKE)
+def test_values_come_back_as_they_went(value: object) -> None:
+    assert Engine().eval("x", constants={"x": value}) == value
+
+
+def test_a_decimal_stays_a_decimal() -> None:
+    assert Engine().eval("x", constants={"x": Decimal("1.10")}) == Decimal("1.10")
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1])
+def test_an_integer_that_does_not_fit_is_an_error(value: int) -> None:
+    with pytest.raises(OverflowError, match="does not fit"):
+        Engine().eval("x", constants={"x": value})
+
+
+def test_a_value_that_contains_itself_is_an_error() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+
+    with pytest.raises(ValueError, match="contains itself"):
+        Engine().eval("x", constants={"x": endless})
+
+
+@pytest.mark.parametrize("value", [object(), {1: 2}, {1, 2}])
+def test_what_has_no_counterpart_is_an_error(value: object) -> None:
+    with pytest.raises(TypeError):
+        Engine().eval("x", constants={"x": value})
