@@ -3,6 +3,7 @@
 Key layout and hook points are dramatiq's, so its own tools see the queues; the Lua is ours.
 """
 
+import json
 import logging
 import threading
 import time
@@ -241,7 +242,7 @@ class TaskConsumer(dramatiq.Consumer):
                 max(count, 1),
                 self._broker.broker_id,
                 int(LEASE_SECONDS * 1000),
-                settings.buffer // 2,
+                (settings.buffer + 1) // 2,
                 settings.prefixes.details,
                 idle,
                 timestamp(time.time()),
@@ -250,21 +251,24 @@ class TaskConsumer(dramatiq.Consumer):
         )
         self._more = len(rows) >= count
         for place, (message_id, body, deaths, details) in enumerate(rows):
-            self._fetched.append(self._read(message_id.decode(), body, deaths, details, marked=place < idle))
-
-    def _read(self, message_id: str, body: bytes, deaths: int, details: Any, *, marked: bool) -> TaskMessage:
-        message = Message.decode(to_text(body).encode("utf-8", "surrogatepass"))
-        args = message.args
-        held = Held(
-            keys=self._keys,
-            message_id=message_id,
-            task_id=args[0] if args and isinstance(args[0], str) else "",
-            details=details.decode(errors="replace") if isinstance(details, bytes) else details,
-            deaths=deaths,
-            marked=marked and deaths == 0,
-        )
-        self._held[message_id] = held
-        return TaskMessage(message, held)
+            held = Held(
+                keys=self._keys,
+                message_id=to_text(message_id),
+                task_id="",
+                details=details.decode(errors="replace") if isinstance(details, bytes) else details,
+                deaths=deaths,
+                marked=place < idle and deaths == 0,
+            )
+            try:
+                # Not dramatiq's decoder: a task's id may be no UTF-8.
+                message = Message(**json.loads(to_text(body)))
+            except (ValueError, TypeError) as error:
+                held.details = f"its message cannot be read: {error}"
+                self._broker.store.dead_letter(held)
+                continue
+            held.task_id = str(next(iter(message.args), ""))
+            self._held[held.message_id] = held
+            self._fetched.append(TaskMessage(message, held))
 
     def ack(self, message: MessageProxy) -> None:
         """Record the outcome with the acknowledgement; called by the thread that ran the task."""

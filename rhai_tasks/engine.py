@@ -73,7 +73,7 @@ class Engine:
 
         Its parameters' number tells the calls it takes; with defaults or `*args` that is several. An
         exception is an error that the script can catch; uncaught, it ends as `RhaiHostError` with the
-        exception as its cause.
+        exception as its cause. A builtin that does not tell its parameters takes any number.
 
         Raises:
             TypeError: It has keyword-only parameters without defaults, or more than 16 parameters.
@@ -217,8 +217,12 @@ def _size(key: tuple[str, str]) -> int:
 
 
 def _arities(name: str, function: Callable[..., Any]) -> list[int]:
+    try:
+        parameters = signature(function).parameters.values()
+    except ValueError:  # some builtins do not tell
+        return list(range(_MOST_ARGUMENTS + 1))
     required = most = 0
-    for parameter in signature(function).parameters.values():
+    for parameter in parameters:
         if parameter.kind is Parameter.VAR_POSITIONAL:
             most = _MOST_ARGUMENTS
         elif parameter.kind is Parameter.KEYWORD_ONLY:

@@ -176,7 +176,10 @@ def load_engine(settings: Settings) -> Callable[[], Engine]:
         raise ConfigurationError(f"--engine {settings.engine!r}, wanted as module:function: {error}") from error
 
     def make() -> Engine:
-        engine = factory()
+        try:
+            engine = factory()
+        except Exception as error:  # it is the operator's code, and may raise anything
+            raise ConfigurationError(f"--engine {settings.engine!r} failed: {type(error).__name__}: {error}") from error
         if not isinstance(engine, Engine):
             raise ConfigurationError(f"--engine {settings.engine!r} returned {type(engine).__name__}, not an Engine")
         return engine

@@ -19,7 +19,7 @@ FINAL = ("completed", "error")
 BIN = Path(sys.executable).parent
 
 
-def wait_until(condition: Callable[[], Any], *, within: float = 20.0, what: str = "the condition") -> Any:
+def wait_until(condition: Callable[[], Any], *, within: float = 10.0, what: str = "the condition") -> Any:
     """Return the condition's first true value."""
     end = time.monotonic() + within
     while not (value := condition()):
@@ -85,7 +85,7 @@ class Dispatcher:
         status: str | None = self.client.hget(f"rhai_task_details:{task_id}", "status")
         return status
 
-    def result(self, task_id: str, within: float = 20.0) -> dict[str, str]:
+    def result(self, task_id: str, within: float = 10.0) -> dict[str, str]:
         """Wait for the final status, and return the details."""
         wait_until(lambda: self.status(task_id) in FINAL, within=within, what=f"{task_id} to end")
         return self.details(task_id)

@@ -1,0 +1,160 @@
+"""Processes killed for real, with tasks running and waiting: every task ends, at most once more than once."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+
+ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
+TASKS = 60
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def submit_many(dispatcher: Dispatcher, runs: Path, count: int = TASKS) -> list[str]:
+    return [
+        dispatcher.submit("circle", f"t{number}", f'note("{runs}", "{number}"); nap(0.05); {number}')
+        for number in range(count)
+    ]
+
+
+def all_end(dispatcher: Dispatcher, tasks: list[str], runs: Path) -> None:
+    """Wait for every task, and say how many ran more than once."""
+    wait_until(lambda: all(dispatcher.status(task) in FINAL for task in tasks), within=40.0, what="all tasks to end")
+    outputs = [dispatcher.details(task) for task in tasks]
+    assert [details.get("output") for details in outputs] == [str(number) for number in range(len(tasks))]
+    counts = Counter(runs.read_text().split())
+    assert len(counts) == len(tasks)
+    print(
+        f"run twice: {sum(count > 1 for count in counts.values())} of {len(tasks)}; most often {max(counts.values())}"
+    )
+
+
+def test_a_worker_child_killed_loses_nothing_and_its_siblings_go_on(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
+) -> None:
+    tasks = submit_many(dispatcher, runs)
+    worker = start_worker("circle", *ENGINE, "--processes", "2", "--threads", "2")
+    wait_until(lambda: runs.exists() and runs.read_text().count("\n") > 4)
+    bridge, first, second = worker.children()
+
+    os.kill(first.pid, signal.SIGKILL)
+
+    all_end(dispatcher, tasks, runs)
+    assert bridge.is_running()
+    assert second.is_running()
+    assert len(worker.children()) == 3
+
+
+def test_a_bridge_killed_loses_nothing(dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path) -> None:
+    tasks = submit_many(dispatcher, runs)
+    worker = start_worker("circle", *ENGINE, "--threads", "2", "--buffer", "8")
+    wait_until(lambda: runs.exists() and runs.read_text().count("\n") > 4)
+
+    os.kill(worker.children()[0].pid, signal.SIGKILL)
+
+    all_end(dispatcher, tasks, runs)
+
+
+def test_a_whole_tree_killed_loses_nothing(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
+) -> None:
+    tasks = submit_many(dispatcher, runs)
+    first = start_worker("circle", *ENGINE, "--threads", "4")
+    wait_until(lambda: runs.exists() and runs.read_text().count("\n") > 4)
+
+    first.kill()
+    start_worker("circle", *ENGINE, "--threads", "4")
+
+    all_end(dispatcher, tasks, runs)
+
+
+def test_ids_in_flight_are_taken_up_by_the_next_bridge(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    dispatcher.submit("circle", "t", "1")
+    client.lmove("rhai_tasks:circle", "rhai_dramatiq:rhai-circle.in_flight", "LEFT", "RIGHT")
+
+    start_worker("circle")
+
+    assert dispatcher.result("t")["status"] == "completed"
+
+
+def test_ids_in_flight_are_taken_up_by_a_bridge_that_runs(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    dispatcher.run("circle", "1")
+    client.hset("rhai_task_details:t", mapping={"script": "1"})
+
+    client.rpush("rhai_dramatiq:rhai-circle.in_flight", "t")  # as a bridge that died just now left it
+
+    assert dispatcher.result("t", within=15.0)["status"] == "completed"
+
+
+def test_a_killed_supervisor_takes_its_children_with_it(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker("circle", *ENGINE)
+    task = dispatcher.submit("circle", "t", "loop {}")
+    wait_until(lambda: dispatcher.status(task) == "processing")
+    children = worker.children()
+
+    worker.process.kill()
+
+    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+    assert dispatcher.status(task) == "pending"
+
+
+def test_a_task_whose_process_dies_each_time_ends_as_an_error(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
+) -> None:
+    start_worker("circle", *ENGINE, "--threads", "2", "--max-deliveries", "3")
+    poison = dispatcher.submit("circle", "poison", f'note("{runs}", "p"); crash()')
+
+    details = dispatcher.result(poison, within=20.0)
+
+    assert details["status"] == "error"
+    assert details["error"] == "The worker process died 3 times while it ran this task; it is not tried again"
+    assert runs.read_text().count("p") == 3
+    assert dispatcher.run("circle", "1")["status"] == "completed"
+
+
+def test_tasks_beside_a_poison_task_complete(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
+) -> None:
+    dispatcher.submit("circle", "poison", "nap(0.1); crash()")
+    tasks = submit_many(dispatcher, runs, 20)
+
+    start_worker("circle", *ENGINE, "--threads", "4")
+
+    all_end(dispatcher, tasks, runs)
+    assert dispatcher.result("poison", within=20.0)["status"] == "error"
+
+
+def test_a_worker_frozen_beyond_its_lease_cannot_overwrite_its_successor(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    frozen = start_worker("circle", *ENGINE, "--threads", "1")
+    task = dispatcher.submit("circle", "t", "nap(0.5); pid()")
+    wait_until(lambda: dispatcher.status(task) == "processing")
+    tree = [frozen.process.pid, *(child.pid for child in frozen.children())]
+    for pid in tree:
+        os.kill(pid, signal.SIGSTOP)
+    start_worker("circle", *ENGINE, "--threads", "1")
+    details = dispatcher.result(task, within=15.0)
+
+    for pid in tree:
+        os.kill(pid, signal.SIGCONT)
+
+    wait_until(lambda: "taken over by another worker" in frozen.text())
+    assert dispatcher.details(task) == details

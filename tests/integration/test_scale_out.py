@@ -1,0 +1,81 @@
+"""Bridge and dramatiq's own command, apart from each other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Dispatcher, Worker, wait_until
+
+DRAMATIQ = ("dramatiq", "rhai_tasks.worker:setup", "--processes", "2", "--threads", "2")
+ENGINE = {"RHAI_TASKS_ENGINE": "tests.engine_for_tests:make_engine"}
+
+
+def test_dramatiqs_command_runs_the_tasks_of_bridged_circles(
+    dispatcher: Dispatcher, spawn: Callable[..., Worker]
+) -> None:
+    spawn("rhai-bridge", "--circle", "a", "--circle", "b c")
+    spawn(*DRAMATIQ, env=ENGINE)
+
+    tasks = [
+        dispatcher.submit(circle, f"{circle}{n}", "nap(0.01); CONTEXT_ID") for circle in ("a", "b c") for n in range(20)
+    ]
+
+    assert [dispatcher.result(task)["output"] for task in tasks] == ["a"] * 20 + ["b c"] * 20
+
+
+def test_circles_are_followed_as_their_lists_appear(dispatcher: Dispatcher, spawn: Callable[..., Worker]) -> None:
+    spawn("rhai-bridge", "--all-circles")
+    spawn(*DRAMATIQ)
+
+    assert dispatcher.run("first", "CONTEXT_ID")["output"] == "first"
+    assert dispatcher.run("second", "CONTEXT_ID")["output"] == "second"
+
+
+def test_queues_can_be_chosen(dispatcher: Dispatcher, spawn: Callable[..., Worker]) -> None:
+    spawn("rhai-bridge", "--circle", "a", "--circle", "b")
+    spawn(*DRAMATIQ, "--queues", "rhai-a")
+
+    other = dispatcher.submit("b", "other", "1")
+
+    assert dispatcher.run("a", "1")["status"] == "completed"
+    assert dispatcher.status(other) == "pending"
+
+
+def test_a_stopped_dramatiq_worker_gives_back_what_it_has_not_run(
+    dispatcher: Dispatcher, spawn: Callable[..., Worker], client: Any
+) -> None:
+    bridge = spawn("rhai-bridge", "--circle", "c")
+    workers = spawn(
+        "dramatiq",
+        "rhai_tasks.worker:setup",
+        "--processes",
+        "1",
+        "--threads",
+        "2",
+        env={"RHAI_TASKS_SHUTDOWN_TIMEOUT": "0.2"},
+    )
+    tasks = [dispatcher.submit("c", f"t{n}", "loop {}") for n in range(5)]
+    wait_until(lambda: sum(dispatcher.status(task) == "processing" for task in tasks) == 2)
+
+    assert workers.stop() == 0
+    assert bridge.stop() == 0
+
+    assert sorted(client.lrange("rhai_tasks:c", 0, -1)) == sorted(tasks)
+    assert {dispatcher.status(task) for task in tasks} == {"pending"}
+
+
+def test_an_application_runs_its_own_engine(
+    dispatcher: Dispatcher, spawn: Callable[..., Worker], tmp_path: Path, server_url: str
+) -> None:
+    program = tmp_path / "application.py"
+    program.write_text(
+        "from bridge import Args, run_worker_loop\n"
+        "from rhai_tasks import Engine\n"
+        "engine = Engine()\n"
+        'engine.register("greet", lambda name: f"hello {name}")\n'
+        f"raise SystemExit(run_worker_loop(engine, Args(redis_url={server_url!r}, circle_public_key='app')))\n"
+    )
+    application = spawn("python", str(program))
+
+    assert dispatcher.run("app", "greet(CALLER_ID)")["output"] == "hello caller"
+    assert application.stop() == 0
