@@ -19,6 +19,7 @@ from rhai_tasks.store import load_script
 logger = logging.getLogger(__name__)
 
 _ALIVE_SECONDS = 15.0  # without a word from any bridge, a stopping worker gives its queue back itself
+_LOOK_SECONDS = 3.5  # between two looks, when idle, at what a bridge that died left in flight
 _DISCOVER_SECONDS = 2.0  # between two looks for new circles
 
 
@@ -37,7 +38,7 @@ class CircleBridge:
         self._blocking = connect_blocking(settings.redis_url)
         self._take = load_script(self._client, "bridge", "take")
         self._give_back = load_script(self._client, "bridge", "give_back")
-        self.last_task = time.monotonic()
+        self._published = 0.0  # time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Take tasks until `stop`; outages are waited out."""
@@ -59,8 +60,13 @@ class CircleBridge:
         """
         if room > 0:
             # The loss-free BLPOP: the same end of the list, and the id is never outside Redis.
-            self._blocking.blmove(cast("str", self._native), self._keys.in_flight, BLOCK_SECONDS, "LEFT", "RIGHT")
+            task_id = self._blocking.blmove(
+                cast("str", self._native), self._keys.in_flight, BLOCK_SECONDS, "LEFT", "RIGHT"
+            )
+            if task_id is None and time.monotonic() < self._published + _LOOK_SECONDS:
+                return room
         taken, room = self._publish()
+        self._published = time.monotonic()
         if room <= 0 and not taken:
             self._blocking.blpop([self._keys.room], BLOCK_SECONDS / 2)
         return max(room, 0)
@@ -84,8 +90,6 @@ class CircleBridge:
             ],
             args=[self._buffer, head, self._queue, int(_ALIVE_SECONDS * 1000)],
         )
-        if taken:
-            self.last_task = time.monotonic()
         return taken, room
 
     def give_back(self, *, held_by: Iterable[str] = (), unless_bridged: bool = False) -> int:

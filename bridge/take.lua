@@ -6,10 +6,10 @@
 -- ARGV  1 how many messages may wait   2 start of a message, up to its argument   3 queue name
 --       4 milliseconds for which this bridge counts as alive
 -- Returns {how many were taken, how many messages may still come}.
+-- First of all a write that a server without memory refuses: nothing is half done then.
 redis.call('SET', KEYS[7], '1', 'PX', ARGV[4])
 local held = redis.call('LRANGE', KEYS[2], 0, -1) -- this bridge's, or what one that died left behind
 local room = ARGV[1] - redis.call('LLEN', KEYS[3]) - #held
-local last = redis.call('INCRBY', KEYS[5], math.max(room, 0) + #held)
 local ids = held
 if room > 0 then
   local more = redis.pcall('LPOP', KEYS[1], room)
@@ -26,7 +26,7 @@ end
 if #ids == 0 then
   return {0, room}
 end
-last = last - #ids
+local last = redis.call('INCRBY', KEYS[5], #ids) - #ids
 for _, id in ipairs(ids) do
   last = last + 1
   local name = string.format('%.0f', last)

@@ -66,7 +66,7 @@ class TaskBroker(RedisBroker):
         self.stopping = threading.Event()
         self.store = TaskStore(settings, self.outage)
         self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
-        self.run_seconds = 0.0  # moving average of what a script takes
+        self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
         self.worker: dramatiq.Worker | None = None
         self.task_scripts = {
             name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "fetch", "renew", "requeue")
@@ -261,7 +261,7 @@ class TaskConsumer(dramatiq.Consumer):
             )
             try:
                 # Not dramatiq's decoder: a task's id may be no UTF-8.
-                message = Message(**json.loads(to_text(body)))
+                message: Message[Any] = Message(**json.loads(to_text(body)))
             except (ValueError, TypeError) as error:
                 held.details = f"its message cannot be read: {error}"
                 self._broker.store.dead_letter(held)
