@@ -1,6 +1,7 @@
 """Redis gone: nothing is lost, one line says so and one line says that it is back."""
 
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +19,15 @@ ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A server that keeps its data while it is down."""
-    server = ValkeyServer(data_dir=str(tmp_path / "data"), persist=True, appendonly="yes", appendfsync="always")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = ValkeyServer(
+        port=port, data_dir=str(tmp_path / "data"), persist=True, appendonly="yes", appendfsync="always"
+    )
     server.start()
     yield server
-    server.stop()
+    if server.is_running():
+        server.stop()
 
 
 def restart(server: ValkeyServer, away: float) -> None:

@@ -1,0 +1,22 @@
+"""An application that runs one circle's tasks in an engine of its own.
+
+python -m examples.embed_worker redis://127.0.0.1/ 02abc
+"""
+
+import sys
+
+from bridge import Args, run_worker_loop
+from rhai_tasks import Engine
+from rhai_tasks.log import configure_logging
+
+
+def main(redis_url: str, circle: str) -> int:
+    """Work until SIGTERM or SIGINT; return the exit status."""
+    configure_logging("info")
+    engine = Engine()
+    engine.register("greet", lambda name: f"Hello {name}!")
+    return run_worker_loop(engine, Args(redis_url=redis_url, circle_public_key=circle))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
