@@ -1,16 +1,13 @@
 -- Give the messages that no worker holds back to the head of the native list, in the order they were taken.
 --
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 in flight (list)
---       6 bridge (string)   7 full (string)   8 on: acks of brokers that are gone (sets)
--- ARGV  1 name of the actor whose messages are native tasks   2 "1": only if no bridge serves the queue
---       3 prefix of details keys   4 time for `updatedAt`
+--       6 full (string)   7 on: acks of brokers that are gone (sets)
+-- ARGV  1 name of the actor whose messages are native tasks   2 prefix of details keys
+--       3 time for `updatedAt`
 -- Returns how many tasks went back. What is for another actor stays.
-if ARGV[2] == '1' and redis.call('EXISTS', KEYS[6]) == 1 then
-  return 0
-end
 local tasks, others = {}, {}
 local names = redis.call('LRANGE', KEYS[2], 0, -1)
-for i = 8, #KEYS do
+for i = 7, #KEYS do
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[i])) do
     names[#names + 1] = name
   end
@@ -33,9 +30,9 @@ for i = #tasks, 1, -1 do
 end
 redis.call('DEL', KEYS[2], unpack(KEYS, 5))
 for _, task in ipairs(tasks) do
-  local details = ARGV[3] .. task[3]
+  local details = ARGV[2] .. task[3]
   if redis.pcall('HGET', details, 'status') == 'processing' then -- its worker died, or was made to stop
-    redis.call('HSET', details, 'status', 'pending', 'updatedAt', ARGV[4])
+    redis.call('HSET', details, 'status', 'pending', 'updatedAt', ARGV[3])
   end
   redis.call('HDEL', KEYS[3], task[1])
   redis.call('HDEL', KEYS[4], task[1])

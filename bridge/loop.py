@@ -15,10 +15,10 @@ from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocki
 from rhai_tasks.protocol import ACTOR, QueueKeys, queue_name, timestamp, to_bytes, to_text
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
+from rhai_tasks.threads import vital_thread
 
 logger = logging.getLogger(__name__)
 
-_ALIVE_SECONDS = 15.0  # without a word from any bridge, a stopping worker gives its queue back itself
 _LOOK_SECONDS = 3.5  # between two looks, when idle, at what a bridge that died left in flight
 _DISCOVER_SECONDS = 2.0  # between two looks for new circles
 
@@ -85,19 +85,17 @@ class CircleBridge:
                 keys.bodies,
                 keys.sequence,
                 keys.full,
-                keys.bridge,
                 keys.registry(keys.namespace),
             ],
-            args=[self._buffer, head, self._queue, int(_ALIVE_SECONDS * 1000)],
+            args=[self._buffer, head, self._queue],
         )
         return taken, room
 
-    def give_back(self, *, held_by: Iterable[str] = (), unless_bridged: bool = False) -> int:
+    def give_back(self, *, held_by: Iterable[str] = ()) -> int:
         """Return what no worker holds to the head of the native list, in order; say how many tasks that were.
 
         Args:
             held_by: Brokers that are gone: what they held comes first.
-            unless_bridged: Do nothing while another bridge serves the circle.
         """
         keys = self._keys
         count = int(
@@ -108,11 +106,10 @@ class CircleBridge:
                     keys.bodies,
                     keys.deliveries,
                     keys.in_flight,
-                    keys.bridge,
                     keys.full,
                     *(keys.acks(broker_id) for broker_id in held_by),
                 ],
-                args=[ACTOR, int(unless_bridged), self._details_prefix, timestamp(time.time())],
+                args=[ACTOR, self._details_prefix, timestamp(time.time())],
             )
         )
         if count:
@@ -142,13 +139,13 @@ class Bridge:
     def serve(self, circle: str) -> None:
         """Bridge a circle from now on."""
         bridge = CircleBridge(self._settings, circle, self._outage)
-        thread = threading.Thread(target=self._serve, args=(bridge,), name=f"bridge-{circle}", daemon=True)
+        thread = vital_thread(f"bridge-{circle}", lambda: self._serve(bridge))
         self._circles[circle] = (bridge, thread)
         thread.start()
 
     def serve_all(self) -> None:
         """Bridge every circle, as its native list appears."""
-        self._finder = threading.Thread(target=self._find, name="circles", daemon=True)
+        self._finder = vital_thread("circles", self._find)
         self._finder.start()
 
     def stop(self) -> None:
@@ -174,6 +171,7 @@ class Bridge:
     def _find(self) -> None:
         client = connect(self._settings.redis_url)
         while not self._stop.is_set():
+            started = time.monotonic()
             try:
                 found = persist(lambda: waiting_circles(client, self._settings), self._outage, self._stop)
             except redis.RedisError:
@@ -181,7 +179,8 @@ class Bridge:
             for circle in found:
                 if circle not in self._circles:
                     self.serve(circle)
-            self._stop.wait(_DISCOVER_SECONDS)
+            # Among millions of keys a look takes long: it is to cost the server no more than a tenth of its time.
+            self._stop.wait(max(_DISCOVER_SECONDS, 10 * (time.monotonic() - started)))
         client.close()
 
 

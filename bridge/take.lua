@@ -2,12 +2,11 @@
 -- which a task is in neither place.
 --
 -- KEYS  1 native list   2 in flight (list)   3 messages (list)   4 bodies (hash)   5 sequence (string)
---       6 full (string)   7 bridge (string)   8 registry (set)
+--       6 full (string)   7 registry (set)
 -- ARGV  1 how many messages may wait   2 start of a message, up to its argument   3 queue name
---       4 milliseconds for which this bridge counts as alive
 -- Returns {how many were taken, how many messages may still come}.
 -- First of all a write that a server without memory refuses: nothing is half done then.
-redis.call('SET', KEYS[7], '1', 'PX', ARGV[4])
+redis.call('INCRBY', KEYS[5], 0)
 local held = redis.call('LRANGE', KEYS[2], 0, -1) -- this bridge's, or what one that died left behind
 local room = ARGV[1] - redis.call('LLEN', KEYS[3]) - #held
 local ids = held
@@ -35,5 +34,5 @@ for _, id in ipairs(ids) do
   redis.call('RPUSH', KEYS[3], name)
 end
 redis.call('DEL', KEYS[2])
-redis.call('SADD', KEYS[8], ARGV[3])
+redis.call('SADD', KEYS[7], ARGV[3])
 return {#ids, room}

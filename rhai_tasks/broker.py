@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, cast
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from .errors import RhaiTasksError
 from .protocol import DETAIL_FIELDS, QueueKeys, failed, queue_name, timestamp, to_text
 from .settings import Settings
 from .store import Held, TaskStore, load_script
+from .threads import vital_thread
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class TaskBroker(RedisBroker):
         self.task_scripts = {
             name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "fetch", "renew", "requeue")
         }
-        self._timer = threading.Thread(target=self._keep_leases, name="leases", daemon=True)
+        self._timer = vital_thread("leases", self._keep_leases)
 
     @property
     def consumer_class(self) -> type["TaskConsumer"]:
@@ -185,6 +187,7 @@ class TaskConsumer(dramatiq.Consumer):
         self._fetched: deque[TaskMessage] = deque()
         self._room = threading.Event()
         self._blocking = connect_blocking(broker.settings.redis_url)
+        self._unsure = False  # a fetch may have been done whose reply got lost
         self._more = False  # the last fetch brought all it asked for
         self._recovered = queue_name in broker.held  # not when dramatiq restarts a consumer: its messages run on
         self._held = broker.held.setdefault(queue_name, {})
@@ -205,10 +208,14 @@ class TaskConsumer(dramatiq.Consumer):
             if not self._recovered:
                 self._broker.recover_own(self._queue_name)
                 self._recovered = True
+            if self._unsure:
+                self._release_unknown()
+                self._unsure = False
             if self._more or self._peek():
                 self._fetch(self._threads + ahead - len(self._held))
             self._broker.outage.end()
         except redis.RedisError as error:
+            self._unsure = True
             if not self._broker.draining.is_set():  # then it was us who disconnected
                 self._broker.outage.begin(error)
                 self._broker.draining.wait(0.5)
@@ -270,31 +277,46 @@ class TaskConsumer(dramatiq.Consumer):
             self._held[held.message_id] = held
             self._fetched.append(TaskMessage(message, held))
 
+    def _release_unknown(self) -> None:
+        """Put back what a fetch took whose reply never came: held by this broker, and known to nobody here.
+
+        What ends in the meantime is released in vain: `release.lua` asks whether it is still held.
+        """
+        members = cast("set[bytes]", self._broker.client.smembers(self._keys.acks(self._broker.broker_id)))
+        known = self._held.keys() | self._broker.store.ending()
+        unknown = {to_text(member) for member in members} - known
+        for message_id in unknown:
+            body = cast("bytes | None", self._broker.client.hget(self._keys.bodies, message_id))
+            task_id = str(json.loads(to_text(body))["args"][0]) if body else ""
+            self._broker.store.release(Held(self._keys, message_id, task_id, details=None, deaths=0))
+        if unknown:
+            logger.warning("Put %d task(s) back whose fetch was cut off", len(unknown))
+
     def ack(self, message: MessageProxy) -> None:
         """Record the outcome with the acknowledgement; called by the thread that ran the task."""
         held = cast("TaskMessage", message).held
-        self._let_go(held)
         store = self._broker.store
         if held.interrupted and held.outcome is None:
             store.release(held)
-            return
-        if held.outcome is None:  # a failure of ours, which dramatiq has logged with its traceback
-            error = message._exception  # noqa: SLF001  (its only access)
-            held.outcome = failed(f"The worker failed to run the task: {error!r}")
-        store.finish(held, held.outcome, at_once=self._broker.waiting() == 0)
+        else:
+            if held.outcome is None:  # a failure of ours, which dramatiq has logged with its traceback
+                error = message._exception  # noqa: SLF001  (its only access)
+                held.outcome = failed(f"The worker failed to run the task: {error!r}")
+            store.finish(held, held.outcome, at_once=self._broker.waiting() == 0)
+        self._let_go(held)  # last: until it is in the store, it must be known here
 
     def nack(self, message: MessageProxy) -> None:
         """Move the message to the dead letters."""
         held = cast("TaskMessage", message).held
-        self._let_go(held)
         self._broker.store.dead_letter(held)
+        self._let_go(held)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Give messages back that no thread has begun with; a stopping worker calls this."""
         for message in [*messages, *self._fetched]:
             held = cast("TaskMessage", message).held
-            self._let_go(held)
             self._broker.store.release(held)
+            self._let_go(held)
         self._fetched.clear()
 
     def unblock(self) -> None:
@@ -337,5 +359,9 @@ class _WorkerLife(Middleware):
         assert isinstance(broker, TaskBroker)  # noqa: S101
         broker.stopping.set()
         broker.store.close()
+        with suppress(redis.RedisError):
+            for queue in broker.queues:
+                if not broker.held.get(queue):  # what is held keeps its lease, and comes back by it
+                    broker.client.zrem(broker.keys(queue).leases, broker.broker_id)
         broker._timer.join()  # noqa: SLF001
         broker.client.close()

@@ -102,7 +102,7 @@ def persist(call: Callable[[], T], outage: Outage, give_up: threading.Event) -> 
 
     result = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(redis.RedisError),
-        wait=tenacity.wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.1),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
         stop=tenacity.stop_when_event_set(give_up),
         sleep=tenacity.sleep_using_event(give_up),
         before_sleep=note,
@@ -135,5 +135,14 @@ def await_server(url: str, give_up: threading.Event) -> None:
 
     with client:
         found = persist(version, Outage(url), give_up)
+    check_version(found, url)
+
+
+def check_version(found: str, url: str) -> None:
+    """Say whether a server of this version will do.
+
+    Raises:
+        ConfigurationError: It is too old.
+    """
     if tuple(int(part) for part in found.split(".")[:2]) < _OLDEST_SERVER:
         raise ConfigurationError(f"Redis at {redact(url)} is version {found}; 6.2 or newer is needed (BLMOVE)")

@@ -212,11 +212,6 @@ class QueueKeys:
         return f"{self.messages}.deliveries"
 
     @property
-    def bridge(self) -> str:
-        """String that stands while a bridge serves the queue."""
-        return f"{self.messages}.bridge"
-
-    @property
     def full(self) -> str:
         """String that stands while a bridge waits for room."""
         return f"{self.messages}.full"

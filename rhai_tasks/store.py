@@ -23,6 +23,7 @@ from .engine import CancelToken
 from .errors import TaskMalformed
 from .protocol import DETAIL_FIELDS, Outcome, QueueKeys, Task, parse_task, reply_json, timestamp, to_bytes
 from .settings import Settings
+from .threads import vital_thread
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class TaskStore:
         self._asleep = True
         self._closing = threading.Event()
         self._give_up = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="status-writer", daemon=True)
+        self._thread = vital_thread("status-writer", self._run)
 
     def open(self, broker_id: str) -> None:
         """Start writing for this broker."""
@@ -120,7 +121,7 @@ class TaskStore:
         """Count this delivery before the script can end the process; waits for the server to have it."""
         held.counted = True
         persist(
-            lambda: self._client.hincrby(held.keys.deliveries, held.message_id, 1),
+            lambda: self._client.hset(held.keys.deliveries, held.message_id, str(held.deaths + 1)),
             self._outage,
             self._give_up,
         )
@@ -152,6 +153,10 @@ class TaskStore:
                 self._writing.release()
         if self._ended and self._asleep:
             self._wake.set()
+
+    def ending(self) -> set[str]:
+        """Name the messages whose end is not written yet."""
+        return {held.message_id for _, held in list(self._ended)}
 
     # --- the writer
 
@@ -212,7 +217,10 @@ class TaskStore:
         results = self._script_for_message_end("finish", ended[0].keys, arguments)
         for held, result in zip(ended, results, strict=True):
             if result == b"lost":
-                logger.warning("Task %r was taken over by another worker; its result here is dropped", held.task_id)
+                logger.warning(
+                    "Task %r: this result is dropped; it was taken over by another worker, or written before",
+                    held.task_id,
+                )
             elif result != b"recorded":
                 logger.error("Task %r goes to the dead letters: %s", held.task_id, result.decode(errors="replace"))
 

@@ -1,0 +1,75 @@
+"""The consumer against a real server, in this process."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from bridge.loop import CircleBridge
+from rhai_tasks import Settings
+from rhai_tasks.broker import TaskBroker, TaskConsumer
+from rhai_tasks.connection import Outage
+from rhai_tasks.errors import RhaiTasksError
+from rhai_tasks.protocol import queue_name
+from tests.conftest import Dispatcher, wait_until
+
+
+@pytest.fixture
+def broker(server_url: str) -> TaskBroker:
+    return TaskBroker(Settings(redis_url=server_url))
+
+
+def test_tasks_whose_fetch_was_cut_off_are_not_lost(
+    dispatcher: Dispatcher, broker: TaskBroker, server_url: str
+) -> None:
+    dispatcher.submit("c", "t", "1")
+    CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
+    consumer = TaskConsumer(broker, queue_name("c"), 2, 100)
+    fetch = broker.task_scripts["fetch"]
+
+    def cut_off(**arguments: Any) -> Any:
+        broker.task_scripts["fetch"] = fetch
+        fetch(**arguments)
+        raise redis.ConnectionError("cut off after the server had done it")
+
+    broker.task_scripts["fetch"] = cut_off  # type: ignore[assignment]  # a script that loses its reply
+    broker.store.open(broker.broker_id)
+    next_message: Callable[[], Any] = consumer.__next__
+
+    message = wait_until(next_message)
+
+    assert list(message.args) == ["t"]
+    assert message.held.details[0] == b"1"
+    broker.store.close()
+
+
+def test_a_message_that_cannot_be_read_is_a_dead_letter(broker: TaskBroker, client: Any) -> None:
+    keys = broker.keys(queue_name("c"))
+    client.hset(keys.bodies, "odd", "no JSON")
+    client.rpush(keys.messages, "odd")
+    broker.store.open(broker.broker_id)
+    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+
+    assert consumer.__next__() is None
+
+    wait_until(lambda: client.zcard(keys.dead) == 1)
+    assert client.hget(keys.dead_bodies, "odd") == "no JSON"
+    broker.store.close()
+
+
+def test_dramatiqs_delays_are_refused(broker: TaskBroker) -> None:
+    with pytest.raises(RhaiTasksError, match="cannot be delayed"):
+        broker.enqueue(None, delay=1000)  # type: ignore[arg-type]  # refused before it is looked at
+
+
+def test_an_idle_look_at_a_full_buffer_waits_for_room(dispatcher: Dispatcher, server_url: str, client: Any) -> None:
+    settings = Settings(redis_url=server_url, buffer=2)
+    for number in range(5):
+        dispatcher.submit("c", f"t{number}", "1")
+    bridge = CircleBridge(settings, "c", Outage(server_url))
+
+    room = bridge.forward(0)
+
+    assert (room, client.llen("rhai_tasks:c"), client.llen(f"rhai_dramatiq:{queue_name('c')}")) == (0, 3, 2)
+    bridge.close()

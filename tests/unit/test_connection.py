@@ -1,0 +1,31 @@
+import pytest
+
+from rhai_tasks.connection import check_version, connect, redact
+from rhai_tasks.errors import ConfigurationError
+
+
+def test_an_old_server_is_refused_with_its_version() -> None:
+    with pytest.raises(ConfigurationError, match="is version 6.0.16; 6.2 or newer is needed"):
+        check_version("6.0.16", "redis://localhost")
+
+
+@pytest.mark.parametrize("version", ["6.2.0", "7.2.4", "10.0"])
+def test_newer_servers_will_do(version: str) -> None:
+    check_version(version, "redis://localhost")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:secret@host:1/0", "redis://user:***@host:1/0"),
+        ("redis://:p@ss@host", "redis://:***@host"),
+        ("redis://host", "redis://host"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+def test_a_url_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="--redis-url 'http://x'"):
+        connect("http://x")
