@@ -10,12 +10,17 @@ from rhai_tasks import Engine
 from rhai_tasks.log import configure_logging
 
 
+def make_engine() -> Engine:
+    """Make the engine that the application's scripts use."""
+    engine = Engine()
+    engine.register("greet", lambda name: f"Hello {name}!")
+    return engine
+
+
 def main(redis_url: str, circle: str) -> int:
     """Work until SIGTERM or SIGINT; return the exit status."""
     configure_logging("info")
-    engine = Engine()
-    engine.register("greet", lambda name: f"Hello {name}!")
-    return run_worker_loop(engine, Args(redis_url=redis_url, circle_public_key=circle))
+    return run_worker_loop(make_engine(), Args(redis_url=redis_url, circle_public_key=circle))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task) -> Outcome 
         output = engine.run(
             task.script,
             constants={"CONTEXT_ID": circle_of(held.keys.queue), "CALLER_ID": task.caller_id},
+            timeout=engine.limits.timeout or broker.settings.limits.timeout,
             cancel=held.cancel,
             print=partial(script_logger.info, "[%s] %s", task.id),
         )

@@ -64,6 +64,14 @@ def test_a_stopped_dramatiq_worker_gives_back_what_it_has_not_run(
     assert {dispatcher.status(task) for task in tasks} == {"pending"}
 
 
+def test_an_engine_without_a_timeout_gets_the_workers(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("c", "--engine", "examples.embed_worker:make_engine", "--task-timeout", "0.2")
+
+    assert "time limit of 0.2 s" in dispatcher.run("c", "greet(1); loop {}")["error"]
+
+
 def test_an_application_runs_its_own_engine(
     dispatcher: Dispatcher, spawn: Callable[..., Worker], tmp_path: Path, server_url: str
 ) -> None:
