@@ -49,6 +49,10 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
     dramatiq.Actor(run_script, broker=broker, actor_name=ACTOR, queue_name="", priority=0, options={})
 
 
+def _log_debug(task_id: str, text: str, _source: str | None, line: int | None, column: int | None) -> None:
+    script_logger.debug("[%s] %s:%s: %s", task_id, line, column, text)
+
+
 def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task) -> Outcome | None:
     """Return how the script ended, `None` if a stopping worker interrupted it."""
     broker.store.started(held)
@@ -60,6 +64,7 @@ def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task) -> Outcome 
             timeout=engine.limits.timeout or broker.settings.limits.timeout,
             cancel=held.cancel,
             print=partial(script_logger.info, "[%s] %s", task.id),
+            debug=partial(_log_debug, task.id),
         )
     except RhaiTerminated as error:
         if held.interrupted:

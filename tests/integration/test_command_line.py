@@ -90,12 +90,15 @@ def test_rust_log_off_silences_everything(dispatcher: Dispatcher, start_worker: 
     assert worker.text() == ""
 
 
-def test_print_goes_to_the_log_with_the_tasks_id(dispatcher: Dispatcher, start_worker: Callable[..., Worker]) -> None:
-    worker = start_worker("c", env={"RUST_LOG": "warn,rhai_tasks.script=info"})
-    dispatcher.submit("c", "my-task", 'print("hello")')
+def test_print_and_debug_go_to_the_log_with_the_tasks_id(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker("c", env={"RUST_LOG": "warn,rhai_tasks.script=debug"})
+    dispatcher.submit("c", "my-task", 'print("hello"); debug("there")')
     dispatcher.result("my-task")
 
     wait_until(lambda: "INFO  rhai_tasks.script] [my-task] hello" in worker.text())
+    wait_until(lambda: 'DEBUG rhai_tasks.script] [my-task] 1:17: "there"' in worker.text())
 
 
 def test_an_idle_tree_sends_at_most_three_commands_a_second(
