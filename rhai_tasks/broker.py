@@ -185,6 +185,7 @@ class TaskConsumer(dramatiq.Consumer):
         self._timeout = timeout / 1000
         self._keys = broker.keys(queue_name)
         self._fetched: deque[TaskMessage] = deque()
+        self._enough = self._threads  # messages to hold; below that, more are fetched
         self._room = threading.Event()
         self._blocking = connect_blocking(broker.settings.redis_url)
         self._unsure = False  # a fetch may have been done whose reply got lost
@@ -200,9 +201,10 @@ class TaskConsumer(dramatiq.Consumer):
         if self._fetched:
             return self._fetched.popleft()
         ahead = self._ahead()
-        if len(self._held) > self._threads + ahead // 2:
+        self._enough = self._threads + ahead // 2
+        if len(self._held) >= self._enough:
             self._room.clear()
-            if len(self._held) > self._threads + ahead // 2 and not self._room.wait(self._timeout):
+            if len(self._held) >= self._enough and not self._room.wait(self._timeout):
                 return None
         try:
             if not self._recovered:
@@ -246,7 +248,7 @@ class TaskConsumer(dramatiq.Consumer):
                 keys.room,
             ],
             args=[
-                max(count, 1),
+                count,
                 self._broker.broker_id,
                 int(LEASE_SECONDS * 1000),
                 (settings.buffer + 1) // 2,
@@ -267,13 +269,12 @@ class TaskConsumer(dramatiq.Consumer):
                 marked=place < idle and deaths == 0,
             )
             try:
-                # Not dramatiq's decoder: a task's id may be no UTF-8.
-                message: Message[Any] = Message(**json.loads(to_text(body)))
+                message = _decode(body)
             except (ValueError, TypeError) as error:
                 held.details = f"its message cannot be read: {error}"
                 self._broker.store.dead_letter(held)
                 continue
-            held.task_id = str(next(iter(message.args), ""))
+            held.task_id = _task_id(message)
             self._held[held.message_id] = held
             self._fetched.append(TaskMessage(message, held))
 
@@ -287,7 +288,9 @@ class TaskConsumer(dramatiq.Consumer):
         unknown = {to_text(member) for member in members} - known
         for message_id in unknown:
             body = cast("bytes | None", self._broker.client.hget(self._keys.bodies, message_id))
-            task_id = str(json.loads(to_text(body))["args"][0]) if body else ""
+            task_id = ""
+            with suppress(ValueError, TypeError):  # the next fetch will say what is wrong with it
+                task_id = _task_id(_decode(body or b""))
             self._broker.store.release(Held(self._keys, message_id, task_id, details=None, deaths=0))
         if unknown:
             logger.warning("Put %d task(s) back whose fetch was cut off", len(unknown))
@@ -329,9 +332,23 @@ class TaskConsumer(dramatiq.Consumer):
         self._blocking.close()
 
     def _let_go(self, held: Held) -> None:
-        self._held.pop(held.message_id, None)
-        if not self._room.is_set():
+        if self._held.get(held.message_id) is held:  # else it was lost, and fetched anew by this very broker
+            del self._held[held.message_id]
+        if len(self._held) < self._enough:
             self._room.set()
+
+
+def _decode(body: bytes) -> Message[Any]:
+    """Read a message; not with dramatiq's decoder, because a task's id may be no UTF-8.
+
+    Raises:
+        ValueError, TypeError: It is none.
+    """
+    return Message(**json.loads(to_text(body)))
+
+
+def _task_id(message: Message[Any]) -> str:
+    return str(next(iter(message.args), ""))
 
 
 class _WorkerLife(Middleware):

@@ -235,3 +235,15 @@ def test_an_original_worker_serves_the_circle_beside_ours(
     assert {dispatcher.result(task)["status"] for task in tasks} == {"completed"}
     assert dispatcher.details(taken[1])["output"] == "by the original"
     assert worker.process.poll() is None
+
+
+def test_a_worker_busy_with_slow_scripts_hoards_nothing(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle", "--engine", "tests.engine_for_tests:make_engine", "--threads", "2")
+    tasks = [dispatcher.submit("circle", f"t{number}", "nap(1)") for number in range(8)]
+    wait_until(lambda: sum(dispatcher.status(task) == "processing" for task in tasks) == 2)
+
+    (acks,) = client.keys("rhai_dramatiq:__acks__*")
+    assert client.scard(acks) == 2
+    assert sum(dispatcher.status(task) == "processing" for task in tasks) == 2
