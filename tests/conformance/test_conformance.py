@@ -1,0 +1,81 @@
+"""Our engine answers every case as Rhai itself does."""
+
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rhai_tasks.engine import Engine
+from rhai_tasks.errors import RhaiError
+from tests.conformance.chapters import CONSTANTS, Case, read
+
+ENGINE = Engine()
+
+DIFFERS: dict[str, str] = {}
+"""By chapter and name: cases where our engine does otherwise, and why."""
+
+TYPES: dict[str | None, type] = {
+    "()": type(None),
+    "bool": bool,
+    "i64": int,
+    "f64": float,
+    "decimal": Decimal,
+    "string": str,
+    "char": str,
+    "array": list,
+    "map": dict,
+    "blob": bytes,
+    "range": range,
+    "range=": range,
+}
+
+CASES = {f"{chapter.name}: {case.name}": case for chapter in read() for case in chapter.cases}
+SAME = [name for name in CASES if name not in DIFFERS]
+
+
+def answer(script: str) -> dict[str, Any]:
+    printed: list[str] = []
+    debugged: list[str] = []
+    try:
+        end = {
+            "output": ENGINE.run(
+                script,
+                constants=CONSTANTS,
+                print=printed.append,
+                debug=lambda text, _, line, column: debugged.append(f"{line}:{column} {text}"),
+            )
+        }
+    except RhaiError as error:
+        end = {"error": str(error)}
+    return {"printed": tuple(printed), "debugged": tuple(debugged), **end}
+
+
+def expected(case: Case) -> dict[str, Any]:
+    end = {"output": case.output} if case.error is None else {"error": case.error}
+    return {"printed": case.printed, "debugged": case.debugged, **end}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_script_ends_with_rhais_own_text(name: str) -> None:
+    case = CASES[name]
+
+    assert answer(case.script) == expected(case)
+
+
+@pytest.mark.parametrize("name", [name for name in SAME if CASES[name].error is None])
+def test_a_value_has_its_type_in_python(name: str) -> None:
+    case = CASES[name]
+
+    if case.type in TYPES:
+        assert type(ENGINE.eval(case.script, constants=CONSTANTS)) is TYPES[case.type]
+    else:
+        with pytest.raises(TypeError, match="has no counterpart in Python"):
+            ENGINE.eval(case.script, constants=CONSTANTS)
+
+
+def test_every_name_is_there_once_and_every_difference_is_one() -> None:
+    names = Counter(f"{chapter.name}: {case.name}" for chapter in read() for case in chapter.cases)
+
+    assert [name for name, count in names.items() if count > 1] == []
+    assert [name for name in DIFFERS if answer(CASES[name].script) == expected(CASES[name])] == []
