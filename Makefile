@@ -43,13 +43,14 @@ lint: setup
 
 rust: setup
 	cd engine && cargo fmt --check && cargo clippy --release --locked --all-targets -- -D warnings
+	cd tests/conformance/oracle && cargo fmt --check && cargo clippy --release --locked --quiet -- -D warnings
 
 types: setup
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest rhai_tasks._engine
 
 unit: setup
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit tests/conformance
 
 integration: setup
 	$(BIN)/python -m pytest tests/integration tests/faults
@@ -58,7 +59,7 @@ bench: setup
 	$(BIN)/python -m bench.run
 
 format: setup
-	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cd engine && cargo fmt
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cd engine && cargo fmt ; cd ../tests/conformance/oracle && cargo fmt
 
 clean:
 	rm -rf .venv dist engine/target

@@ -331,3 +331,13 @@ def test_a_value_that_contains_itself_is_an_error() -> None:
 def test_what_has_no_counterpart_is_an_error(value: object) -> None:
     with pytest.raises(TypeError):
         Engine().eval("x", constants={"x": value})
+
+
+def test_a_panic_of_the_engine_is_an_error_and_the_engine_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    engine = Engine()
+
+    with pytest.raises(errors.RhaiPanic, match="The engine failed: internal error: entered unreachable code"):
+        engine.run("const M = #{a: 1}; M.a = 5;")  # folds the constant to a number, and cannot assign to that
+
+    assert engine.run("40 + 2") == "42"
+    assert capfd.readouterr().err == ""
