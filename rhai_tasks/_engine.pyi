@@ -1,7 +1,21 @@
 from collections.abc import Callable
 from typing import Any, final
 
-__all__ = ["Ast", "CancelToken", "NativeEngine"]
+__all__ = [
+    "RHAI_VERSION",
+    "CancelToken",
+    "FnPtr",
+    "NativeAst",
+    "NativeEngine",
+    "NativeScope",
+    "Timestamp",
+    "class_slot",
+    "slot_type_name",
+    "standard_library",
+    "stopped",
+]
+
+RHAI_VERSION: str
 
 @final
 class CancelToken:
@@ -11,22 +25,45 @@ class CancelToken:
     def cancelled(self) -> bool: ...
 
 @final
-class Ast: ...
+class FnPtr:
+    @property
+    def name(self) -> str: ...
+    def __call__(self, *arguments: Any) -> Any: ...
+
+@final
+class Timestamp:
+    @property
+    def elapsed(self) -> float: ...
+
+@final
+class NativeAst:
+    def functions(self) -> list[tuple[str, list[str], str, bool]]: ...
+
+@final
+class NativeScope:
+    def __new__(cls) -> NativeScope: ...
+    def get(self, name: str) -> Any: ...
+    def set(self, name: str, value: Any, constant: bool) -> None: ...
+    def remove(self, name: str) -> None: ...
+    def names(self) -> list[tuple[str, bool]]: ...
 
 @final
 class NativeEngine:
     def __new__(
         cls,
-        functions: list[tuple[str, list[int], Callable[..., Any]]],
-        *,
-        max_call_depth: int,
-        max_expr_depth: int,
-        max_function_expr_depth: int,
+        functions: list[tuple[str, list[str], Callable[..., Any]]],
+        types: list[tuple[int, str, bool]],
+        modules: list[tuple[str, list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]],
+        loader: Callable[[str], str | None] | None,
+        limits: list[tuple[str, int]],
     ) -> NativeEngine: ...
-    def compile(self, source: str, constants: dict[str, Any] | None) -> Ast: ...
+    def compile(self, source: str, name: str | None, constants: dict[str, Any] | None) -> NativeAst: ...
     def run(
         self,
-        ast: Ast,
+        ast: NativeAst,
+        entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
+        scope: NativeScope | None,
+        variables: dict[str, Any] | None,
         constants: dict[str, Any] | None,
         max_operations: int,
         max_memory: int,
@@ -37,7 +74,10 @@ class NativeEngine:
     ) -> str: ...
     def eval(
         self,
-        ast: Ast,
+        ast: NativeAst,
+        entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
+        scope: NativeScope | None,
+        variables: dict[str, Any] | None,
         constants: dict[str, Any] | None,
         max_operations: int,
         max_memory: int,
@@ -46,3 +86,22 @@ class NativeEngine:
         print: Callable[[str], object] | None,
         debug: Callable[[str, str | None, int | None, int | None], object] | None,
     ) -> Any: ...
+    def measure(
+        self,
+        ast: NativeAst,
+        entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
+        scope: NativeScope | None,
+        variables: dict[str, Any] | None,
+        constants: dict[str, Any] | None,
+        max_operations: int,
+        max_memory: int,
+        timeout: float | None,
+        cancel: CancelToken | None,
+        print: Callable[[str], object] | None,
+        debug: Callable[[str, str | None, int | None, int | None], object] | None,
+    ) -> tuple[Any, str, int, int]: ...
+
+def class_slot(class_: type, /) -> int: ...
+def slot_type_name(slot: int) -> str | None: ...
+def stopped() -> bool: ...
+def standard_library() -> str: ...

@@ -1,16 +1,48 @@
 """Run Rhai scripts within limits, in the real engine: the crate `rhai`, bound in engine/."""
 
+import asyncio
+import functools
+import inspect
+import json
 import logging
+import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from inspect import Parameter, signature
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
 
-from ._engine import Ast, CancelToken, NativeEngine
+from . import host
+from ._engine import (
+    RHAI_VERSION,
+    CancelToken,
+    FnPtr,
+    NativeAst,
+    NativeEngine,
+    NativeScope,
+    Timestamp,
+    standard_library,
+    stopped,
+)
+from .host import Function
 
-__all__ = ["STACK_SIZE", "CancelToken", "Engine", "Limits"]
+__all__ = [
+    "AST",
+    "RHAI_VERSION",
+    "STACK_SIZE",
+    "CancelToken",
+    "Engine",
+    "FnPtr",
+    "Function",
+    "Limits",
+    "Result",
+    "Scope",
+    "Timestamp",
+]
 
 MIB = 1024 * 1024
 STACK_SIZE = 256 * MIB
@@ -22,16 +54,18 @@ the longest chains that fit into that limit; the address space is only reserved,
 
 _CACHED_SCRIPTS = 256  # by thread
 _CACHED_BYTES = 4 * MIB  # of source, by thread; the compiled form is some ten times larger
-_MOST_ARGUMENTS = 16  # Rhai finds no function with more `Dynamic` parameters
+_LOOK_EVERY = 0.005  # seconds between two looks for a stop, while a script waits for a coroutine
 
 script_logger = logging.getLogger("rhai_tasks.script")
-Function = TypeVar("Function", bound=Callable[..., Any])
+HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
 Debug = Callable[[str, str | None, int | None, int | None], object]
+Modules = Path | Mapping[str, str] | Callable[[str], str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one evaluation may take. Zero and `None` mean no bound."""
+    """What one evaluation may take. Zero and `None` mean no bound, but for the depths."""
 
     timeout: float | None = None  # seconds
     max_operations: int = 0  # as the original worker has it; all operations count, also in closures
@@ -39,20 +73,101 @@ class Limits:
     max_call_depth: int = 64  # Rhai's own default, like the next two
     max_expr_depth: int = 64
     max_function_expr_depth: int = 32
+    max_variables: int = 0  # in a scope at once
+    max_functions: int = 0  # that a script defines
+    max_modules: int = 0  # that it imports
+    max_string_size: int = 0  # bytes; this and the next two make Rhai measure whole values at each change: slow
+    max_array_size: int = 0  # elements, with those inside
+    max_map_size: int = 0  # entries, with those inside
+
+
+@dataclass(frozen=True, slots=True)
+class AST:
+    """A script that compiles: its source, its name, its functions. For any engine and thread; it pickles.
+
+    Threads do not share compiled scripts (that would halve their speed): each compiles it once for itself.
+    """
+
+    source: str = field(repr=False)
+    name: str | None = None  # stands in texts of errors
+    functions: tuple[Function, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What an evaluation gave, and what it took."""
+
+    value: Any
+    text: str  # as `Engine.run` returns it
+    operations: int
+    elapsed: float  # seconds
+    peak_memory: int  # bytes that the script had allocated at most, looked at before each operation
+    printed: tuple[str, ...]  # what it printed, a text for each `print`
+
+
+class Scope(MutableMapping[str, Any]):
+    """Variables and constants that outlive an evaluation; values stay in Rhai, closures included.
+
+    One evaluation at a time can use it: `RuntimeError` otherwise.
+
+    Args:
+        variables: Names and values.
+    """
+
+    def __init__(self, **variables: Any) -> None:
+        self.native = NativeScope()
+        self.update(variables)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.native.get(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.native.set(name, value, False)
+
+    def __delitem__(self, name: str) -> None:
+        self.native.remove(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name, _ in self.native.names()])
+
+    def __len__(self) -> int:
+        return len(self.native.names())
+
+    def __repr__(self) -> str:
+        return f"Scope({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+    def set_constant(self, name: str, value: Any) -> None:
+        """Add a constant, which no script can change.
+
+        Raises:
+            TypeError: It is there already, or the value is nothing for a script.
+        """
+        self.native.set(name, value, True)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether the name is a constant's; raises `KeyError` if there is none."""
+        return dict(self.native.names())[name]
+
+    def constants(self) -> dict[str, Any]:
+        """Return the constants' values by name."""
+        return {name: self[name] for name, constant in self.native.names() if constant}
 
 
 class Engine:
     """A Rhai engine with host functions, for any number of threads.
 
     Each thread has an engine and compiled scripts of its own inside: shared ones lose half their speed to
-    reference counts. Scripts cannot reach files, modules, the network or the environment, and `sleep`
-    heeds timeout and cancellation.
+    reference counts. Scripts cannot reach files, the network or the environment, and `sleep` heeds timeout
+    and cancellation.
 
     Args:
         limits: For every evaluation; a `timeout` given there replaces the one here.
         print: Takes each text that a script prints; by default the logger `rhai_tasks.script`, level info.
         debug: Takes text, source name or `None`, line and column of each `debug(...)`; by default the same
             logger, level debug.
+        modules: What `import` finds: a folder, whose `a/b.rhai` is the module "a/b" and which nothing leads
+            out of; or sources by path; or a function from path to source, `None` for what there is not.
+            Without it there is nothing to import. A thread loads a module once.
     """
 
     def __init__(
@@ -61,44 +176,129 @@ class Engine:
         limits: Limits | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002  (the script's name for it)
         debug: Debug | None = None,
+        modules: Modules | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._print = print or script_logger.info
         self._debug = debug or _log_debug
-        self._functions: list[tuple[str, list[int], Callable[..., Any]]] = []
+        self._find = None if modules is None else _finder(modules)
+        self._described: list[Function] = []
+        self._functions: list[host.Native] = []
+        self._types = {known.slot: known for known in host.standard_types()}
+        self._modules: dict[str, tuple[list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]] = {}
         self._threads = _Threads()
+        self._pool: ThreadPoolExecutor | None = None
+
+    # ---- what scripts can use ----
 
     def register(self, name: str, function: Callable[..., Any]) -> None:
         """Make a Python function callable by scripts.
 
-        Its parameters' number tells the calls it takes; with defaults or `*args` that is several. An
-        exception is an error that the script can catch; uncaught, it ends as `RhaiHostError` with the
-        exception as its cause. A builtin that does not tell its parameters takes any number.
+        Its parameters' number tells the calls it takes; with defaults or `*args` that is several. Annotations
+        choose between functions of one name, as Rhai's types do: one registered for `str` is not found for an
+        `int`. An exception is an error that the script can catch; uncaught, it ends as `RhaiHostError` with
+        the exception as its cause. A builtin that does not tell its parameters takes any number.
+
+        A name may also be an operator's, or `get$x`, `set$x`, `index$get$` and `index$set$` for what a script
+        does with `value.x` and `value[i]`; the first parameter's annotation is then the value's type. The
+        operators of numbers and strings stay Rhai's own.
+
+        A coroutine function runs on the loop that awaits `eval_async`.
 
         Raises:
             TypeError: It has keyword-only parameters without defaults, or more than 16 parameters.
         """
-        self._functions.append((name, _arities(name, function), function))
-        self._threads = _Threads()  # every thread builds a new engine
+        self._functions += host.overloads(name, _awaited(function))
+        self._described.append(host.describe(name, function))
+        self._renew()
 
     @overload
-    def function(self, function: Function) -> Function: ...
+    def function(self, function: HostFunction) -> HostFunction: ...
     @overload
-    def function(self, *, name: str) -> Callable[[Function], Function]: ...
+    def function(self, *, name: str) -> Callable[[HostFunction], HostFunction]: ...
     def function(self, function: Any = None, *, name: str | None = None) -> Any:
         """Register the decorated function under its own name, or under `name`."""
 
-        def register(function: Function) -> Function:
+        def register(function: HostFunction) -> HostFunction:
             self.register(name or function.__name__, function)
             return function
 
         return register if function is None else register(function)
 
+    def register_type(self, cls: Class, *, name: str | None = None, members: list[str] | None = None) -> Class:
+        """Make a class known to scripts, as a type of its own; can decorate it.
+
+        Scripts make objects by calling its name, use its public methods and attributes, its operators, `len`,
+        `in`, indexing, `for` and equality, and see `str` of it where they print it. A copy in a script is the
+        same object, as in Python. Objects of subclasses pass as this type.
+
+        Args:
+            cls: The class.
+            name: What scripts call it; by default its own name.
+            members: The methods and attributes that scripts see; by default those without an underscore in
+                front, where annotations count as attributes.
+
+        Raises:
+            OverflowError: 64 classes are known in this process; they are never forgotten.
+        """
+        described = host.make_type(cls, name or cls.__name__, members, constructor=True)
+        self._types[described.slot] = described
+        self._described.append(host.describe(described.name, cls))
+        self._renew()
+        return cls
+
+    def register_module(self, name: str, members: Mapping[str, Any]) -> None:
+        """Make a module of functions and constants, which scripts use as `name::member` without an import.
+
+        Args:
+            name: Its name; `a::b` makes a module in a module.
+            members: Callables become functions of up to 8 arguments, all else constants.
+
+        Raises:
+            TypeError: A function's parameters cannot be called by scripts.
+        """
+        functions = {key: value for key, value in members.items() if callable(value)}
+        self._modules[name] = (
+            [
+                (key, count, _awaited(function))
+                for key, function in functions.items()
+                for count in host.arities(function)
+                if count <= 8
+            ],
+            {key: value for key, value in members.items() if key not in functions},
+        )
+        self._described += [host.describe(f"{name}::{key}", function) for key, function in functions.items()]
+        self._renew()
+
+    def functions(self, *, standard: bool = True) -> list[Function]:
+        """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
+        return [*self._described, *(_library() if standard else ())]
+
+    # ---- evaluation ----
+
+    def compile(self, source: str, *, name: str | None = None) -> AST:
+        """Check a script and say what is in it.
+
+        Args:
+            source: The script.
+            name: Stands in texts of errors.
+
+        Raises:
+            RhaiSyntaxError: It does not compile.
+        """
+        compiled = self._thread.compiled(source, name, {})
+        functions = tuple(
+            Function(name=name, parameters=tuple(parameters), returns="", doc=doc)
+            for name, parameters, doc, _ in compiled.functions()
+        )
+        return AST(source, name, functions)
+
     def run(
         self,
-        source: str,
+        script: str | AST,
         *,
-        constants: dict[str, object] | None = None,
+        scope: Scope | Mapping[str, Any] | None = None,
+        constants: Mapping[str, object] | None = None,
         timeout: float | None = None,
         cancel: CancelToken | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002
@@ -107,10 +307,11 @@ class Engine:
         """Run a script and return its value in the native text form.
 
         That is a string's own text, else what Rust's `to_string()` makes of the value: `()` is the empty
-        text, a map `#{...}`.
+        text, a map `#{...}`. A Python object is its `str`.
 
         Args:
-            source: The script.
+            script: Its source, or what `compile` made of it.
+            scope: Its variables; a `Scope` keeps what the script does to them.
             constants: Name to value, visible everywhere in the script.
             timeout: Seconds; replaces that of the limits.
             cancel: Stops the script from another thread.
@@ -119,45 +320,183 @@ class Engine:
 
         Raises:
             RhaiError: The script failed or was stopped; `str()` is Rhai's own text with the position.
+            TypeError, ValueError, OverflowError: A value given is nothing for a script.
         """
-        text: str = self._evaluate(NativeEngine.run, source, constants, timeout, cancel, print, debug)
+        text: str = self._evaluate(NativeEngine.run, script, None, scope, constants, timeout, cancel, print, debug)
         return text
 
+    @overload
     def eval(
         self,
-        source: str,
+        script: str | AST,
         *,
-        constants: dict[str, object] | None = None,
+        scope: Scope | Mapping[str, Any] | None = None,
+        constants: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        cancel: CancelToken | None = None,
+        print: Callable[[str], object] | None = None,
+        debug: Debug | None = None,
+        details: Literal[False] = False,
+    ) -> Any: ...
+    @overload
+    def eval(
+        self,
+        script: str | AST,
+        *,
+        scope: Scope | Mapping[str, Any] | None = None,
+        constants: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        cancel: CancelToken | None = None,
+        print: Callable[[str], object] | None = None,
+        debug: Debug | None = None,
+        details: Literal[True],
+    ) -> Result: ...
+    def eval(
+        self,
+        script: str | AST,
+        *,
+        scope: Scope | Mapping[str, Any] | None = None,
+        constants: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        cancel: CancelToken | None = None,
+        print: Callable[[str], object] | None = None,  # noqa: A002
+        debug: Debug | None = None,
+        details: bool = False,
+    ) -> Any:
+        """Run a script and return its value as a Python value; otherwise like `run`.
+
+        Args:
+            script: As for `run`, like the next.
+            scope: Likewise.
+            constants: Likewise.
+            timeout: Likewise.
+            cancel: Likewise.
+            print: Likewise.
+            debug: Likewise.
+            details: Return a `Result` instead: the value, its text, and what it took.
+
+        Raises:
+            RhaiError: As for `run`.
+            TypeError, ValueError, OverflowError: The value has no counterpart in Python, or one given has none
+                in a script.
+        """
+        if not details:
+            return self._evaluate(NativeEngine.eval, script, None, scope, constants, timeout, cancel, print, debug)
+        printed: list[str] = []
+        further = print or self._print
+
+        def keep(text: str) -> None:
+            printed.append(text)
+            further(text)
+
+        start = time.perf_counter()
+        value, text, operations, peak = self._evaluate(
+            NativeEngine.measure, script, None, scope, constants, timeout, cancel, keep, debug
+        )
+        return Result(
+            value=value,
+            text=text,
+            operations=operations,
+            elapsed=time.perf_counter() - start,
+            peak_memory=peak,
+            printed=tuple(printed),
+        )
+
+    def call(
+        self,
+        script: str | AST,
+        function: str | FnPtr,
+        *arguments: Any,
+        scope: Scope | Mapping[str, Any] | None = None,
+        constants: Mapping[str, object] | None = None,
         timeout: float | None = None,
         cancel: CancelToken | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002
         debug: Debug | None = None,
     ) -> Any:
-        """Run a script and return its value as a Python value; otherwise like `run`.
+        """Call a script's function and return its value as a Python value.
+
+        As in Rhai, the script itself runs first, so that its modules and constants are there; for a function
+        pointer it does not.
+
+        Args:
+            script: As for `run`.
+            function: Its name, or a pointer that an evaluation of this script gave.
+            arguments: For the function.
+            scope: As for `run`, like the rest.
+            constants: Likewise.
+            timeout: Likewise.
+            cancel: Likewise.
+            print: Likewise.
+            debug: Likewise.
 
         Raises:
+            RhaiNameError: The script has no such function of that many parameters.
             RhaiError: As for `run`.
-            TypeError, ValueError, OverflowError: The value has no counterpart in Python.
         """
-        return self._evaluate(NativeEngine.eval, source, constants, timeout, cancel, print, debug)
+        entry = (function, arguments)
+        return self._evaluate(NativeEngine.eval, script, entry, scope, constants, timeout, cancel, print, debug)
+
+    async def eval_async(self, script: str | AST, **options: Any) -> Any:
+        """Evaluate on a thread of the engine's, and leave the event loop free.
+
+        Cancelling the task stops the script. Host functions that are coroutines run on this loop.
+
+        Args:
+            script: As for `eval`.
+            options: Those of `eval`.
+
+        Raises:
+            RhaiError: As for `eval`.
+        """
+        cancel = options.setdefault("cancel", CancelToken())
+        loop = asyncio.get_running_loop()
+        context = copy_context()
+        context.run(_loop.set, loop)
+        evaluation = self._executor().submit(context.run, functools.partial(self.eval, script, **options))
+        try:
+            return await asyncio.wrap_future(evaluation)
+        except asyncio.CancelledError:
+            cancel.cancel()
+            raise
+
+    # ---- inside ----
+
+    @property
+    def _thread(self) -> "_Scripts":
+        scripts = self._threads.scripts
+        if scripts is None:
+            scripts = self._threads.scripts = _Scripts(self._new_native())
+        return scripts
 
     def _evaluate(
         self,
         method: Callable[..., Any],
-        source: str,
-        constants: dict[str, object] | None,
+        script: str | AST,
+        entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
+        scope: Scope | Mapping[str, Any] | None,
+        constants: Mapping[str, object] | None,
         timeout: float | None,
         cancel: CancelToken | None,
         print_: Callable[[str], object] | None,
         debug: Debug | None,
     ) -> Any:
-        limits, mine = self.limits, self._threads
-        scripts = mine.scripts
-        if scripts is None:
-            scripts = mine.scripts = _Scripts(self._new_native())
+        limits, thread = self.limits, self._thread
+        source, name = (script, None) if isinstance(script, str) else (script.source, script.name)
+        constants = dict(constants) if constants else {}
+        variables, lasting = None, None
+        if isinstance(scope, Scope):
+            lasting = scope.native
+            compiled = thread.compiled(source, name, {**scope.constants(), **constants})
+        else:
+            variables = dict(scope) if scope else None
+            compiled = thread.compiled(source, name, constants)
         return method(
-            scripts.native,
-            scripts.compiled(source, constants),
+            thread.native,
+            compiled,
+            entry,
+            lasting,
+            variables,
             constants,
             limits.max_operations,
             limits.max_memory,
@@ -167,13 +506,46 @@ class Engine:
             debug or self._debug,
         )
 
+    def _renew(self) -> None:
+        """Let every thread build a new engine."""
+        self._threads = _Threads()
+
     def _new_native(self) -> NativeEngine:
+        limits = self.limits
+        bounds = {
+            "max_call_levels": limits.max_call_depth,
+            "max_expr_depth": limits.max_expr_depth,
+            "max_function_expr_depth": limits.max_function_expr_depth,
+        }
+        optional = ("variables", "functions", "modules", "string_size", "array_size", "map_size")
+        bounds |= {f"max_{name}": bound for name in optional if (bound := getattr(limits, f"max_{name}"))}
+        known = self._types.values()
         return NativeEngine(
-            self._functions,
-            max_call_depth=self.limits.max_call_depth,
-            max_expr_depth=self.limits.max_expr_depth,
-            max_function_expr_depth=self.limits.max_function_expr_depth,
+            [*(function for cls in known for function in cls.functions), *self._functions],
+            [(cls.slot, cls.name, cls.iterable) for cls in known],
+            [(name, functions, constants) for name, (functions, constants) in self._modules.items()],
+            self._find,
+            list(bounds.items()),
         )
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = _RoomyExecutor(max_workers=(os.cpu_count() or 1) + 4, thread_name_prefix="rhai")
+        return self._pool
+
+
+class _RoomyExecutor(ThreadPoolExecutor):
+    """Threads with a stack for scripts."""
+
+    _starting = threading.Lock()
+
+    def submit(self, *args: Any, **options: Any) -> Future[Any]:
+        with self._starting:
+            usual = threading.stack_size(STACK_SIZE)
+            try:
+                return super().submit(*args, **options)
+            finally:
+                threading.stack_size(usual)
 
 
 class _Threads(threading.local):
@@ -187,24 +559,24 @@ class _Scripts:
 
     def __init__(self, native: NativeEngine) -> None:
         self.native = native
-        self._compiled: OrderedDict[tuple[str, str], Ast] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str | None, str], NativeAst] = OrderedDict()
         self._bytes = 0
 
-    def compiled(self, source: str, constants: dict[str, object] | None) -> Ast:
+    def compiled(self, source: str, name: str | None, constants: dict[str, object]) -> NativeAst:
         # Script functions see a constant only if it was there when they were compiled. So its value is part
         # of the key, unless the script does not name it.
-        named = tuple(item for item in (constants or {}).items() if item[0] in source)
-        key = (source, repr(named) if named else "")
+        named = tuple(item for item in constants.items() if item[0] in source)
+        key = (source, name, repr(named) if named else "")
         try:
             ast = self._compiled[key]
         except KeyError:
-            ast = self.native.compile(source, dict(named))
+            ast = self.native.compile(source, name, dict(named))
             self._keep(key, ast)
         else:
             self._compiled.move_to_end(key)
         return ast
 
-    def _keep(self, key: tuple[str, str], ast: Ast) -> None:
+    def _keep(self, key: tuple[str, str | None, str], ast: NativeAst) -> None:
         self._compiled[key] = ast
         self._bytes += _size(key)
         while self._bytes > _CACHED_BYTES or len(self._compiled) > _CACHED_SCRIPTS:
@@ -212,28 +584,73 @@ class _Scripts:
             self._bytes -= _size(oldest)
 
 
-def _size(key: tuple[str, str]) -> int:
-    return len(key[0]) + len(key[1])
+def _size(key: tuple[str, str | None, str]) -> int:
+    return len(key[0]) + len(key[2])
 
 
-def _arities(name: str, function: Callable[..., Any]) -> list[int]:
-    try:
-        parameters = signature(function).parameters.values()
-    except ValueError:  # some builtins do not tell
-        return list(range(_MOST_ARGUMENTS + 1))
-    required = most = 0
-    for parameter in parameters:
-        if parameter.kind is Parameter.VAR_POSITIONAL:
-            most = _MOST_ARGUMENTS
-        elif parameter.kind is Parameter.KEYWORD_ONLY:
-            if parameter.default is Parameter.empty:
-                raise TypeError(f"{name}: scripts have no keyword arguments, and {parameter.name!r} has no default")
-        elif parameter.kind is not Parameter.VAR_KEYWORD:
-            most = max(most, 0) + 1 if most < _MOST_ARGUMENTS else most
-            required += parameter.default is Parameter.empty
-    if required > _MOST_ARGUMENTS:
-        raise TypeError(f"{name}: scripts can pass at most {_MOST_ARGUMENTS} arguments")
-    return list(range(required, most + 1))
+def _finder(modules: Modules) -> Callable[[str], str | None]:
+    """Return the function that finds a module's source by its path."""
+    if callable(modules):
+        return modules
+    if isinstance(modules, Mapping):
+        return modules.get
+    folder = modules.resolve(strict=True)
+
+    def find(path: str) -> str | None:
+        if "\0" in path:
+            return None  # no file has such a name
+        file = (folder / f"{path}.rhai").resolve()  # follows links, so that none leads out
+        return file.read_text() if file.is_relative_to(folder) and file.is_file() else None
+
+    return find
+
+
+_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("rhai_tasks.loop", default=None)
+"""Where host functions that are coroutines run."""
+
+
+def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the script wait for a function that is a coroutine's."""
+    if not inspect.iscoroutinefunction(function):
+        return function
+
+    @functools.wraps(function)
+    def wait(*arguments: Any) -> Any:
+        coroutine: Coroutine[Any, Any, Any] = function(*arguments)
+        loop = _loop.get()
+        if loop is None:
+            coroutine.close()
+            raise RuntimeError(f"{function.__name__} is a coroutine: use eval_async for scripts that call it")
+        running = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        while True:
+            try:
+                return running.result(timeout=_LOOK_EVERY)
+            except TimeoutError:
+                if running.done():
+                    raise  # its own
+                if stopped():
+                    running.cancel()
+                    raise
+
+    return wait
+
+
+@functools.cache
+def _library() -> tuple[Function, ...]:
+    functions = json.loads(standard_library())["functions"]
+    return tuple(
+        Function(
+            name=function["name"],
+            parameters=tuple(_parameter(parameter) for parameter in function.get("params", ())),
+            returns=function.get("returnType", ""),
+            doc="\n".join(line.removeprefix("///").strip() for line in function.get("docComments", ())),
+        )
+        for function in functions
+    )
+
+
+def _parameter(parameter: dict[str, str]) -> str:
+    return f"{parameter.get('name', '_')}{': ' + parameter['type'] if 'type' in parameter else ''}"
 
 
 def _log_debug(text: str, source: str | None, line: int | None, column: int | None) -> None:

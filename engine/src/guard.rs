@@ -55,6 +55,7 @@ thread_local! {
     static OPERATIONS: Cell<u64> = const { Cell::new(0) };
     static LAST_OPERATION: Cell<u64> = const { Cell::new(u64::MAX) };
     static CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
     static STOP: Cell<Option<Stop>> = const { Cell::new(None) };
 }
 
@@ -65,14 +66,17 @@ pub struct Guard {
     operations: u64,
     last_operation: u64,
     ceiling: isize,
+    peak: isize,
+    start: isize,
     stop: Option<Stop>,
 }
 
 impl Guard {
     pub fn new(bounds: &Bounds) -> Self {
+        let start = alloc::live();
         let ceiling = match bounds.max_memory {
             0 => isize::MAX,
-            bytes => alloc::live().saturating_add_unsigned(bytes),
+            bytes => start.saturating_add_unsigned(bytes),
         };
         let last = match bounds.max_operations {
             0 => u64::MAX,
@@ -89,6 +93,8 @@ impl Guard {
             operations: OPERATIONS.replace(0),
             last_operation: LAST_OPERATION.replace(last),
             ceiling: CEILING.replace(ceiling),
+            peak: PEAK.replace(start),
+            start,
             stop: STOP.replace(None),
         };
         if bounds
@@ -100,6 +106,16 @@ impl Guard {
         }
         guard
     }
+
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
+        OPERATIONS.get()
+    }
+
+    /// Bytes that were allocated at once, at most, as seen before each operation and now.
+    pub fn peak(&self) -> usize {
+        usize::try_from(PEAK.get().max(alloc::live()) - self.start).unwrap_or(0)
+    }
 }
 
 impl Drop for Guard {
@@ -108,6 +124,7 @@ impl Drop for Guard {
         OPERATIONS.set(self.operations);
         LAST_OPERATION.set(self.last_operation);
         CEILING.set(self.ceiling);
+        PEAK.set(self.peak);
         STOP.set(self.stop);
     }
 }
@@ -119,10 +136,15 @@ pub fn operation() -> Option<Dynamic> {
     if STOP.get().is_none() {
         if count > LAST_OPERATION.get() {
             STOP.set(Some(Stop::Operations));
-        } else if alloc::live() > CEILING.get() {
-            STOP.set(Some(Stop::Memory));
         } else if count % CLOCK_EVERY == 0 {
             look();
+        }
+        let live = alloc::live();
+        if live > PEAK.get() {
+            PEAK.set(live);
+            if live > CEILING.get() && STOP.get().is_none() {
+                STOP.set(Some(Stop::Memory));
+            }
         }
     }
     STOP.get().map(|_| Dynamic::UNIT)
@@ -207,6 +229,9 @@ impl Stopped {
     pub fn new(stop: Stop, bounds: &Bounds) -> Self {
         let bounds_text = match stop {
             Stop::Operations => "Too many operations".to_owned(),
+            Stop::Memory if bounds.max_memory == 0 => {
+                "Script terminated: it asked for more memory than there can be".to_owned()
+            }
             Stop::Memory => format!(
                 "Script terminated: memory limit of {} MiB exceeded",
                 bounds.max_memory as f64 / (1024.0 * 1024.0)

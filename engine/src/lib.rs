@@ -1,40 +1,34 @@
 //! The Rhai engine for Python. This face translates; what to allow is decided in rhai_tasks/engine.py.
 
 mod alloc;
+mod failure;
 mod guard;
+mod host;
 mod natives;
+mod object;
+mod scope;
 mod values;
 
-use std::any::TypeId;
-use std::cell::{Cell, RefCell};
 use std::fmt::Write;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Once};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyException, PyValueError};
-use pyo3::intern;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rhai::packages::{Package, StandardPackage};
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Position, Scope, Shared};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, FnAccess, FnPtr, Position, Scope, Shared};
 
+use failure::{Failure, caught, raise};
 use guard::{Bounds, Guard, Stop, Stopped};
+use host::{DEBUG, FATAL, PRINT, RAISED, tell};
 use natives::BoundedText;
+use scope::NativeScope;
+use values::FunctionPointer;
 
 /// Built once: it is most of what a new engine costs.
 static STANDARD: LazyLock<Shared<rhai::Module>> = LazyLock::new(|| StandardPackage::new().as_shared_module());
-
-thread_local! {
-    static EVALUATING: Cell<bool> = const { Cell::new(false) };
-    static PRINT: RefCell<Option<Py<PyAny>>> = const { RefCell::new(None) };
-    static DEBUG: RefCell<Option<Py<PyAny>>> = const { RefCell::new(None) };
-    /// The latest exception of a host function, with the text that the script saw.
-    static RAISED: RefCell<Option<(String, PyErr)>> = const { RefCell::new(None) };
-    /// An exception that ends the evaluation whatever the script does: KeyboardInterrupt, SystemExit.
-    static FATAL: RefCell<Option<PyErr>> = const { RefCell::new(None) };
-}
 
 /// A flag that stops scripts, from any thread.
 #[pyclass(frozen, module = "rhai_tasks._engine")]
@@ -62,40 +56,78 @@ impl CancelToken {
 
 /// A compiled script; for the engine, and best for the thread, that compiled it.
 #[pyclass(frozen, module = "rhai_tasks._engine")]
-struct Ast(AST);
+struct NativeAst(AST);
+
+#[pymethods]
+impl NativeAst {
+    /// The script's functions: name, parameters, doc comment, whether it is private.
+    fn functions(&self) -> Vec<(String, Vec<String>, String, bool)> {
+        let mut functions: Vec<_> = self
+            .0
+            .iter_functions()
+            .filter(|function| !function.name.starts_with("anon$"))
+            .map(|function| {
+                (
+                    function.name.to_owned(),
+                    function
+                        .params
+                        .iter()
+                        .map(|&name| name.to_owned())
+                        .collect::<Vec<_>>(),
+                    documentation(&function.comments),
+                    function.access == FnAccess::Private,
+                )
+            })
+            .collect();
+        functions.sort_by(|one, other| (&one.0, one.1.len()).cmp(&(&other.0, other.1.len())));
+        functions
+    }
+}
+
+/// Leave the marks of comments out.
+fn documentation(comments: &[&str]) -> String {
+    let lines = comments.iter().flat_map(|comment| comment.lines());
+    let marks: &[char] = &['/', '*', ' '];
+    let lines = lines.map(|line| line.trim_start_matches(marks).trim_end_matches(marks));
+    lines.collect::<Vec<_>>().join("\n").trim().to_owned()
+}
 
 /// One thread's engine.
 #[pyclass(frozen, module = "rhai_tasks._engine")]
 struct NativeEngine(Engine);
 
-/// What an evaluation ended with, before Python hears of it.
-enum Failure {
-    Script(Box<EvalAltResult>),
-    Stopped(Stopped, Position),
-    Panic(String),
+/// What to run of a script: itself, or one of its functions.
+enum Entry {
+    Script,
+    Function(String, Vec<Dynamic>),
+    Pointer(FnPtr, Vec<Dynamic>),
 }
+
+/// What an evaluation gives: a value, its text, operations, bytes.
+type Details = (Py<PyAny>, String, u64, usize);
 
 #[pymethods]
 impl NativeEngine {
     /// Args:
-    ///     functions: Host functions: name, numbers of arguments it takes, callable.
-    ///     max_call_depth: Nested calls of script functions.
-    ///     max_expr_depth: Nesting of expressions.
-    ///     max_function_expr_depth: The same inside functions.
+    ///     functions: Host functions: name, types of the parameters, callable.
+    ///     types: Classes: slot, name for scripts, whether their objects can be iterated.
+    ///     modules: Modules: name, functions (name, number of parameters, callable), constants.
+    ///     loader: Finds the source of a module by its path, or `None`.
+    ///     limits: Bounds of Rhai's own, by the name of its setter without `set_`.
     #[new]
-    #[pyo3(signature = (functions, *, max_call_depth, max_expr_depth, max_function_expr_depth))]
+    #[allow(clippy::type_complexity)]
     fn new(
-        functions: Vec<(String, Vec<usize>, Py<PyAny>)>,
-        max_call_depth: usize,
-        max_expr_depth: usize,
-        max_function_expr_depth: usize,
-    ) -> Self {
-        silence_panics();
+        functions: Vec<host::Function>,
+        types: Vec<(usize, String, bool)>,
+        modules: Vec<(String, Vec<(String, usize, Py<PyAny>)>, Bound<'_, PyDict>)>,
+        loader: Option<Py<PyAny>>,
+        limits: Vec<(String, usize)>,
+    ) -> PyResult<Self> {
+        failure::silence_panics();
         let mut engine = Engine::new_raw();
         engine.register_global_module(Shared::clone(&STANDARD));
         natives::register(&mut engine);
-        engine.set_max_call_levels(max_call_depth);
-        engine.set_max_expr_depths(max_expr_depth, max_function_expr_depth);
+        set_limits(&mut engine, limits)?;
         engine.on_progress(|_| guard::operation());
         engine.on_print(|text| tell(&PRINT, |py, callback| callback.call1(py, (text,))));
         engine.on_debug(|text, source, position| {
@@ -103,27 +135,42 @@ impl NativeEngine {
                 callback.call1(py, (text, source, position.line(), position.position()))
             });
         });
-        for (name, arities, function) in functions {
-            let function = Arc::new(function);
-            for arity in arities {
-                register_host(&mut engine, &name, arity, Arc::clone(&function));
-            }
+        for (slot, name, iterable) in types {
+            object::register(&mut engine, slot, &name, iterable);
         }
-        Self(engine)
+        for function in functions {
+            host::register(&mut engine, function)?;
+        }
+        for (name, functions, constants) in modules {
+            let module = host::module(functions, &constants)?;
+            engine.register_static_module(name, module.into());
+        }
+        if let Some(find) = loader {
+            engine.set_module_resolver(host::Loader::new(find));
+        }
+        Ok(Self(engine))
     }
 
     /// Compile a script.
     ///
     /// Args:
     ///     source: The script.
+    ///     name: For texts of errors; `None` for none.
     ///     constants: Their values become part of the compiled script: script functions see no scope, and
     ///         would not find them otherwise.
     ///
     /// Raises:
     ///     RhaiSyntaxError: It does not compile.
     ///     RhaiPanic: The parser failed.
-    fn compile(&self, py: Python<'_>, source: &str, constants: Option<&Bound<'_, PyDict>>) -> PyResult<Ast> {
-        let scope = scope(constants)?;
+    fn compile(
+        &self,
+        py: Python<'_>,
+        source: &str,
+        name: Option<&str>,
+        constants: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<NativeAst> {
+        let mut scope = Scope::new();
+        push(&mut scope, constants, true)?;
         py.detach(|| {
             caught(|| {
                 self.0
@@ -131,17 +178,24 @@ impl NativeEngine {
                     .map_err(|error| Failure::Script(error.into()))
             })
         })
-        .map(Ast)
-        .map_err(|failure| raise(py, failure))
+        .map(|mut ast| {
+            if let Some(name) = name {
+                ast.set_source(name);
+            }
+            NativeAst(ast)
+        })
+        .map_err(|failure| raise(py, &failure))
     }
 
     /// Run a compiled script and return its value in the native text form: Rust's own `to_string()`.
-    #[pyo3(signature = (ast, constants, max_operations, max_memory, timeout, cancel, print, debug))]
     #[allow(clippy::too_many_arguments)]
     fn run(
         &self,
         py: Python<'_>,
-        ast: &Ast,
+        ast: &NativeAst,
+        entry: Option<(Bound<'_, PyAny>, Bound<'_, PyTuple>)>,
+        scope: Option<&NativeScope>,
+        variables: Option<&Bound<'_, PyDict>>,
         constants: Option<&Bound<'_, PyDict>>,
         max_operations: u64,
         max_memory: usize,
@@ -151,28 +205,21 @@ impl NativeEngine {
         debug: Option<Py<PyAny>>,
     ) -> PyResult<String> {
         let bounds = bounds(max_operations, max_memory, timeout, cancel)?;
-        self.evaluate(py, ast, constants, &bounds, print, debug, |value| {
-            let mut text = BoundedText::new(guard::remaining());
-            match value.as_immutable_string_ref() {
-                Ok(string) => Ok(string.to_string()),
-                Err(_) => match write!(text, "{value}") {
-                    Ok(()) => Ok(text.text),
-                    Err(_) => Err(Failure::Stopped(
-                        Stopped::new(Stop::Memory, &bounds),
-                        Position::NONE,
-                    )),
-                },
-            }
+        let names = (scope, variables, constants);
+        self.evaluate(py, ast, entry, names, &bounds, print, debug, |value, _| {
+            text(value, &bounds)
         })
     }
 
     /// Run a compiled script and return its value as a Python value.
-    #[pyo3(signature = (ast, constants, max_operations, max_memory, timeout, cancel, print, debug))]
     #[allow(clippy::too_many_arguments)]
     fn eval(
         &self,
         py: Python<'_>,
-        ast: &Ast,
+        ast: &NativeAst,
+        entry: Option<(Bound<'_, PyAny>, Bound<'_, PyTuple>)>,
+        scope: Option<&NativeScope>,
+        variables: Option<&Bound<'_, PyDict>>,
         constants: Option<&Bound<'_, PyDict>>,
         max_operations: u64,
         max_memory: usize,
@@ -182,50 +229,171 @@ impl NativeEngine {
         debug: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let bounds = bounds(max_operations, max_memory, timeout, cancel)?;
-        self.evaluate(py, ast, constants, &bounds, print, debug, |value| {
+        let names = (scope, variables, constants);
+        self.evaluate(py, ast, entry, names, &bounds, print, debug, |value, _| {
             Ok(Python::attach(|py| values::to_python(py, value)))
+        })?
+    }
+
+    /// Run a compiled script and return value, text, operations, and the most bytes it had allocated.
+    #[allow(clippy::too_many_arguments)]
+    fn measure(
+        &self,
+        py: Python<'_>,
+        ast: &NativeAst,
+        entry: Option<(Bound<'_, PyAny>, Bound<'_, PyTuple>)>,
+        scope: Option<&NativeScope>,
+        variables: Option<&Bound<'_, PyDict>>,
+        constants: Option<&Bound<'_, PyDict>>,
+        max_operations: u64,
+        max_memory: usize,
+        timeout: Option<f64>,
+        cancel: Option<&CancelToken>,
+        print: Option<Py<PyAny>>,
+        debug: Option<Py<PyAny>>,
+    ) -> PyResult<Details> {
+        let bounds = bounds(max_operations, max_memory, timeout, cancel)?;
+        let names = (scope, variables, constants);
+        self.evaluate(py, ast, entry, names, &bounds, print, debug, |value, guard| {
+            let (operations, peak) = (guard.operations(), guard.peak());
+            let text = text(value, &bounds)?;
+            let value = Python::attach(|py| values::to_python(py, value));
+            Ok(value.map(|value| (value, text, operations, peak)))
         })?
     }
 }
 
 impl NativeEngine {
     /// Evaluate without the GIL; `finish` turns the value into what leaves, under the same guard.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     fn evaluate<T: Send>(
         &self,
         py: Python<'_>,
-        ast: &Ast,
-        constants: Option<&Bound<'_, PyDict>>,
+        ast: &NativeAst,
+        entry: Option<(Bound<'_, PyAny>, Bound<'_, PyTuple>)>,
+        (lasting, variables, constants): (
+            Option<&NativeScope>,
+            Option<&Bound<'_, PyDict>>,
+            Option<&Bound<'_, PyDict>>,
+        ),
         bounds: &Bounds,
         print: Option<Py<PyAny>>,
         debug: Option<Py<PyAny>>,
-        finish: impl FnOnce(&Dynamic) -> Result<T, Failure> + Send,
+        finish: impl FnOnce(&Dynamic, &Guard) -> Result<T, Failure> + Send,
     ) -> PyResult<T> {
-        let mut scope = scope(constants)?;
+        let entry = entry.map_or(Ok(Entry::Script), |(target, arguments)| {
+            entry_of(&target, &arguments)
+        })?;
+        let mut scope = Scope::new();
+        push(&mut scope, constants, true)?;
+        push(&mut scope, variables, false)?;
+        let given = scope.len();
+        if let Some(lasting) = lasting {
+            let lasting = lasting.take()?;
+            if given == 0 {
+                scope = lasting;
+            } else {
+                extend(&mut scope, lasting, 0);
+            }
+        }
         let outer = (PRINT.replace(print), DEBUG.replace(debug), RAISED.take());
         let result = py.detach(|| {
-            caught(|| {
-                let _guard = Guard::new(bounds);
-                let result =
-                    guard::proceed().and_then(|()| self.0.eval_ast_with_scope::<Dynamic>(&mut scope, &ast.0));
-                if let Some(stop) = guard::stopped() {
-                    let position = result
-                        .err()
-                        .map_or(Position::NONE, |error| error.unwrap_inner().position());
-                    return Err(Failure::Stopped(Stopped::new(stop, bounds), position));
-                }
-                finish(&result.map_err(Failure::Script)?)
+            host::apart(|| {
+                caught(|| {
+                    let guard = Guard::new(bounds);
+                    let result = guard::proceed().and_then(|()| match entry {
+                        Entry::Script => self.0.eval_ast_with_scope::<Dynamic>(&mut scope, &ast.0),
+                        Entry::Function(name, arguments) => {
+                            let options = CallFnOptions::default();
+                            self.0
+                                .call_fn_with_options(options, &mut scope, &ast.0, name, arguments)
+                        }
+                        Entry::Pointer(pointer, arguments) => pointer.call(&self.0, &ast.0, arguments),
+                    });
+                    if let Some(stop) = guard::stopped() {
+                        let position = result
+                            .err()
+                            .map_or(Position::NONE, |error| error.unwrap_inner().position());
+                        return Err(Failure::Stopped(Stopped::new(stop, bounds), position));
+                    }
+                    finish(&result.map_err(Failure::Script)?, &guard)
+                })
             })
         });
+        if let Some(lasting) = lasting {
+            if given > 0 {
+                let mut rest = Scope::new();
+                extend(&mut rest, scope, given);
+                scope = rest;
+            }
+            lasting.put(scope);
+        }
         PRINT.replace(outer.0);
         DEBUG.replace(outer.1);
         let result = match FATAL.take() {
             Some(fatal) => Err(fatal),
-            None => result.map_err(|failure| raise(py, failure)),
+            None => result.map_err(|failure| raise(py, &failure)),
         };
         RAISED.replace(outer.2);
         result
     }
+}
+
+/// Write a value's text, within what memory is left: it may be far longer than the value is large.
+fn text(value: &Dynamic, bounds: &Bounds) -> Result<String, Failure> {
+    if let Ok(string) = value.as_immutable_string_ref() {
+        return Ok(string.to_string());
+    }
+    if let Some(text) = values::object_text(value) {
+        return text.map_err(|error| Failure::Script(host::error(error)));
+    }
+    let mut text = BoundedText::new(guard::remaining());
+    match write!(text, "{value}") {
+        Ok(()) => Ok(text.text),
+        Err(_) => Err(Failure::Stopped(
+            Stopped::new(Stop::Memory, bounds),
+            Position::NONE,
+        )),
+    }
+}
+
+fn entry_of(target: &Bound<'_, PyAny>, arguments: &Bound<'_, PyTuple>) -> PyResult<Entry> {
+    let arguments = arguments
+        .iter()
+        .map(|value| values::to_rhai(&value))
+        .collect::<PyResult<Vec<_>>>()?;
+    Ok(match target.cast::<FunctionPointer>() {
+        Ok(pointer) => Entry::Pointer(pointer.get().0.clone(), arguments),
+        Err(_) => Entry::Function(target.extract()?, arguments),
+    })
+}
+
+fn set_limits(engine: &mut Engine, limits: Vec<(String, usize)>) -> PyResult<()> {
+    let mut depths = (None, None);
+    for (name, bound) in limits {
+        match name.as_str() {
+            "max_call_levels" => engine.set_max_call_levels(bound),
+            "max_variables" => engine.set_max_variables(bound),
+            "max_functions" => engine.set_max_functions(bound),
+            "max_modules" => engine.set_max_modules(bound),
+            "max_string_size" => engine.set_max_string_size(bound),
+            "max_array_size" => engine.set_max_array_size(bound),
+            "max_map_size" => engine.set_max_map_size(bound),
+            "max_expr_depth" => {
+                depths.0 = Some(bound);
+                continue;
+            }
+            "max_function_expr_depth" => {
+                depths.1 = Some(bound);
+                continue;
+            }
+            _ => return Err(PyValueError::new_err(format!("no such limit: {name}"))),
+        };
+    }
+    if let (Some(everywhere), Some(in_functions)) = depths {
+        engine.set_max_expr_depths(everywhere, in_functions);
+    }
+    Ok(())
 }
 
 fn bounds(
@@ -246,230 +414,56 @@ fn bounds(
     })
 }
 
-fn scope(constants: Option<&Bound<'_, PyDict>>) -> PyResult<Scope<'static>> {
-    let mut scope = Scope::new();
-    for (name, value) in constants.into_iter().flatten() {
-        scope.push_constant_dynamic(name.extract::<String>()?, values::to_rhai(&value)?);
-    }
-    Ok(scope)
-}
-
-/// Make a Python callable a script function of so many arguments.
-fn register_host(engine: &mut Engine, name: &str, arity: usize, function: Arc<Py<PyAny>>) {
-    let any = vec![TypeId::of::<Dynamic>(); arity];
-    engine.register_raw_fn(name, any, move |_, arguments| {
-        let called = Python::attach(|py| -> PyResult<Dynamic> {
-            let arguments = arguments
-                .iter()
-                .map(|value| values::to_python(py, value))
-                .collect::<PyResult<Vec<_>>>()?;
-            let evaluating = EVALUATING.replace(false);
-            let value = function.bind(py).call1(PyTuple::new(py, arguments)?);
-            EVALUATING.set(evaluating);
-            values::to_rhai(&value?)
-        });
-        called.map_err(host_error)
-    });
-}
-
-/// Turn a host function's exception into an error that the script can catch, as it can a Rust host's.
-fn host_error(error: PyErr) -> Box<EvalAltResult> {
-    let message = Python::attach(|py| {
-        if !error.is_instance_of::<PyException>(py) {
-            FATAL.replace(Some(error.clone_ref(py)));
-            guard::cancel();
-        }
-        let text = error.value(py).to_string();
-        let message = if text.is_empty() {
-            error.get_type(py).to_string()
+fn push(scope: &mut Scope<'static>, entries: Option<&Bound<'_, PyDict>>, constant: bool) -> PyResult<()> {
+    for (name, value) in entries.into_iter().flatten() {
+        let (name, value) = (name.extract::<String>()?, values::to_rhai(&value)?);
+        if constant {
+            scope.push_constant_dynamic(name, value);
         } else {
-            text
-        };
-        RAISED.replace(Some((message.clone(), error)));
-        message
-    });
-    message.into()
-}
-
-/// Hand a script's text to Python; what that raises ends the evaluation.
-fn tell(
-    callback: &'static std::thread::LocalKey<RefCell<Option<Py<PyAny>>>>,
-    call: impl FnOnce(Python<'_>, &Py<PyAny>) -> PyResult<Py<PyAny>>,
-) {
-    if callback.with_borrow(Option::is_none) {
-        return;
-    }
-    Python::attach(|py| {
-        let callable =
-            callback.with_borrow(|callable| callable.as_ref().map(|callable| callable.clone_ref(py)));
-        if let Some(Err(error)) = callable.map(|callable| call(py, &callable)) {
-            FATAL.replace(Some(error));
-            guard::cancel();
+            scope.push_dynamic(name, value);
         }
-    });
-}
-
-/// Run natively; a panic becomes a failure like any other.
-fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    let outer = EVALUATING.replace(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
-        let message = payload
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        Err(Failure::Panic(message.to_owned()))
-    });
-    EVALUATING.set(outer);
-    result
-}
-
-/// Keep panics that `caught` turns into errors off stderr; all others are reported as before.
-fn silence_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let report = panic::take_hook();
-        panic::set_hook(Box::new(move |information| {
-            if !EVALUATING.get() {
-                report(information);
-            }
-        }));
-    });
-}
-
-/// Make the Python exception; its class is chosen in rhai_tasks/errors.py.
-fn raise(py: Python<'_>, failure: Failure) -> PyErr {
-    match build_error(py, failure) {
-        Ok(error) | Err(error) => error,
     }
+    Ok(())
 }
 
-fn build_error(py: Python<'_>, failure: Failure) -> PyResult<PyErr> {
-    let make = py
-        .import(intern!(py, "rhai_tasks.errors"))?
-        .getattr(intern!(py, "make_rhai_error"))?;
-    let (kind, text, position, frames, debug, thrown, cause) = match failure {
-        Failure::Script(error) => {
-            let inner = error.unwrap_inner();
-            let mut thrown = None;
-            let mut cause = None;
-            let mut kind = kind(inner);
-            if let EvalAltResult::ErrorRuntime(value, _) = inner {
-                thrown = Some(values::to_python(py, value).unwrap_or_else(|_| py.None()));
-                let raised = RAISED.take().filter(|(message, _)| value.to_string() == *message);
-                if let Some((_, exception)) = raised {
-                    cause = Some(exception);
-                    kind = "Host";
-                }
-            }
-            (
-                kind,
-                error.to_string(),
-                inner.position(),
-                frames(&error),
-                format!("{error:?}"),
-                thrown,
-                cause,
-            )
-        }
-        Failure::Stopped(stopped, position) => {
-            let text = with_position(&stopped.to_string(), position);
-            (
-                stop_kind(stopped.stop),
-                text.clone(),
-                position,
-                Vec::new(),
-                text,
-                None,
-                None,
-            )
-        }
-        Failure::Panic(message) => {
-            let text = format!("The engine failed: {message}");
-            (
-                "Panic",
-                text.clone(),
-                Position::NONE,
-                Vec::new(),
-                text,
-                None,
-                None,
-            )
-        }
-    };
-    let error = PyErr::from_value(make.call1((
-        kind,
-        text,
-        position.line(),
-        position.position(),
-        frames,
-        debug,
-        thrown,
-    ))?);
-    if cause.is_some() {
-        error.set_cause(py, cause);
-    }
-    Ok(error)
+/// Move entries to the end of a scope, but the first few.
+fn extend(scope: &mut Scope<'static>, entries: Scope<'static>, but: usize) {
+    scope.extend(entries.into_iter().skip(but).map(|(name, value, _)| {
+        let constant = value.is_read_only();
+        (name, constant, value)
+    }));
 }
 
-fn with_position(text: &str, position: Position) -> String {
-    match (position.line(), position.position()) {
-        (Some(line), Some(column)) => format!("{text} (line {line}, position {column})"),
-        (Some(line), None) => format!("{text} (line {line})"),
-        _ => text.to_owned(),
-    }
+/// Whether the script that this thread runs has been stopped: a host function that waits should return.
+#[pyfunction]
+fn stopped() -> bool {
+    guard::stopped().is_some()
 }
 
-/// Functions the error passed through, innermost first: name, line, column.
-fn frames(error: &EvalAltResult) -> Vec<(String, Option<usize>, Option<usize>)> {
-    let mut frames = Vec::new();
-    let mut error = error;
-    while let EvalAltResult::ErrorInFunctionCall(name, _, inner, position) = error {
-        frames.push((name.clone(), position.line(), position.position()));
-        error = inner;
-    }
-    frames.reverse();
-    frames
-}
-
-fn stop_kind(stop: Stop) -> &'static str {
-    match stop {
-        Stop::Operations => "TooManyOperations",
-        Stop::Memory => "OutOfMemory",
-        Stop::Timeout => "Timeout",
-        Stop::Cancelled => "Cancelled",
-    }
-}
-
-/// Name the variant, without its `Error`.
-fn kind(error: &EvalAltResult) -> &'static str {
-    match error {
-        EvalAltResult::ErrorParsing(..) => "Parsing",
-        EvalAltResult::ErrorVariableNotFound(..) => "VariableNotFound",
-        EvalAltResult::ErrorPropertyNotFound(..) => "PropertyNotFound",
-        EvalAltResult::ErrorFunctionNotFound(..) => "FunctionNotFound",
-        EvalAltResult::ErrorModuleNotFound(..) => "ModuleNotFound",
-        EvalAltResult::ErrorIndexNotFound(..) => "IndexNotFound",
-        EvalAltResult::ErrorArrayBounds(..) => "ArrayBounds",
-        EvalAltResult::ErrorStringBounds(..) => "StringBounds",
-        EvalAltResult::ErrorBitFieldBounds(..) => "BitFieldBounds",
-        EvalAltResult::ErrorMismatchDataType(..) => "MismatchDataType",
-        EvalAltResult::ErrorMismatchOutputType(..) => "MismatchOutputType",
-        EvalAltResult::ErrorIndexingType(..) => "IndexingType",
-        EvalAltResult::ErrorFor(..) => "For",
-        EvalAltResult::ErrorArithmetic(..) => "Arithmetic",
-        EvalAltResult::ErrorAssignmentToConstant(..) => "AssignmentToConstant",
-        EvalAltResult::ErrorNonPureMethodCallOnConstant(..) => "NonPureMethodCallOnConstant",
-        EvalAltResult::ErrorStackOverflow(..) => "StackOverflow",
-        EvalAltResult::ErrorDataTooLarge(..) => "DataTooLarge",
-        EvalAltResult::ErrorRuntime(..) => "Runtime",
-        _ => "Other",
-    }
+/// Describe the functions of the standard library: Rhai's metadata, as JSON.
+///
+/// Raises:
+///     ValueError: Rhai could not write it.
+#[pyfunction]
+fn standard_library() -> PyResult<String> {
+    let mut engine = Engine::new_raw();
+    engine.register_global_module(Shared::clone(&STANDARD));
+    engine
+        .gen_fn_metadata_to_json(true)
+        .map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("RHAI_VERSION", "1.27.0")?;
     module.add_class::<CancelToken>()?;
-    module.add_class::<Ast>()?;
-    module.add_class::<NativeEngine>()
+    module.add_class::<NativeAst>()?;
+    module.add_class::<NativeEngine>()?;
+    module.add_class::<NativeScope>()?;
+    module.add_class::<FunctionPointer>()?;
+    module.add_class::<values::Timestamp>()?;
+    module.add_function(wrap_pyfunction!(object::class_slot, module)?)?;
+    module.add_function(wrap_pyfunction!(object::slot_type_name, module)?)?;
+    module.add_function(wrap_pyfunction!(stopped, module)?)?;
+    module.add_function(wrap_pyfunction!(standard_library, module)?)
 }

@@ -2,11 +2,15 @@
 //!
 //! Results are Rhai's own. A registered function wins over the standard package's of the same signature.
 
+use std::cmp::Ordering;
 use std::fmt::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
 
-use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Map, NativeCallContext};
+use rhai::{
+    Array, Blob, Dynamic, Engine, EvalAltResult, FnPtr, INT, ImmutableString, Map, NativeCallContext,
+};
 
-use crate::guard;
+use crate::{guard, host};
 
 type Fallible<T> = Result<T, Box<EvalAltResult>>;
 
@@ -45,6 +49,9 @@ pub fn register(engine: &mut Engine) {
         .register_fn("split", |s: &mut ImmutableString, by: char| {
             split(s, &by.to_string())
         });
+    for name in ["sort", "sort_by"] {
+        engine.register_fn(name, sort_by);
+    }
     for name in ["print", "to_string", "debug", "to_debug"] {
         engine
             .register_fn(name, |context: NativeCallContext, array: &mut Array| {
@@ -113,6 +120,42 @@ fn split(string: &mut ImmutableString, by: &str) -> Fallible<Array> {
     let pieces = string.matches(by).count() + 1;
     guard::allow(pieces.saturating_mul(STRING_ELEMENT).saturating_add(string.len()))?;
     Ok(string.split(by).map(Into::into).collect())
+}
+
+/// Sort as Rhai does, which takes an error of the comparer for an answer; but an exception of a host function
+/// ends the sorting, and is the script's.
+fn sort_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fallible<()> {
+    let mut failed = None;
+    let sorted = panic::catch_unwind(AssertUnwindSafe(|| {
+        array.sort_by(|one, other| {
+            let answer = match failed {
+                Some(_) => return Ordering::Equal,
+                None => comparer.call_raw(&context, None, [one.clone(), other.clone()]),
+            };
+            match answer {
+                Ok(answer) => order(&answer),
+                Err(error) => {
+                    if host::has_raised(&error) {
+                        failed = Some(error);
+                    }
+                    None
+                }
+            }
+            .unwrap_or_else(|| one.type_id().cmp(&other.type_id()))
+        });
+    }));
+    match (failed, sorted) {
+        (Some(error), _) => Err(error),
+        (None, Err(_)) => Err("error in comparer for sorting".into()), // no total order
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+fn order(answer: &Dynamic) -> Option<Ordering> {
+    if let Ok(less) = answer.as_bool() {
+        return Some(if less { Ordering::Less } else { Ordering::Greater });
+    }
+    answer.as_int().ok().map(|answer| answer.cmp(&0))
 }
 
 /// Bytes that a clone of the value takes.

@@ -1,17 +1,69 @@
 //! Values between Python and Rhai. Nothing is dropped or turned into text on the way: what has no
 //! counterpart is an error.
 
-use std::str::FromStr;
+use std::ops::{Range, RangeInclusive};
+use std::time::Instant;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
-use pyo3::intern;
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyRange, PyString, PyTuple};
-use rhai::{Array, Blob, Dynamic, INT, Map};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{
+    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMapping, PyMemoryView,
+    PyRange, PySet, PyString, PyTuple, PyType,
+};
+use rhai::{Array, Blob, Dynamic, FnPtr, INT, Map};
 use rust_decimal::Decimal;
+
+use crate::{host, object};
 
 /// Levels of nesting; also what ends a structure that contains itself.
 const MAX_DEPTH: usize = 100;
+
+/// A script's pointer to a function.
+#[pyclass(frozen, name = "FnPtr", module = "rhai_tasks._engine")]
+pub struct FunctionPointer(pub FnPtr);
+
+#[pymethods]
+impl FunctionPointer {
+    /// The function's name; a closure's is made up by the engine.
+    #[getter]
+    fn name(&self) -> &str {
+        self.0.fn_name()
+    }
+
+    /// Call it, inside the host function that the script gave it to; elsewhere there is `Engine.call`.
+    #[pyo3(signature = (*arguments))]
+    fn __call__(&self, py: Python<'_>, arguments: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
+        let arguments = arguments
+            .iter()
+            .map(|value| to_rhai(&value))
+            .collect::<PyResult<Vec<_>>>()?;
+        let value = host::call_back(py, &self.0, arguments).ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "a script's function can be called only by the host function it was given to; \
+                 elsewhere use Engine.call(ast, function, ...)",
+            )
+        })??;
+        to_python(py, &value)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("FnPtr({:?})", self.0.fn_name())
+    }
+}
+
+/// A moment of the engine's monotonic clock, from `timestamp()`.
+#[pyclass(frozen, module = "rhai_tasks._engine")]
+pub struct Timestamp(Instant);
+
+#[pymethods]
+impl Timestamp {
+    /// Seconds since then.
+    #[getter]
+    fn elapsed(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}
 
 /// Convert a Python value.
 pub fn to_rhai(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
@@ -24,7 +76,8 @@ fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
             "the value is nested deeper than {MAX_DEPTH} levels, or contains itself"
         )));
     }
-    if let Ok(text) = value.cast::<PyString>() {
+    // What most values are comes first; a class of one's own may be known to scripts as a type.
+    if let Ok(text) = value.cast_exact::<PyString>() {
         return Ok(text.to_str()?.into());
     }
     if value.is_none() {
@@ -33,28 +86,46 @@ fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
     if let Ok(truth) = value.cast::<PyBool>() {
         return Ok(truth.is_true().into());
     }
+    if value.is_exact_instance_of::<PyInt>() {
+        return integer(value);
+    }
+    if let Ok(number) = value.cast_exact::<PyFloat>() {
+        return Ok(number.value().into());
+    }
+    if let Ok(items) = value.cast_exact::<PyList>() {
+        return array(items.iter(), depth);
+    }
+    if let Ok(items) = value.cast_exact::<PyTuple>() {
+        return array(items.iter(), depth);
+    }
+    if let Ok(entries) = value.cast_exact::<PyDict>() {
+        return map(entries.iter(), depth);
+    }
+    if let Some(object) = object::wrap(value)? {
+        return Ok(object);
+    }
+    other_to_rhai(value, depth)
+}
+
+fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
+    let py = value.py();
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(text.to_str()?.into());
+    }
     if value.is_instance_of::<PyInt>() {
-        return value.extract::<INT>().map(Into::into).map_err(|_| {
-            PyOverflowError::new_err(format!("integer {value} does not fit a script's 64 bits"))
-        });
+        return integer(value);
     }
     if let Ok(number) = value.cast::<PyFloat>() {
         return Ok(number.value().into());
-    }
-    if let Ok(items) = value.cast::<PyList>() {
-        return array(items.iter(), depth);
-    }
-    if let Ok(items) = value.cast::<PyTuple>() {
-        return array(items.iter(), depth);
-    }
-    if let Ok(entries) = value.cast::<PyDict>() {
-        return map(entries, depth);
     }
     if let Ok(bytes) = value.cast::<PyBytes>() {
         return Ok(Dynamic::from_blob(bytes.as_bytes().to_vec()));
     }
     if let Ok(bytes) = value.cast::<PyByteArray>() {
         return Ok(Dynamic::from_blob(bytes.to_vec()));
+    }
+    if value.is_instance_of::<PyMemoryView>() {
+        return Ok(Dynamic::from_blob(value.call_method0("tobytes")?.extract()?));
     }
     if let Ok(range) = value.cast::<PyRange>() {
         let bound = |name| -> PyResult<INT> { range.getattr(name)?.extract() };
@@ -63,15 +134,65 @@ fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
         }
         return Ok(Dynamic::from(bound("start")?..bound("stop")?));
     }
-    if value.is_instance(&decimal_class(value.py())?)? {
-        return Decimal::from_str(&value.str()?.to_cow()?)
+    if let Ok(pointer) = value.cast::<FunctionPointer>() {
+        return Ok(pointer.get().0.clone().into());
+    }
+    if let Ok(timestamp) = value.cast::<Timestamp>() {
+        return Ok(timestamp.get().0.into());
+    }
+    if value.is_instance(decimal_class(py)?)? {
+        let text = value.str()?;
+        let text = text.to_cow()?;
+        return Decimal::from_str_exact(&text)
+            .or_else(|_| Decimal::from_scientific(&text))
             .map(Into::into)
             .map_err(|error| PyValueError::new_err(format!("decimal {value}: {error}")));
     }
+    if value.is_instance(enum_class(py)?)? {
+        return nested_to_rhai(&value.getattr("value")?, depth + 1);
+    }
+    if let Ok(items) = value.cast::<PyTuple>() {
+        if let Ok(names) = value.getattr("_fields") {
+            return attributes(value, names.try_iter()?, depth);
+        }
+        return array(items.iter(), depth);
+    }
+    if let Ok(items) = value.cast::<PyList>() {
+        return array(items.iter(), depth);
+    }
+    if let Ok(items) = value.cast::<PySet>() {
+        return array(items.iter(), depth);
+    }
+    if let Ok(items) = value.cast::<PyFrozenSet>() {
+        return array(items.iter(), depth);
+    }
+    if let Ok(entries) = value.cast::<PyMapping>() {
+        let entries = entries
+            .items()?
+            .iter()
+            .map(|entry| entry.extract())
+            .collect::<PyResult<Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)>>>()?;
+        return map(entries.into_iter(), depth);
+    }
+    if !value.is_instance_of::<PyType>() {
+        if let Ok(fields) = value.getattr("__dataclass_fields__") {
+            return attributes(value, fields.try_iter()?, depth);
+        }
+        if value.is_callable() {
+            return callable(value);
+        }
+    }
     Err(PyTypeError::new_err(format!(
-        "a {} cannot be passed to a script",
+        "an object of {} cannot be passed to a script; Engine.register_type makes a class known to it",
         value.get_type().qualname()?
     )))
+}
+
+fn integer(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
+    value
+        .extract::<INT>()
+        .map(Into::into)
+        .map_err(|_| PyOverflowError::new_err(format!("integer {value} does not fit a script's 64 bits")))
 }
 
 fn array<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> PyResult<Dynamic> {
@@ -81,7 +202,10 @@ fn array<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> P
     Ok(Dynamic::from_array(items))
 }
 
-fn map(entries: &Bound<'_, PyDict>, depth: usize) -> PyResult<Dynamic> {
+fn map<'py>(
+    entries: impl Iterator<Item = (Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    depth: usize,
+) -> PyResult<Dynamic> {
     let mut map = Map::new();
     for (key, value) in entries {
         let Ok(key) = key.cast_into::<PyString>() else {
@@ -92,6 +216,43 @@ fn map(entries: &Bound<'_, PyDict>, depth: usize) -> PyResult<Dynamic> {
         map.insert(key.to_str()?.into(), nested_to_rhai(&value, depth + 1)?);
     }
     Ok(Dynamic::from_map(map))
+}
+
+/// Make a map of an object's attributes of these names.
+fn attributes<'py>(
+    value: &Bound<'py, PyAny>,
+    names: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+    depth: usize,
+) -> PyResult<Dynamic> {
+    let entries = names
+        .map(|name| {
+            let name = name?;
+            let attribute = value.getattr(name.cast::<PyString>()?)?;
+            Ok((name, attribute))
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    map(entries.into_iter(), depth)
+}
+
+/// Make a function pointer of a Python callable.
+fn callable(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
+    let named = |name: String| {
+        let function = value.clone().unbind();
+        // "Deprecated" marks it as one that may change; the version of Rhai is pinned.
+        #[allow(deprecated)]
+        FnPtr::from_fn(name, move |context, arguments| {
+            host::call(&context, &function, arguments)
+        })
+    };
+    let name = value
+        .getattr("__name__")
+        .and_then(|name| name.extract::<String>());
+    name.map_or_else(
+        |_| named("python".to_owned()),
+        |name| named(name).or_else(|_| named("python".to_owned())),
+    )
+    .map(Into::into)
+    .map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// Convert a script's value.
@@ -126,11 +287,11 @@ fn nested_to_python(py: Python<'_>, value: &Dynamic, depth: usize) -> PyResult<P
             .unbind());
     }
     if let Ok(items) = value.as_array_ref() {
-        let list = PyList::empty(py);
-        for item in items.iter() {
-            list.append(nested_to_python(py, item, depth + 1)?)?;
-        }
-        return Ok(list.into_any().unbind());
+        let items = items
+            .iter()
+            .map(|item| nested_to_python(py, item, depth + 1))
+            .collect::<PyResult<Vec<_>>>()?;
+        return Ok(PyList::new(py, items)?.into_any().unbind());
     }
     if let Ok(entries) = value.as_map_ref() {
         let dict = PyDict::new(py);
@@ -146,12 +307,19 @@ fn nested_to_python(py: Python<'_>, value: &Dynamic, depth: usize) -> PyResult<P
     if let Ok(number) = value.as_decimal() {
         return Ok(decimal_class(py)?.call1((number.to_string(),))?.unbind());
     }
-    if let Some(range) = value.read_lock::<std::ops::Range<INT>>() {
+    if let Some(object) = object::unwrap(value) {
+        return Ok(object.clone_ref(py));
+    }
+    other_to_python(py, value)
+}
+
+fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
+    if let Some(range) = value.read_lock::<Range<INT>>() {
         return Ok(PyRange::new(py, range.start as isize, range.end as isize)?
             .into_any()
             .unbind());
     }
-    if let Some(range) = value.read_lock::<std::ops::RangeInclusive<INT>>() {
+    if let Some(range) = value.read_lock::<RangeInclusive<INT>>() {
         let stop = range
             .end()
             .checked_add(1)
@@ -160,12 +328,41 @@ fn nested_to_python(py: Python<'_>, value: &Dynamic, depth: usize) -> PyResult<P
             .into_any()
             .unbind());
     }
+    if let Some(pointer) = value.read_lock::<FnPtr>() {
+        let pointer = FunctionPointer(pointer.clone());
+        return Ok(Bound::new(py, pointer)?.into_any().unbind());
+    }
+    if let Some(moment) = value.read_lock::<Instant>() {
+        return Ok(Bound::new(py, Timestamp(*moment))?.into_any().unbind());
+    }
+    macro_rules! numbers {
+        ($($number:ty)*) => {
+            $(if let Some(number) = value.read_lock::<$number>() {
+                return Ok(number.into_pyobject(py)?.into_any().unbind());
+            })*
+        };
+    }
+    numbers!(u8 u16 u32 u64 u128 i8 i16 i32 i128 f32);
     Err(PyTypeError::new_err(format!(
         "a script's {} has no counterpart in Python",
         value.type_name()
     )))
 }
 
-fn decimal_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import(intern!(py, "decimal"))?.getattr(intern!(py, "Decimal"))
+/// The text form of a value: Rust's own, but an object's is Python's `str`.
+pub fn object_text(value: &Dynamic) -> Option<PyResult<String>> {
+    let object = object::unwrap(value)?;
+    Some(Python::attach(|py| {
+        Ok(object.bind(py).str()?.to_cow()?.into_owned())
+    }))
+}
+
+fn decimal_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "decimal", "Decimal")
+}
+
+fn enum_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "enum", "Enum")
 }

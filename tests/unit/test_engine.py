@@ -327,7 +327,7 @@ def test_a_value_that_contains_itself_is_an_error() -> None:
         Engine().eval("x", constants={"x": endless})
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, {1, 2}])
+@pytest.mark.parametrize("value", [object(), {1: 2}, int, 1j])
 def test_what_has_no_counterpart_is_an_error(value: object) -> None:
     with pytest.raises(TypeError):
         Engine().eval("x", constants={"x": value})

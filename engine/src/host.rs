@@ -1,0 +1,296 @@
+//! What scripts call in Python: functions, properties and operators of classes, modules, `print`.
+
+use std::any::TypeId;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use rhai::{
+    Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, FuncRegistration, INT, ImmutableString, Module,
+    ModuleResolver, NativeCallContext, Position, Scope, Shared,
+};
+use rust_decimal::Decimal;
+
+use crate::failure::{self, Failure};
+use crate::{guard, object, values};
+
+type Fallible<T> = Result<T, Box<EvalAltResult>>;
+
+/// Modules that may be loading at once, each imported by the one before: each takes stack.
+const MAX_LOADING: usize = 16;
+
+thread_local! {
+    pub static PRINT: RefCell<Option<Py<PyAny>>> = const { RefCell::new(None) };
+    pub static DEBUG: RefCell<Option<Py<PyAny>>> = const { RefCell::new(None) };
+    /// The latest exception of a host function, with the text that the script saw.
+    pub static RAISED: RefCell<Option<(String, PyErr)>> = const { RefCell::new(None) };
+    /// An exception that ends the evaluation whatever the script does: KeyboardInterrupt, SystemExit.
+    pub static FATAL: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+    /// The call that a host function serves, while it does.
+    static CALL: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
+    /// The latest error of a script's function that a host function called, and the exception it became.
+    static PASSING: RefCell<Option<(PyErr, Box<EvalAltResult>)>> = const { RefCell::new(None) };
+    /// Modules that are being loaded, each imported by the one before.
+    static LOADING: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A function for scripts: name, types of its parameters (see `type_id`), callable.
+pub type Function = (String, Vec<String>, Py<PyAny>);
+
+/// Make a Python callable a script function of these parameters.
+pub fn register(engine: &mut Engine, (name, parameters, function): Function) -> PyResult<()> {
+    let types = parameters
+        .iter()
+        .map(|name| type_id(name))
+        .collect::<PyResult<Vec<_>>>()?;
+    engine.register_raw_fn(name, types, move |context, arguments| {
+        call(&context, &function, arguments)
+    });
+    Ok(())
+}
+
+/// Make a module of Python callables (by number of arguments) and constants.
+pub fn module(functions: Vec<(String, usize, Py<PyAny>)>, constants: &Bound<'_, PyDict>) -> PyResult<Module> {
+    let mut module = Module::new();
+    for (name, arity, function) in functions {
+        let registration = FuncRegistration::new(name)
+            .in_internal_namespace()
+            .with_volatility(true);
+        macro_rules! by_arity {
+            ($($arity:literal: $($argument:ident)*;)*) => {
+                match arity {
+                    $($arity => {
+                        registration.set_into_module(
+                            &mut module,
+                            move |context: NativeCallContext, $(mut $argument: Dynamic),*| -> Fallible<Dynamic> {
+                                call(&context, &function, &mut [$(&mut $argument),*])
+                            },
+                        );
+                    })*
+                    _ => return Err(PyValueError::new_err("functions of modules take at most 8 arguments")),
+                }
+            };
+        }
+        by_arity! {
+            0: ;
+            1: a;
+            2: a b;
+            3: a b c;
+            4: a b c d;
+            5: a b c d e;
+            6: a b c d e f;
+            7: a b c d e f g;
+            8: a b c d e f g h;
+        }
+    }
+    for (name, value) in constants {
+        module.set_var(name.extract::<String>()?, values::to_rhai(&value)?);
+    }
+    Ok(module)
+}
+
+/// The Rhai type that a parameter accepts: a name that `type_of` says, `any`, or `#n` for a class's slot.
+fn type_id(name: &str) -> PyResult<TypeId> {
+    Ok(match name {
+        "any" => TypeId::of::<Dynamic>(),
+        "()" => TypeId::of::<()>(),
+        "bool" => TypeId::of::<bool>(),
+        "i64" => TypeId::of::<INT>(),
+        "f64" => TypeId::of::<FLOAT>(),
+        "decimal" => TypeId::of::<Decimal>(),
+        "string" => TypeId::of::<ImmutableString>(),
+        "char" => TypeId::of::<char>(),
+        "array" => TypeId::of::<rhai::Array>(),
+        "map" => TypeId::of::<rhai::Map>(),
+        "blob" => TypeId::of::<rhai::Blob>(),
+        "range" => TypeId::of::<std::ops::Range<INT>>(),
+        "range=" => TypeId::of::<std::ops::RangeInclusive<INT>>(),
+        "Fn" => TypeId::of::<FnPtr>(),
+        _ => name
+            .strip_prefix('#')
+            .and_then(|slot| object::type_id(slot.parse().ok()?))
+            .ok_or_else(|| PyValueError::new_err(format!("no such parameter type: {name}")))?,
+    })
+}
+
+/// Call a Python function for a script.
+pub fn call(
+    context: &NativeCallContext<'_>,
+    function: &Py<PyAny>,
+    arguments: &mut [&mut Dynamic],
+) -> Fallible<Dynamic> {
+    let outer = CALL.replace(std::ptr::from_ref(context).cast());
+    let called = Python::attach(|py| {
+        let convert = || -> PyResult<Dynamic> {
+            let arguments = arguments
+                .iter()
+                .map(|value| values::to_python(py, value))
+                .collect::<PyResult<Vec<_>>>()?;
+            let value = failure::outside(|| function.bind(py).call1(PyTuple::new(py, arguments)?));
+            values::to_rhai(&value?)
+        };
+        let called = convert().map_err(error);
+        PASSING.take();
+        called
+    });
+    CALL.set(outer);
+    called
+}
+
+/// Call a function pointer inside the host function that was given it; `None` outside of one.
+pub fn call_back(py: Python<'_>, pointer: &FnPtr, arguments: Vec<Dynamic>) -> Option<PyResult<Dynamic>> {
+    struct Call(*const ());
+    // SAFETY: `detach` runs its closure on this thread.
+    unsafe impl Send for Call {}
+    let current = Call(CALL.get());
+    if current.0.is_null() {
+        return None;
+    }
+    let called = py.detach(move || {
+        let current = current;
+        // SAFETY: `call` has put it there, and takes it away before the context ends; it is of this thread.
+        let context = unsafe { &*current.0.cast::<NativeCallContext<'_>>() };
+        failure::inside(|| pointer.call_raw(context, None, arguments))
+    });
+    Some(called.map_err(|error| {
+        let failure = Failure::Script(error);
+        let exception = failure::raise(py, &failure);
+        if let Failure::Script(error) = failure {
+            PASSING.replace(Some((exception.clone_ref(py), error)));
+        }
+        exception
+    }))
+}
+
+/// Run with no call to serve: what runs inside belongs to another evaluation.
+pub fn apart<T>(body: impl FnOnce() -> T) -> T {
+    let outer = CALL.replace(std::ptr::null());
+    let result = body();
+    CALL.set(outer);
+    result
+}
+
+/// Turn a host function's exception into an error that the script can catch, as it can a Rust host's. A
+/// script's own error, which a host function let through, is what it was.
+pub fn error(error: PyErr) -> Box<EvalAltResult> {
+    if let Some((exception, passing)) = PASSING.take() {
+        if Python::attach(|py| exception.value(py).is(error.value(py))) {
+            return passing;
+        }
+    }
+    let message = Python::attach(|py| {
+        if !error.is_instance_of::<PyException>(py) {
+            FATAL.replace(Some(error.clone_ref(py)));
+            guard::cancel();
+        }
+        let text = error.value(py).to_string();
+        let message = if text.is_empty() {
+            error.get_type(py).to_string()
+        } else {
+            text
+        };
+        RAISED.replace(Some((message.clone(), error)));
+        message
+    });
+    message.into()
+}
+
+/// Whether an error is that of the latest host function that raised.
+pub fn has_raised(error: &EvalAltResult) -> bool {
+    let EvalAltResult::ErrorRuntime(value, _) = error.unwrap_inner() else {
+        return false;
+    };
+    RAISED.with_borrow(|raised| {
+        raised
+            .as_ref()
+            .is_some_and(|(message, _)| value.to_string() == *message)
+    })
+}
+
+/// Hand a script's text to Python; what that raises ends the evaluation.
+pub fn tell(
+    callback: &'static std::thread::LocalKey<RefCell<Option<Py<PyAny>>>>,
+    call: impl FnOnce(Python<'_>, &Py<PyAny>) -> PyResult<Py<PyAny>>,
+) {
+    if callback.with_borrow(Option::is_none) {
+        return;
+    }
+    Python::attach(|py| {
+        let callable =
+            callback.with_borrow(|callable| callable.as_ref().map(|callable| callable.clone_ref(py)));
+        if let Some(Err(error)) = callable.map(|callable| failure::outside(|| call(py, &callable))) {
+            FATAL.replace(Some(error));
+            guard::cancel();
+        }
+    });
+}
+
+/// Modules whose sources a Python callable finds: a path goes in, a source or `None` comes out.
+pub struct Loader {
+    find: Py<PyAny>,
+    loaded: Mutex<HashMap<String, Shared<Module>>>,
+}
+
+impl Loader {
+    pub fn new(find: Py<PyAny>) -> Self {
+        Self {
+            find,
+            loaded: Mutex::default(),
+        }
+    }
+
+    fn load(&self, engine: &Engine, path: &str, position: Position) -> Fallible<Shared<Module>> {
+        let in_module = |error: Box<EvalAltResult>| -> Box<EvalAltResult> {
+            EvalAltResult::ErrorInModule(path.to_owned(), error, position).into()
+        };
+        let source = Python::attach(|py| {
+            failure::outside(|| self.find.bind(py).call1((path,)))?.extract::<Option<String>>()
+        })
+        .map_err(error)?
+        .ok_or_else(|| EvalAltResult::ErrorModuleNotFound(path.to_owned(), position))?;
+        let mut ast = engine.compile(source).map_err(|error| in_module(error.into()))?;
+        ast.set_source(path);
+        Module::eval_ast_as_new(Scope::new(), &ast, engine)
+            .map(Shared::new)
+            .map_err(in_module)
+    }
+}
+
+impl ModuleResolver for Loader {
+    fn resolve(
+        &self,
+        engine: &Engine,
+        _source: Option<&str>,
+        path: &str,
+        position: Position,
+    ) -> Fallible<Shared<Module>> {
+        let known = |loader: &Self| {
+            let loaded = loader.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            loaded.get(path).cloned()
+        };
+        if let Some(module) = known(self) {
+            return Ok(module);
+        }
+        let refused = LOADING.with_borrow(|loading| {
+            if loading.iter().any(|other| other == path) {
+                Some(format!("module '{path}' imports itself"))
+            } else {
+                (loading.len() >= MAX_LOADING)
+                    .then(|| format!("more than {MAX_LOADING} modules import each other in a row"))
+            }
+        });
+        if let Some(reason) = refused {
+            return Err(EvalAltResult::ErrorInModule(path.to_owned(), reason.into(), position).into());
+        }
+        LOADING.with_borrow_mut(|loading| loading.push(path.to_owned()));
+        let module = self.load(engine, path, position);
+        LOADING.with_borrow_mut(Vec::pop);
+        let module = module?;
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.insert(path.to_owned(), Arc::clone(&module));
+        Ok(module)
+    }
+}

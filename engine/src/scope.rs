@@ -1,0 +1,104 @@
+//! Variables that outlive an evaluation.
+
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use rhai::{Dynamic, Scope};
+
+use crate::values;
+
+/// Variables and constants by name. While a script runs in it, nothing else can.
+#[pyclass(frozen, module = "rhai_tasks._engine")]
+#[derive(Default)]
+pub struct NativeScope(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    scope: Scope<'static>,
+    busy: bool,
+}
+
+impl NativeScope {
+    fn with<T>(&self, body: impl FnOnce(&mut Scope<'static>) -> PyResult<T>) -> PyResult<T> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.busy {
+            return Err(PyRuntimeError::new_err(
+                "the scope is in use: a script runs in it",
+            ));
+        }
+        body(&mut state.scope)
+    }
+
+    /// Take the variables for an evaluation.
+    pub fn take(&self) -> PyResult<Scope<'static>> {
+        let scope = self.with(|scope| Ok(std::mem::take(scope)))?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).busy = true;
+        Ok(scope)
+    }
+
+    /// Put them back.
+    pub fn put(&self, scope: Scope<'static>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State { scope, busy: false };
+    }
+}
+
+#[pymethods]
+impl NativeScope {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Return a variable's value; raises KeyError if there is none.
+    fn get(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+        self.with(|scope| match scope.get(name) {
+            Some(value) => values::to_python(py, value),
+            None => Err(PyKeyError::new_err(name.to_owned())),
+        })
+    }
+
+    /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
+    fn set(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
+        let value = values::to_rhai(value)?;
+        self.with(|scope| {
+            match (scope.is_constant(&name), constant) {
+                (Some(true), _) => {
+                    return Err(PyTypeError::new_err(format!("{name} is a constant of the scope")));
+                }
+                (Some(false), false) => {
+                    scope.set_value(name, value);
+                }
+                (_, false) => {
+                    scope.push_dynamic(name, value);
+                }
+                (_, true) => {
+                    scope.push_constant_dynamic(name, value);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Remove a variable, or the newest of that name; raises KeyError if there is none.
+    fn remove(&self, name: &str) -> PyResult<()> {
+        self.with(|scope| match scope.remove::<Dynamic>(name) {
+            Some(_) => Ok(()),
+            None => Err(PyKeyError::new_err(name.to_owned())),
+        })
+    }
+
+    /// Return the names, oldest first, with whether each is a constant.
+    fn names(&self) -> PyResult<Vec<(String, bool)>> {
+        self.with(|scope| {
+            let mut names: Vec<(String, bool)> = Vec::new();
+            for (name, constant, _) in scope.iter_raw() {
+                if !names.iter().any(|(other, _)| other == name) {
+                    names.push((name.to_owned(), constant));
+                }
+            }
+            names.reverse();
+            Ok(names)
+        })
+    }
+}

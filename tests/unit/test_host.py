@@ -1,0 +1,691 @@
+"""What scripts can use of Python: functions, types, modules."""
+
+import asyncio
+import datetime
+import enum
+import operator
+import time
+import uuid
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import pytest
+
+from rhai_tasks import errors
+from rhai_tasks.engine import CancelToken, Engine, FnPtr, Function, Limits, Scope, Timestamp
+
+# ---- functions ----
+
+
+def test_annotations_choose_between_functions_of_one_name() -> None:
+    engine = Engine()
+    engine.register("kind", lambda value: f"anything: {value}")
+
+    @engine.function(name="kind")
+    def of_text(value: str) -> str:
+        return f"text: {value}"
+
+    @engine.function(name="kind")
+    def of_number_or_list(value: int | list[int]) -> str:
+        return f"number or list: {value}"
+
+    assert engine.eval('[kind("a"), kind(1), kind([1]), kind(#{})]') == [
+        "text: a",
+        "number or list: 1",
+        "number or list: [1]",
+        "anything: {}",
+    ]
+
+
+def test_a_function_for_floats_takes_integers_as_in_python() -> None:
+    engine = Engine()
+
+    @engine.function
+    def half(value: float) -> float:
+        return value / 2
+
+    assert engine.eval("[half(3), half(3.0)]") == [1.5, 1.5]
+
+
+def test_a_call_with_the_wrong_types_is_rhais_own_error() -> None:
+    engine = Engine()
+
+    @engine.function
+    def price(item: str, count: int) -> Decimal:
+        return Decimal("9.95") * count + len(item)
+
+    with pytest.raises(errors.RhaiNameError, match=r"Function not found: price \(i64, i64\)"):
+        engine.run("price(1, 2)")
+    assert engine.run('price("x", 2)') == "20.90"
+
+
+def test_properties_indexers_and_operators_of_rhais_types_can_be_added() -> None:
+    engine = Engine()
+
+    def word(text: str, index: int) -> str:
+        return text.split()[index]
+
+    def half(text: str) -> str:
+        return text[: len(text) // 2]
+
+    def merged(one: dict[str, Any], other: list[str]) -> dict[str, Any]:
+        return one | dict.fromkeys(other)
+
+    engine.register("word", word)
+    engine.register("get$half", half)
+    engine.register("+", merged)
+
+    assert engine.eval('["a b".word(1), "abcd".half, #{x: 1} + ["y"]]') == ["b", "ab", {"x": 1, "y": None}]
+
+
+def test_a_function_that_scripts_cannot_call_is_refused_when_it_is_registered() -> None:
+    def keyword(*, needed: int) -> int:
+        return needed
+
+    with pytest.raises(TypeError, match="no keyword arguments, and 'needed' has no default"):
+        Engine().register("keyword", keyword)
+
+
+def test_a_builtin_that_does_not_tell_its_parameters_can_be_called() -> None:
+    engine = Engine()
+    engine.register("highest", max)
+
+    assert engine.eval("highest(1, 3, 2)") == 3
+
+
+def test_a_host_function_calls_a_scripts_closure_with_what_it_captured() -> None:
+    engine = Engine()
+
+    @engine.function
+    def apply(function: FnPtr, items: list[int]) -> list[int]:
+        return [function(item) for item in items]
+
+    assert engine.eval("let k = 10; apply(|x| x * k, [1, 2, 3])") == [10, 20, 30]
+
+
+def test_what_a_closure_throws_passes_through_the_host_function_as_it_was() -> None:
+    engine = Engine()
+    engine.register("apply", lambda function: function())
+
+    with pytest.raises(errors.RhaiThrow) as caught:
+        engine.run("apply(|| throw #{code: 5})")
+
+    assert caught.value.thrown == {"code": 5}
+    assert str(caught.value).startswith('Runtime error: #{"code": 5}')
+
+
+def test_a_host_function_can_handle_what_a_closure_throws() -> None:
+    engine = Engine()
+
+    @engine.function
+    def recover(function: FnPtr) -> object:
+        try:
+            return function()
+        except errors.RhaiThrow as error:
+            return error.thrown
+
+    assert engine.eval("recover(|| throw 7)") == 7
+
+
+def test_a_closure_cannot_be_called_when_its_host_function_is_gone() -> None:
+    engine = Engine()
+    kept: list[FnPtr] = []
+    engine.register("keep", kept.append)
+    engine.run("keep(|x| x)")
+
+    with pytest.raises(RuntimeError, match=r"Engine\.call"):
+        kept[0](1)
+
+
+def test_a_python_callable_is_a_function_pointer_for_the_script() -> None:
+    assert Engine().eval("[1, 2].map(double)", scope={"double": lambda value: value * 2}) == [2, 4]
+
+
+def test_an_endless_closure_in_a_host_function_heeds_the_deadline() -> None:
+    engine = Engine()
+    engine.register("apply", lambda function: function())
+
+    with pytest.raises(errors.RhaiTimeout):
+        engine.run("try { apply(|| loop {}) } catch { 1 }", timeout=0.1)
+
+
+@pytest.mark.parametrize("way", ["sort", "sort_by", "map", "filter", "reduce", "for_each"])
+def test_a_host_functions_exception_inside_a_library_function_is_not_lost(way: str) -> None:
+    engine = Engine()
+
+    @engine.function
+    def fail() -> None:
+        raise OSError("disk full")
+
+    arguments = {"sort": "|a, b| fail()", "sort_by": "|a, b| fail()", "reduce": "|sum, x| fail(), 0"}
+    with pytest.raises(errors.RhaiHostError) as caught:
+        engine.run(f"let a = [3, 1, 2]; a.{way}({arguments.get(way, '|x| fail()')}); a")
+
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+# ---- types ----
+
+
+@dataclass
+class Point:
+    """A point of the plane."""
+
+    x: int
+    y: int = 0
+
+    unit: ClassVar[str] = "mm"
+
+    def moved(self, dx: int, dy: int = 0) -> "Point":
+        return Point(self.x + dx, self.y + dy)
+
+    @property
+    def size(self) -> int:
+        return abs(self.x) + abs(self.y)
+
+    @classmethod
+    def origin(cls) -> "Point":
+        return cls(0, 0)
+
+    def __add__(self, other: object) -> "Point":
+        return Point(self.x + other.x, self.y + other.y) if isinstance(other, Point) else NotImplemented
+
+    def __mul__(self, factor: int) -> "Point":
+        return Point(self.x * factor, self.y * factor)
+
+    def __rmul__(self, factor: int) -> "Point":
+        return self * factor
+
+    def __neg__(self) -> "Point":
+        return Point(-self.x, -self.y)
+
+    def __lt__(self, other: "Point") -> bool:
+        return self.size < other.size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.x, self.y))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __contains__(self, value: object) -> bool:
+        return value in (self.x, self.y)
+
+    def __getitem__(self, index: int) -> int:
+        return (self.x, self.y)[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        if index == 0:
+            self.x = value
+        else:
+            self.y = value
+
+    def __str__(self) -> str:
+        return f"({self.x}|{self.y})"
+
+
+class Account:
+    owner = "me"
+    secret = "sesame"
+
+
+@pytest.fixture
+def points() -> Engine:
+    engine = Engine()
+    engine.register_type(Point)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("script", "value"),
+    [
+        ("Point(1, 2)", Point(1, 2)),
+        ("Point(1)", Point(1, 0)),
+        ("type_of(Point(1))", "Point"),
+        ("Point(1, 2).y", 2),
+        ("let p = Point(1, 2); p.x = 7; p", Point(7, 2)),
+        ("let p = Point(1, 2); p.x += 7; p.x", 8),
+        ("Point(3, -4).size", 7),
+        ("Point(1, 2).unit", "mm"),
+        ("Point(1, 2).moved(1)", Point(2, 2)),
+        ("Point(1, 2).moved(1, 1)", Point(2, 3)),
+        ("Point(1, 2).origin()", Point(0, 0)),
+        ("Point(1, 2) + Point(3, 4)", Point(4, 6)),
+        ("Point(1, 2) * 3", Point(3, 6)),
+        ("3 * Point(1, 2)", Point(3, 6)),
+        ("-Point(1, 2)", Point(-1, -2)),
+        ("Point(1, 2) == Point(1, 2)", True),
+        ("Point(1, 2) != Point(1, 2)", False),
+        ("Point(1, 2) == 5", False),
+        ("Point(1) < Point(2)", True),
+        ("let sum = 0; for v in Point(1, 2) { sum += v } sum", 3),
+        ("Point(1, 2).len()", 2),
+        ("2 in Point(1, 2)", True),
+        ("Point(1, 2)[1]", 2),
+        ("let p = Point(1, 2); p[1] = 9; p", Point(1, 9)),
+        ('`at ${Point(1, 2)}` + ""', "at (1|2)"),
+        ("Point(1, 2).to_string()", "(1|2)"),
+        ("[Point(1, 2)].contains(Point(1, 2))", True),
+        ("#{p: Point(1, 2)}.p.x", 1),
+    ],
+)
+def test_a_python_class_is_a_type_of_the_script(points: Engine, script: str, value: object) -> None:
+    assert points.eval(script) == value
+
+
+def test_an_object_is_the_same_one_on_both_sides(points: Engine) -> None:
+    point = Point(1, 2)
+
+    assert points.eval("let q = p; q.x = 5; q", scope={"p": point}) is point
+    assert point.x == 5
+
+
+def test_the_text_of_an_object_is_its_str(points: Engine) -> None:
+    printed: list[str] = []
+
+    assert points.run("print(Point(1, 2)); print([Point(1, 2)]); Point(3, 4)", print=printed.append) == "(3|4)"
+    assert printed == ["(1|2)", "[Point(x=1, y=2)]"]
+
+
+def test_what_a_class_does_not_have_is_rhais_own_error() -> None:
+    engine = Engine()
+    engine.register_type(Account)
+
+    with pytest.raises(
+        errors.RhaiNameError, match="Unknown property 'z' - a getter is not registered for type 'Account'"
+    ):
+        engine.run("Account().z")
+    with pytest.raises(errors.RhaiNameError, match=r"Function not found: fly \(Account\)"):
+        engine.run("Account().fly()")
+
+
+def test_an_operator_that_refuses_its_operand_is_a_host_error(points: Engine) -> None:
+    with pytest.raises(errors.RhaiHostError, match="Point and int do not support +"):
+        points.run("Point(1) + 1")
+
+
+def test_members_that_begin_with_an_underscore_are_not_for_scripts(points: Engine) -> None:
+    for hidden in ("__class__", "__dict__", "_x", "__init__()"):
+        with pytest.raises(errors.RhaiError):
+            points.run(f"Point(1).{hidden}")
+
+
+def test_only_the_members_named_are_seen() -> None:
+    engine = Engine()
+    engine.register_type(Account, name="Konto", members=["owner"])
+
+    assert engine.eval("Konto().owner") == "me"
+    with pytest.raises(errors.RhaiNameError, match="secret"):
+        engine.eval("Konto().secret")
+
+
+def test_a_class_decorated_is_registered_and_functions_can_ask_for_it() -> None:
+    engine = Engine()
+
+    @engine.register_type
+    class Box:
+        def __init__(self, content: str) -> None:
+            self.content = content
+
+    def opened(box: Box) -> str:
+        return box.content
+
+    def opened_otherwise(text: str) -> str:
+        return f"just {text}"
+
+    opened.__annotations__["box"] = Box  # the class is local: its name alone says nothing
+    engine.register("opened", opened)
+    engine.register("opened", opened_otherwise)
+
+    assert engine.eval('[opened(Box("x")), opened("y")]') == ["x", "just y"]
+
+
+def test_an_unregistered_object_is_an_error_that_says_what_to_do() -> None:
+    class Unknown: ...
+
+    with pytest.raises(TypeError, match=r"Unknown cannot be passed to a script; Engine\.register_type"):
+        Engine().eval("x", scope={"x": Unknown()})
+
+
+def test_an_exception_in_an_objects_iteration_ends_the_loop() -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[int]:
+            yield 1
+            raise OSError("gone")
+
+    engine = Engine()
+    engine.register_type(Broken)
+
+    with pytest.raises(errors.RhaiHostError, match="gone"):
+        engine.run("let sum = 0; for x in Broken() { sum += x }")
+
+
+@pytest.mark.parametrize(
+    ("value", "script", "result"),
+    [
+        (datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), "x.year * 100 + x.minute", 202604),
+        (datetime.date(2026, 1, 2), "x.isoformat()", "2026-01-02"),
+        (datetime.date(2026, 1, 2), "x < y", False),
+        (datetime.time(3, 4), "x.hour", 3),
+        (datetime.timedelta(days=1, seconds=2), "x.total_seconds()", 86402.0),
+        (uuid.UUID(int=5), "x.hex", f"{5:032x}"),
+        (PurePosixPath("/a/b.txt"), "x.stem", "b"),
+    ],
+)
+def test_values_of_the_standard_library_pass_as_they_are(value: object, script: str, result: object) -> None:
+    scope = {"x": value, "y": datetime.date(2025, 1, 1)}
+
+    assert Engine().eval("x", scope=scope) is value
+    assert Engine().eval(script, scope=scope) == result
+
+
+def test_a_path_does_not_open_files() -> None:
+    for attempt in ('x.open("r")', "x.read_text()", '(x / "passwd").exists()', "x.iterdir()"):
+        with pytest.raises(errors.RhaiNameError):
+            Engine().run(attempt, scope={"x": Path("/etc")})
+
+
+# ---- values of the border ----
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+Pair = namedtuple("Pair", ["left", "right"])
+
+
+@dataclass
+class Plain:
+    name: str
+    inner: Pair
+
+
+class Frozen(Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        return {"a": 1}[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("a")
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("value", "back"),
+    [
+        ((1, (2,)), [1, [2]]),
+        ({3}, [3]),
+        (frozenset({3}), [3]),
+        (bytearray(b"ab"), b"ab"),
+        (memoryview(b"ab"), b"ab"),
+        (Colour.RED, "red"),
+        (Level.HIGH, 3),
+        (Pair(1, 2), {"left": 1, "right": 2}),
+        (Plain("n", Pair(1, 2)), {"name": "n", "inner": {"left": 1, "right": 2}}),
+        (Frozen(), {"a": 1}),
+        (range(2, 5), range(2, 5)),
+        (Decimal("1.50"), Decimal("1.50")),
+    ],
+)
+def test_a_python_value_becomes_the_nearest_of_rhais(value: object, back: object) -> None:
+    result = Engine().eval("x", scope={"x": value})
+
+    assert result == back
+    assert type(result) is type(back)
+
+
+def test_an_integer_that_is_not_64_bits_wide_is_an_int() -> None:
+    assert Engine().eval("let bytes = []; for byte in blob(2, 7) { bytes += byte } bytes") == [7, 7]
+
+
+def test_an_inclusive_range_is_a_range_that_ends_one_later() -> None:
+    assert Engine().eval("2..=5") == range(2, 6)
+
+
+def test_a_timestamp_tells_how_long_ago_it_was() -> None:
+    moment = Engine().eval("timestamp()")
+
+    assert isinstance(moment, Timestamp)
+    assert 0 <= moment.elapsed < 60
+    assert Engine().eval("then.elapsed >= 0.0", scope={"then": moment}) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(range(0, 10, 2), "step 1"), (Decimal("1e40"), r"decimal 1E\+40"), ("\ud800", "surrogates not allowed")],
+)
+def test_what_rhai_cannot_hold_is_an_error(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Engine().eval("x", scope={"x": value})
+
+
+def test_a_value_too_deep_for_python_is_an_error() -> None:
+    with pytest.raises(ValueError, match="nested deeper than 100 levels"):
+        Engine().eval("let a = []; for i in 0..150 { a = [a]; } a")
+
+
+# ---- modules ----
+
+
+def test_a_module_of_python_functions_and_constants() -> None:
+    engine = Engine()
+    engine.register_module("shop", {"price": lambda item, count=1: len(item) * count, "VAT": 19})
+    engine.register_module("shop::stock", {"left": lambda: 3})
+
+    assert engine.eval('[shop::price("abc"), shop::price("abc", 2), shop::VAT, shop::stock::left()]') == [3, 6, 19, 3]
+
+
+def test_an_exception_of_a_modules_function_is_the_cause() -> None:
+    engine = Engine()
+    engine.register_module("shop", {"fail": lambda: operator.truediv(1, 0)})
+
+    with pytest.raises(errors.RhaiHostError, match="division by zero") as caught:
+        engine.run("shop::fail()")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    scripts = tmp_path / "scripts"
+    (scripts / "deep").mkdir(parents=True)
+    (tmp_path / "secret.rhai").write_text("export const KEY = 1;")
+    (scripts / "tools.rhai").write_text("fn double(x) { x * 2 } export const K = 5;")
+    (scripts / "deep" / "er.rhai").write_text('import "tools" as t; fn four(x) { t::double(t::double(x)) }')
+    (scripts / "endless.rhai").write_text('import "endless" as e;')
+    (scripts / "ping.rhai").write_text('import "pong" as p;')
+    (scripts / "pong.rhai").write_text('import "ping" as p;')
+    (scripts / "bad.rhai").write_text("fn (")
+    (scripts / "late.rhai").write_text("\n\nthrow 5;")
+    (scripts / "linked.rhai").symlink_to(tmp_path / "secret.rhai")
+    return scripts
+
+
+def test_scripts_import_modules_of_a_folder(folder: Path) -> None:
+    engine = Engine(modules=folder)
+
+    assert engine.eval('import "tools" as t; t::double(t::K)') == 10
+    assert engine.eval('import "deep/er" as d; d::four(1)') == 4
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret", "deep/../../secret", "linked", "{absolute}", "nosuch", "", ".", "deep", "a\\x00b"]
+)
+def test_no_import_leads_out_of_the_folder(folder: Path, path: str) -> None:
+    path = path.format(absolute=folder.parent / "secret")
+
+    with pytest.raises(errors.RhaiModuleError, match="Module not found"):
+        Engine(modules=folder).run(f'import "{path}" as m;')
+
+
+@pytest.mark.parametrize("path", ["endless", "ping"])
+def test_modules_that_import_themselves_are_an_error(folder: Path, path: str) -> None:
+    with pytest.raises(errors.RhaiRuntimeError, match="imports itself"):
+        Engine(modules=folder).run(f'import "{path}" as m;')
+
+
+def test_a_chain_of_modules_is_bounded() -> None:
+    engine = Engine(modules=lambda path: f'import "{path}x" as m;')
+
+    with pytest.raises(errors.RhaiRuntimeError, match="more than 16 modules import each other in a row"):
+        engine.run('import "x" as m;')
+
+
+def test_an_error_in_a_module_names_it(folder: Path) -> None:
+    engine = Engine(modules=folder)
+
+    with pytest.raises(errors.RhaiSyntaxError, match="in module 'bad'|module 'bad'"):
+        engine.run('import "bad" as m;')
+    with pytest.raises(errors.RhaiThrow) as caught:
+        engine.run('import "late" as m;')
+    assert (caught.value.line, caught.value.thrown) == (3, 5)
+    assert caught.value.frames[-1][0] == "late"
+
+
+def test_modules_come_from_a_mapping_or_a_function() -> None:
+    assert Engine(modules={"m": "fn f() { 1 }"}).eval('import "m" as m; m::f()') == 1
+    assert Engine(modules=lambda path: f'fn f() {{ "{path}" }}').eval('import "any" as m; m::f()') == "any"
+
+
+def test_a_modules_code_heeds_the_limits() -> None:
+    engine = Engine(modules={"m": "fn spin() { loop {} } loop {}"}, limits=Limits(timeout=0.1))
+
+    with pytest.raises(errors.RhaiTimeout):
+        engine.run('import "m" as m;')
+
+
+def test_there_is_nothing_to_import_unless_the_host_gives_it() -> None:
+    with pytest.raises(errors.RhaiModuleError):
+        Engine().run('import "m" as m;')
+
+
+# ---- coroutines ----
+
+
+def test_a_coroutine_host_function_runs_on_the_callers_loop() -> None:
+    engine = Engine()
+    loops: list[object] = []
+
+    @engine.function
+    async def fetch(value: int) -> int:
+        loops.append(asyncio.get_running_loop())
+        await asyncio.sleep(0.001)
+        return value * 2
+
+    async def main() -> list[Any]:
+        results = await asyncio.gather(*(engine.eval_async(f"fetch({n}) + 1") for n in range(5)))
+        assert set(loops) == {asyncio.get_running_loop()}
+        return results
+
+    assert asyncio.run(main()) == [1, 3, 5, 7, 9]
+
+
+def test_a_coroutine_host_function_needs_eval_async() -> None:
+    engine = Engine()
+
+    @engine.function
+    async def fetch() -> int:
+        return 1
+
+    with pytest.raises(errors.RhaiHostError, match="fetch is a coroutine: use eval_async"):
+        engine.run("fetch()")
+
+
+def test_the_deadline_ends_the_wait_for_a_coroutine_and_cancels_it() -> None:
+    engine = Engine()
+    ended: list[str] = []
+
+    @engine.function
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("cancelled")
+
+    async def main() -> None:
+        with pytest.raises(errors.RhaiTimeout):
+            await engine.eval_async("wait()", timeout=0.1)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert ended == ["cancelled"]
+
+
+def test_cancelling_the_task_stops_the_script() -> None:
+    engine = Engine()
+    token = CancelToken()
+
+    async def main() -> None:
+        task = asyncio.create_task(engine.eval_async("loop {}", cancel=token))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # The thread is free again: this would wait for ever behind scripts that go on.
+        assert await asyncio.gather(*(engine.eval_async("1") for _ in range(50))) == [1] * 50
+
+    asyncio.run(main())
+    assert token.cancelled
+
+
+# ---- introspection ----
+
+
+def test_functions_are_listed_with_their_types_and_documentation() -> None:
+    engine = Engine()
+
+    @engine.function
+    def price(item: str, count: int = 1) -> Decimal:
+        """Price of some items."""
+        return Decimal(len(item) * count)
+
+    engine.register_module("shop", {"left": len})
+
+    own = engine.functions(standard=False)
+    assert [str(function) for function in own] == [
+        "price(item: string | char, count: i64) -> decimal",
+        "shop::left(obj)",
+    ]
+    assert own[0].doc == "Price of some items."
+    standard = [function for function in engine.functions() if function.name == "to_upper"]
+    assert standard
+    assert "upper-case" in standard[0].doc
+
+
+def test_types_are_listed_by_their_constructor(points: Engine) -> None:
+    assert any(
+        isinstance(function, Function) and function.name == "Point" for function in points.functions(standard=False)
+    )
+
+
+def test_a_function_registered_while_scripts_run_does_not_disturb_them() -> None:
+    engine = Engine()
+    done: list[Callable[..., Any]] = []
+
+    @engine.function
+    def grow() -> int:
+        engine.register(f"more_{len(done)}", lambda: 1)
+        done.append(grow)
+        return len(done)
+
+    assert engine.eval("grow() + grow()") == 3
+    assert engine.eval("more_0() + more_1()") == 2
+
+
+def test_a_slow_host_function_may_look_whether_the_script_was_stopped() -> None:
+    engine = Engine()
+    start = time.monotonic()
+    engine.register("slow", lambda: time.sleep(0.05))
+
+    with pytest.raises(errors.RhaiTimeout):
+        engine.run("loop { slow() }", timeout=0.12, scope=Scope())
+    assert time.monotonic() - start < 30
