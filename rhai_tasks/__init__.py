@@ -1,6 +1,6 @@
 """Run Rhai jobs from a Redis queue, in the real Rhai engine."""
 
-from .engine import STACK_SIZE, CancelToken, Engine, Limits
+from .engine import CancelToken, Engine, Limits
 from .errors import (
     ConfigurationError,
     RhaiError,
@@ -13,7 +13,6 @@ from .errors import (
 from .settings import Settings
 
 __all__ = [
-    "STACK_SIZE",
     "CancelToken",
     "ConfigurationError",
     "Engine",

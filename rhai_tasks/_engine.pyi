@@ -1,11 +1,14 @@
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self, final
+
+from typing_extensions import disjoint_base
+
+from .engine import AST, Limits
 
 __all__ = [
     "RHAI_VERSION",
     "CancelToken",
     "FnPtr",
-    "NativeAst",
     "NativeEngine",
     "NativeScope",
     "Timestamp",
@@ -35,15 +38,11 @@ class Timestamp:
     @property
     def elapsed(self) -> float: ...
 
-@final
-class NativeAst:
-    def functions(self) -> list[tuple[str, list[str], str, bool]]: ...
-
-@final
+@disjoint_base
 class NativeScope:
-    def __new__(cls) -> NativeScope: ...
-    def get(self, name: str) -> Any: ...
-    def set(self, name: str, value: Any, constant: bool) -> None: ...
+    def __new__(cls, **_variables: Any) -> Self: ...
+    def get_value(self, name: str) -> Any: ...
+    def set_value(self, name: str, value: Any, constant: bool) -> None: ...
     def remove(self, name: str) -> None: ...
     def names(self) -> list[tuple[str, bool]]: ...
 
@@ -55,51 +54,23 @@ class NativeEngine:
         types: list[tuple[int, str, bool]],
         modules: list[tuple[str, list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]],
         loader: Callable[[str], str | None] | None,
-        limits: list[tuple[str, int]],
+        limits: Limits,
+        print: Callable[[str], object],
+        debug: Callable[[str, str | None, int | None, int | None], object],
     ) -> NativeEngine: ...
-    def compile(self, source: str, name: str | None, constants: dict[str, Any] | None) -> NativeAst: ...
-    def run(
+    def compile(self, source: str, name: str | None) -> list[tuple[str, list[str], str, bool]]: ...
+    def evaluate(
         self,
-        ast: NativeAst,
+        form: Literal["text", "value", "details"],
+        script: str | AST,
         entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
-        scope: NativeScope | None,
-        variables: dict[str, Any] | None,
-        constants: dict[str, Any] | None,
-        max_operations: int,
-        max_memory: int,
-        timeout: float | None,
-        cancel: CancelToken | None,
-        print: Callable[[str], object] | None,
-        debug: Callable[[str, str | None, int | None, int | None], object] | None,
-    ) -> str: ...
-    def eval(
-        self,
-        ast: NativeAst,
-        entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
-        scope: NativeScope | None,
-        variables: dict[str, Any] | None,
-        constants: dict[str, Any] | None,
-        max_operations: int,
-        max_memory: int,
+        scope: NativeScope | Mapping[str, Any] | None,
+        constants: Mapping[str, Any] | None,
         timeout: float | None,
         cancel: CancelToken | None,
         print: Callable[[str], object] | None,
         debug: Callable[[str, str | None, int | None, int | None], object] | None,
     ) -> Any: ...
-    def measure(
-        self,
-        ast: NativeAst,
-        entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
-        scope: NativeScope | None,
-        variables: dict[str, Any] | None,
-        constants: dict[str, Any] | None,
-        max_operations: int,
-        max_memory: int,
-        timeout: float | None,
-        cancel: CancelToken | None,
-        print: Callable[[str], object] | None,
-        debug: Callable[[str, str | None, int | None, int | None], object] | None,
-    ) -> tuple[Any, str, int, int]: ...
 
 def class_slot(class_: type, /) -> int: ...
 def slot_type_name(slot: int) -> str | None: ...

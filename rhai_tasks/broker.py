@@ -20,7 +20,6 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage
 
 from .connection import BLOCK_SECONDS, Outage, connect, connect_blocking
-from .engine import STACK_SIZE
 from .errors import RhaiTasksError
 from .protocol import DETAIL_FIELDS, QueueKeys, failed, queue_name, timestamp, to_text
 from .settings import Settings
@@ -356,8 +355,6 @@ class _WorkerLife(Middleware):
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, TaskBroker)  # noqa: S101  (nobody else adds this middleware)
-        # Freeing what scripts build can recurse deeply; the memory is only reserved (rhai_tasks.engine).
-        threading.stack_size(STACK_SIZE)
         broker.worker = worker
         broker.store.open(broker.broker_id)
         broker._timer.start()  # noqa: SLF001  (one class in two parts)

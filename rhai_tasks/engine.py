@@ -6,13 +6,11 @@ import inspect
 import json
 import logging
 import os
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -21,7 +19,6 @@ from ._engine import (
     RHAI_VERSION,
     CancelToken,
     FnPtr,
-    NativeAst,
     NativeEngine,
     NativeScope,
     Timestamp,
@@ -33,7 +30,6 @@ from .host import Function
 __all__ = [
     "AST",
     "RHAI_VERSION",
-    "STACK_SIZE",
     "CancelToken",
     "Engine",
     "FnPtr",
@@ -45,15 +41,6 @@ __all__ = [
 ]
 
 MIB = 1024 * 1024
-STACK_SIZE = 256 * MIB
-"""Bytes of stack for threads that run scripts: `threading.stack_size(STACK_SIZE)` before they start.
-
-Freeing what a script has built recurses as deep as it is linked. Four times the default memory limit held
-the longest chains that fit into that limit; the address space is only reserved, not used.
-"""
-
-_CACHED_SCRIPTS = 256  # by thread
-_CACHED_BYTES = 4 * MIB  # of source, by thread; the compiled form is some ten times larger
 _LOOK_EVERY = 0.005  # seconds between two looks for a stop, while a script waits for a coroutine
 
 script_logger = logging.getLogger("rhai_tasks.script")
@@ -70,7 +57,7 @@ class Limits:
     timeout: float | None = None  # seconds
     max_operations: int = 0  # as the original worker has it; all operations count, also in closures
     max_memory: int = 64 * MIB  # bytes allocated and not freed; one step may overshoot by what it builds at once
-    max_call_depth: int = 64  # Rhai's own default, like the next two
+    max_call_levels: int = 64  # Rhai's own default, like the next two
     max_expr_depth: int = 64
     max_function_expr_depth: int = 32
     max_variables: int = 0  # in a scope at once
@@ -79,6 +66,15 @@ class Limits:
     max_string_size: int = 0  # bytes; this and the next two make Rhai measure whole values at each change: slow
     max_array_size: int = 0  # elements, with those inside
     max_map_size: int = 0  # entries, with those inside
+
+    def __post_init__(self) -> None:
+        for bound in fields(self):
+            value = getattr(self, bound.name)
+            if value is not None and value < 0:
+                raise ValueError(f"{bound.name} is {value}: a limit cannot be negative")
+        for name in ("max_expr_depth", "max_function_expr_depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1: without a bound, a script could exhaust the stack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +101,7 @@ class Result:
     printed: tuple[str, ...]  # what it printed, a text for each `print`
 
 
-class Scope(MutableMapping[str, Any]):
+class Scope(NativeScope, MutableMapping[str, Any]):
     """Variables and constants that outlive an evaluation; values stay in Rhai, closures included.
 
     One evaluation at a time can use it: `RuntimeError` otherwise.
@@ -115,23 +111,22 @@ class Scope(MutableMapping[str, Any]):
     """
 
     def __init__(self, **variables: Any) -> None:
-        self.native = NativeScope()
         self.update(variables)
 
     def __getitem__(self, name: str) -> Any:
-        return self.native.get(name)
+        return self.get_value(name)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self.native.set(name, value, False)
+        self.set_value(name, value, False)
 
     def __delitem__(self, name: str) -> None:
-        self.native.remove(name)
+        self.remove(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([name for name, _ in self.native.names()])
+        return iter([name for name, _ in self.names()])
 
     def __len__(self) -> int:
-        return len(self.native.names())
+        return len(self.names())
 
     def __repr__(self) -> str:
         return f"Scope({', '.join(f'{name}={value!r}' for name, value in self.items())})"
@@ -142,23 +137,23 @@ class Scope(MutableMapping[str, Any]):
         Raises:
             TypeError: It is there already, or the value is nothing for a script.
         """
-        self.native.set(name, value, True)
+        self.set_value(name, value, True)
 
     def is_constant(self, name: str) -> bool:
         """Whether the name is a constant's; raises `KeyError` if there is none."""
-        return dict(self.native.names())[name]
+        return dict(self.names())[name]
 
     def constants(self) -> dict[str, Any]:
         """Return the constants' values by name."""
-        return {name: self[name] for name, constant in self.native.names() if constant}
+        return {name: self[name] for name, constant in self.names() if constant}
 
 
 class Engine:
     """A Rhai engine with host functions, for any number of threads.
 
     Each thread has an engine and compiled scripts of its own inside: shared ones lose half their speed to
-    reference counts. Scripts cannot reach files, the network or the environment, and `sleep` heeds timeout
-    and cancellation.
+    reference counts. Scripts run on a stack of the engine's own, cannot reach files, the network or the
+    environment, and `sleep` heeds timeout and cancellation.
 
     Args:
         limits: For every evaluation; a `timeout` given there replaces the one here.
@@ -186,7 +181,7 @@ class Engine:
         self._functions: list[host.Native] = []
         self._types = {known.slot: known for known in host.standard_types()}
         self._modules: dict[str, tuple[list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]] = {}
-        self._threads = _Threads()
+        self._native = self._build()
         self._pool: ThreadPoolExecutor | None = None
 
     # ---- what scripts can use ----
@@ -210,7 +205,7 @@ class Engine:
         """
         self._functions += host.overloads(name, _awaited(function))
         self._described.append(host.describe(name, function))
-        self._renew()
+        self._native = self._build()
 
     @overload
     def function(self, function: HostFunction) -> HostFunction: ...
@@ -244,7 +239,7 @@ class Engine:
         described = host.make_type(cls, name or cls.__name__, members, constructor=True)
         self._types[described.slot] = described
         self._described.append(host.describe(described.name, cls))
-        self._renew()
+        self._native = self._build()
         return cls
 
     def register_module(self, name: str, members: Mapping[str, Any]) -> None:
@@ -268,7 +263,7 @@ class Engine:
             {key: value for key, value in members.items() if key not in functions},
         )
         self._described += [host.describe(f"{name}::{key}", function) for key, function in functions.items()]
-        self._renew()
+        self._native = self._build()
 
     def functions(self, *, standard: bool = True) -> list[Function]:
         """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
@@ -286,12 +281,15 @@ class Engine:
         Raises:
             RhaiSyntaxError: It does not compile.
         """
-        compiled = self._thread.compiled(source, name, {})
-        functions = tuple(
-            Function(name=name, parameters=tuple(parameters), returns="", doc=doc)
-            for name, parameters, doc, _ in compiled.functions()
+        functions = self._native.compile(source, name)
+        return AST(
+            source,
+            name,
+            tuple(
+                Function(name=name, parameters=tuple(parameters), returns="", doc=doc)
+                for name, parameters, doc, _ in functions
+            ),
         )
-        return AST(source, name, functions)
 
     def run(
         self,
@@ -322,7 +320,7 @@ class Engine:
             RhaiError: The script failed or was stopped; `str()` is Rhai's own text with the position.
             TypeError, ValueError, OverflowError: A value given is nothing for a script.
         """
-        text: str = self._evaluate(NativeEngine.run, script, None, scope, constants, timeout, cancel, print, debug)
+        text: str = self._native.evaluate("text", script, None, scope, constants, timeout, cancel, print, debug)
         return text
 
     @overload
@@ -380,27 +378,9 @@ class Engine:
             TypeError, ValueError, OverflowError: The value has no counterpart in Python, or one given has none
                 in a script.
         """
-        if not details:
-            return self._evaluate(NativeEngine.eval, script, None, scope, constants, timeout, cancel, print, debug)
-        printed: list[str] = []
-        further = print or self._print
-
-        def keep(text: str) -> None:
-            printed.append(text)
-            further(text)
-
-        start = time.perf_counter()
-        value, text, operations, peak = self._evaluate(
-            NativeEngine.measure, script, None, scope, constants, timeout, cancel, keep, debug
-        )
-        return Result(
-            value=value,
-            text=text,
-            operations=operations,
-            elapsed=time.perf_counter() - start,
-            peak_memory=peak,
-            printed=tuple(printed),
-        )
+        if details:
+            return self._measured(script, scope, constants, timeout, cancel, print or self._print, debug)
+        return self._native.evaluate("value", script, None, scope, constants, timeout, cancel, print, debug)
 
     def call(
         self,
@@ -435,7 +415,7 @@ class Engine:
             RhaiError: As for `run`.
         """
         entry = (function, arguments)
-        return self._evaluate(NativeEngine.eval, script, entry, scope, constants, timeout, cancel, print, debug)
+        return self._native.evaluate("value", script, entry, scope, constants, timeout, cancel, print, debug)
 
     async def eval_async(self, script: str | AST, **options: Any) -> Any:
         """Evaluate on a thread of the engine's, and leave the event loop free.
@@ -462,130 +442,51 @@ class Engine:
 
     # ---- inside ----
 
-    @property
-    def _thread(self) -> "_Scripts":
-        scripts = self._threads.scripts
-        if scripts is None:
-            scripts = self._threads.scripts = _Scripts(self._new_native())
-        return scripts
-
-    def _evaluate(
+    def _measured(
         self,
-        method: Callable[..., Any],
         script: str | AST,
-        entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
         scope: Scope | Mapping[str, Any] | None,
         constants: Mapping[str, object] | None,
         timeout: float | None,
         cancel: CancelToken | None,
-        print_: Callable[[str], object] | None,
+        print_: Callable[[str], object],
         debug: Debug | None,
-    ) -> Any:
-        limits, thread = self.limits, self._thread
-        source, name = (script, None) if isinstance(script, str) else (script.source, script.name)
-        constants = dict(constants) if constants else {}
-        variables, lasting = None, None
-        if isinstance(scope, Scope):
-            lasting = scope.native
-            compiled = thread.compiled(source, name, {**scope.constants(), **constants})
-        else:
-            variables = dict(scope) if scope else None
-            compiled = thread.compiled(source, name, constants)
-        return method(
-            thread.native,
-            compiled,
-            entry,
-            lasting,
-            variables,
-            constants,
-            limits.max_operations,
-            limits.max_memory,
-            limits.timeout if timeout is None else timeout,
-            cancel,
-            print_ or self._print,
-            debug or self._debug,
+    ) -> Result:
+        printed: list[str] = []
+
+        def keep(text: str) -> None:
+            printed.append(text)
+            print_(text)
+
+        start = time.perf_counter()
+        value, text, operations, peak = self._native.evaluate(
+            "details", script, None, scope, constants, timeout, cancel, keep, debug
+        )
+        return Result(
+            value=value,
+            text=text,
+            operations=operations,
+            elapsed=time.perf_counter() - start,
+            peak_memory=peak,
+            printed=tuple(printed),
         )
 
-    def _renew(self) -> None:
-        """Let every thread build a new engine."""
-        self._threads = _Threads()
-
-    def _new_native(self) -> NativeEngine:
-        limits = self.limits
-        bounds = {
-            "max_call_levels": limits.max_call_depth,
-            "max_expr_depth": limits.max_expr_depth,
-            "max_function_expr_depth": limits.max_function_expr_depth,
-        }
-        optional = ("variables", "functions", "modules", "string_size", "array_size", "map_size")
-        bounds |= {f"max_{name}": bound for name in optional if (bound := getattr(limits, f"max_{name}"))}
+    def _build(self) -> NativeEngine:
         known = self._types.values()
         return NativeEngine(
             [*(function for cls in known for function in cls.functions), *self._functions],
             [(cls.slot, cls.name, cls.iterable) for cls in known],
             [(name, functions, constants) for name, (functions, constants) in self._modules.items()],
             self._find,
-            list(bounds.items()),
+            self.limits,
+            self._print,
+            self._debug,
         )
 
     def _executor(self) -> ThreadPoolExecutor:
         if self._pool is None:
-            self._pool = _RoomyExecutor(max_workers=(os.cpu_count() or 1) + 4, thread_name_prefix="rhai")
+            self._pool = ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 4, thread_name_prefix="rhai")
         return self._pool
-
-
-class _RoomyExecutor(ThreadPoolExecutor):
-    """Threads with a stack for scripts."""
-
-    _starting = threading.Lock()
-
-    def submit(self, *args: Any, **options: Any) -> Future[Any]:
-        with self._starting:
-            usual = threading.stack_size(STACK_SIZE)
-            try:
-                return super().submit(*args, **options)
-            finally:
-                threading.stack_size(usual)
-
-
-class _Threads(threading.local):
-    """What each thread has of an engine."""
-
-    scripts: "_Scripts | None" = None
-
-
-class _Scripts:
-    """One thread's engine, and the scripts it compiled lately."""
-
-    def __init__(self, native: NativeEngine) -> None:
-        self.native = native
-        self._compiled: OrderedDict[tuple[str, str | None, str], NativeAst] = OrderedDict()
-        self._bytes = 0
-
-    def compiled(self, source: str, name: str | None, constants: dict[str, object]) -> NativeAst:
-        # Script functions see a constant only if it was there when they were compiled. So its value is part
-        # of the key, unless the script does not name it.
-        named = tuple(item for item in constants.items() if item[0] in source)
-        key = (source, name, repr(named) if named else "")
-        try:
-            ast = self._compiled[key]
-        except KeyError:
-            ast = self.native.compile(source, name, dict(named))
-            self._keep(key, ast)
-        else:
-            self._compiled.move_to_end(key)
-        return ast
-
-    def _keep(self, key: tuple[str, str | None, str], ast: NativeAst) -> None:
-        self._compiled[key] = ast
-        self._bytes += _size(key)
-        while self._bytes > _CACHED_BYTES or len(self._compiled) > _CACHED_SCRIPTS:
-            oldest, _ = self._compiled.popitem(last=False)
-            self._bytes -= _size(oldest)
-
-
-def _size(key: tuple[str, str | None, str]) -> int:
-    return len(key[0]) + len(key[2])
 
 
 def _finder(modules: Modules) -> Callable[[str], str | None]:

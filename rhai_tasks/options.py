@@ -85,8 +85,8 @@ run_options = _together(
         help="Memory of one script; 0: no bound.",
     ),
     _option(
-        "--max-call-depth",
-        default=_LIMITS.max_call_depth,
+        "--max-call-levels",
+        default=_LIMITS.max_call_levels,
         type=click.IntRange(1, 1000),
         help="Nested calls of script functions.",
     ),
@@ -132,7 +132,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
             timeout=given.pop("task_timeout") or None,
             max_operations=given.pop("max_operations"),
             max_memory=given.pop("max_memory") * MIB,
-            max_call_depth=given.pop("max_call_depth"),
+            max_call_levels=given.pop("max_call_levels"),
             max_expr_depth=depth,
             max_function_expr_depth=max(depth // 2, 1),
         )

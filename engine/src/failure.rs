@@ -1,67 +1,62 @@
 //! What an evaluation fails with, and the Python exception it becomes.
 
-use std::cell::Cell;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use std::fmt::{self, Write};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use rhai::{EvalAltResult, Position};
 
-use crate::guard::{Stop, Stopped};
+use crate::guard::{self, Stop};
 use crate::host::{RAISED, has_raised};
 use crate::values;
 
-thread_local! {
-    static EVALUATING: Cell<bool> = const { Cell::new(false) };
-}
-
 /// What an evaluation ended with, before Python hears of it.
 pub enum Failure {
-    Script(Box<EvalAltResult>),
-    Stopped(Stopped, Position),
+    /// The script's own error; its text, and Rust's `{:?}` of it.
+    Script(Box<EvalAltResult>, String, String),
+    /// Which bound stopped it, in words also, and where.
+    Stopped(Stop, String, Position),
     Panic(String),
+    /// There was no room for a stack of this many bytes.
+    NoStack(usize),
 }
 
-/// Run Python's code inside an evaluation: its panics are its own.
-pub fn outside<T>(body: impl FnOnce() -> T) -> T {
-    let outer = EVALUATING.replace(false);
-    let result = body();
-    EVALUATING.set(outer);
-    result
+impl Failure {
+    /// Take a script's error. Its text is written here, where the script's stack and its memory limit are: what it
+    /// threw may be deep, and its text far longer than it is large.
+    pub fn script(error: Box<EvalAltResult>) -> Self {
+        match (
+            bounded(format_args!("{error}")),
+            bounded(format_args!("{error:?}")),
+        ) {
+            (Some(text), Some(debug_text)) => Self::Script(error, text, debug_text),
+            _ => Self::stopped(Stop::Memory, error.unwrap_inner().position()),
+        }
+    }
+
+    pub fn stopped(stop: Stop, position: Position) -> Self {
+        Self::Stopped(stop, guard::describe(stop), position)
+    }
 }
 
-/// Run Rhai's code again inside of that.
-pub fn inside<T>(body: impl FnOnce() -> T) -> T {
-    let outer = EVALUATING.replace(true);
-    let result = body();
-    EVALUATING.set(outer);
-    result
-}
-
-/// Run natively; a panic becomes a failure like any other.
-pub fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    inside(|| panic::catch_unwind(AssertUnwindSafe(body))).unwrap_or_else(|payload| {
-        let message = payload
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        Err(Failure::Panic(message.to_owned()))
-    })
-}
-
-/// Keep panics that `caught` turns into errors off stderr; all others are reported as before.
-pub fn silence_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let report = panic::take_hook();
-        panic::set_hook(Box::new(move |information| {
-            if !EVALUATING.get() {
-                report(information);
-            }
-        }));
-    });
+/// Write a text, unless it is longer than there is memory left for the script.
+pub fn bounded(what: fmt::Arguments<'_>) -> Option<String> {
+    struct Text {
+        text: String,
+        left: usize,
+    }
+    impl Write for Text {
+        fn write_str(&mut self, piece: &str) -> fmt::Result {
+            self.left = self.left.checked_sub(piece.len()).ok_or(fmt::Error)?;
+            self.text.push_str(piece);
+            Ok(())
+        }
+    }
+    let mut text = Text {
+        text: String::new(),
+        left: guard::remaining(),
+    };
+    text.write_fmt(what).is_ok().then_some(text.text)
 }
 
 /// Make the Python exception; its class is chosen in rhai_tasks/errors.py.
@@ -76,7 +71,7 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
         .import(intern!(py, "rhai_tasks.errors"))?
         .getattr(intern!(py, "make_rhai_error"))?;
     let (kind, text, position, frames, debug, thrown, cause) = match failure {
-        Failure::Script(error) => {
+        Failure::Script(error, text, debug_text) => {
             let inner = error.unwrap_inner();
             let mut thrown = None;
             let mut cause = None;
@@ -90,18 +85,18 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             }
             (
                 kind,
-                error.to_string(),
+                text.clone(),
                 inner.position(),
                 frames(error),
-                format!("{error:?}"),
+                debug_text.clone(),
                 thrown,
                 cause,
             )
         }
-        Failure::Stopped(stopped, position) => {
-            let text = with_position(&stopped.to_string(), *position);
+        Failure::Stopped(stop, text, position) => {
+            let text = with_position(text, *position);
             (
-                stop_kind(stopped.stop),
+                stop_kind(*stop),
                 text.clone(),
                 *position,
                 Vec::new(),
@@ -114,6 +109,21 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             let text = format!("The engine failed: {message}");
             (
                 "Panic",
+                text.clone(),
+                Position::NONE,
+                Vec::new(),
+                text,
+                None,
+                None,
+            )
+        }
+        Failure::NoStack(size) => {
+            let text = format!(
+                "There is no room for a stack of {} MiB to run the script on",
+                size >> 20
+            );
+            (
+                "OutOfMemory",
                 text.clone(),
                 Position::NONE,
                 Vec::new(),

@@ -4,21 +4,19 @@
 //! errors can be caught there. So the state is ours, one a thread, and sticky: once a bound is reached,
 //! every later look says so, and the look after the evaluation cannot be avoided.
 
-use std::cell::{Cell, RefCell};
-use std::fmt;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rhai::{Dynamic, EvalAltResult, Position};
-
-use crate::alloc;
 
 /// Operations between two looks at the clock: some 30 microseconds.
 const CLOCK_EVERY: u64 = 1024;
 
 /// Bounds of one evaluation.
-#[derive(Clone, Default)]
 pub struct Bounds {
     /// Zero: none.
     pub max_operations: u64,
@@ -37,159 +35,279 @@ pub enum Stop {
     Cancelled,
 }
 
-/// What an evaluation is stopped with; `Display` names the bound.
-#[derive(Clone, Debug)]
-pub struct Stopped {
-    pub stop: Stop,
-    pub bounds_text: String,
+/// Counts down an engine's operations to the next look at its bounds; the engine's, so that an operation costs no
+/// look-up of what is the thread's.
+#[derive(Default)]
+pub struct Pulse(AtomicU64);
+
+impl Pulse {
+    /// Count one operation; called by the engine before each.
+    pub fn operation(&self) -> Option<Dynamic> {
+        let left = self.0.load(Ordering::Relaxed).wrapping_sub(1);
+        self.0.store(left, Ordering::Relaxed);
+        if left == 0 { look() } else { None }
+    }
 }
 
-#[derive(Clone, Default)]
-struct State {
-    bounds: Bounds,
-    deadline: Option<Instant>,
+/// What this thread's evaluation has done, and what bounds it.
+struct Meter {
+    /// Bytes allocated and not freed by this thread, ever. What another thread frees is never subtracted, and what
+    /// this one frees for others is: only differences within one evaluation mean something.
+    live: Cell<isize>,
+    start: Cell<isize>,
+    peak: Cell<isize>,
+    ceiling: Cell<isize>,
+    /// Operations at the next look, and how many of them are still to come.
+    operations: Cell<u64>,
+    pulse: Cell<*const Pulse>,
+    stop: Cell<Option<Stop>>,
+    deadline: Cell<Option<Instant>>,
+    bounds: Cell<*const Bounds>,
 }
 
 thread_local! {
-    static STATE: RefCell<State> = RefCell::new(State::default());
-    static OPERATIONS: Cell<u64> = const { Cell::new(0) };
-    static LAST_OPERATION: Cell<u64> = const { Cell::new(u64::MAX) };
-    static CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-    static STOP: Cell<Option<Stop>> = const { Cell::new(None) };
+    // Constant and without a destructor: counting an allocation allocates nothing and works while a thread ends.
+    static METER: Meter = const {
+        Meter {
+            live: Cell::new(0),
+            start: Cell::new(0),
+            peak: Cell::new(isize::MAX),
+            ceiling: Cell::new(isize::MAX),
+            operations: Cell::new(0),
+            pulse: Cell::new(ptr::null()),
+            stop: Cell::new(None),
+            deadline: Cell::new(None),
+            bounds: Cell::new(ptr::null()),
+        }
+    };
 }
 
 /// The bounds of one evaluation, from its start to its end; the enclosing evaluation's, if a host function
 /// began this one, are back afterwards.
-pub struct Guard {
-    outer: State,
-    operations: u64,
-    last_operation: u64,
-    ceiling: isize,
-    peak: isize,
+pub struct Guard<'a> {
+    outer: Outer,
+    guarded: PhantomData<(&'a Pulse, &'a Bounds)>,
+}
+
+struct Outer {
     start: isize,
+    peak: isize,
+    ceiling: isize,
+    operations: u64,
+    left: u64,
+    pulse: *const Pulse,
     stop: Option<Stop>,
+    deadline: Option<Instant>,
+    bounds: *const Bounds,
 }
 
-impl Guard {
-    pub fn new(bounds: &Bounds) -> Self {
-        let start = alloc::live();
-        let ceiling = match bounds.max_memory {
-            0 => isize::MAX,
-            bytes => start.saturating_add_unsigned(bytes),
-        };
-        let last = match bounds.max_operations {
-            0 => u64::MAX,
-            operations => operations,
-        };
-        let state = State {
-            bounds: bounds.clone(),
-            deadline: bounds
+impl<'a> Guard<'a> {
+    pub fn new(pulse: &'a Pulse, bounds: &'a Bounds) -> Self {
+        METER.with(|meter| {
+            let start = meter.live.get();
+            let ceiling = match bounds.max_memory {
+                0 => isize::MAX,
+                bytes => start.saturating_add_unsigned(bytes),
+            };
+            let deadline = bounds
                 .timeout
-                .and_then(|timeout| Instant::now().checked_add(timeout)),
-        };
-        let guard = Self {
-            outer: STATE.replace(state),
-            operations: OPERATIONS.replace(0),
-            last_operation: LAST_OPERATION.replace(last),
-            ceiling: CEILING.replace(ceiling),
-            peak: PEAK.replace(start),
-            start,
-            stop: STOP.replace(None),
-        };
-        if bounds
-            .cancel
-            .as_ref()
-            .is_some_and(|flag| flag.load(Ordering::Relaxed))
-        {
-            STOP.set(Some(Stop::Cancelled));
-        }
-        guard
-    }
-
-    /// Operations so far.
-    pub fn operations(&self) -> u64 {
-        OPERATIONS.get()
-    }
-
-    /// Bytes that were allocated at once, at most, as seen before each operation and now.
-    pub fn peak(&self) -> usize {
-        usize::try_from(PEAK.get().max(alloc::live()) - self.start).unwrap_or(0)
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        STATE.replace(std::mem::take(&mut self.outer));
-        OPERATIONS.set(self.operations);
-        LAST_OPERATION.set(self.last_operation);
-        CEILING.set(self.ceiling);
-        PEAK.set(self.peak);
-        STOP.set(self.stop);
-    }
-}
-
-/// Count one operation; called by the engine before each.
-pub fn operation() -> Option<Dynamic> {
-    let count = OPERATIONS.get() + 1;
-    OPERATIONS.set(count);
-    if STOP.get().is_none() {
-        if count > LAST_OPERATION.get() {
-            STOP.set(Some(Stop::Operations));
-        } else if count % CLOCK_EVERY == 0 {
-            look();
-        }
-        let live = alloc::live();
-        if live > PEAK.get() {
-            PEAK.set(live);
-            if live > CEILING.get() && STOP.get().is_none() {
-                STOP.set(Some(Stop::Memory));
+                .and_then(|timeout| Instant::now().checked_add(timeout));
+            let left = bounds.next_look(0);
+            let outer = Outer {
+                start: meter.start.replace(start),
+                peak: meter.peak.replace(start),
+                ceiling: meter.ceiling.replace(ceiling),
+                operations: meter.operations.replace(left),
+                left: pulse.0.swap(left, Ordering::Relaxed),
+                pulse: meter.pulse.replace(pulse),
+                stop: meter.stop.replace(None),
+                deadline: meter.deadline.replace(deadline),
+                bounds: meter.bounds.replace(bounds),
+            };
+            if bounds.is_cancelled() {
+                meter.stop(Stop::Cancelled);
             }
-        }
+            Self {
+                outer,
+                guarded: PhantomData,
+            }
+        })
     }
-    STOP.get().map(|_| Dynamic::UNIT)
 }
 
-/// Look at the clock and at the cancel flag.
-fn look() {
-    STATE.with_borrow(|state| {
-        if state
-            .bounds
-            .cancel
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        METER.with(|meter| {
+            if let Some(pulse) = meter.pulse() {
+                pulse.0.store(self.outer.left, Ordering::Relaxed);
+            }
+            meter.start.set(self.outer.start);
+            meter.peak.set(self.outer.peak);
+            meter.ceiling.set(self.outer.ceiling);
+            meter.operations.set(self.outer.operations);
+            meter.pulse.set(self.outer.pulse);
+            meter.stop.set(self.outer.stop);
+            meter.deadline.set(self.outer.deadline);
+            meter.bounds.set(self.outer.bounds);
+        });
+    }
+}
+
+impl Bounds {
+    fn is_cancelled(&self) -> bool {
+        self.cancel
             .as_ref()
             .is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    /// After how many more operations to look.
+    fn next_look(&self, operations: u64) -> u64 {
+        match self.max_operations {
+            0 => CLOCK_EVERY,
+            last => CLOCK_EVERY.min(last.saturating_sub(operations).saturating_add(1)),
+        }
+    }
+}
+
+impl Meter {
+    fn bounds(&self) -> Option<&Bounds> {
+        // SAFETY: the guard has put it here and takes it away, and what it borrowed outlives it.
+        unsafe { self.bounds.get().as_ref() }
+    }
+
+    fn pulse(&self) -> Option<&Pulse> {
+        // SAFETY: likewise.
+        unsafe { self.pulse.get().as_ref() }
+    }
+
+    fn operations(&self) -> u64 {
+        let left = self.pulse().map_or(0, |pulse| pulse.0.load(Ordering::Relaxed));
+        self.operations.get().saturating_sub(left)
+    }
+
+    fn look_after(&self, operations: u64) {
+        self.operations.set(self.operations() + operations);
+        if let Some(pulse) = self.pulse() {
+            pulse.0.store(operations, Ordering::Relaxed);
+        }
+    }
+
+    /// Stop the script at its next operation, and at every one after that.
+    fn stop(&self, stop: Stop) {
+        if self.stop.get().is_none() {
+            self.stop.set(Some(stop));
+        }
+        self.look_after(1);
+    }
+
+    /// Look at everything but memory.
+    fn look(&self) {
+        let Some(bounds) = self.bounds() else { return };
+        let operations = self.operations();
+        if bounds.max_operations > 0 && operations > bounds.max_operations {
+            self.stop(Stop::Operations);
+        } else if bounds.is_cancelled() {
+            self.stop(Stop::Cancelled);
+        } else if self
+            .deadline
+            .get()
+            .is_some_and(|deadline| Instant::now() >= deadline)
         {
-            STOP.set(Some(Stop::Cancelled));
-        } else if state.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            STOP.set(Some(Stop::Timeout));
+            self.stop(Stop::Timeout);
+        } else if self.stop.get().is_none() {
+            self.look_after(bounds.next_look(operations));
+        }
+    }
+}
+
+/// Count an allocation; negative: memory that was freed.
+pub fn allocated(bytes: isize) {
+    METER.with(|meter| {
+        let live = meter.live.get().wrapping_add(bytes);
+        meter.live.set(live);
+        if live > meter.peak.get() {
+            meter.peak.set(live);
+            if live > meter.ceiling.get() {
+                meter.stop(Stop::Memory);
+            }
         }
     });
 }
 
+#[cold]
+fn look() -> Option<Dynamic> {
+    METER.with(|meter| {
+        if meter.stop.get().is_some() {
+            meter.look_after(1);
+        } else {
+            meter.look();
+        }
+        meter.stop.get().map(|_| Dynamic::UNIT)
+    })
+}
+
 /// Look at everything; what stopped the script, if anything did.
 pub fn stopped() -> Option<Stop> {
-    if STOP.get().is_none() {
-        look();
+    METER.with(|meter| {
+        if meter.stop.get().is_none() {
+            meter.look();
+        }
+        meter.stop.get()
+    })
+}
+
+/// Operations so far, and the most bytes that were allocated at once.
+pub fn used() -> (u64, usize) {
+    METER.with(|meter| {
+        let peak = meter.peak.get() - meter.start.get();
+        (meter.operations(), usize::try_from(peak).unwrap_or(0))
+    })
+}
+
+/// Say in words what the script was stopped by.
+pub fn describe(stop: Stop) -> String {
+    let (max_memory, timeout) = METER.with(|meter| {
+        meter
+            .bounds()
+            .map_or((0, None), |bounds| (bounds.max_memory, bounds.timeout))
+    });
+    match stop {
+        Stop::Operations => "Too many operations".to_owned(),
+        Stop::Memory if max_memory == 0 => {
+            "Script terminated: it asked for more memory than there can be".to_owned()
+        }
+        Stop::Memory => format!(
+            "Script terminated: memory limit of {} MiB exceeded",
+            max_memory as f64 / (1024.0 * 1024.0)
+        ),
+        Stop::Timeout => format!(
+            "Script terminated: time limit of {} s exceeded",
+            timeout.unwrap_or_default().as_secs_f64()
+        ),
+        Stop::Cancelled => "Script terminated: cancelled".to_owned(),
     }
-    STOP.get()
+}
+
+/// Stop the script that this thread runs.
+pub fn cancel() {
+    METER.with(|meter| meter.stop(Stop::Cancelled));
 }
 
 /// Say whether a native may allocate this much at once; if not, the script is stopped.
 pub fn allow(bytes: usize) -> Result<(), Box<EvalAltResult>> {
-    let after = alloc::live().checked_add_unsigned(bytes);
-    if after.is_none_or(|after| after > CEILING.get()) {
-        STOP.set(Some(Stop::Memory));
-    }
-    // Without a bound, still nothing that no machine has: the allocator would end the process.
-    if bytes > isize::MAX as usize / 4 {
-        STOP.set(Some(Stop::Memory));
-    }
+    METER.with(|meter| {
+        let after = meter.live.get().checked_add_unsigned(bytes);
+        // Without a bound, still nothing that no machine has: the allocator would end the process.
+        if after.is_none_or(|after| after > meter.ceiling.get()) || bytes > isize::MAX as usize / 4 {
+            meter.stop(Stop::Memory);
+        }
+    });
     proceed()
 }
 
 /// Return an error if the script has been stopped.
 pub fn proceed() -> Result<(), Box<EvalAltResult>> {
-    match STOP.get() {
+    match METER.with(|meter| meter.stop.get()) {
         None => Ok(()),
         Some(_) => Err(Box::new(EvalAltResult::ErrorTerminated(
             Dynamic::UNIT,
@@ -200,7 +318,7 @@ pub fn proceed() -> Result<(), Box<EvalAltResult>> {
 
 /// Bytes that may still be allocated.
 pub fn remaining() -> usize {
-    usize::try_from(CEILING.get().saturating_sub(alloc::live())).unwrap_or(0)
+    METER.with(|meter| usize::try_from(meter.ceiling.get().saturating_sub(meter.live.get())).unwrap_or(0))
 }
 
 /// Wait, but not past the deadline or a cancellation.
@@ -222,39 +340,5 @@ pub fn sleep(seconds: f64) -> Result<(), Box<EvalAltResult>> {
             return Ok(());
         }
         std::thread::sleep(left.min(SLICE));
-    }
-}
-
-impl Stopped {
-    pub fn new(stop: Stop, bounds: &Bounds) -> Self {
-        let bounds_text = match stop {
-            Stop::Operations => "Too many operations".to_owned(),
-            Stop::Memory if bounds.max_memory == 0 => {
-                "Script terminated: it asked for more memory than there can be".to_owned()
-            }
-            Stop::Memory => format!(
-                "Script terminated: memory limit of {} MiB exceeded",
-                bounds.max_memory as f64 / (1024.0 * 1024.0)
-            ),
-            Stop::Timeout => format!(
-                "Script terminated: time limit of {} s exceeded",
-                bounds.timeout.unwrap_or_default().as_secs_f64()
-            ),
-            Stop::Cancelled => "Script terminated: cancelled".to_owned(),
-        };
-        Self { stop, bounds_text }
-    }
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.bounds_text)
-    }
-}
-
-/// Stop the script that this thread runs.
-pub fn cancel() {
-    if STOP.get().is_none() {
-        STOP.set(Some(Stop::Cancelled));
     }
 }

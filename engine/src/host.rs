@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 use rhai::{
     Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, FuncRegistration, INT, ImmutableString, Module,
     ModuleResolver, NativeCallContext, Position, Scope, Shared,
@@ -15,7 +15,8 @@ use rhai::{
 use rust_decimal::Decimal;
 
 use crate::failure::{self, Failure};
-use crate::{guard, object, values};
+use crate::stack::Deep;
+use crate::{border, guard, object, values};
 
 type Fallible<T> = Result<T, Box<EvalAltResult>>;
 
@@ -32,30 +33,48 @@ thread_local! {
     /// The call that a host function serves, while it does.
     static CALL: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
     /// The latest error of a script's function that a host function called, and the exception it became.
-    static PASSING: RefCell<Option<(PyErr, Box<EvalAltResult>)>> = const { RefCell::new(None) };
+    static PASSING: RefCell<Option<(PyErr, Deep<Box<EvalAltResult>>)>> = const { RefCell::new(None) };
     /// Modules that are being loaded, each imported by the one before.
     static LOADING: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A function for scripts: name, types of its parameters (see `type_id`), callable.
-pub type Function = (String, Vec<String>, Py<PyAny>);
+/// A host function for scripts.
+pub struct Function {
+    name: String,
+    types: Vec<TypeId>,
+    pub callable: Arc<Py<PyAny>>,
+}
 
-/// Make a Python callable a script function of these parameters.
-pub fn register(engine: &mut Engine, (name, parameters, function): Function) -> PyResult<()> {
-    let types = parameters
-        .iter()
-        .map(|name| type_id(name))
-        .collect::<PyResult<Vec<_>>>()?;
-    engine.register_raw_fn(name, types, move |context, arguments| {
-        call(&context, &function, arguments)
-    });
-    Ok(())
+impl Function {
+    /// `parameters` are types as `type_id` reads them.
+    pub fn new(name: String, parameters: &[String], callable: Py<PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            name,
+            types: parameters
+                .iter()
+                .map(|name| type_id(name))
+                .collect::<PyResult<_>>()?,
+            callable: Arc::new(callable),
+        })
+    }
+
+    /// Make it known to an engine.
+    pub fn register(&self, engine: &mut Engine) {
+        let callable = Arc::clone(&self.callable);
+        engine.register_raw_fn(&self.name, &self.types, move |context, arguments| {
+            call(&context, &callable, arguments)
+        });
+    }
 }
 
 /// Make a module of Python callables (by number of arguments) and constants.
-pub fn module(functions: Vec<(String, usize, Py<PyAny>)>, constants: &Bound<'_, PyDict>) -> PyResult<Module> {
+pub fn module(
+    functions: &[(String, usize, Arc<Py<PyAny>>)],
+    constants: &[(String, Dynamic)],
+) -> PyResult<Module> {
     let mut module = Module::new();
-    for (name, arity, function) in functions {
+    for (name, arity, callable) in functions {
+        let callable = Arc::clone(callable);
         let registration = FuncRegistration::new(name)
             .in_internal_namespace()
             .with_volatility(true);
@@ -66,7 +85,7 @@ pub fn module(functions: Vec<(String, usize, Py<PyAny>)>, constants: &Bound<'_, 
                         registration.set_into_module(
                             &mut module,
                             move |context: NativeCallContext, $(mut $argument: Dynamic),*| -> Fallible<Dynamic> {
-                                call(&context, &function, &mut [$(&mut $argument),*])
+                                call(&context, &callable, &mut [$(&mut $argument),*])
                             },
                         );
                     })*
@@ -87,7 +106,7 @@ pub fn module(functions: Vec<(String, usize, Py<PyAny>)>, constants: &Bound<'_, 
         }
     }
     for (name, value) in constants {
-        module.set_var(name.extract::<String>()?, values::to_rhai(&value)?);
+        module.set_var(name.as_str(), value.clone());
     }
     Ok(module)
 }
@@ -123,43 +142,41 @@ pub fn call(
     arguments: &mut [&mut Dynamic],
 ) -> Fallible<Dynamic> {
     let outer = CALL.replace(std::ptr::from_ref(context).cast());
-    let called = Python::attach(|py| {
-        let convert = || -> PyResult<Dynamic> {
-            let arguments = arguments
-                .iter()
-                .map(|value| values::to_python(py, value))
-                .collect::<PyResult<Vec<_>>>()?;
-            let value = failure::outside(|| function.bind(py).call1(PyTuple::new(py, arguments)?));
-            values::to_rhai(&value?)
-        };
-        let called = convert().map_err(error);
-        PASSING.take();
-        called
+    let called = border::python(|py| {
+        let arguments = arguments
+            .iter()
+            .map(|value| values::to_python(py, value))
+            .collect::<PyResult<Vec<_>>>()?;
+        let value = function.bind(py).call1(PyTuple::new(py, arguments)?)?;
+        values::to_rhai(&value)
     });
     CALL.set(outer);
+    let called = called.map_err(error);
+    PASSING.take();
     called
 }
 
 /// Call a function pointer inside the host function that was given it; `None` outside of one.
 pub fn call_back(py: Python<'_>, pointer: &FnPtr, arguments: Vec<Dynamic>) -> Option<PyResult<Dynamic>> {
     struct Call(*const ());
-    // SAFETY: `detach` runs its closure on this thread.
+    // SAFETY: it is used on this thread alone.
     unsafe impl Send for Call {}
     let current = Call(CALL.get());
     if current.0.is_null() {
         return None;
     }
-    let called = py.detach(move || {
+    let called = border::rhai(py, 0, move || {
         let current = current;
         // SAFETY: `call` has put it there, and takes it away before the context ends; it is of this thread.
         let context = unsafe { &*current.0.cast::<NativeCallContext<'_>>() };
-        failure::inside(|| pointer.call_raw(context, None, arguments))
+        pointer
+            .call_raw(context, None, arguments)
+            .map_err(Failure::script)
     });
-    Some(called.map_err(|error| {
-        let failure = Failure::Script(error);
+    Some(called.map_err(|failure| {
         let exception = failure::raise(py, &failure);
-        if let Failure::Script(error) = failure {
-            PASSING.replace(Some((exception.clone_ref(py), error)));
+        if let Failure::Script(error, ..) = failure {
+            PASSING.replace(Some((exception.clone_ref(py), Deep::new(error))));
         }
         exception
     }))
@@ -176,12 +193,14 @@ pub fn apart<T>(body: impl FnOnce() -> T) -> T {
 /// Turn a host function's exception into an error that the script can catch, as it can a Rust host's. A
 /// script's own error, which a host function let through, is what it was.
 pub fn error(error: PyErr) -> Box<EvalAltResult> {
-    if let Some((exception, passing)) = PASSING.take() {
-        if Python::attach(|py| exception.value(py).is(error.value(py))) {
-            return passing;
+    let passing = PASSING.take();
+    border::python(|py| {
+        if let Some((exception, mut passing)) = passing {
+            if exception.value(py).is(error.value(py)) {
+                let nothing = EvalAltResult::ErrorRuntime(Dynamic::UNIT, Position::NONE);
+                return std::mem::replace(&mut *passing, nothing.into());
+            }
         }
-    }
-    let message = Python::attach(|py| {
         if !error.is_instance_of::<PyException>(py) {
             FATAL.replace(Some(error.clone_ref(py)));
             guard::cancel();
@@ -193,9 +212,8 @@ pub fn error(error: PyErr) -> Box<EvalAltResult> {
             text
         };
         RAISED.replace(Some((message.clone(), error)));
-        message
-    });
-    message.into()
+        message.into()
+    })
 }
 
 /// Whether an error is that of the latest host function that raised.
@@ -218,10 +236,10 @@ pub fn tell(
     if callback.with_borrow(Option::is_none) {
         return;
     }
-    Python::attach(|py| {
+    border::python(|py| {
         let callable =
             callback.with_borrow(|callable| callable.as_ref().map(|callable| callable.clone_ref(py)));
-        if let Some(Err(error)) = callable.map(|callable| failure::outside(|| call(py, &callable))) {
+        if let Some(Err(error)) = callable.map(|callable| call(py, &callable)) {
             FATAL.replace(Some(error));
             guard::cancel();
         }
@@ -230,12 +248,12 @@ pub fn tell(
 
 /// Modules whose sources a Python callable finds: a path goes in, a source or `None` comes out.
 pub struct Loader {
-    find: Py<PyAny>,
+    find: Arc<Py<PyAny>>,
     loaded: Mutex<HashMap<String, Shared<Module>>>,
 }
 
 impl Loader {
-    pub fn new(find: Py<PyAny>) -> Self {
+    pub fn new(find: Arc<Py<PyAny>>) -> Self {
         Self {
             find,
             loaded: Mutex::default(),
@@ -246,11 +264,9 @@ impl Loader {
         let in_module = |error: Box<EvalAltResult>| -> Box<EvalAltResult> {
             EvalAltResult::ErrorInModule(path.to_owned(), error, position).into()
         };
-        let source = Python::attach(|py| {
-            failure::outside(|| self.find.bind(py).call1((path,)))?.extract::<Option<String>>()
-        })
-        .map_err(error)?
-        .ok_or_else(|| EvalAltResult::ErrorModuleNotFound(path.to_owned(), position))?;
+        let source = border::python(|py| self.find.bind(py).call1((path,))?.extract::<Option<String>>())
+            .map_err(error)?
+            .ok_or_else(|| EvalAltResult::ErrorModuleNotFound(path.to_owned(), position))?;
         let mut ast = engine.compile(source).map_err(|error| in_module(error.into()))?;
         ast.set_source(path);
         Module::eval_ast_as_new(Scope::new(), &ast, engine)

@@ -3,7 +3,7 @@
 //! Results are Rhai's own. A registered function wins over the standard package's of the same signature.
 
 use std::cmp::Ordering;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::panic::{self, AssertUnwindSafe};
 
 use rhai::{
@@ -214,27 +214,4 @@ fn push_debug(context: &NativeCallContext, text: &mut String, value: &mut Dynami
     }
     text.push_str(&item);
     Ok(())
-}
-
-/// Text that stops growing at a size: the value that is written may be far longer than it takes in memory.
-pub struct BoundedText {
-    pub text: String,
-    left: usize,
-}
-
-impl BoundedText {
-    pub fn new(limit: usize) -> Self {
-        Self {
-            text: String::new(),
-            left: limit,
-        }
-    }
-}
-
-impl Write for BoundedText {
-    fn write_str(&mut self, piece: &str) -> fmt::Result {
-        self.left = self.left.checked_sub(piece.len()).ok_or(fmt::Error)?;
-        self.text.push_str(piece);
-        Ok(())
-    }
 }

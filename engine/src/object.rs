@@ -12,8 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyIterator, PyType};
 use rhai::{Dynamic, Engine, EvalAltResult};
 
-use crate::host;
-use crate::values;
+use crate::{border, host, values};
 
 /// An object of the class in slot `N`. A copy is the same object, as it is in Python.
 #[derive(Clone)]
@@ -127,9 +126,9 @@ impl<const N: usize> IntoIterator for Object<N> {
     type IntoIter = Items;
 
     fn into_iter(self) -> Items {
-        Items(Some(Python::attach(|py| {
-            self.0.bind(py).try_iter().map(Bound::unbind).map_err(host::error)
-        })))
+        Items(Some(
+            border::python(|py| self.0.bind(py).try_iter().map(Bound::unbind)).map_err(host::error),
+        ))
     }
 }
 
@@ -143,10 +142,11 @@ impl Iterator for Items {
         match self.0.take()? {
             Err(error) => Some(Err(error)),
             Ok(iterator) => {
-                let next = Python::attach(|py| {
+                let next = border::python(|py| {
                     let item = iterator.bind(py).clone().next()?;
-                    Some(item.and_then(|item| values::to_rhai(&item)).map_err(host::error))
-                })?;
+                    Some(item.and_then(|item| values::to_rhai(&item)))
+                })?
+                .map_err(host::error);
                 if next.is_ok() {
                     self.0 = Some(Ok(iterator));
                 }

@@ -4,18 +4,18 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use rhai::{Dynamic, Scope};
 
+use crate::stack::Deep;
 use crate::values;
 
 /// Variables and constants by name. While a script runs in it, nothing else can.
-#[pyclass(frozen, module = "rhai_tasks._engine")]
-#[derive(Default)]
+#[pyclass(frozen, subclass, module = "rhai_tasks._engine")]
 pub struct NativeScope(Mutex<State>);
 
-#[derive(Default)]
 struct State {
-    scope: Scope<'static>,
+    scope: Deep<Scope<'static>>,
     busy: bool,
 }
 
@@ -30,6 +30,14 @@ impl NativeScope {
         body(&mut state.scope)
     }
 
+    /// The constants, oldest first.
+    pub fn constants(&self) -> PyResult<Vec<(String, Dynamic)>> {
+        self.with(|scope| {
+            let entries = scope.iter().filter(|(_, constant, _)| *constant);
+            Ok(entries.map(|(name, _, value)| (name.to_owned(), value)).collect())
+        })
+    }
+
     /// Take the variables for an evaluation.
     pub fn take(&self) -> PyResult<Scope<'static>> {
         let scope = self.with(|scope| Ok(std::mem::take(scope)))?;
@@ -39,19 +47,27 @@ impl NativeScope {
 
     /// Put them back.
     pub fn put(&self, scope: Scope<'static>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State { scope, busy: false };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State {
+            scope: Deep::new(scope),
+            busy: false,
+        };
     }
 }
 
 #[pymethods]
 impl NativeScope {
     #[new]
-    fn new() -> Self {
-        Self::default()
+    #[pyo3(signature = (**_variables))]
+    fn new(_variables: Option<&Bound<'_, PyDict>>) -> Self {
+        // They are set by the class made of this one.
+        Self(Mutex::new(State {
+            scope: Deep::new(Scope::new()),
+            busy: false,
+        }))
     }
 
     /// Return a variable's value; raises KeyError if there is none.
-    fn get(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+    fn get_value(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
         self.with(|scope| match scope.get(name) {
             Some(value) => values::to_python(py, value),
             None => Err(PyKeyError::new_err(name.to_owned())),
@@ -59,7 +75,7 @@ impl NativeScope {
     }
 
     /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
-    fn set(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
+    fn set_value(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
         let value = values::to_rhai(value)?;
         self.with(|scope| {
             match (scope.is_constant(&name), constant) {

@@ -14,6 +14,7 @@ use pyo3::types::{
 use rhai::{Array, Blob, Dynamic, FnPtr, INT, Map};
 use rust_decimal::Decimal;
 
+use crate::stack::Deep;
 use crate::{host, object};
 
 /// Levels of nesting; also what ends a structure that contains itself.
@@ -21,7 +22,7 @@ const MAX_DEPTH: usize = 100;
 
 /// A script's pointer to a function.
 #[pyclass(frozen, name = "FnPtr", module = "rhai_tasks._engine")]
-pub struct FunctionPointer(pub FnPtr);
+pub struct FunctionPointer(pub Deep<FnPtr>);
 
 #[pymethods]
 impl FunctionPointer {
@@ -135,7 +136,7 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
         return Ok(Dynamic::from(bound("start")?..bound("stop")?));
     }
     if let Ok(pointer) = value.cast::<FunctionPointer>() {
-        return Ok(pointer.get().0.clone().into());
+        return Ok(FnPtr::clone(&pointer.get().0).into());
     }
     if let Ok(timestamp) = value.cast::<Timestamp>() {
         return Ok(timestamp.get().0.into());
@@ -329,7 +330,7 @@ fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
             .unbind());
     }
     if let Some(pointer) = value.read_lock::<FnPtr>() {
-        let pointer = FunctionPointer(pointer.clone());
+        let pointer = FunctionPointer(Deep::new(pointer.clone()));
         return Ok(Bound::new(py, pointer)?.into_any().unbind());
     }
     if let Some(moment) = value.read_lock::<Instant>() {
@@ -347,14 +348,6 @@ fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
         "a script's {} has no counterpart in Python",
         value.type_name()
     )))
-}
-
-/// The text form of a value: Rust's own, but an object's is Python's `str`.
-pub fn object_text(value: &Dynamic) -> Option<PyResult<String>> {
-    let object = object::unwrap(value)?;
-    Some(Python::attach(|py| {
-        Ok(object.bind(py).str()?.to_cow()?.into_owned())
-    }))
 }
 
 fn decimal_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {

@@ -227,7 +227,7 @@ def test_details_say_what_an_evaluation_took() -> None:
         (Limits(max_string_size=10), '"0123456789" + "0"', errors.RhaiDataTooLarge),
         (Limits(max_array_size=2), "let a = [1]; a.push(2); a.push(3); a", errors.RhaiDataTooLarge),
         (Limits(max_map_size=1), "let m = #{a: 1}; m.b = 2; m", errors.RhaiDataTooLarge),
-        (Limits(max_call_depth=5), "fn f(n) { if n > 0 { f(n - 1) } } f(9)", errors.RhaiCallDepth),
+        (Limits(max_call_levels=5), "fn f(n) { if n > 0 { f(n - 1) } } f(9)", errors.RhaiCallDepth),
         (Limits(max_expr_depth=5), "((((((((1))))))))", errors.RhaiSyntaxError),
     ],
 )

@@ -1,0 +1,570 @@
+//! Engines for Python: what they are made of, and how they evaluate.
+
+use std::cell::RefCell;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use pyo3::PyTraverseError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMapping, PyString, PyTuple};
+use rhai::packages::{Package, StandardPackage};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, FnAccess, FnPtr, Position, Scope, Shared};
+use thread_local::ThreadLocal;
+
+use crate::border;
+use crate::cancel::CancelToken;
+use crate::failure::{Failure, bounded, raise};
+use crate::guard::{self, Bounds, Guard, Pulse, Stop};
+use crate::host::{self, DEBUG, FATAL, Function, Loader, PRINT, RAISED};
+use crate::natives;
+use crate::object;
+use crate::scope::NativeScope;
+use crate::scripts::{self, Scripts};
+use crate::stack::{self, Deep};
+use crate::values::{self, FunctionPointer};
+
+/// Built once: it is most of what a new engine costs.
+static STANDARD: LazyLock<Shared<rhai::Module>> = LazyLock::new(|| StandardPackage::new().as_shared_module());
+
+/// Bytes that an evaluation may have taken before its stack, and before also the allocator, give back what is free.
+const LARGE: usize = 1024 * 1024;
+const HUGE: usize = 16 * 1024 * 1024;
+
+/// `rhai_tasks.Limits`, attribute by attribute.
+#[derive(FromPyObject)]
+pub struct Limits {
+    timeout: Option<f64>,
+    max_operations: u64,
+    max_memory: usize,
+    max_call_levels: usize,
+    max_expr_depth: usize,
+    max_function_expr_depth: usize,
+    max_variables: usize,
+    max_functions: usize,
+    max_modules: usize,
+    max_string_size: usize,
+    max_array_size: usize,
+    max_map_size: usize,
+}
+
+/// A module of host functions (name, number of parameters, callable) and constants.
+type Module = (
+    String,
+    Vec<(String, usize, Arc<Py<PyAny>>)>,
+    Vec<(String, Dynamic)>,
+);
+
+/// A script's function: name, parameters, doc comment, whether it is private.
+type Signature = (String, Vec<String>, String, bool);
+
+/// What the engines of all threads are made of. Python objects are counted here once and shared by all engines, so
+/// that Python's garbage collector can see through.
+struct Recipe {
+    functions: Vec<Function>,
+    types: Vec<(usize, String, bool)>,
+    modules: Vec<Module>,
+    loader: Option<Arc<Py<PyAny>>>,
+    limits: Limits,
+}
+
+/// Evaluates scripts, on any thread: each has an engine and compiled scripts of its own inside, because shared ones
+/// lose half their speed to reference counts.
+#[pyclass(frozen, module = "rhai_tasks._engine")]
+pub struct NativeEngine {
+    recipe: Recipe,
+    threads: ThreadLocal<OfThread>,
+    print: Py<PyAny>,
+    debug: Py<PyAny>,
+    stack_size: usize,
+}
+
+struct OfThread {
+    engine: Engine,
+    pulse: Arc<Pulse>,
+    scripts: RefCell<Scripts>,
+}
+
+/// What to run of a script: itself, or one of its functions.
+enum Entry {
+    Script,
+    Function(String, Vec<Dynamic>),
+    Pointer(FnPtr, Vec<Dynamic>),
+}
+
+/// What the caller wants of an evaluation.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    /// The value in its native text form, which is Rust's own `to_string()`.
+    Text,
+    Value,
+    /// Both, operations, and the most bytes that were allocated.
+    Details,
+}
+
+/// What an evaluation gave.
+struct Evaluated {
+    value: Dynamic,
+    text: String,
+    operations: u64,
+    peak: usize,
+}
+
+#[pymethods]
+impl NativeEngine {
+    /// Args:
+    ///     functions: Host functions: name, types of the parameters, callable.
+    ///     types: Classes: slot, name for scripts, whether their objects can be iterated.
+    ///     modules: Modules: name, functions (name, number of parameters, callable), constants.
+    ///     loader: Finds the source of a module by its path, or `None`.
+    ///     limits: The `Limits` of every evaluation.
+    ///     print: Takes what scripts print, if an evaluation does not say otherwise.
+    ///     debug: Likewise: text, source, line, column.
+    #[new]
+    #[allow(clippy::type_complexity)]
+    fn new(
+        functions: Vec<(String, Vec<String>, Py<PyAny>)>,
+        types: Vec<(usize, String, bool)>,
+        modules: Vec<(String, Vec<(String, usize, Py<PyAny>)>, Bound<'_, PyDict>)>,
+        loader: Option<Py<PyAny>>,
+        limits: Limits,
+        print: Py<PyAny>,
+        debug: Py<PyAny>,
+    ) -> PyResult<Self> {
+        border::silence_panics();
+        let functions = functions
+            .into_iter()
+            .map(|(name, parameters, function)| Function::new(name, &parameters, function))
+            .collect::<PyResult<_>>()?;
+        let modules = modules
+            .into_iter()
+            .map(|(name, functions, constants)| {
+                let functions = functions
+                    .into_iter()
+                    .map(|(name, arity, function)| (name, arity, Arc::new(function)))
+                    .collect();
+                Ok((name, functions, entries(constants.as_any())?))
+            })
+            .collect::<PyResult<_>>()?;
+        Ok(Self {
+            stack_size: stack::size_for(limits.max_memory),
+            recipe: Recipe {
+                functions,
+                types,
+                modules,
+                loader: loader.map(Arc::new),
+                limits,
+            },
+            threads: ThreadLocal::new(),
+            print,
+            debug,
+        })
+    }
+
+    /// Compile a script, and return its functions: name, parameters, doc comment, whether it is private.
+    ///
+    /// Raises:
+    ///     RhaiSyntaxError: It does not compile.
+    ///     RhaiPanic: The parser failed.
+    fn compile(&self, py: Python<'_>, source: &str, name: Option<&str>) -> PyResult<Vec<Signature>> {
+        let ast = self.compiled(py, source, name, &[])?;
+        let mut functions: Vec<_> = ast
+            .iter_functions()
+            .filter(|function| !function.name.starts_with("anon$"))
+            .map(|function| {
+                let parameters: Vec<_> = function.params.iter().map(|&name| name.to_owned()).collect();
+                let is_private = function.access == FnAccess::Private;
+                let doc = documentation(&function.comments);
+                (function.name.to_owned(), parameters, doc, is_private)
+            })
+            .collect();
+        functions.sort_by(|one, other| (&one.0, one.1.len()).cmp(&(&other.0, other.1.len())));
+        Ok(functions)
+    }
+
+    /// Evaluate a script.
+    ///
+    /// Args:
+    ///     form: "text", "value" or "details": what to return.
+    ///     script: Its source, or an object with `source` and `name`.
+    ///     entry: A function to call, its name or a pointer, and its arguments; `None`: the script itself.
+    ///     scope: A `NativeScope`, which keeps what the script does to it, or a mapping.
+    ///     constants: A mapping.
+    ///     timeout: Seconds; `None` means that of the limits.
+    ///     cancel: Stops it from elsewhere.
+    ///     print: Takes what it prints; `None` means the engine's.
+    ///     debug: Likewise.
+    ///
+    /// Returns:
+    ///     The text, the value, or a tuple of value, text, operations, and the most bytes it had allocated.
+    #[allow(clippy::too_many_arguments)]
+    fn evaluate<'py>(
+        &self,
+        py: Python<'py>,
+        form: &str,
+        script: &Bound<'py, PyAny>,
+        entry: Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>)>,
+        scope: Option<&Bound<'py, PyAny>>,
+        constants: Option<&Bound<'py, PyAny>>,
+        timeout: Option<f64>,
+        cancel: Option<&CancelToken>,
+        print: Option<Py<PyAny>>,
+        debug: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let form = match form {
+            "text" => Form::Text,
+            "value" => Form::Value,
+            _ => Form::Details,
+        };
+        let entry = entry.map_or(Ok(Entry::Script), |(target, arguments)| {
+            entry_of(&target, &arguments)
+        })?;
+        let bounds = self.bounds(timeout, cancel)?;
+        let constants = constants.map_or(Ok(Vec::new()), entries)?;
+        let mut given = Scope::new();
+        for (name, value) in &constants {
+            given.push_constant_dynamic(name.as_str(), value.clone());
+        }
+        let mut lasting = None;
+        let mut everywhere = constants;
+        if let Some(scope) = scope {
+            if let Ok(scope) = scope.cast::<NativeScope>() {
+                everywhere.splice(0..0, scope.get().constants()?);
+                lasting = Some(scope.get());
+            } else {
+                for (name, value) in entries(scope)? {
+                    given.push_dynamic(name, value);
+                }
+            }
+        }
+        let ast = match script.cast::<PyString>() {
+            Ok(source) => self.compiled(py, source.to_str()?, None, &everywhere)?,
+            Err(_) => {
+                let source = script.getattr(intern!(py, "source"))?.cast_into::<PyString>()?;
+                let name: Option<String> = script.getattr(intern!(py, "name"))?.extract()?;
+                self.compiled(py, source.to_str()?, name.as_deref(), &everywhere)?
+            }
+        };
+        let OfThread { engine, pulse, .. } = self.of_thread()?;
+        let passing = given.len();
+        let mut scope = Deep::new(given);
+        if let Some(lasting) = lasting {
+            move_to(&mut scope, lasting.take()?);
+        }
+        let outer = (
+            PRINT.replace(Some(print.unwrap_or_else(|| self.print.clone_ref(py)))),
+            DEBUG.replace(Some(debug.unwrap_or_else(|| self.debug.clone_ref(py)))),
+            RAISED.take(),
+        );
+        let keep = lasting.is_some();
+        let mut peak = 0;
+        let ended = border::rhai(py, self.stack_size, || {
+            host::apart(|| {
+                let _guard = Guard::new(pulse, &bounds);
+                let ended = run(engine, &ast, entry, &mut scope, form);
+                peak = guard::used().1;
+                if !keep {
+                    scope.clear(); // here, where the lock is not held
+                }
+                ended
+            })
+        });
+        if let Some(lasting) = lasting {
+            let mut rest = Scope::new();
+            move_to(&mut rest, std::mem::take(&mut *scope).into_iter().skip(passing));
+            lasting.put(rest);
+        }
+        PRINT.replace(outer.0);
+        DEBUG.replace(outer.1);
+        let returned = match (FATAL.take(), ended) {
+            (Some(fatal), _) => Err(fatal),
+            (None, Ok(evaluated)) => returned(py, form, evaluated),
+            (None, Err(failure)) => Err(raise(py, &Deep::new(failure))),
+        };
+        give_back(peak);
+        RAISED.replace(outer.2);
+        returned
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let recipe = &self.recipe;
+        for function in &recipe.functions {
+            visit.call(&*function.callable)?;
+        }
+        for (_, functions, _) in &recipe.modules {
+            for (_, _, function) in functions {
+                visit.call(&**function)?;
+            }
+        }
+        if let Some(loader) = &recipe.loader {
+            visit.call(&**loader)?;
+        }
+        visit.call(&self.print)?;
+        visit.call(&self.debug)
+    }
+}
+
+impl NativeEngine {
+    fn of_thread(&self) -> PyResult<&OfThread> {
+        self.threads.get_or_try(|| {
+            let pulse = Arc::new(Pulse::default());
+            Ok(OfThread {
+                engine: self.recipe.engine(&pulse)?,
+                pulse,
+                scripts: RefCell::new(Scripts::new()),
+            })
+        })
+    }
+
+    /// Find a script that this thread has compiled, or compile it. Of the constants, those that it names become
+    /// part of it.
+    fn compiled(
+        &self,
+        py: Python<'_>,
+        source: &str,
+        name: Option<&str>,
+        constants: &[(String, Dynamic)],
+    ) -> PyResult<Arc<AST>> {
+        let OfThread { engine, scripts, .. } = self.of_thread()?;
+        let constants = scripts::named(source, constants);
+        let key = scripts::key(source, name, &constants);
+        let known = key.as_ref().and_then(|key| scripts.borrow_mut().find(key));
+        if let Some(ast) = known {
+            return Ok(ast);
+        }
+        let mut scope = Scope::new();
+        for (name, value) in constants {
+            scope.push_constant_dynamic(name.as_str(), value.clone());
+        }
+        let compiled = border::rhai(py, self.stack_size, || {
+            engine
+                .compile_with_scope(&scope, source)
+                .map_err(|error| Failure::script(error.into()))
+        });
+        let mut ast = compiled.map_err(|failure| raise(py, &failure))?;
+        if let Some(name) = name {
+            ast.set_source(name);
+        }
+        let ast = Arc::new(ast);
+        if let Some(key) = key {
+            scripts.borrow_mut().keep(key.into_owned(), Arc::clone(&ast));
+        }
+        Ok(ast)
+    }
+
+    fn bounds(&self, timeout: Option<f64>, cancel: Option<&CancelToken>) -> PyResult<Bounds> {
+        let limits = &self.recipe.limits;
+        let timeout = timeout
+            .or(limits.timeout)
+            .map(Duration::try_from_secs_f64)
+            .transpose()
+            .map_err(|_| PyValueError::new_err("timeout must be a positive number of seconds"))?;
+        Ok(Bounds {
+            max_operations: limits.max_operations,
+            max_memory: limits.max_memory,
+            timeout,
+            cancel: cancel.map(CancelToken::flag),
+        })
+    }
+}
+
+impl Recipe {
+    fn engine(&self, pulse: &Arc<Pulse>) -> PyResult<Engine> {
+        let mut engine = Engine::new_raw();
+        engine.register_global_module(Shared::clone(&STANDARD));
+        natives::register(&mut engine);
+        self.limits.set(&mut engine);
+        let pulse = Arc::clone(pulse);
+        engine.on_progress(move |_| pulse.operation());
+        engine.on_print(|text| host::tell(&PRINT, |py, callback| callback.call1(py, (text,))));
+        engine.on_debug(|text, source, position| {
+            host::tell(&DEBUG, |py, callback| {
+                callback.call1(py, (text, source, position.line(), position.position()))
+            });
+        });
+        for (slot, name, iterable) in &self.types {
+            object::register(&mut engine, *slot, name, *iterable);
+        }
+        for function in &self.functions {
+            function.register(&mut engine);
+        }
+        for (name, functions, constants) in &self.modules {
+            let module = host::module(functions, constants)?;
+            engine.register_static_module(name, module.into());
+        }
+        if let Some(find) = &self.loader {
+            engine.set_module_resolver(Loader::new(Arc::clone(find)));
+        }
+        Ok(engine)
+    }
+}
+
+impl Limits {
+    /// Set what Rhai bounds itself; time, memory and operations are the guard's.
+    fn set(&self, engine: &mut Engine) {
+        engine
+            .set_max_call_levels(self.max_call_levels)
+            .set_max_expr_depths(self.max_expr_depth, self.max_function_expr_depth)
+            .set_max_string_size(self.max_string_size)
+            .set_max_array_size(self.max_array_size)
+            .set_max_map_size(self.max_map_size);
+        // For these Rhai takes zero at its word.
+        if self.max_variables > 0 {
+            engine.set_max_variables(self.max_variables);
+        }
+        if self.max_functions > 0 {
+            engine.set_max_functions(self.max_functions);
+        }
+        if self.max_modules > 0 {
+            engine.set_max_modules(self.max_modules);
+        }
+    }
+}
+
+/// Run within the thread's bounds.
+fn run(
+    engine: &Engine,
+    ast: &AST,
+    entry: Entry,
+    scope: &mut Scope<'static>,
+    form: Form,
+) -> Result<Evaluated, Failure> {
+    let result = guard::proceed().and_then(|()| match entry {
+        Entry::Script => engine.eval_ast_with_scope::<Dynamic>(scope, ast),
+        Entry::Function(name, arguments) => {
+            engine.call_fn_with_options(CallFnOptions::default(), scope, ast, name, arguments)
+        }
+        Entry::Pointer(pointer, arguments) => pointer.call(engine, ast, arguments),
+    });
+    let stop = guard::stopped();
+    match (stop, result) {
+        (None, Ok(value)) => {
+            let (operations, peak) = guard::used();
+            Ok(Evaluated {
+                text: if form == Form::Value {
+                    String::new()
+                } else {
+                    text(&value)?
+                },
+                value: if form == Form::Text { Dynamic::UNIT } else { value },
+                operations,
+                peak,
+            })
+        }
+        (None, Err(error)) => Err(Failure::script(error)),
+        (Some(stop), Ok(_)) => Err(Failure::stopped(stop, Position::NONE)),
+        (Some(stop), Err(error)) => Err(Failure::stopped(stop, error.unwrap_inner().position())),
+    }
+}
+
+/// Write a value's text, within what memory is left: it may be far longer than the value is large.
+fn text(value: &Dynamic) -> Result<String, Failure> {
+    if let Ok(string) = value.as_immutable_string_ref() {
+        return Ok(string.to_string());
+    }
+    if let Ok(number) = value.as_int() {
+        return Ok(number.to_string());
+    }
+    if let Some(object) = object::unwrap(value) {
+        return border::python(|py| Ok(object.bind(py).str()?.to_cow()?.into_owned()))
+            .map_err(|error: PyErr| Failure::script(host::error(error)));
+    }
+    bounded(format_args!("{value}")).ok_or_else(|| Failure::stopped(Stop::Memory, Position::NONE))
+}
+
+fn returned(py: Python<'_>, form: Form, evaluated: Evaluated) -> PyResult<Py<PyAny>> {
+    let Evaluated {
+        value,
+        text,
+        operations,
+        peak,
+    } = evaluated;
+    let value = Deep::new(value);
+    match form {
+        Form::Text => Ok(PyString::new(py, &text).into_any().unbind()),
+        Form::Value => values::to_python(py, &value),
+        Form::Details => values::to_python(py, &value).and_then(|value| {
+            Ok((value, text, operations, peak)
+                .into_pyobject(py)?
+                .into_any()
+                .unbind())
+        }),
+    }
+}
+
+/// Give memory back to the system after an evaluation that took so much.
+fn give_back(peak: usize) {
+    if peak > LARGE {
+        stack::trim();
+    }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if peak > HUGE {
+        // SAFETY: it may be called at any time.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
+fn entry_of(target: &Bound<'_, PyAny>, arguments: &Bound<'_, PyTuple>) -> PyResult<Entry> {
+    let arguments = arguments
+        .iter()
+        .map(|value| values::to_rhai(&value))
+        .collect::<PyResult<Vec<_>>>()?;
+    Ok(match target.cast::<FunctionPointer>() {
+        Ok(pointer) => Entry::Pointer(FnPtr::clone(&pointer.get().0), arguments),
+        Err(_) => Entry::Function(target.extract()?, arguments),
+    })
+}
+
+/// Convert a mapping of names to values.
+fn entries(mapping: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Dynamic)>> {
+    let entry = |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+        Ok((name.extract::<String>()?, values::to_rhai(&value)?))
+    };
+    if let Ok(dict) = mapping.cast::<PyDict>() {
+        return dict.iter().map(entry).collect();
+    }
+    let mapping = mapping
+        .cast::<PyMapping>()
+        .map_err(|_| PyTypeError::new_err("scope and constants must be mappings of names to values"))?;
+    mapping
+        .items()?
+        .iter()
+        .map(|item| entry(item.extract()?))
+        .collect()
+}
+
+/// Move entries to the end of a scope.
+fn move_to(
+    scope: &mut Scope<'static>,
+    entries: impl IntoIterator<Item = (String, Dynamic, Vec<rhai::ImmutableString>)>,
+) {
+    scope.extend(entries.into_iter().map(|(name, value, _)| {
+        let constant = value.is_read_only();
+        (name, constant, value)
+    }));
+}
+
+/// Leave the marks of comments out.
+fn documentation(comments: &[&str]) -> String {
+    let marks: &[char] = &['/', '*', ' '];
+    let lines = comments.iter().flat_map(|comment| comment.lines());
+    let lines = lines.map(|line| line.trim_start_matches(marks).trim_end_matches(marks));
+    lines.collect::<Vec<_>>().join("\n").trim().to_owned()
+}
+
+/// Describe the functions of the standard library: Rhai's metadata, as JSON.
+///
+/// Raises:
+///     ValueError: Rhai could not write it.
+#[pyfunction]
+pub fn standard_library() -> PyResult<String> {
+    let mut engine = Engine::new_raw();
+    engine.register_global_module(Shared::clone(&STANDARD));
+    engine
+        .gen_fn_metadata_to_json(true)
+        .map_err(|error| PyValueError::new_err(error.to_string()))
+}

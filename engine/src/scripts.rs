@@ -1,0 +1,82 @@
+//! The scripts that a thread has compiled lately.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use lru::LruCache;
+use memchr::memmem;
+use rhai::{AST, Dynamic};
+
+/// Bounds of what is kept, by thread: scripts, and bytes of their sources; compiled they are some ten times larger.
+const MOST_SCRIPTS: usize = 256;
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Compiled scripts by key (see `key`); the least recently used goes first.
+pub struct Scripts {
+    compiled: LruCache<String, Arc<AST>>,
+    bytes: usize,
+}
+
+impl Scripts {
+    pub fn new() -> Self {
+        Self {
+            compiled: LruCache::unbounded(),
+            bytes: 0,
+        }
+    }
+
+    pub fn find(&mut self, key: &str) -> Option<Arc<AST>> {
+        self.compiled.get(key).cloned()
+    }
+
+    pub fn keep(&mut self, key: String, ast: Arc<AST>) {
+        self.bytes += key.len();
+        self.compiled.put(key, ast);
+        while self.bytes > MOST_BYTES || self.compiled.len() > MOST_SCRIPTS {
+            match self.compiled.pop_lru() {
+                Some((oldest, _)) => self.bytes -= oldest.len(),
+                None => break,
+            }
+        }
+    }
+}
+
+/// Keep the constants that a script names: they have to be compiled into it, since its functions see no scope.
+pub fn named<'a>(source: &str, constants: &'a [(String, Dynamic)]) -> Vec<&'a (String, Dynamic)> {
+    constants
+        .iter()
+        .filter(|(name, _)| memmem::find(source.as_bytes(), name.as_bytes()).is_some())
+        .collect()
+}
+
+/// Name what a script compiles to: usually its source. `None` if a constant has a value that no text tells from all
+/// others; then it is compiled each time.
+pub fn key<'a>(
+    source: &'a str,
+    name: Option<&str>,
+    constants: &[&(String, Dynamic)],
+) -> Option<Cow<'a, str>> {
+    if name.is_none() && constants.is_empty() && !source.starts_with('\0') {
+        return Some(source.into());
+    }
+    let mut key = String::from("\0");
+    let mut part = |text: &str| {
+        let _ = write!(key, "{} {text}", text.len());
+    };
+    part(source);
+    part(name.unwrap_or("\0")); // no name is that
+    for (name, value) in constants {
+        part(name);
+        part(value.type_name());
+        if let Ok(text) = value.as_immutable_string_ref() {
+            part(&text);
+        } else if value.is_unit() || value.is_bool() || value.is_int() || value.is_float() || value.is_char()
+        {
+            part(&value.to_string());
+        } else {
+            return None;
+        }
+    }
+    Some(key.into())
+}

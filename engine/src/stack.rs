@@ -1,0 +1,211 @@
+//! A stack of the engine's own for each thread.
+//!
+//! What a script has built is freed recursively, as deep as it is linked, and so is its text written: a thread's
+//! usual stack holds a fraction of what fits into the memory limit, and its overflow ends the process. So scripts
+//! run on a stack that is measured by that limit, on whatever thread; it is only reserved, not used. Python's code
+//! goes back to the thread's own stack, since Python may look at the addresses there.
+
+use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::panic::{self, AssertUnwindSafe};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+const MIB: usize = 1024 * 1024;
+/// The longest chain that fits into a memory limit was freed on four times that much stack, not on three.
+const STACK_TO_MEMORY: usize = 4;
+/// For what does not grow with values: calls and expressions, nested.
+const BASE: usize = 32 * MIB;
+/// Of that, what enclosing evaluations may have used when a host function begins another one.
+const SLACK: usize = 24 * MIB;
+/// Where memory has no limit.
+const UNBOUNDED: usize = 1024 * MIB;
+/// Left alone at each switch, for the frames that are below the stack pointer when it is read.
+const GAP: usize = 16 * 1024;
+
+/// The largest stack that any script had.
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of stack for scripts with this memory limit.
+pub fn size_for(max_memory: usize) -> usize {
+    let size = match max_memory {
+        0 => UNBOUNDED,
+        bytes => bytes.saturating_mul(STACK_TO_MEMORY).saturating_add(BASE),
+    };
+    LARGEST.fetch_max(size, Ordering::Relaxed);
+    size
+}
+
+/// The address space has no room for a stack of this many bytes.
+pub struct NoStack(pub usize);
+
+struct Stack {
+    low: NonNull<u8>,
+    size: usize,
+    /// Up to where it is free: its upper end, or below what runs on it.
+    free: *mut u8,
+}
+
+impl Stack {
+    fn new(size: usize) -> Result<Self, NoStack> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+        let size = size.checked_next_multiple_of(GAP).ok_or(NoStack(size))?;
+        // SAFETY: a new mapping, of which nobody else knows.
+        let low = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
+        if low == libc::MAP_FAILED {
+            return Err(NoStack(size));
+        }
+        // SAFETY: it is of that size. Its lowest part guards what lies below; and little of it will be touched, so
+        // that huge pages would be wasted on it.
+        unsafe {
+            libc::mprotect(low, GAP, libc::PROT_NONE);
+            libc::madvise(low, size, libc::MADV_NOHUGEPAGE);
+        }
+        let low = NonNull::new(low.cast::<u8>()).ok_or(NoStack(size))?;
+        Ok(Self {
+            low,
+            size,
+            free: low.as_ptr().wrapping_add(size),
+        })
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.free != self.low.as_ptr().wrapping_add(self.size)
+    }
+
+    fn room(&self) -> usize {
+        self.free as usize - self.low.as_ptr() as usize
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: nothing runs on it: its thread ends, or it was replaced while it was not in use.
+        unsafe {
+            libc::munmap(self.low.as_ptr().cast(), self.size);
+        }
+    }
+}
+
+thread_local! {
+    static ENGINES: RefCell<Option<Stack>> = const { RefCell::new(None) };
+    /// Up to where the thread's own stack is free, while the engine's is in use; else null.
+    static THREADS: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Run on the engine's stack, with at least `size` bytes of it, or nearly.
+pub fn on_engines<T>(size: usize, body: impl FnOnce() -> T) -> Result<T, NoStack> {
+    if !THREADS.get().is_null() {
+        return Ok(body());
+    }
+    let (outer, low, free) = reserve(size)?;
+    THREADS.set(below(psm::stack_pointer()));
+    let result = switch(low, free, body);
+    THREADS.set(ptr::null_mut());
+    if outer.is_some() {
+        ENGINES.replace(outer);
+    }
+    Ok(result.unwrap_or_else(|panic| panic::resume_unwind(panic)))
+}
+
+/// Run on the thread's own stack.
+pub fn on_threads<T>(body: impl FnOnce() -> T) -> T {
+    let high = THREADS.replace(ptr::null_mut());
+    if high.is_null() {
+        return body();
+    }
+    let used = below(psm::stack_pointer());
+    let free = set_free(used);
+    let result = switch(high.wrapping_sub(GAP), high, body);
+    set_free(free);
+    THREADS.set(high);
+    result.unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+/// A value that a script has built, to be freed on the engine's stack wherever it is dropped.
+pub struct Deep<T: Send>(ManuallyDrop<T>);
+
+impl<T: Send> Deep<T> {
+    pub const fn new(value: T) -> Self {
+        Self(ManuallyDrop::new(value))
+    }
+}
+
+impl<T: Send> Deref for Deep<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Send> DerefMut for Deep<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T: Send> Drop for Deep<T> {
+    fn drop(&mut self) {
+        let value = &mut self.0;
+        // Where there is no room for that stack, the value is better kept for ever than freed on a small one.
+        // SAFETY: it is not used again.
+        let _ = on_engines(LARGEST.load(Ordering::Relaxed), || unsafe {
+            ManuallyDrop::drop(value);
+        });
+    }
+}
+
+/// Give back the memory that a deep recursion has used.
+pub fn trim() {
+    ENGINES.with_borrow(|stack| {
+        if let Some(stack) = stack {
+            let low = stack.low.as_ptr().wrapping_add(GAP);
+            let unused = (stack.room() & !(GAP - 1)).saturating_sub(5 * GAP);
+            // SAFETY: there is nothing that lives below the stack pointer.
+            unsafe {
+                libc::madvise(low.cast(), unused, libc::MADV_DONTNEED);
+            }
+        }
+    });
+}
+
+/// Return an engine's stack with enough room: its lower end, up to where it is free, and before them the stack
+/// that has to be back afterwards, if this one is another.
+fn reserve(size: usize) -> Result<(Option<Stack>, *mut u8, *mut u8), NoStack> {
+    ENGINES.with_borrow_mut(|stack| {
+        let mut outer = None;
+        if stack
+            .as_ref()
+            .is_none_or(|stack| stack.room() < size.saturating_sub(SLACK))
+        {
+            outer = stack.replace(Stack::new(size)?).filter(Stack::is_in_use);
+        }
+        let stack = stack.as_ref().ok_or(NoStack(size))?;
+        Ok((outer, stack.low.as_ptr(), stack.free))
+    })
+}
+
+/// Note up to where the engine's stack is free, and return up to where it was.
+fn set_free(free: *mut u8) -> *mut u8 {
+    ENGINES.with_borrow_mut(|stack| {
+        stack
+            .as_mut()
+            .map_or(free, |stack| std::mem::replace(&mut stack.free, free))
+    })
+}
+
+fn below(pointer: *mut u8) -> *mut u8 {
+    pointer.wrapping_sub(GAP).map_addr(|address| address & !63)
+}
+
+/// Run with the stack pointer at `high`.
+fn switch<T>(low: *mut u8, high: *mut u8, body: impl FnOnce() -> T) -> thread::Result<T> {
+    let size = high as usize - low as usize;
+    // SAFETY: the callers hand over memory that is a stack's and free, aligned to 64 bytes; and nothing unwinds
+    // out of the closure.
+    unsafe { psm::on_stack(low, size, || panic::catch_unwind(AssertUnwindSafe(body))) }
+}
