@@ -126,18 +126,27 @@ impl<const N: usize> IntoIterator for Object<N> {
     type IntoIter = Items;
 
     fn into_iter(self) -> Items {
-        Items(Some(
-            border::python(|py| self.0.bind(py).try_iter().map(Bound::unbind)).map_err(host::error),
-        ))
+        Items::of(&self.0)
     }
 }
 
 /// What is left of an object's iteration; an error is its last item.
 struct Items(Option<Result<Py<PyIterator>, Box<EvalAltResult>>>);
 
+impl Items {
+    // Not for each slot anew.
+    #[inline(never)]
+    fn of(object: &Py<PyAny>) -> Self {
+        Self(Some(
+            border::python(|py| object.bind(py).try_iter().map(Bound::unbind)).map_err(host::error),
+        ))
+    }
+}
+
 impl Iterator for Items {
     type Item = Result<Dynamic, Box<EvalAltResult>>;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
         match self.0.take()? {
             Err(error) => Some(Err(error)),

@@ -22,8 +22,10 @@ const BASE: usize = 32 * MIB;
 const SLACK: usize = 24 * MIB;
 /// Where memory has no limit.
 const UNBOUNDED: usize = 1024 * MIB;
-/// Left alone at each switch, for the frames that are below the stack pointer when it is read.
-const GAP: usize = 16 * 1024;
+/// Left alone at each switch, for the few small frames between the reading of the stack pointer and the switch.
+const GAP: usize = 4 * 1024;
+/// Guards the lower end, and is what sizes are rounded to; no page is larger.
+const PAGES: usize = 64 * 1024;
 
 /// The largest stack that any script had.
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
@@ -52,7 +54,7 @@ impl Stack {
     fn new(size: usize) -> Result<Self, NoStack> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-        let size = size.checked_next_multiple_of(GAP).ok_or(NoStack(size))?;
+        let size = size.checked_next_multiple_of(PAGES).ok_or(NoStack(size))?;
         // SAFETY: a new mapping, of which nobody else knows.
         let low = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
         if low == libc::MAP_FAILED {
@@ -61,7 +63,7 @@ impl Stack {
         // SAFETY: it is of that size. Its lowest part guards what lies below; and little of it will be touched, so
         // that huge pages would be wasted on it.
         unsafe {
-            libc::mprotect(low, GAP, libc::PROT_NONE);
+            libc::mprotect(low, PAGES, libc::PROT_NONE);
             libc::madvise(low, size, libc::MADV_NOHUGEPAGE);
         }
         let low = NonNull::new(low.cast::<u8>()).ok_or(NoStack(size))?;
@@ -163,8 +165,8 @@ impl<T: Send> Drop for Deep<T> {
 pub fn trim() {
     ENGINES.with_borrow(|stack| {
         if let Some(stack) = stack {
-            let low = stack.low.as_ptr().wrapping_add(GAP);
-            let unused = (stack.room() & !(GAP - 1)).saturating_sub(5 * GAP);
+            let low = stack.low.as_ptr().wrapping_add(PAGES);
+            let unused = (stack.room() & !(PAGES - 1)).saturating_sub(2 * PAGES);
             // SAFETY: there is nothing that lives below the stack pointer.
             unsafe {
                 libc::madvise(low.cast(), unused, libc::MADV_DONTNEED);
