@@ -60,14 +60,18 @@ else:
 """
 
 
+def run(*child: str) -> tuple[str, int, str]:
+    command = [sys.executable, "-c", *child]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return done.stdout.strip(), done.returncode, done.stderr
+
+
 @pytest.mark.parametrize("where", ["main", "thread of 256 KiB"])
 @pytest.mark.parametrize("attack", ENDS)
 def test_no_depth_ends_the_process(attack: str, where: str) -> None:
     script, end = ENDS[attack]
 
-    done = subprocess.run([sys.executable, "-c", CHILD, script, where], capture_output=True, text=True, timeout=100)
-
-    assert (done.stdout.strip(), done.returncode) == (end, 0), done.stderr
+    assert run(CHILD, script, where) == (end, 0, "")
 
 
 def test_a_scope_with_deep_values_is_freed_on_any_thread() -> None:
@@ -85,9 +89,7 @@ thread.join()
 print("freed")
 """
 
-    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, timeout=100)
-
-    assert (done.stdout.strip(), done.returncode) == ("freed", 0), done.stderr
+    assert run(child) == ("freed", 0, "")
 
 
 def test_evaluations_nest_through_host_functions() -> None:
@@ -136,12 +138,13 @@ def test_each_thread_has_a_stack_of_its_own() -> None:
 def test_an_engine_that_its_own_function_holds_is_collected() -> None:
     class Marked(Engine): ...
 
-    engine = Marked()
-    engine.register("again", lambda: engine.eval("1"))
-    assert engine.eval("again()") == 1
-    gone = weakref.ref(engine)
+    def use() -> weakref.ref[Engine]:
+        engine = Marked()
+        engine.register("again", lambda: engine.eval("1"))
+        assert engine.eval("again()") == 1
+        return weakref.ref(engine)
 
-    del engine
+    gone = use()
     gc.collect()
 
     assert gone() is None

@@ -1,0 +1,33 @@
+"""Attacks found by search: processes that meet them live, and keep to their limits."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SEED = 20261124
+
+
+def run(attack: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"tests.attacks.{attack}", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, f"it died of: {done.stderr[-2000:]}"
+    return done
+
+
+def test_no_library_function_panics_hangs_or_exhausts_memory_whatever_it_is_given() -> None:
+    done = run("library", SEED, 60)
+
+    *panics, summary = done.stdout.splitlines()
+    assert not panics
+    calls, peak = map(int, summary.split())
+    assert calls > 20_000
+    assert peak < 256, "MiB of the whole process, where a script may have 16"
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 3))
+def test_no_broken_script_ends_the_process(seed: int) -> None:
+    done = run("sources", seed, 30_000)
+
+    assert sum(json.loads(done.stdout).values()) == 30_000
