@@ -12,7 +12,7 @@ from typing import cast
 import redis
 
 from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking, persist
-from rhai_tasks.protocol import ACTOR, QueueKeys, queue_name, timestamp, to_bytes, to_text
+from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, queue_name, timestamp, to_bytes, to_text
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
 from rhai_tasks.threads import vital_thread
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 3.5  # between two looks, when idle, at what a bridge that died left in flight
 _DISCOVER_SECONDS = 2.0  # between two looks for new circles
+_DUE_AT_ONCE = 500  # delayed tasks of a circle
 
 
 class CircleBridge:
@@ -116,6 +117,16 @@ class CircleBridge:
             logger.info("Gave %d task(s) of circle %s back to the native list", count, self.circle)
         return count
 
+    @property
+    def delayed_keys(self) -> list[str | bytes]:
+        """Keys of what is delayed, and of where it goes, as `due.lua` wants them."""
+        return [self._keys.delayed, self._native, self._keys.delayed_messages, self._keys.messages]
+
+    @property
+    def wake_key(self) -> str:
+        """List on which is told that something new is delayed."""
+        return self._keys.wake
+
     def unblock(self) -> None:
         """End a blocking command from another thread; what it took meanwhile is in flight, not lost."""
         self._blocking.connection_pool.disconnect()
@@ -124,6 +135,52 @@ class CircleBridge:
         """Disconnect."""
         self._client.close()
         self._blocking.close()
+
+
+class _Delays:
+    """Hands over what was delayed, for all circles of a bridge, in one thread that sleeps until something is due."""
+
+    def __init__(self, settings: Settings, outage: Outage, stop: threading.Event) -> None:
+        self._outage, self._stop = outage, stop
+        self._client = connect(settings.redis_url)
+        self._blocking = connect_blocking(settings.redis_url)
+        self._due = load_script(self._client, "bridge", "due")
+        self._bridges: list[CircleBridge] = []
+        self._thread = vital_thread("delays", self._run)
+
+    def serve(self, bridge: CircleBridge) -> None:
+        self._bridges.append(bridge)
+        if len(self._bridges) == 1:
+            self._thread.start()
+
+    def stop(self) -> None:
+        if self._bridges:
+            self._blocking.connection_pool.disconnect()
+            self._thread.join()
+        self._client.close()
+        self._blocking.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                wait = persist(self._move, self._outage, self._stop)
+                end = time.monotonic() + wait
+                # Told of nothing, it looks all the same: who was told may have died.
+                while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+                    if self._blocking.blpop([bridge.wake_key for bridge in self._bridges], min(left, BLOCK_SECONDS)):
+                        break
+            except redis.RedisError as error:
+                if not self._stop.is_set():
+                    self._outage.begin(error)
+                    self._stop.wait(0.5)
+
+    def _move(self) -> float:
+        """Hand over what is due; return how many seconds there is nothing to do."""
+        keys = [key for bridge in self._bridges for key in bridge.delayed_keys]
+        moved, wait = self._due(keys=keys, args=[_DUE_AT_ONCE])
+        if moved:
+            logger.debug("Handed over %d delayed task(s)", moved)
+        return _LOOK_SECONDS if wait < 0 else min(wait / 1000, _LOOK_SECONDS)
 
 
 class Bridge:
@@ -135,6 +192,7 @@ class Bridge:
         self._stop = threading.Event()
         self._circles: dict[str, tuple[CircleBridge, threading.Thread]] = {}
         self._finder: threading.Thread | None = None
+        self._delays = _Delays(settings, self._outage, self._stop)
 
     def serve(self, circle: str) -> None:
         """Bridge a circle from now on."""
@@ -142,6 +200,7 @@ class Bridge:
         thread = vital_thread(f"bridge-{circle}", lambda: self._serve(bridge))
         self._circles[circle] = (bridge, thread)
         thread.start()
+        self._delays.serve(bridge)
 
     def serve_all(self) -> None:
         """Bridge every circle, as its native list appears."""
@@ -153,6 +212,7 @@ class Bridge:
         self._stop.set()
         if self._finder:
             self._finder.join()
+        self._delays.stop()
         for bridge, _ in self._circles.values():
             bridge.unblock()
         for _, thread in self._circles.values():
@@ -185,8 +245,13 @@ class Bridge:
 
 
 def waiting_circles(client: redis.Redis, settings: Settings) -> list[str]:
-    """List the circles whose native list exists now, that is: holds a task."""
+    """List the circles whose native list exists now, that is: holds a task; and those with something delayed."""
     prefix = to_bytes(settings.prefixes.queue)
     pattern = b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^" else bytes([byte]) for byte in prefix) + b"*"
     keys = client.scan_iter(match=cast("str", pattern), count=1000, _type="LIST")
-    return [to_text(key.removeprefix(prefix)) for key in keys]
+    circles = [to_text(key.removeprefix(prefix)) for key in keys]
+    for name in cast("set[bytes]", client.smembers(QueueKeys.registry(settings.namespace))):
+        queue = QueueKeys(settings.namespace, name.decode())
+        if client.exists(queue.delayed, queue.delayed_messages):
+            circles.append(circle_of(queue.queue))
+    return circles

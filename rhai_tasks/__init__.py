@@ -1,27 +1,59 @@
 """Run Rhai jobs from a Redis queue, in the real Rhai engine."""
 
+from .calls import TaskSpec
+from .client import AsyncClient, AsyncTask, Client, Task
+from .current import CurrentTask, current_task
 from .engine import CancelToken, Engine, Limits
 from .errors import (
+    ClientClosed,
     ConfigurationError,
+    NoCurrentTask,
     RhaiError,
     RhaiLimitError,
     RhaiRuntimeError,
     RhaiSyntaxError,
     RhaiTasksError,
     RhaiTerminated,
+    ScriptError,
+    ServerError,
+    ServerUnavailable,
+    TaskCancelled,
+    TaskError,
+    TaskExists,
+    TaskNotFound,
+    TaskTimeout,
 )
+from .protocol import Status
 from .settings import Settings
 
 __all__ = [
+    "AsyncClient",
+    "AsyncTask",
     "CancelToken",
+    "Client",
+    "ClientClosed",
     "ConfigurationError",
+    "CurrentTask",
     "Engine",
     "Limits",
+    "NoCurrentTask",
     "RhaiError",
     "RhaiLimitError",
     "RhaiRuntimeError",
     "RhaiSyntaxError",
     "RhaiTasksError",
     "RhaiTerminated",
+    "ScriptError",
+    "ServerError",
+    "ServerUnavailable",
     "Settings",
+    "Status",
+    "Task",
+    "TaskCancelled",
+    "TaskError",
+    "TaskExists",
+    "TaskNotFound",
+    "TaskSpec",
+    "TaskTimeout",
+    "current_task",
 ]

@@ -10,6 +10,7 @@ import dramatiq
 from dramatiq.middleware import CurrentMessage
 
 from .broker import TaskBroker, TaskMessage
+from .current import CurrentTask, running
 from .engine import Engine
 from .errors import RhaiError, RhaiTerminated, TaskMalformed
 from .protocol import ACTOR, Outcome, Task, circle_of, completed, failed
@@ -56,11 +57,13 @@ def _log_debug(task_id: str, text: str, _source: str | None, line: int | None, c
 def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task) -> Outcome | None:
     """Return how the script ended, `None` if a stopping worker interrupted it."""
     broker.store.started(held)
+    circle = circle_of(held.keys.queue)
+    token = running.set(CurrentTask(task.id, circle, task.caller_id, task.context_id, held.deaths + 1))
     started = time.perf_counter()
     try:
         output = engine.run(
             task.script,
-            constants={"CONTEXT_ID": circle_of(held.keys.queue), "CALLER_ID": task.caller_id},
+            constants={"CONTEXT_ID": circle, "CALLER_ID": task.caller_id},
             timeout=engine.limits.timeout or broker.settings.limits.timeout,
             cancel=held.cancel,
             print=partial(script_logger.info, "[%s] %s", task.id),
@@ -74,6 +77,8 @@ def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task) -> Outcome 
         outcome = failed(str(error))
     else:
         outcome = completed(output)
+    finally:
+        running.reset(token)
     seconds = time.perf_counter() - started
     broker.ran(seconds)
     if logger.isEnabledFor(logging.DEBUG):

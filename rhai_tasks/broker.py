@@ -19,9 +19,10 @@ from dramatiq import Message, MessageProxy, Middleware
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage
 
+from .cancellation import hear_cancels
 from .connection import BLOCK_SECONDS, Outage, connect, connect_blocking
 from .errors import RhaiTasksError
-from .protocol import DETAIL_FIELDS, QueueKeys, failed, queue_name, timestamp, to_text
+from .protocol import DETAIL_FIELDS, QueueKeys, failed, queue_name, state_channel, timestamp, to_bytes, to_text
 from .settings import Settings
 from .store import Held, TaskStore, load_script
 from .threads import vital_thread
@@ -67,12 +68,14 @@ class TaskBroker(RedisBroker):
         self.stopping = threading.Event()
         self.store = TaskStore(settings, self.outage)
         self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
+        self.fetching = threading.Lock()  # what was fetched while it is held is in `held` when it is free
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
         self.worker: dramatiq.Worker | None = None
         self.task_scripts = {
             name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "fetch", "renew", "requeue")
         }
         self._timer = vital_thread("leases", self._keep_leases)
+        self._hearing = vital_thread("cancels", lambda: hear_cancels(settings, self.cancel, self.stopping))
 
     @property
     def consumer_class(self) -> type["TaskConsumer"]:
@@ -132,6 +135,14 @@ class TaskBroker(RedisBroker):
             held.interrupted = True
             held.cancel.cancel()
 
+    def cancel(self, task_id: str) -> None:
+        """Stop a task's script if it is held here, running or not; `finish.lua` knows how the task has ended."""
+        with self.fetching:  # a message that is on its way here counts
+            held_now = [held for by_id in self.held.values() for held in list(by_id.values())]
+        for held in held_now:
+            if held.task_id == task_id:
+                held.cancel.cancel()
+
     def recover_own(self, queue: str) -> None:
         """Put back what a process of this name held when it died."""
         self._requeue(self.keys(queue), self.broker_id, "dead")
@@ -155,13 +166,21 @@ class TaskBroker(RedisBroker):
 
     def _renew(self, queue: str) -> None:
         keys = self.keys(queue)
-        stood, expired = self.task_scripts["renew"](
-            keys=[keys.leases], args=[self.broker_id, int(LEASE_SECONDS * 1000)]
+        held = list(self.held.get(queue, {}).values())
+        prefix = self.settings.prefixes.details
+        stood, expired, cancelled = self.task_scripts["renew"](
+            keys=[keys.leases],
+            args=[
+                self.broker_id,
+                int(LEASE_SECONDS * 1000),
+                *(to_bytes(prefix + one.task_id) for one in held),
+            ],
         )
+        for position in cancelled:  # we should have heard of it
+            held[position].cancel.cancel()
         for broker_id in expired:
             if broker_id.decode() != self.broker_id:
                 self._requeue(keys, broker_id.decode(), "expired")
-        held = list(self.held.get(queue, {}).values())
         if held and not stood:
             self._drop_lost(keys, held)
 
@@ -213,7 +232,8 @@ class TaskConsumer(dramatiq.Consumer):
                 self._release_unknown()
                 self._unsure = False
             if self._more or self._peek():
-                self._fetch(self._threads + ahead - len(self._held))
+                with self._broker.fetching:
+                    self._fetch(self._threads + ahead - len(self._held))
             self._broker.outage.end()
         except redis.RedisError as error:
             self._unsure = True
@@ -254,11 +274,12 @@ class TaskConsumer(dramatiq.Consumer):
                 settings.prefixes.details,
                 idle,
                 timestamp(time.time()),
+                state_channel(keys.namespace),
                 *DETAIL_FIELDS,
             ],
         )
         self._more = len(rows) >= count
-        for place, (message_id, body, deaths, details) in enumerate(rows):
+        for place, (message_id, body, deaths, details, cancelled) in enumerate(rows):
             held = Held(
                 keys=self._keys,
                 message_id=to_text(message_id),
@@ -274,6 +295,8 @@ class TaskConsumer(dramatiq.Consumer):
                 self._broker.store.dead_letter(held)
                 continue
             held.task_id = _task_id(message)
+            if cancelled:
+                held.cancel.cancel()
             self._held[held.message_id] = held
             self._fetched.append(TaskMessage(message, held))
 
@@ -358,6 +381,7 @@ class _WorkerLife(Middleware):
         broker.worker = worker
         broker.store.open(broker.broker_id)
         broker._timer.start()  # noqa: SLF001  (one class in two parts)
+        broker._hearing.start()  # noqa: SLF001
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, TaskBroker)  # noqa: S101

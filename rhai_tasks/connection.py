@@ -4,14 +4,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
+import redis.asyncio
 import tenacity
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, RhaiTasksError, ServerError, ServerUnavailable
+from .sentinel import SentinelUrl
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +47,39 @@ def connect_blocking(url: str) -> redis.Redis:
     return _client(url, socket_timeout=BLOCK_SECONDS + 3.0)
 
 
+def connect_async(url: str, *, socket_timeout: float | None = 5.0) -> redis.asyncio.Redis:
+    """Make an asyncio client, otherwise like `connect`.
+
+    Raises:
+        ConfigurationError: As `connect`.
+    """
+    client: redis.asyncio.Redis = _make(
+        url, redis.asyncio.Redis, redis.asyncio.Sentinel, AsyncRetry(NoBackoff(), 0), socket_timeout
+    )
+    return client
+
+
+async def close_async(client: redis.asyncio.Redis) -> None:
+    """Disconnect such a client, and those of its Sentinels."""
+    await client.aclose()
+    sentinels = getattr(client.connection_pool, "sentinel_manager", None)
+    if sentinels is not None:
+        await sentinels.aclose()
+
+
 def _client(url: str, *, socket_timeout: float) -> redis.Redis:
+    client: redis.Redis = _make(url, redis.Redis, redis.Sentinel, Retry(NoBackoff(), 0), socket_timeout)
+    return client
+
+
+def _make(url: str, plain: Any, through_sentinels: Any, retry: Any, socket_timeout: float | None) -> Any:
+    options = {"retry": retry, "socket_timeout": socket_timeout, "socket_connect_timeout": 5.0}
     try:
-        return redis.Redis.from_url(
-            url, socket_timeout=socket_timeout, socket_connect_timeout=5.0, retry=Retry(NoBackoff(), 0)
-        )
+        if named := SentinelUrl.parse(url):
+            patience = {"retry": retry, "socket_timeout": 2.0, "socket_connect_timeout": 2.0}
+            sentinels = through_sentinels(named.addresses, sentinel_kwargs={**patience, **named.sentinel_options})
+            return sentinels.master_for(named.service, **{**named.options, **options})
+        return plain.from_url(url, **options)
     except ValueError as error:
         raise ConfigurationError(f"--redis-url {redact(url)!r}: {error}") from error
 
@@ -58,6 +89,33 @@ def redact(url: str) -> str:
     head, at, tail = url.rpartition("@")
     scheme, separator, user = head.partition("://")
     return f"{scheme}{separator}{user.partition(':')[0]}:***@{tail}" if at else url
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether waiting can help: the server is away, starting, failing over, or short of memory."""
+    if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError):
+        return False
+    return isinstance(error, _PASSING) or (
+        isinstance(error, redis.ResponseError) and str(error).startswith(("BUSY ", "NOREPLICAS", "MASTERDOWN"))
+    )
+
+
+_PASSING = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.OutOfMemoryError,
+)
+
+
+def explain(error: redis.RedisError, url: str) -> RhaiTasksError:
+    """Make an error of ours from one of the server's that its caller gave up on."""
+    if may_pass(error):
+        return ServerUnavailable(f"Redis at {redact(url)} does not answer: {error}")
+    if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError):
+        return ConfigurationError(f"Redis at {redact(url)} refuses us: {error}. Check user and password in the URL")
+    return ServerError(f"Redis at {redact(url)} refuses: {error}")
 
 
 class Outage:

@@ -2,6 +2,15 @@
 
 RhaiTasksError
 ├── ConfigurationError        an option, a variable or the server cannot be worked with: says what to change
+├── ServerUnavailable         the server has not answered for as long as the client tries (ConnectionError)
+├── ServerError               the server refuses what it was asked for
+├── ClientClosed              the client was closed while results were awaited
+├── NoCurrentTask             `current_task()` outside a task (LookupError)
+├── TaskError                 about one task, whose id is in `.task_id`
+│   ├── TaskNotFound          it has no details: never submitted, deleted or expired (LookupError)
+│   ├── TaskExists            `unique=True`, and its id is taken
+│   ├── TaskTimeout           it has not ended in time; it goes on (TimeoutError)
+│   └── TaskCancelled         it was cancelled
 ├── TaskMalformed             a task's details cannot be read as docs/protocol.md says
 └── RhaiError                 a script failed; `str()` is Rhai's own text, which tasks store
     ├── RhaiSyntaxError       it does not compile
@@ -22,8 +31,11 @@ RhaiTasksError
     ├── RhaiTerminated        it was stopped
     │   ├── RhaiTimeout       (TimeoutError)
     │   └── RhaiCancelled
-    └── RhaiPanic             a fault of the engine itself; the process lives on
+    ├── RhaiPanic             a fault of the engine itself; the process lives on
+    └── ScriptError           it failed in a worker: all that is known is the text in the task
 """
+
+import re
 
 
 class RhaiTasksError(Exception):
@@ -32,6 +44,66 @@ class RhaiTasksError(Exception):
 
 class ConfigurationError(RhaiTasksError):
     """What the operator gave cannot be worked with; the message says what to change."""
+
+
+class ServerUnavailable(RhaiTasksError, ConnectionError):
+    """The server has not answered for as long as the client tries; `__cause__` is the last failure."""
+
+
+class ServerError(RhaiTasksError):
+    """The server refuses what it was asked for; `__cause__` is its error."""
+
+
+class ClientClosed(RhaiTasksError):
+    """The client was closed while results were awaited."""
+
+
+class NoCurrentTask(RhaiTasksError, LookupError):
+    """`current_task()` was called where no task runs."""
+
+    def __init__(self) -> None:
+        super().__init__("no task runs here: current_task() is for host functions that a worker's script calls")
+
+
+class TaskError(RhaiTasksError):
+    """About one task, whose id is in `task_id`."""
+
+    def __init__(self, task_id: str, *facts: object) -> None:
+        super().__init__(task_id, *facts)  # these are what it is pickled by
+        self.task_id = task_id
+
+
+class TaskNotFound(TaskError, LookupError):
+    """The task has no details: it was never submitted, or they were deleted or have expired."""
+
+    def __str__(self) -> str:
+        return f"task {self.task_id!r} has no details: never submitted, deleted, or expired"
+
+
+class TaskExists(TaskError):
+    """A task was to be unique, and its id is taken; nothing was submitted in its place."""
+
+    def __str__(self) -> str:
+        return f"task {self.task_id!r} exists already"
+
+
+class TaskTimeout(TaskError, TimeoutError):
+    """The task has not ended in time; it goes on."""
+
+    def __init__(self, task_id: str, seconds: float, others: int = 0) -> None:
+        super().__init__(task_id, seconds, others)
+        self.seconds, self.others = seconds, others  # `others` have not ended either
+
+    def __str__(self) -> str:
+        more = f" and {self.others} more" if self.others else ""
+        return f"task {self.task_id!r}{more} not ended within {self.seconds:g} s"
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled."""
+
+    def __str__(self) -> str:
+        return f"task {self.task_id!r} was cancelled"
 
 
 class TaskMalformed(RhaiTasksError):
@@ -132,6 +204,31 @@ class RhaiCancelled(RhaiTerminated):
 
 class RhaiPanic(RhaiError):
     """The engine itself failed; the process lives on."""
+
+
+_POSITION = re.compile(r"\(line (\d+), position (\d+)\)$")
+_FRAME = re.compile(r"in call to function '?(.*?)'?(?: @ '.*?')? \(line (\d+), position (\d+)\)$")
+
+
+class ScriptError(RhaiError):
+    """A task ended as an error; `str()` is the text that its worker wrote.
+
+    Attributes:
+        task_id: Whose.
+        line: Where, from 1, as far as the text says; likewise `column` and `frames`.
+    """
+
+    def __init__(self, task_id: str, text: str) -> None:
+        super().__init__(task_id, text)  # these are what it is pickled by
+        self.task_id, self.text = task_id, text
+        first, *calls = text.split("\n")
+        if found := _POSITION.search(first):
+            self.line, self.column = int(found[1]), int(found[2])
+        frames = (_FRAME.search(call) for call in calls)
+        self.frames = tuple((frame[1], int(frame[2]), int(frame[3])) for frame in frames if frame)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 _CLASSES: dict[str, type[RhaiError]] = {

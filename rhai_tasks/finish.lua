@@ -1,26 +1,38 @@
 -- Record final outcomes, reply, and acknowledge: one step for each task, and only while the broker holds it.
+-- A task that was cancelled in the meantime ends as cancelled, whatever its script came to.
 --
 -- KEYS  1 acks (set)   2 bodies (hash)   3 deliveries (hash)   4 dead (sorted set)   5 dead bodies (hash)
 -- ARGV  1 "1": delete the details after the reply   2 milliseconds after which a reply list expires, 0: never
+--       3 seconds after which the details expire, unless they say so themselves, 0: never
+--       4 start of the names of channels for states
 --       then for each task: message id, details key, status, "output" or "error", its text, time for
 --       `updatedAt`, number of reply lists, reply JSON, reply lists...
 -- Returns for each task: "recorded"; "lost": another broker holds it now, nothing was written; or the
 -- server's error text: its details key is no hash any more, the message is a dead letter.
 local results = {}
-local i = 3
+local i = 5
 while i <= #ARGV do
   local id, details, status, field, text, at = unpack(ARGV, i, i + 5)
   local replies, json = tonumber(ARGV[i + 6]), ARGV[i + 7]
   local result = 'lost'
   if redis.call('SREM', KEYS[1], id) == 1 then
-    local written = redis.pcall('HSET', details, 'status', status, field, text, 'updatedAt', at)
-    if type(written) == 'table' and written.err then
-      result = written.err
+    local known = redis.pcall('HMGET', details, 'status', 'error', 'expireFinished')
+    if known.err then
+      result = known.err
       local time = redis.call('TIME')
       redis.call('HSET', KEYS[5], id, redis.call('HGET', KEYS[2], id) or '')
       redis.call('ZADD', KEYS[4], time[1] * 1000 + math.floor(time[2] / 1000), id)
     else
       result = 'recorded'
+      if known[1] == 'error' and known[2] == 'cancelled' then
+        status, field, text = 'error', 'error', 'cancelled'
+        if replies > 0 then
+          local reply = cjson.decode(json)
+          reply.status, reply.output, reply.error = status, cjson.null, text
+          json = cjson.encode(reply)
+        end
+      end
+      redis.call('HSET', details, 'status', status, field, text, 'updatedAt', at)
       redis.call('HDEL', details, field == 'output' and 'error' or 'output') -- of an earlier run
       for r = i + 8, i + 7 + replies do
         local pushed = redis.pcall('LPUSH', ARGV[r], json)
@@ -28,9 +40,14 @@ while i <= #ARGV do
           redis.call('PEXPIRE', ARGV[r], ARGV[2])
         end
       end
+      local expiry = tonumber(known[3] or '') or tonumber(ARGV[3])
       if ARGV[1] == '1' then
         redis.call('DEL', details)
+      elseif expiry > 0 then
+        redis.call('PEXPIRE', details, math.ceil(expiry * 1000))
       end
+      -- Not `call`: who may not publish may still finish.
+      redis.pcall('PUBLISH', ARGV[4] .. details, #text <= 4096 and status .. ' ' .. text or status)
     end
     redis.call('HDEL', KEYS[2], id)
     redis.call('HDEL', KEYS[3], id)

@@ -110,6 +110,13 @@ run_options = _together(
         metavar="SECONDS",
         help="After which those lists expire; 0: never.",
     ),
+    _option(
+        "--expire-finished",
+        default=_DEFAULT.expire_finished,
+        type=click.FloatRange(0),
+        metavar="SECONDS",
+        help="Delete a task's details so long after its end, unless the task says otherwise; 0: keep them.",
+    ),
     _option("--delete-finished", is_flag=True, help="Delete a task's details once it has ended and replied."),
     _option(
         "--engine",

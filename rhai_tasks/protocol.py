@@ -15,6 +15,9 @@ from .errors import TaskMalformed
 MISSING_SCRIPT = "Script content not found in Redis hash"
 """`error` of a task without a script; clients of the original compare it to the letter."""
 
+CANCELLED = "cancelled"
+"""`error` of a task that was cancelled. Lua scripts know it too."""
+
 
 class Status(StrEnum):
     """Values of the field `status`."""
@@ -23,6 +26,11 @@ class Status(StrEnum):
     PROCESSING = "processing"
     COMPLETED = "completed"
     ERROR = "error"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the task has ended."""
+        return self in {Status.COMPLETED, Status.ERROR}
 
 
 DETAIL_FIELDS = ("script", "callerId", "publicKey", "contextId", "createdAt", "replyToQueue")
@@ -221,6 +229,21 @@ class QueueKeys:
         """List on which a bridge waits for room."""
         return f"{self.messages}.room"
 
+    @property
+    def delayed(self) -> str:
+        """Sorted set of task ids by the server's millisecond at which they go to the native list."""
+        return f"{self.messages}.delayed"
+
+    @property
+    def delayed_messages(self) -> str:
+        """Sorted set of message ids, likewise, which go to the messages; their bodies are in place."""
+        return f"{self.messages}.delayed_messages"
+
+    @property
+    def wake(self) -> str:
+        """List on which a bridge waits for something delayed that is due earlier than what it knows of."""
+        return f"{self.messages}.wake"
+
     def acks(self, broker_id: str) -> str:
         """Set of message ids that one broker holds; dramatiq's own."""
         return f"{self.namespace}:__acks__.{broker_id}.{self.queue}"
@@ -229,3 +252,21 @@ class QueueKeys:
     def registry(namespace: str) -> str:
         """Set of the names of all queues that a bridge ever served."""
         return f"{namespace}:__queues__"
+
+
+def state_channel(namespace: str) -> str:
+    """Channel on which a task's new status is told; its details key follows this.
+
+    A message is a status, and for a final one that has a text of at most 4096 bytes, a blank and the text.
+    """
+    return f"{namespace}:__state__:"
+
+
+def cancel_channel(namespace: str) -> str:
+    """Channel on which workers hear ids of tasks that were cancelled."""
+    return f"{namespace}:__cancel__"
+
+
+def submits_key(namespace: str, client_id: str) -> str:
+    """Sorted set of a client's calls that were done and that it may repeat, because the reply got lost."""
+    return f"{namespace}:__submits__.{client_id}"

@@ -24,5 +24,6 @@ class Settings:
     max_deliveries: int = 3  # a task whose process died under it so often ends as an error
     reply_lists: bool = False  # also push the result to rhai_reply:<task_id>
     reply_expiry: float = 3600.0  # of those lists; a list named by the task itself never expires
+    expire_finished: float = 0.0  # seconds after its end at which a task's details go; 0 keeps them
     delete_finished: bool = False  # some dispatchers want the details gone once they have the reply
     engine: str | None = None  # "package.module:factory" that returns an Engine

@@ -21,7 +21,17 @@ from redis.commands.core import Script
 from .connection import Outage, connect, persist
 from .engine import CancelToken
 from .errors import TaskMalformed
-from .protocol import DETAIL_FIELDS, Outcome, QueueKeys, Task, parse_task, reply_json, timestamp, to_bytes
+from .protocol import (
+    DETAIL_FIELDS,
+    Outcome,
+    QueueKeys,
+    Task,
+    parse_task,
+    reply_json,
+    state_channel,
+    timestamp,
+    to_bytes,
+)
 from .settings import Settings
 from .threads import vital_thread
 
@@ -80,6 +90,7 @@ class TaskStore:
     def __init__(self, settings: Settings, outage: Outage) -> None:
         self._settings = settings
         self._outage = outage
+        self._channel = state_channel(settings.namespace)
         self._client = connect(settings.redis_url)
         self._scripts = {
             name: load_script(self._client, "rhai_tasks", name)
@@ -199,7 +210,7 @@ class TaskStore:
         slow = [held for held in list(self._running.values()) if not held.marked and (held.started or due) <= due]
         for keys, group in groupby(sorted(slow, key=lambda held: held.keys.queue), key=lambda held: held.keys):
             marked = list(group)
-            arguments: list[str | bytes] = [timestamp(time.time())]
+            arguments: list[str | bytes] = [timestamp(time.time()), self._channel]
             for held in marked:
                 arguments += [held.message_id, self._details_key(held)]
             self._scripts["mark"](keys=[keys.acks(self._broker_id)], args=arguments)
@@ -211,7 +222,8 @@ class TaskStore:
 
     def _write_outcomes(self, ended: list[Held]) -> None:
         expiry = int(self._settings.reply_expiry * 1000) if self._settings.reply_lists else 0
-        arguments: list[Any] = [int(self._settings.delete_finished), expiry]
+        settings = self._settings
+        arguments: list[Any] = [int(settings.delete_finished), expiry, settings.expire_finished, self._channel]
         for held in ended:
             arguments += self._outcome_arguments(held)
         results = self._script_for_message_end("finish", ended[0].keys, arguments)
@@ -252,7 +264,7 @@ class TaskStore:
 
     def _write_released(self, released: list[Held]) -> None:
         keys = released[0].keys
-        arguments: list[Any] = [timestamp(time.time())]
+        arguments: list[Any] = [timestamp(time.time()), self._channel]
         for held in sorted(released, key=lambda held: (len(held.message_id), held.message_id)):
             arguments += [held.message_id, self._details_key(held), int(held.counted)]
         self._scripts["release"](keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries], args=arguments)

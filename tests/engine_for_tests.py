@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from rhai_tasks import Engine, Limits
+from rhai_tasks import Engine, Limits, current_task
 
 
 def make_engine() -> Engine:
@@ -25,6 +25,12 @@ def make_engine() -> Engine:
     def fail(message: str) -> None:
         """Raise."""
         raise ValueError(message)
+
+    @engine.function
+    def who() -> str:
+        """Say which task calls."""
+        task = current_task()
+        return f"{task.id} {task.circle} {task.caller_id} {task.context_id} {task.delivery}"
 
     return engine
 

@@ -1,0 +1,25 @@
+-- Look at the states of tasks.
+--
+-- ARGV  1 prefix of details keys   2 "1": bring outputs and errors too   3 on: task ids
+-- Returns for each task: {status}, with the output or error behind a final one if asked for, or nil: there
+-- are no details. After 4 MiB of texts the rest is reported as pending: the server has others to serve.
+local answers = {}
+local size = 0
+for i = 3, #ARGV do
+  local key = ARGV[1] .. ARGV[i]
+  local status = redis.pcall('HGET', key, 'status')
+  if type(status) == 'table' then
+    answers[#answers + 1] = {'error', 'Task details are not a hash: ' .. status.err}
+  elseif not status and redis.call('EXISTS', key) == 0 then
+    answers[#answers + 1] = false
+  elseif ARGV[2] ~= '1' or status ~= 'completed' and status ~= 'error' then
+    answers[#answers + 1] = {status or 'pending'}
+  elseif size > 4 * 1024 * 1024 then
+    answers[#answers + 1] = {'pending'}
+  else
+    local text = redis.call('HGET', key, status == 'completed' and 'output' or 'error') or ''
+    size = size + #text
+    answers[#answers + 1] = {status, text}
+  end
+end
+return answers

@@ -1,0 +1,186 @@
+"""How results are awaited: one subscription for all awaited tasks of a client, and looks as a safety net.
+
+Our workers tell each task's end on a channel of its own. The original worker tells nobody, so what has not
+been heard of is looked at too, at growing distances.
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from .calls import LOOK_AT, Call, Calls, Found
+from .connection import Outage, close_async, connect_async, explain, may_pass
+from .errors import ClientClosed, RhaiTasksError
+from .protocol import Outcome, Status
+
+logger = logging.getLogger(__name__)
+
+Sink = Callable[[tuple[str, Found]], object]
+"""Takes a task's id and how it ended; called in the listener's event loop."""
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # seconds between two looks at tasks that were not heard of
+_GRACE = 0.005  # seconds for a task to be heard of before it is looked at: most looks are saved
+_LOOKS_A_SECOND = 10_000  # tasks: about a hundredth of a server
+_QUIET_SECONDS = 5.0  # after which the subscription is tried: a connection can be dead without a word
+_SUBSCRIBE_AT_ONCE = 500  # channels
+_MESSAGES_AT_ONCE = 50
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
+
+
+class ResultListener:
+    """Waits for any number of tasks over two connections. Lives in one event loop, which alone calls it.
+
+    Args:
+        url: The server.
+        calls: Names keys and channels.
+        execute: Carries a call out.
+        patience: Seconds without the server after which those who wait are told so.
+    """
+
+    def __init__(self, url: str, calls: Calls, execute: Callable[[Call[Any]], Awaitable[Any]], patience: float) -> None:
+        self._url, self._calls, self._execute, self._patience = url, calls, execute, patience
+        self._client = connect_async(url, socket_timeout=None)  # a subscription is quiet for long
+        self._outage = Outage(url)
+        self._away_since: float | None = None
+        self._sinks: dict[str, list[Sink]] = {}  # by task id
+        self._fresh: list[str] = []  # to subscribe to
+        self._stale: set[str] = set()  # to unsubscribe from, some day
+        self._to_look: set[str] = set()
+        self._changed, self._look = asyncio.Event(), asyncio.Event()
+        self._pause = _FIRST_LOOK
+        self._running: asyncio.Task[None] | None = None
+
+    def add(self, task_ids: Iterable[str], sink: Sink) -> None:
+        """Call the sink once for each task, as soon as it has ended or is known to be gone."""
+        for task_id in task_ids:
+            self._sinks.setdefault(task_id, []).append(sink)
+            self._stale.discard(task_id)
+            self._fresh.append(task_id)
+        self._pause = _FIRST_LOOK
+        self._changed.set()
+        self._look.set()  # else nobody might look, as nobody waited
+        if self._running is None:
+            self._running = asyncio.get_running_loop().create_task(self._run())
+
+    def discard(self, task_ids: Iterable[str], sink: Sink) -> None:
+        """Wait no longer for these tasks."""
+        for task_id in task_ids:
+            sinks = self._sinks.get(task_id, [])
+            if sink in sinks:
+                sinks.remove(sink)
+            if not sinks:
+                self._forget(task_id)
+
+    async def aclose(self) -> None:
+        """Stop, and tell those who wait."""
+        if self._running is not None:
+            self._running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._running
+        self._fail(ClientClosed("the client was closed while results were awaited"))
+        await close_async(self._client)
+
+    def _deliver(self, task_id: str, found: Found) -> None:
+        sinks = self._sinks.get(task_id, [])
+        self._forget(task_id)
+        for sink in sinks:
+            sink((task_id, found))
+
+    def _forget(self, task_id: str) -> None:
+        if self._sinks.pop(task_id, None) is not None:
+            self._stale.add(task_id)
+
+    def _fail(self, error: RhaiTasksError) -> None:
+        for task_id in list(self._sinks):
+            self._deliver(task_id, error)
+
+    async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        backoff = _FIRST_BACKOFF
+        while True:
+            try:
+                async with self._client.pubsub() as channel:
+                    await self._listen(channel)
+            except* redis.RedisError as errors:
+                error = errors.exceptions[0]
+                assert isinstance(error, redis.RedisError)  # noqa: S101  (so says the line above)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF) if self._away_since else _FIRST_BACKOFF
+                self._away_since = self._away_since or clock()
+                self._outage.begin(error)
+                if not may_pass(error) or clock() - self._away_since > self._patience:
+                    self._fail(explain(error, self._url))
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
+
+    async def _listen(self, channel: Any) -> None:
+        self._fresh, self._stale = list(self._sinks), set()
+        self._changed.set()
+        await channel.subscribe(self._calls.channel(""))  # of no task; without any channel it cannot listen
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._subscribe(channel))
+            group.create_task(self._hear(channel))
+            group.create_task(self._look_around())
+
+    async def _subscribe(self, channel: Any) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if len(self._stale) >= _SUBSCRIBE_AT_ONCE:
+                stale = [self._calls.channel(task_id) for task_id in self._stale]
+                self._stale.clear()
+                await channel.unsubscribe(*stale)
+            fresh, self._fresh = self._fresh, []
+            for start in range(0, len(fresh), _SUBSCRIBE_AT_ONCE):
+                await channel.subscribe(*map(self._calls.channel, fresh[start : start + _SUBSCRIBE_AT_ONCE]))
+
+    async def _hear(self, channel: Any) -> None:
+        asked = False
+        for number in itertools.count():
+            if number % _MESSAGES_AT_ONCE == 0:
+                await asyncio.sleep(0)  # what is already here is read without giving way
+            message = await channel.get_message(timeout=_QUIET_SECONDS)
+            if message is None:
+                if asked:
+                    raise redis.TimeoutError("the subscription does not answer")
+                await channel.ping()
+            asked = message is None
+            if message is None or message["type"] not in {"subscribe", "message"}:
+                continue
+            self._outage.end()
+            self._away_since = None
+            if message["type"] == "message":
+                task_id, state = self._calls.heard(message["channel"], message["data"])
+                if isinstance(state, Outcome):
+                    self._deliver(task_id, state)
+                elif state.is_final:
+                    self._to_look.add(task_id)
+                    self._look.set()
+            else:  # from here on nothing is missed; before, the task may have ended
+                task_id, _ = self._calls.heard(message["channel"], Status.PENDING.encode())
+                if task_id in self._sinks:
+                    self._to_look.add(task_id)
+                    self._look.set()
+
+    async def _look_around(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause if self._sinks else None):  # `wait_for` can lose a cancellation
+                    await self._look.wait()
+            if self._look.is_set():
+                await asyncio.sleep(_GRACE)
+                self._look.clear()
+                due = [task_id for task_id in self._to_look if task_id in self._sinks]
+                self._to_look.clear()
+            else:
+                due = list(self._sinks)
+                self._pause = max(min(self._pause * 2, _LONGEST_LOOK), len(due) / _LOOKS_A_SECOND)
+            for start in range(0, len(due), LOOK_AT):
+                found = await self._execute(self._calls.look(due[start : start + LOOK_AT]))
+                for task_id, ended in found.items():
+                    self._deliver(task_id, ended)
