@@ -4,7 +4,16 @@
 --       6 full (string)   7 on: acks of brokers that are gone (sets)
 -- ARGV  1 name of the actor whose messages are native tasks   2 prefix of details keys
 --       3 time for `updatedAt`
--- Returns how many tasks went back. What is for another actor stays.
+-- Returns how many tasks went back. What is more than a task's id, and could not come back as it was, stays:
+-- messages of other actors, and of groups and pipelines.
+local function is_plain(body)
+  if body.actor_name ~= ARGV[1] then return false end
+  for _, part in ipairs({'args', 'kwargs', 'options'}) do
+    if type(body[part]) ~= 'table' then return false end
+  end
+  return #body.args == 1 and type(body.args[1]) == 'string' and next(body.kwargs) == nil and next(body.options, next(body.options)) == nil
+end
+
 local tasks, others = {}, {}
 local names = redis.call('LRANGE', KEYS[2], 0, -1)
 for i = 7, #KEYS do
@@ -14,7 +23,7 @@ for i = 7, #KEYS do
 end
 for _, name in ipairs(names) do
   local readable, body = pcall(cjson.decode, redis.call('HGET', KEYS[3], name) or '')
-  if readable and body.actor_name == ARGV[1] and type(body.args) == 'table' and type(body.args[1]) == 'string' then
+  if readable and is_plain(body) then
     tasks[#tasks + 1] = {name, tonumber(name) or 0, body.args[1]}
   else
     others[#others + 1] = name

@@ -2,6 +2,7 @@
 
 from .calls import TaskSpec
 from .client import AsyncClient, AsyncTask, Client, Task
+from .composition import ScriptActor
 from .current import CurrentTask, current_task
 from .engine import CancelToken, Engine, Limits
 from .errors import (
@@ -43,6 +44,7 @@ __all__ = [
     "RhaiSyntaxError",
     "RhaiTasksError",
     "RhaiTerminated",
+    "ScriptActor",
     "ScriptError",
     "ServerError",
     "ServerUnavailable",

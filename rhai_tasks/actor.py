@@ -3,17 +3,20 @@
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
+from uuid import uuid4
 
 import dramatiq
+from dramatiq import Message
 from dramatiq.middleware import CurrentMessage
 
 from .broker import TaskBroker, TaskMessage
 from .current import CurrentTask, running
 from .engine import Engine
 from .errors import RhaiError, RhaiTerminated, TaskMalformed
-from .protocol import ACTOR, Outcome, Task, circle_of, completed, failed
+from .protocol import ACTOR, Outcome, Status, Task, circle_of, completed, failed
 from .store import Held
 
 logger = logging.getLogger(__name__)
@@ -24,8 +27,8 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
     """Make the broker's worker run tasks in this engine."""
     suspects = threading.Lock()  # those that may end the process run one at a time, so that the count is just
 
-    def run_script(task_id: str) -> None:  # noqa: ARG001  (the message comes with the whole task)
-        """Run the current message's task; only the script's own failure is an outcome."""
+    def run_script(*_: object, **__: object) -> None:
+        """Run the current message's task, which comes with it; only the script's own failure is an outcome."""
         message = cast("TaskMessage", CurrentMessage.get_current_message())
         held = message.held
         try:
@@ -43,27 +46,42 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
         elif held.deaths:
             with suspects:
                 broker.store.count_delivery(held)
-                held.outcome = _run(broker, engine, held, task)
+                held.outcome = _run(broker, engine, held, task, piped=message.args[1:])
         else:
-            held.outcome = _run(broker, engine, held, task)
+            held.outcome = _run(broker, engine, held, task, piped=message.args[1:])
+        if held.outcome and "pipe_target" in message.options and held.outcome.status is Status.COMPLETED:
+            held.following = _following(message, held.outcome.text)
 
     dramatiq.Actor(run_script, broker=broker, actor_name=ACTOR, queue_name="", priority=0, options={})
+
+
+def _following(message: TaskMessage, output: str) -> Message[Any]:
+    """Return the message of a pipeline that gets this one's output."""
+    following: Message[Any] = Message(**message.options["pipe_target"])
+    args = following.args if following.options.get("pipe_ignore") else (*following.args, output)
+    return following.copy(args=args, options={"redis_message_id": str(uuid4())})
 
 
 def _log_debug(task_id: str, text: str, _source: str | None, line: int | None, column: int | None) -> None:
     script_logger.debug("[%s] %s:%s: %s", task_id, line, column, text)
 
 
-def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task) -> Outcome | None:
-    """Return how the script ended, `None` if a stopping worker interrupted it."""
+def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task, *, piped: Sequence[Any]) -> Outcome | None:
+    """Return how the script ended, `None` if a stopping worker interrupted it.
+
+    `piped`: what came from the step before in a pipeline, at most one value.
+    """
     broker.store.started(held)
     circle = circle_of(held.keys.queue)
     token = running.set(CurrentTask(task.id, circle, task.caller_id, task.context_id, held.deaths + 1))
+    constants: dict[str, Any] = {"CONTEXT_ID": circle, "CALLER_ID": task.caller_id}
+    if piped:
+        constants["INPUT"] = piped[-1]
     started = time.perf_counter()
     try:
         output = engine.run(
             task.script,
-            constants={"CONTEXT_ID": circle, "CALLER_ID": task.caller_id},
+            constants=constants,
             timeout=engine.limits.timeout or broker.settings.limits.timeout,
             cancel=held.cancel,
             print=partial(script_logger.info, "[%s] %s", task.id),

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from typing import Any, cast
 from uuid import uuid4
 
@@ -21,7 +22,6 @@ from dramatiq.middleware import CurrentMessage
 
 from .cancellation import hear_cancels
 from .connection import BLOCK_SECONDS, Outage, connect, connect_blocking
-from .errors import RhaiTasksError
 from .protocol import DETAIL_FIELDS, QueueKeys, failed, queue_name, state_channel, timestamp, to_bytes, to_text
 from .settings import Settings
 from .store import Held, TaskStore, load_script
@@ -104,22 +104,36 @@ class TaskBroker(RedisBroker):
             self.emit_after("declare_queue", queue_name)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Enqueue a message.
+        """Write a message, its id and its task's details in one step.
 
-        Raises:
-            RhaiTasksError: `delay` is set; dramatiq's delays do not survive a worker.
+        Args:
+            message: A `ScriptActor`'s, or another actor's.
+            delay: Milliseconds; a bridge hands the message over when it is due, and no restart loses it.
         """
-        if delay is not None:
-            raise RhaiTasksError("a task cannot be delayed by dramatiq: its delays are lost with a worker's memory")
-        return super().enqueue(message)
-
-    def do_enqueue(self, queue_name: str, message_id: str, body: bytes) -> None:
-        """Write a message and its id in one step; dramatiq's own can leave the id twice when repeated."""
-        keys = self.keys(queue_name)
+        # The broker's own name for it: a message that is enqueued again is another one.
+        message = message.copy(options={"redis_message_id": str(uuid4())})
+        self.emit_before("enqueue", message, delay)
+        keys = self.keys(message.queue_name)
+        details: dict[str, str] = message.kwargs.get("details", {})
         self.task_scripts["enqueue"](
-            keys=[keys.messages, keys.bodies, keys.registry(self.namespace)],
-            args=[message_id, body, queue_name],
+            keys=[
+                keys.messages,
+                keys.bodies,
+                keys.registry(self.namespace),
+                keys.delayed_messages,
+                keys.wake,
+                to_bytes(self.settings.prefixes.details + _task_id(message)),
+            ],
+            args=[
+                message.options["redis_message_id"],
+                message.encode(),
+                message.queue_name,
+                delay or 0,
+                *chain.from_iterable(details.items()),
+            ],
         )
+        self.emit_after("enqueue", message, delay)
+        return message
 
     def waiting(self) -> int:
         """Count fetched messages that no thread has begun with."""

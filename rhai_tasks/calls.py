@@ -101,7 +101,7 @@ class Calls:
             args: list[Any] = []
             size = 0
             for spec in group:
-                details = self._details(spec, now)
+                details = self.details_of(spec, now)
                 task_id = spec.task_id or str(uuid4())
                 task_ids.append(task_id)
                 args += (to_bytes(task_id), len(details), *details)
@@ -118,9 +118,10 @@ class Calls:
             raise ValueError("no circle: name one for the client or for the task")
         return circle, spec.via, spec.delay, spec.unique
 
-    def _details(self, spec: TaskSpec, now: str) -> list[Any]:
+    def details_of(self, spec: TaskSpec, now: str) -> list[str]:
+        """List names and values of the fields of a task that is submitted `now`."""
         caller = spec.caller_id if spec.caller_id is not None else self.caller_id
-        details: list[Any] = ["script", spec.script, "status", Status.PENDING.value, "callerId", caller]
+        details: list[str] = ["script", spec.script, "status", Status.PENDING.value, "callerId", caller]
         details += ("createdAt", now, "updatedAt", now)
         context = spec.context_id if spec.context_id is not None else self.context_id
         if context is not None:

@@ -36,6 +36,12 @@ for i, id in ipairs(ids) do
     local readable, body = pcall(cjson.decode, bodies[i])
     if readable and type(body.args) == 'table' and type(body.args[1]) == 'string' then
       local key = ARGV[5] .. body.args[1]
+      local carried = type(body.kwargs) == 'table' and body.kwargs.details
+      if type(carried) == 'table' and redis.call('EXISTS', key) == 0 then -- sent by a broker that is not ours
+        for name, value in pairs(carried) do
+          redis.call('HSET', key, name, value)
+        end
+      end
       details = redis.pcall('HMGET', key, unpack(fields))
       if details.err then
         details = details.err

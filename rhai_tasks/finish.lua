@@ -4,16 +4,17 @@
 -- KEYS  1 acks (set)   2 bodies (hash)   3 deliveries (hash)   4 dead (sorted set)   5 dead bodies (hash)
 -- ARGV  1 "1": delete the details after the reply   2 milliseconds after which a reply list expires, 0: never
 --       3 seconds after which the details expire, unless they say so themselves, 0: never
---       4 start of the names of channels for states
+--       4 start of the names of channels for states   5 namespace
 --       then for each task: message id, details key, status, "output" or "error", its text, time for
---       `updatedAt`, number of reply lists, reply JSON, reply lists...
+--       `updatedAt`; of the next message of a pipeline its queue, or nothing, its id, its body; number of
+--       reply lists, reply JSON, reply lists...
 -- Returns for each task: "recorded"; "lost": another broker holds it now, nothing was written; or the
 -- server's error text: its details key is no hash any more, the message is a dead letter.
 local results = {}
-local i = 5
+local i = 6
 while i <= #ARGV do
-  local id, details, status, field, text, at = unpack(ARGV, i, i + 5)
-  local replies, json = tonumber(ARGV[i + 6]), ARGV[i + 7]
+  local id, details, status, field, text, at, queue, next, body = unpack(ARGV, i, i + 8)
+  local replies, json = tonumber(ARGV[i + 9]), ARGV[i + 10]
   local result = 'lost'
   if redis.call('SREM', KEYS[1], id) == 1 then
     local known = redis.pcall('HMGET', details, 'status', 'error', 'expireFinished')
@@ -25,7 +26,7 @@ while i <= #ARGV do
     else
       result = 'recorded'
       if known[1] == 'error' and known[2] == 'cancelled' then
-        status, field, text = 'error', 'error', 'cancelled'
+        status, field, text, queue = 'error', 'error', 'cancelled', ''
         if replies > 0 then
           local reply = cjson.decode(json)
           reply.status, reply.output, reply.error = status, cjson.null, text
@@ -34,7 +35,7 @@ while i <= #ARGV do
       end
       redis.call('HSET', details, 'status', status, field, text, 'updatedAt', at)
       redis.call('HDEL', details, field == 'output' and 'error' or 'output') -- of an earlier run
-      for r = i + 8, i + 7 + replies do
+      for r = i + 11, i + 10 + replies do
         local pushed = redis.pcall('LPUSH', ARGV[r], json)
         if type(pushed) == 'number' and ARGV[2] ~= '0' then
           redis.call('PEXPIRE', ARGV[r], ARGV[2])
@@ -46,6 +47,11 @@ while i <= #ARGV do
       elseif expiry > 0 then
         redis.call('PEXPIRE', details, math.ceil(expiry * 1000))
       end
+      if queue ~= '' then
+        local messages = ARGV[5] .. ':' .. queue
+        redis.call('HSET', messages .. '.msgs', next, body)
+        redis.call('RPUSH', messages, next)
+      end
       -- Not `call`: who may not publish may still finish.
       redis.pcall('PUBLISH', ARGV[4] .. details, #text <= 4096 and status .. ' ' .. text or status)
     end
@@ -53,6 +59,6 @@ while i <= #ARGV do
     redis.call('HDEL', KEYS[3], id)
   end
   results[#results + 1] = result
-  i = i + 8 + replies
+  i = i + 11 + replies
 end
 return results

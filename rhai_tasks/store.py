@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Any
 
 import redis
+from dramatiq import Message
 from redis.commands.core import Script
 
 from .connection import Outage, connect, persist
@@ -68,6 +69,7 @@ class Held:
     counted: bool = False  # this delivery is in the count of deaths until it ends
     interrupted: bool = False  # by a stopping worker: it goes back
     outcome: Outcome | None = None
+    following: Message[Any] | None = None  # of a pipeline: gets enqueued with the outcome
     ended_at: str = ""  # for `updatedAt`
 
     def task(self) -> Task:
@@ -223,7 +225,13 @@ class TaskStore:
     def _write_outcomes(self, ended: list[Held]) -> None:
         expiry = int(self._settings.reply_expiry * 1000) if self._settings.reply_lists else 0
         settings = self._settings
-        arguments: list[Any] = [int(settings.delete_finished), expiry, settings.expire_finished, self._channel]
+        arguments: list[Any] = [
+            int(settings.delete_finished),
+            expiry,
+            settings.expire_finished,
+            self._channel,
+            settings.namespace,
+        ]
         for held in ended:
             arguments += self._outcome_arguments(held)
         results = self._script_for_message_end("finish", ended[0].keys, arguments)
@@ -249,10 +257,16 @@ class TaskStore:
             outcome.field,
             to_bytes(outcome.text),
             held.ended_at,
+            *self._following(held),
             len(reply_lists),
             reply,
             *reply_lists,
         ]
+
+    def _following(self, held: Held) -> tuple[str, str, bytes]:
+        if held.following is None:
+            return "", "", b""
+        return held.following.queue_name, held.following.options["redis_message_id"], held.following.encode()
 
     def _reply_lists(self, held: Held) -> Iterator[bytes]:
         if isinstance(held.details, Sequence) and not isinstance(held.details, str):

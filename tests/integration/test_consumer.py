@@ -10,7 +10,6 @@ from bridge.loop import CircleBridge
 from rhai_tasks import Settings
 from rhai_tasks.broker import TaskBroker, TaskConsumer
 from rhai_tasks.connection import Outage
-from rhai_tasks.errors import RhaiTasksError
 from rhai_tasks.protocol import queue_name
 from tests.conftest import Dispatcher, wait_until
 
@@ -56,11 +55,6 @@ def test_a_message_that_cannot_be_read_is_a_dead_letter(broker: TaskBroker, clie
     wait_until(lambda: client.zcard(keys.dead) == 1)
     assert client.hget(keys.dead_bodies, "odd") == "no JSON"
     broker.store.close()
-
-
-def test_dramatiqs_delays_are_refused(broker: TaskBroker) -> None:
-    with pytest.raises(RhaiTasksError, match="cannot be delayed"):
-        broker.enqueue(None, delay=1000)  # type: ignore[arg-type]  # refused before it is looked at
 
 
 def test_an_idle_look_at_a_full_buffer_waits_for_room(dispatcher: Dispatcher, server_url: str, client: Any) -> None:
