@@ -12,7 +12,7 @@ from typing import cast
 import redis
 
 from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking, persist
-from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, queue_name, timestamp, to_bytes, to_text
+from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, key_pattern, queue_name, timestamp, to_bytes, to_text
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
 from rhai_tasks.threads import vital_thread
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 3.5  # between two looks, when idle, at what a bridge that died left in flight
 _DISCOVER_SECONDS = 2.0  # between two looks for new circles
 _DUE_AT_ONCE = 500  # delayed tasks of a circle
+_DUE_SECONDS = 10.0  # between two looks at them without being told: whoever was told may have died
 
 
 class CircleBridge:
@@ -165,7 +166,6 @@ class _Delays:
             try:
                 wait = persist(self._move, self._outage, self._stop)
                 end = time.monotonic() + wait
-                # Told of nothing, it looks all the same: who was told may have died.
                 while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
                     if self._blocking.blpop([bridge.wake_key for bridge in self._bridges], min(left, BLOCK_SECONDS)):
                         break
@@ -180,7 +180,7 @@ class _Delays:
         moved, wait = self._due(keys=keys, args=[_DUE_AT_ONCE])
         if moved:
             logger.debug("Handed over %d delayed task(s)", moved)
-        return _LOOK_SECONDS if wait < 0 else min(wait / 1000, _LOOK_SECONDS)
+        return _DUE_SECONDS if wait < 0 else min(wait / 1000, _DUE_SECONDS)
 
 
 class Bridge:
@@ -247,8 +247,7 @@ class Bridge:
 def waiting_circles(client: redis.Redis, settings: Settings) -> list[str]:
     """List the circles whose native list exists now, that is: holds a task; and those with something delayed."""
     prefix = to_bytes(settings.prefixes.queue)
-    pattern = b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^" else bytes([byte]) for byte in prefix) + b"*"
-    keys = client.scan_iter(match=cast("str", pattern), count=1000, _type="LIST")
+    keys = client.scan_iter(match=key_pattern(settings.prefixes.queue), count=1000, _type="LIST")
     circles = [to_text(key.removeprefix(prefix)) for key in keys]
     for name in cast("set[bytes]", client.smembers(QueueKeys.registry(settings.namespace))):
         queue = QueueKeys(settings.namespace, name.decode())

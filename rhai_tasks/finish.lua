@@ -2,6 +2,7 @@
 -- A task that was cancelled in the meantime ends as cancelled, whatever its script came to.
 --
 -- KEYS  1 acks (set)   2 bodies (hash)   3 deliveries (hash)   4 dead (sorted set)   5 dead bodies (hash)
+--       6 reasons (hash)
 -- ARGV  1 "1": delete the details after the reply   2 milliseconds after which a reply list expires, 0: never
 --       3 seconds after which the details expire, unless they say so themselves, 0: never
 --       4 start of the names of channels for states   5 namespace
@@ -23,6 +24,7 @@ while i <= #ARGV do
       local time = redis.call('TIME')
       redis.call('HSET', KEYS[5], id, redis.call('HGET', KEYS[2], id) or '')
       redis.call('ZADD', KEYS[4], time[1] * 1000 + math.floor(time[2] / 1000), id)
+      redis.call('HSET', KEYS[6], id, 'its details are not a hash: ' .. known.err)
     else
       result = 'recorded'
       if known[1] == 'error' and known[2] == 'cancelled' then

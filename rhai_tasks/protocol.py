@@ -94,6 +94,11 @@ def to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def key_pattern(prefix: str) -> bytes:
+    """Write the pattern of all keys that begin like this."""
+    return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^" else bytes([byte]) for byte in to_bytes(prefix)) + b"*"
+
+
 def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
     """Read a task from the values of `DETAIL_FIELDS` in its details hash; `None` is an absent field.
 
@@ -198,6 +203,11 @@ class QueueKeys:
     def dead_bodies(self) -> str:
         """Hash of dead message id to message; dramatiq's own."""
         return f"{self.dead}.msgs"
+
+    @property
+    def dead_reasons(self) -> str:
+        """Hash of dead message id to what is wrong with it."""
+        return f"{self.dead}.reasons"
 
     @property
     def sequence(self) -> str:

@@ -285,13 +285,27 @@ class TaskStore:
 
     def _write_dead(self, dead: list[Held]) -> None:
         for held in dead:
-            self._script_for_message_end("dead_letter", held.keys, [held.message_id])
+            self._script_for_message_end("dead_letter", held.keys, [held.message_id, _reason(held)])
 
     def _script_for_message_end(self, name: str, keys: QueueKeys, arguments: list[Any]) -> Any:
         return self._scripts[name](
-            keys=[keys.acks(self._broker_id), keys.bodies, keys.deliveries, keys.dead, keys.dead_bodies],
+            keys=[
+                keys.acks(self._broker_id),
+                keys.bodies,
+                keys.deliveries,
+                keys.dead,
+                keys.dead_bodies,
+                keys.dead_reasons,
+            ],
             args=arguments,
         )
+
+
+def _reason(held: Held) -> str:
+    """Say why a message goes to the dead letters."""
+    if isinstance(held.details, str):
+        return f"its details are not a hash: {held.details}" if held.task_id else held.details
+    return "it names no task" if held.details is None else "its actor is unknown to this worker"
 
 
 def _within(limit: int, ended: Iterable[tuple[Any, Held]]) -> Iterator[tuple[Any, Held]]:

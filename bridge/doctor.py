@@ -1,0 +1,197 @@
+"""What is wrong with the queues, and what to do about it."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from rhai_tasks.broker import LEASE_SECONDS
+from rhai_tasks.connection import Outage
+from rhai_tasks.protocol import QueueKeys, Status, key_pattern, state_channel, timestamp, to_bytes, to_text
+from rhai_tasks.settings import Settings
+from rhai_tasks.store import load_script
+
+from .loop import CircleBridge
+from .queues import Queues, tasks_of
+
+_SECOND_LOOK = 1.0  # seconds after the first: what a healthy bridge or worker has in hand is elsewhere by then
+_QUEUE = ".rhai-"  # between a broker's id and a circle's, in the names of sets of held messages
+_SCANNED = 1000  # keys or elements in one command
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong."""
+
+    where: str  # a circle, or the server
+    what: str
+    remedy: str
+    repair: Callable[[], object] | None = None  # mends it; loses nothing
+
+
+def examine(settings: Settings, *, stale_seconds: float = 60.0) -> list[Finding]:
+    """Look at server, circles, workers and tasks; takes a second, and longer with many tasks.
+
+    Args:
+        settings: The server and its names.
+        stale_seconds: A task that is `processing` and held by nobody counts as orphaned after so long.
+    """
+    queues = Queues(settings)
+    try:
+        circles = queues.circles()
+        before = {circle: _moment(queues, circle) for circle in circles}
+        time.sleep(_SECOND_LOOK)
+        holders = list(_holders(settings, queues.client))
+        findings = [*_server(queues.client)]
+        for circle in circles:  # repairs are done in this order: what is removed must not be taken before
+            findings += _ids_without_hash(settings, queues, circle)
+            findings += _bridges(settings, queues, circle, before[circle], _moment(queues, circle))
+            findings += _workers(queues, circle, holders)
+            findings += _dead_letters(queues, circle)
+        findings += _orphans(settings, queues, circles, holders, stale_seconds)
+        return findings
+    finally:
+        queues.close()
+
+
+def _server(client: Any) -> Iterator[Finding]:
+    policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+    if policy != "noeviction":
+        yield Finding("server", f"maxmemory-policy is {policy}: tasks may vanish", "set it to noeviction")
+    memory = client.info("memory")
+    if memory["maxmemory"] and memory["used_memory"] > 0.9 * memory["maxmemory"]:
+        used = memory["used_memory"] / memory["maxmemory"]
+        yield Finding("server", f"{used:.0%} of its memory is used", "raise maxmemory, or let finished tasks expire")
+    persistence = client.info("persistence")
+    if not persistence["aof_enabled"] and not client.config_get("save").get("save"):
+        yield Finding("server", "it keeps nothing on disk: a restart loses all tasks", "set appendonly yes, or save")
+
+
+def _moment(queues: Queues, circle: str) -> tuple[list[bytes], int, int]:
+    """Return what is in flight, how much waits in the native list, and the last message's number."""
+    keys = queues.keys(circle)
+    in_flight = queues.client.lrange(keys.in_flight, 0, -1)
+    waiting = queues.client.llen(queues.native_key(circle))
+    return in_flight, waiting, int(queues.client.get(keys.sequence) or 0)
+
+
+def _bridges(
+    settings: Settings,
+    queues: Queues,
+    circle: str,
+    before: tuple[list[bytes], int, int],
+    now: tuple[list[bytes], int, int],
+) -> Iterator[Finding]:
+    stuck = [task_id for task_id in now[0] if task_id in before[0]]
+    if stuck:
+
+        def publish() -> None:
+            bridge = CircleBridge(settings, circle, Outage(settings.redis_url))
+            bridge.forward(0)
+            bridge.close()
+
+        what = f"{len(stuck)} task(s) in flight of a bridge that died"
+        yield Finding(circle, what, "start a bridge for the circle", publish)
+    buffered = queues.client.llen(queues.keys(circle).messages)
+    if before[1] and now[1] and now[2] == before[2] and buffered < settings.buffer:
+        yield Finding(circle, f"{now[1]} task(s) wait and nobody takes them", "start rhai-worker or rhai-bridge for it")
+
+
+def _holders(settings: Settings, client: Any) -> Iterator[tuple[str, str]]:
+    """Yield worker processes that hold messages, and the queue that those are of."""
+    prefix = QueueKeys(settings.namespace, "").acks("").removesuffix(".")
+    for key in client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="SET"):
+        broker_id, separator, circle = to_text(key).removeprefix(prefix).rpartition(_QUEUE)
+        if separator:
+            yield broker_id, f"{_QUEUE[1:]}{circle}"
+
+
+def _workers(queues: Queues, circle: str, holders: list[tuple[str, str]]) -> Iterator[Finding]:
+    keys, client = queues.keys(circle), queues.client
+    now, _ = client.time()
+    leases = {to_text(broker): until / 1000 for broker, until in client.zrange(keys.leases, 0, -1, withscores=True)}
+    buffered = client.llen(keys.messages)
+    if buffered and not any(until > now for until in leases.values()):
+        what = f"{buffered} task(s) are ready and no worker process is alive"
+        yield Finding(circle, what, "start rhai-worker, or give them to others: rhai-tasks return")
+    requeue = load_script(client, "rhai_tasks", "requeue")
+    for broker_id, queue in holders:
+        # Others sweep a lease that ran out within seconds; if none did, nobody is there.
+        if queue == keys.queue and leases.get(broker_id, 0.0) < now - LEASE_SECONDS:
+            what = f"{client.scard(keys.acks(broker_id))} task(s) are held by a worker process that died"
+            repair = partial(
+                requeue,
+                keys=[keys.messages, keys.acks(broker_id), keys.deliveries, keys.leases],
+                args=[broker_id, "expired"],
+            )
+            yield Finding(circle, what, "start a worker for the circle", repair)
+
+
+def _ids_without_hash(settings: Settings, queues: Queues, circle: str) -> Iterator[Finding]:
+    client, native = queues.client, queues.native_key(circle)
+    missing: list[bytes] = []
+    for start in range(0, client.llen(native), _SCANNED):
+        ids = client.lrange(native, start, start + _SCANNED - 1)
+        with client.pipeline(transaction=False) as pipeline:
+            for task_id in ids:
+                pipeline.exists(to_bytes(settings.prefixes.details) + task_id)
+            missing += [task_id for task_id, there in zip(ids, pipeline.execute(), strict=True) if not there]
+    if missing:
+
+        def remove() -> None:
+            with client.pipeline(transaction=False) as pipeline:
+                for task_id in missing:
+                    pipeline.lrem(native, 0, task_id)
+                pipeline.execute()
+
+        what = f"{len(missing)} id(s) in the native list have no details, as {to_text(missing[0])!r}"
+        yield Finding(circle, what, "they end as errors when they are taken; or remove them", remove)
+
+
+def _dead_letters(queues: Queues, circle: str) -> Iterator[Finding]:
+    dead = queues.client.zcard(queues.keys(circle).dead)
+    if dead:
+        yield Finding(circle, f"{dead} dead letter(s)", "rhai-tasks dead list says why; retry or delete them")
+
+
+def _orphans(
+    settings: Settings, queues: Queues, circles: list[str], holders: list[tuple[str, str]], stale_seconds: float
+) -> Iterator[Finding]:
+    """Find tasks that are `processing`, while no worker of ours holds them and no queue has them."""
+    client, prefix = queues.client, settings.prefixes.details
+    known: set[str] = set()
+    for broker_id, queue in holders:
+        keys = QueueKeys(settings.namespace, queue)
+        known |= tasks_of(client, keys, client.smembers(keys.acks(broker_id)))
+    for circle in circles:
+        keys = queues.keys(circle)
+        known |= tasks_of(client, keys, client.lrange(keys.messages, 0, -1))
+    for key in client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="HASH"):
+        task_id = to_text(key).removeprefix(prefix)
+        status, updated, context = client.hmget(key, "status", "updatedAt", "contextId")
+        if status != Status.PROCESSING.encode() or task_id in known or _age(updated) < stale_seconds:
+            continue
+        what = f"task {task_id!r} is processing, and no worker of ours holds it"
+        circle = to_text(context) if context else ""
+        repair = partial(_submit_again, settings, queues, circle, key) if circle in circles else None
+        yield Finding(circle or "tasks", what, "unless an original worker runs it, submit it again", repair)
+
+
+def _submit_again(settings: Settings, queues: Queues, circle: str, key: bytes) -> None:
+    with queues.client.pipeline() as pipeline:
+        pipeline.hset(key, mapping={"status": "pending", "updatedAt": timestamp(time.time())})
+        pipeline.lpush(queues.native_key(circle), key.removeprefix(to_bytes(settings.prefixes.details)))
+        pipeline.publish(to_bytes(state_channel(settings.namespace)) + key, "pending")
+        pipeline.execute()
+
+
+def _age(updated: bytes | None) -> float:
+    """Read how many seconds ago; an unknown time is long ago."""
+    text = (updated or b"").decode(errors="replace")
+    try:
+        then = float(text) if text.replace(".", "", 1).isdigit() else datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return float("inf")
+    return datetime.now(UTC).timestamp() - then

@@ -1,0 +1,358 @@
+"""`rhai-tasks`, as people and programs call it."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rhai_tasks import Client
+from tests.conftest import BIN, Dispatcher, Worker, wait_until
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(server_url: str, client: Any) -> Run:
+    """Run the command to its end."""
+    assert client.dbsize() == 0
+
+    def run(*arguments: str, stdin: str | None = None, url: str = server_url) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(BIN / "rhai-tasks"), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            env={**os.environ, "RHAI_TASKS_REDIS_URL": url, "RHAI_TASKS_CIRCLE": "circle"},
+        )
+
+    return run
+
+
+@pytest.fixture
+def app(server_url: str) -> Iterator[Client]:
+    with Client(server_url, circle="circle") as app:
+        yield app
+
+
+@pytest.fixture
+def worker(start_worker: Callable[..., Worker], run: Run) -> Worker:
+    return start_worker("circle")
+
+
+def ok(ended: "subprocess.CompletedProcess[str]") -> str:
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_help_names_every_command(run: Run) -> None:
+    text = ok(run("--help"))
+
+    for command in (
+        "submit",
+        "status",
+        "wait",
+        "cancel",
+        "result",
+        "queues",
+        "tail",
+        "dead",
+        "return",
+        "purge",
+        "doctor",
+    ):
+        assert f"\n  {command} " in text
+    assert "rhai-tasks, version" in ok(run("--version"))
+
+
+# --- tasks
+
+
+def test_a_script_is_submitted_and_followed(run: Run, worker: Worker) -> None:
+    task_id = ok(run("submit", "40 + 2")).strip()
+
+    assert ok(run("wait", task_id, "--timeout", "10")) == "42\n"
+    assert ok(run("result", task_id)) == "42\n"
+    assert "completed" in ok(run("status", task_id))
+    (details,) = json.loads(ok(run("status", task_id, "--json")))
+    assert (details["taskId"], details["status"], details["output"]) == (task_id, "completed", "42")
+
+
+def test_a_script_comes_from_stdin_or_a_file(run: Run, worker: Worker, tmp_path: Path) -> None:
+    file = tmp_path / "script.rhai"
+    file.write_text("40 +\n3")
+
+    assert ok(run("submit", "--wait", stdin="40 +\n2")) == "42\n"
+    assert ok(run("submit", "--wait", "--file", "-", stdin="41")) == "41\n"
+    assert ok(run("submit", "--wait", "--file", str(file))) == "43\n"
+
+
+def test_a_failed_script_is_status_1_and_its_error_goes_to_stderr(run: Run, worker: Worker) -> None:
+    ended = run("submit", "--wait", "throw 1")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "Runtime error: 1 (line 1, position 1)\n"
+    (outcome,) = json.loads(run("submit", "--wait", "throw 1", "--json").stdout)
+    assert (outcome["status"], outcome["error"]) == ("error", "Runtime error: 1 (line 1, position 1)")
+
+
+def test_options_of_a_task_are_options_of_submit(run: Run, app: Client) -> None:
+    arguments = ["--caller-id=me", "--context-id=here", "--task-id=t", "--unique", "--circle=other"]
+
+    assert ok(run("submit", "1", *arguments, "--json")) == '{"taskId": "t"}\n'
+    again = run("submit", "1", *arguments)
+
+    details = app.task("t").details()
+    assert (details["callerId"], details["contextId"]) == ("me", "here")
+    assert (again.returncode, again.stderr) == (1, "Error: task 't' exists already\n")
+
+
+def test_what_has_not_ended_is_status_4(run: Run, app: Client) -> None:
+    task = app.submit("1")
+
+    assert run("result", task.id).returncode == 4
+    ended = run("wait", task.id, "--timeout", "0.1")
+    assert ended.returncode == 4
+    assert "not ended within 0.1 s" in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "wait", "result", "cancel"])
+def test_an_unknown_task_is_status_3(run: Run, command: str) -> None:
+    ended = run(command, "nobody's")
+
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "has no details" in ended.stderr
+
+
+def test_tasks_are_cancelled(run: Run, app: Client, worker: Worker) -> None:
+    ended, endless = app.submit("1"), app.submit("loop {}")
+    ended.result(timeout=10)
+
+    assert ok(run("cancel", endless.id)) == f"{endless.id}: cancelled\n"
+    late = run("cancel", ended.id, "--json")
+
+    assert (late.returncode, json.loads(late.stdout)) == (1, {ended.id: False})
+    assert run("result", endless.id).stderr == f"task '{endless.id}' was cancelled\n"
+
+
+def test_a_server_that_is_away_is_status_5(run: Run) -> None:
+    ended = run("submit", "1", url="redis://127.0.0.1:1/")
+
+    assert ended.returncode == 5
+    assert ended.stderr.startswith("Error: Redis at redis://127.0.0.1:1/ does not answer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["submit", "1", "--file", "-"], "not both"),
+        (["wait"], "Missing argument"),
+        (["dead", "retry"], "Name messages, or give --all"),
+        (["dead", "delete", "x"], "No such dead letter: x"),
+        (["--redis-url", "http://x", "queues"], "--redis-url"),
+    ],
+)
+def test_wrong_use_is_status_2_and_one_line(run: Run, arguments: list[str], says: str) -> None:
+    ended = run(*arguments)
+
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_tail_shows_tasks_as_they_change(run: Run, server_url: str, app: Client, client: Any, worker: Worker) -> None:
+    app.submit("1").result(timeout=10)
+    tail = subprocess.Popen(
+        [str(BIN / "rhai-tasks"), "--redis-url", server_url, "tail", "--count", "3", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: client.info("stats")["pubsub_patterns"])
+
+    task = app.submit("sleep(0.1); `two\nlines`")
+
+    lines, _ = tail.communicate(timeout=20)
+    assert [json.loads(line) for line in lines.splitlines()] == [
+        {"taskId": task.id, "status": "pending", "text": ""},
+        {"taskId": task.id, "status": "processing", "text": ""},
+        {"taskId": task.id, "status": "completed", "text": "two\nlines"},
+    ]
+
+
+# --- queues
+
+
+def test_queues_counts_what_is_where(run: Run, app: Client, start_worker: Callable[..., Worker]) -> None:
+    start_worker("circle", "--threads", "1", "--buffer", "2")
+    running = app.submit("loop {}")
+    wait_until(lambda: running.status() == "processing")
+    app.submit("1", delay=60)
+    app.submit_many(["1"] * 5)
+    app.submit_many(["1"] * 3, progress=True)  # no terminal: no bar
+    expected = {"circle": "circle", "waiting": 6, "buffered": 2, "running": 1, "delayed": 1, "dead": 0, "workers": 1}
+
+    wait_until(lambda: json.loads(ok(run("queues", "--json"))) == [expected])
+
+    row = next(line for line in ok(run("queues")).splitlines() if "circle" in line and "6" in line)
+    assert [cell for cell in row.split() if cell.isalnum()] == ["circle", "6", "2", "1", "1", "0", "1"]
+    assert json.loads(ok(run("queues", "--circle", "other", "--json")))[0]["waiting"] == 0
+
+
+def test_buffered_tasks_are_returned(run: Run, app: Client, client: Any) -> None:
+    task = app.submit("1", via="dramatiq")
+
+    assert ok(run("return")) == "1 task(s) given back\n"
+
+    assert client.lrange("rhai_tasks:circle", 0, -1) == [task.id]
+
+
+def test_purge_asks_first_and_tells_those_who_wait(run: Run, app: Client, client: Any) -> None:
+    tasks = [*app.submit_many(["1"] * 700), app.submit("1", delay=60), app.submit("1", via="dramatiq")]
+
+    refused = run("purge", stdin="n\n")
+    assert refused.returncode == 1
+    assert "Cancel and remove 702 waiting task(s) of circle circle?" in refused.stdout
+    assert client.llen("rhai_tasks:circle") == 700
+
+    assert ok(run("purge", "--yes")) == "702 task(s) removed\n"
+
+    assert {app.task(task.id).details()["error"] for task in tasks} == {"cancelled"}
+    assert not client.keys("rhai_tasks:*")
+    assert not client.keys("rhai_dramatiq:rhai-circle.msgs")
+
+
+def test_dead_letters_are_listed_with_the_reason_and_retried_or_deleted(
+    run: Run, app: Client, client: Any, worker: Worker
+) -> None:
+    for name in ("odd", "odder"):
+        client.set(f"rhai_task_details:{name}", "text")
+        client.lpush("rhai_tasks:circle", name)
+    wait_until(lambda: client.zcard("rhai_dramatiq:rhai-circle.XQ") == 2)
+
+    letters = json.loads(ok(run("dead", "list", "--json")))
+    assert {letter["task_id"] for letter in letters} == {"odd", "odder"}
+    assert letters[0]["reason"].startswith("its details are not a hash: WRONGTYPE")
+    assert "WRONGTYPE" in ok(run("dead", "list"))
+
+    client.delete("rhai_task_details:odd")
+    client.hset("rhai_task_details:odd", mapping={"script": "40 + 2"})
+    by_task = {letter["task_id"]: letter["message_id"] for letter in letters}
+    assert ok(run("dead", "retry", by_task["odd"])) == "1 dead letter(s) put back\n"
+    assert app.task("odd").result(timeout=10) == "42"
+    assert ok(run("dead", "delete", "--all")) == "1 dead letter(s) deleted\n"
+    assert not client.keys("rhai_dramatiq:rhai-circle.XQ*")
+
+
+def findings(ended: "subprocess.CompletedProcess[str]") -> list[str]:
+    """What the doctor says of circles and tasks; the tests' server keeps nothing on disk, as it says too."""
+    return [found["what"] for found in json.loads(ended.stdout) if found["where"] != "server"]
+
+
+def test_a_doctor_has_nothing_to_say_of_a_healthy_circle(run: Run, app: Client, client: Any, worker: Worker) -> None:
+    client.config_set("save", "3600 1")
+    app.submit("1").result(timeout=10)
+    app.submit("loop {}")
+
+    assert ok(run("doctor", "--stale", "0")) == "Nothing is wrong.\n"
+    client.config_set("save", "")
+
+
+def test_a_doctor_finds_a_circle_that_nobody_serves(run: Run, app: Client) -> None:
+    app.submit("1")
+    app.submit("1", circle="other", via="dramatiq")
+
+    ended = run("doctor", "--json")
+
+    assert ended.returncode == 1
+    assert findings(ended) == [
+        "1 task(s) wait and nobody takes them",
+        "1 task(s) are ready and no worker process is alive",
+    ]
+
+
+def test_a_doctor_repairs_what_dead_processes_left(
+    run: Run, app: Client, dispatcher: Dispatcher, client: Any, start_worker: Callable[..., Worker]
+) -> None:
+    in_flight, held, orphan = (dispatcher.submit("circle", name, "1", contextId="circle") for name in ("f", "h", "o"))
+    client.delete("rhai_tasks:circle")
+    client.sadd("rhai_dramatiq:__queues__", "rhai-circle")
+    client.rpush("rhai_dramatiq:rhai-circle.in_flight", in_flight)
+    message = {"queue_name": "rhai-circle", "actor_name": "run_script", "args": [held], "kwargs": {}, "options": {}}
+    body = json.dumps({**message, "message_id": "1", "message_timestamp": 1})
+    client.set("rhai_dramatiq:rhai-circle.sequence", "1")
+    client.hset("rhai_dramatiq:rhai-circle.msgs", "1", body)
+    client.sadd("rhai_dramatiq:__acks__.dead.rhai-circle", "1")
+    client.hset(f"rhai_task_details:{orphan}", mapping={"status": "processing", "updatedAt": "2020-01-01T00:00:00Z"})
+    client.lpush("rhai_tasks:circle", "nothing")
+
+    found = findings(run("doctor", "--json"))
+    assert "1 task(s) in flight of a bridge that died" in found
+    assert "1 task(s) are held by a worker process that died" in found
+    assert f"task {orphan!r} is processing, and no worker of ours holds it" in found
+    assert "1 id(s) in the native list have no details, as 'nothing'" in found
+
+    assert "repaired" in run("doctor", "--repair").stdout
+
+    start_worker("circle")
+    assert {app.task(task).result(timeout=20) for task in (in_flight, held, orphan)} == {"1"}
+    assert not client.exists("rhai_task_details:nothing")
+
+
+# --- terminals
+
+
+def test_a_watch_is_live_and_leaves_a_clean_terminal(run: Run, app: Client, server_url: str) -> None:
+    app.submit("1")
+    master, slave = pty.openpty()
+    watching = subprocess.Popen(
+        [str(BIN / "rhai-tasks"), "--redis-url", server_url, "queues", "--watch", "0.1"],
+        stdout=slave,
+        stderr=slave,
+        stdin=slave,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(slave)
+    shown = bytearray()
+
+    def read_until(text: bytes) -> None:
+        end = time.monotonic() + 20
+        while text not in shown:
+            assert time.monotonic() < end, shown
+            shown.extend(os.read(master, 4096))
+
+    read_until(b"waiting")
+    app.submit("1")
+    read_until(b"\x1b[1A")  # it draws over what it drew
+    watching.send_signal(signal.SIGINT)
+    read_until(b"\x1b[?25h")  # the cursor is back
+
+    assert watching.wait(10) == 0
+    os.close(master)
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(run: Run, app: Client) -> None:
+    task = app.submit("1")
+
+    assert "\x1b" not in ok(run("status", task.id))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell: str) -> None:
+    ended = subprocess.run(
+        [str(BIN / "rhai-tasks")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "_RHAI_TASKS_COMPLETE": f"{shell}_source"},
+    )
+
+    assert "_RHAI_TASKS_COMPLETE" in ended.stdout
