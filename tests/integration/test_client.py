@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -325,6 +327,39 @@ def test_closing_ends_waiting_and_leaves_nothing_behind(app: Client, client: Any
         with pytest.raises(ClientClosed):
             call()
     app.close()
+
+
+def test_a_client_that_is_forgotten_leaves_nothing_behind(server_url: str, client: Any) -> None:
+    before = set(threading.enumerate())
+    app = Client(server_url, circle="circle")
+    with pytest.raises(TaskTimeout):
+        app.submit("1").result(timeout=0.1)
+
+    del app
+    gc.collect()
+
+    assert set(threading.enumerate()) <= before
+    wait_until(lambda: len(client.client_list()) == 1)
+
+
+def test_a_program_that_never_closes_its_client_ends_in_silence(server_url: str, client: Any) -> None:
+    program = f"""if True:
+        import os, sys
+        from rhai_tasks import Client, TaskTimeout
+        app = Client({server_url!r}, circle="circle")
+        try:
+            app.submit("1").result(timeout=0.1)
+        except TaskTimeout:
+            print("waited", flush=True)
+        if os.fork() == 0:
+            sys.exit()
+        os.wait()
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "default", "-c", program], capture_output=True, text=True, check=False, timeout=20
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "waited\n", "")
 
 
 def test_threads_share_a_client(app: Client, worker: Worker) -> None:

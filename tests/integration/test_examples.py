@@ -1,9 +1,13 @@
-"""The examples do what they say."""
+"""The examples do what they say, with the fixtures that applications use."""
 
 import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
+from starlette.testclient import TestClient
+
+from rhai_tasks import Client
 from tests.conftest import Dispatcher, Worker
 
 
@@ -12,7 +16,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_demo_ends_as_expected() -> None:
-    ended = run("examples.demo")
+    ended = run("rhai_tasks.cli", "demo")
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Every result is the expected one." in ended.stdout
@@ -30,3 +34,38 @@ def test_the_dispatcher_gets_a_result_from_the_embedded_worker(
 
     assert run("examples.submit_like_a_dispatcher", server_url, "02abc", "greet(CALLER_ID)").stdout == "Hello 03me!\n"
     assert "boom" in run("examples.submit_like_a_dispatcher", server_url, "02abc", 'throw "boom"').stdout
+
+
+def test_the_web_service_answers_with_results(
+    rhai_client: Client, rhai_server: str, rhai_circle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from examples import web_service
+
+    monkeypatch.setenv("RHAI_TASKS_REDIS_URL", rhai_server)
+    monkeypatch.setenv("RHAI_TASKS_CIRCLE", rhai_circle)
+    rhai_client.submit("1").result(timeout=20)
+    with TestClient(web_service.app) as browser:
+        answer = browser.post("/run", content="`${40 + 2} for ${CALLER_ID}`", headers={"x-caller": "me"})
+        assert (answer.status_code, answer.json()) == (200, {"output": "42 for me"})
+
+        answer = browser.post("/run", content="throw `no`")
+        assert (answer.status_code, answer.json()["line"]) == (422, 1)
+
+        monkeypatch.setattr(web_service, "PATIENCE", 0.2)
+        assert browser.post("/run", content="loop {}").status_code == 504
+
+
+@pytest.mark.usefixtures("rhai_worker")
+def test_the_batch_counts_a_thousand_results(rhai_server: str, rhai_circle: str) -> None:
+    ended = run("examples.batch", rhai_server, rhai_circle)
+
+    total = sum(number * number for number in range(1000) if number % 100 != 99)
+    assert ended.stdout == f"990 succeeded with a total of {total}, 10 failed\n", ended.stderr
+    assert ended.stderr == ""
+
+
+@pytest.mark.usefixtures("rhai_worker")
+def test_the_pipeline_ends_in_a_bill(rhai_server: str, rhai_circle: str) -> None:
+    ended = run("examples.pipeline", rhai_server, rhai_circle)
+
+    assert ended.stdout == "to pay: 22.5\n", ended.stderr
