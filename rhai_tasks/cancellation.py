@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import redis
 
-from .connection import BLOCK_SECONDS, connect_blocking
+from .connection import connect_blocking
 from .protocol import cancel_channel, to_text
 from .settings import Settings
+
+_QUIET_SECONDS = 10.0  # after which the subscription is tried: a connection can be dead without a word
 
 
 def hear_cancels(settings: Settings, cancel: Callable[[str], object], stop: threading.Event) -> None:
@@ -21,9 +23,19 @@ def hear_cancels(settings: Settings, cancel: Callable[[str], object], stop: thre
             try:
                 with client.pubsub(ignore_subscribe_messages=True) as channel:
                     channel.subscribe(cancel_channel(settings.namespace))
-                    while not stop.is_set():
-                        message = channel.get_message(timeout=BLOCK_SECONDS)
-                        if message:
-                            cancel(to_text(message["data"]))
+                    _hear(channel, cancel, stop)
             except redis.RedisError:
                 stop.wait(0.5)  # others log the outage
+
+
+def _hear(channel: redis.client.PubSub, cancel: Callable[[str], object], stop: threading.Event) -> None:
+    asked = False
+    while not stop.is_set():
+        message = channel.get_message(timeout=_QUIET_SECONDS)
+        if message is None:
+            if asked:
+                raise redis.TimeoutError("the subscription does not answer")
+            channel.ping()
+        elif message["type"] == "message":
+            cancel(to_text(message["data"]))
+        asked = message is None

@@ -33,7 +33,7 @@ from .errors import (
     TaskTimeout,
 )
 from .options import ENVIRONMENT_PREFIX, server_options, settings_from
-from .protocol import Outcome, key_pattern, state_channel
+from .protocol import CANCELLED, Outcome, key_pattern, state_channel
 from .settings import Settings
 
 FAILED, WRONG, NOT_FOUND, TIMED_OUT, UNAVAILABLE = 1, 2, 3, 4, 5
@@ -256,11 +256,12 @@ def _print_outcomes(client: Client, tasks: list[Task], timeout: float | None, *,
         sys.exit(FAILED)
 
 
-def _outcome(task: Task) -> dict[str, str | None]:
-    found = task.found
-    if not isinstance(found, Outcome):
-        raise TaskNotFound(task.id)
-    return {"taskId": task.id, "status": found.status, found.field: found.text}
+def _outcome(task: Task) -> dict[str, str]:
+    try:
+        return {"taskId": task.id, "status": "completed", "output": task.result()}
+    except (ScriptError, TaskCancelled) as error:
+        text = CANCELLED if isinstance(error, TaskCancelled) else str(error)
+        return {"taskId": task.id, "status": "error", "error": text}
 
 
 @main.command()

@@ -40,9 +40,9 @@ class Task:
 
     def __init__(self, client: "Client", task_id: str, submitted: float = 0.0) -> None:
         self.id = task_id
-        self.submitted = submitted  # time.monotonic(); 0: not through this handle
+        self._submitted = submitted  # time.monotonic(); 0: not through this handle
         self._client = client
-        self.found: Found | None = None  # how it ended, once that was awaited
+        self._found: Found | None = None  # how it ended, once that was awaited
 
     def __repr__(self) -> str:
         return f"<Task {self.id}>"
@@ -54,7 +54,7 @@ class Task:
             TaskNotFound: It has no details.
             ServerUnavailable: The server does not answer.
         """
-        return self._client.call(self._client.calls.status(self.id))
+        return self._client._call(self._client._calls.status(self.id))
 
     def details(self) -> dict[str, str]:
         """Ask for all fields of the task's details; docs/protocol.md lists them.
@@ -62,7 +62,7 @@ class Task:
         Raises:
             TaskNotFound, ServerUnavailable: As for `status`.
         """
-        return self._client.call(self._client.calls.details(self.id))
+        return self._client._call(self._client._calls.details(self.id))
 
     def result(self, timeout: float | None = None) -> str:
         """Wait until the task has ended, and return its output.
@@ -77,11 +77,11 @@ class Task:
             TaskNotFound: It has no details.
             ServerUnavailable: The server has not answered for the client's `retry_timeout`.
         """
-        if self.found is None:
+        if self._found is None:
             for _ in self._client.as_completed([self], timeout=timeout):
                 pass
-        assert self.found is not None  # noqa: S101  (as_completed has set it, or raised)
-        return unwrap(self.id, self.found)
+        assert self._found is not None  # noqa: S101  (as_completed has set it, or raised)
+        return unwrap(self.id, self._found)
 
     def cancel(self) -> bool:
         """Cancel the task; see `Client.cancel`."""
@@ -93,28 +93,28 @@ class AsyncTask:
 
     def __init__(self, client: "AsyncClient", task_id: str, submitted: float = 0.0) -> None:
         self.id = task_id
-        self.submitted = submitted  # time.monotonic(); 0: not through this handle
+        self._submitted = submitted  # time.monotonic(); 0: not through this handle
         self._client = client
-        self.found: Found | None = None  # how it ended, once that was awaited
+        self._found: Found | None = None  # how it ended, once that was awaited
 
     def __repr__(self) -> str:
         return f"<AsyncTask {self.id}>"
 
     async def status(self) -> Status:
         """Ask for the task's status; as `Task.status`."""
-        return await self._client.call(self._client.calls.status(self.id))
+        return await self._client._call(self._client._calls.status(self.id))
 
     async def details(self) -> dict[str, str]:
         """Ask for all fields of the task's details; as `Task.details`."""
-        return await self._client.call(self._client.calls.details(self.id))
+        return await self._client._call(self._client._calls.details(self.id))
 
     async def result(self, timeout: float | None = None) -> str:
         """Wait until the task has ended, and return its output; as `Task.result`."""
-        if self.found is None:
+        if self._found is None:
             async for _ in self._client.as_completed([self], timeout=timeout):
                 pass
-        assert self.found is not None  # noqa: S101  (as_completed has set it, or raised)
-        return unwrap(self.id, self.found)
+        assert self._found is not None  # noqa: S101  (as_completed has set it, or raised)
+        return unwrap(self.id, self._found)
 
     async def cancel(self) -> bool:
         """Cancel the task; see `Client.cancel`."""
@@ -135,8 +135,8 @@ class _Base:
         prefixes: Prefixes | None,
         namespace: str,
     ) -> None:
-        self.url = url
-        self.calls = Calls(
+        self._url = url
+        self._calls = Calls(
             circle=circle,
             caller_id=caller_id,
             context_id=context_id,
@@ -144,7 +144,7 @@ class _Base:
             prefixes=prefixes or _DEFAULT.prefixes,
             namespace=namespace,
         )
-        self.retry_timeout = retry_timeout
+        self._retry_timeout = retry_timeout
         self._numbers = CallNumbers(namespace)
         self._scripts: dict[str, Any] = {}
         self._policy: dict[str, Any] = {
@@ -252,7 +252,7 @@ class Client(_Base):
             ServerUnavailable: The server has not answered for `retry_timeout`; the task may have been submitted.
         """
         spec = TaskSpec(script, circle, caller_id, context_id, task_id, fields, unique, delay, via)
-        (batch,) = self.calls.submit([spec])
+        (batch,) = self._calls.submit([spec])
         self._submit(batch)
         return Task(self, batch.task_ids[0], time.monotonic())
 
@@ -269,7 +269,7 @@ class Client(_Base):
         """
         tasks: list[Task] = []
         with Progress("submitted", scripts, shown=progress) as bar:
-            for batch in self.calls.submit(_scripts(scripts)):
+            for batch in self._calls.submit(_scripts(scripts)):
                 self._submit(batch)
                 now = time.monotonic()
                 tasks += [Task(self, task_id, now) for task_id in batch.task_ids]
@@ -295,7 +295,7 @@ class Client(_Base):
         with Progress("ended", by_id, shown=progress) as bar:
             for task_id, found in self._arrivals(by_id, timeout):
                 for task in by_id[task_id]:
-                    task.found = found
+                    task._found = found
                     yield task
                 bar.advance(1)
 
@@ -312,31 +312,31 @@ class Client(_Base):
             TaskNotFound: It has no details.
             ServerUnavailable: The server has not answered for `retry_timeout`.
         """
-        return self.call(self.calls.cancel(task_id))
+        return self._call(self._calls.cancel(task_id))
 
     def task(self, task_id: str) -> Task:
         """Return a handle for any task, whoever submitted it."""
         return Task(self, task_id)
 
-    def call(self, call: Call[T]) -> T:
+    def _call(self, call: Call[T]) -> T:
         """Carry a call out; it is repeated while the server is away, so it must bear that."""
         if self._closed:
             raise ClientClosed("this client is closed")
         try:
             reply = self._retrying(self._run, self._redis, call)
         except redis.RedisError as error:
-            raise explain(error, self.url) from error
+            raise explain(error, self._url) from error
         return call.read(reply)
 
     def _submit(self, batch: Batch) -> None:
         with self._numbers.numbered(batch.call) as call:
-            self.call(call)
+            self._call(call)
 
     def _arrivals(self, by_id: Mapping[str, list[Task]], timeout: float | None) -> Iterator[tuple[str, Found]]:
         end = None if timeout is None else time.monotonic() + timeout
         left = set(by_id)
         for some in _not_new(by_id):
-            for task_id, found in self.call(self.calls.look(some)).items():
+            for task_id, found in self._call(self._calls.look(some)).items():
                 left.discard(task_id)
                 yield task_id, found
         if not left:
@@ -346,7 +346,7 @@ class Client(_Base):
             if self._closed:
                 raise ClientClosed("this client is closed")
             if self._waiting is None or not self._waiting.is_ours():
-                self._waiting = _ListenerThread(self.url, self.calls, self.retry_timeout)
+                self._waiting = _ListenerThread(self._url, self._calls, self._retry_timeout)
                 weakref.finalize(self, self._waiting.stop)  # for who never closes it
             waiting = self._waiting
             waiting.add(left.copy(), arrived.put)
@@ -381,7 +381,7 @@ class AsyncClient(_Base):
         super().__init__(url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace)
         self._redis = connect_async(url)
         self._retrying = tenacity.AsyncRetrying(**self._policy)
-        self.results = ResultListener(url, self.calls, self.call_once, retry_timeout)
+        self._results = ResultListener(url, self._calls, self._call_once, retry_timeout)
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -395,7 +395,7 @@ class AsyncClient(_Base):
     async def aclose(self) -> None:
         """Disconnect. Who waits for a result meanwhile gets `ClientClosed`."""
         self._closed = True
-        await self.results.aclose()
+        await self._results.aclose()
         await close_async(self._redis)
 
     async def submit(
@@ -413,7 +413,7 @@ class AsyncClient(_Base):
     ) -> AsyncTask:
         """Submit a script; as `Client.submit`."""
         spec = TaskSpec(script, circle, caller_id, context_id, task_id, fields, unique, delay, via)
-        (batch,) = self.calls.submit([spec])
+        (batch,) = self._calls.submit([spec])
         await self._submit(batch)
         return AsyncTask(self, batch.task_ids[0], time.monotonic())
 
@@ -421,7 +421,7 @@ class AsyncClient(_Base):
         """Submit scripts in few round trips; as `Client.submit_many`."""
         tasks: list[AsyncTask] = []
         with Progress("submitted", scripts, shown=progress) as bar:
-            for batch in self.calls.submit(_scripts(scripts)):
+            for batch in self._calls.submit(_scripts(scripts)):
                 await self._submit(batch)
                 now = time.monotonic()
                 tasks += [AsyncTask(self, task_id, now) for task_id in batch.task_ids]
@@ -438,34 +438,34 @@ class AsyncClient(_Base):
         with Progress("ended", by_id, shown=progress) as bar:
             async for task_id, found in self._arrivals(by_id, timeout):
                 for task in by_id[task_id]:
-                    task.found = found
+                    task._found = found
                     yield task
                 bar.advance(1)
 
     async def cancel(self, task_id: str) -> bool:
         """Cancel a task; as `Client.cancel`."""
-        return await self.call(self.calls.cancel(task_id))
+        return await self._call(self._calls.cancel(task_id))
 
     def task(self, task_id: str) -> AsyncTask:
         """Return a handle for any task, whoever submitted it."""
         return AsyncTask(self, task_id)
 
-    async def call(self, call: Call[T]) -> T:
+    async def _call(self, call: Call[T]) -> T:
         """Carry a call out; it is repeated while the server is away, so it must bear that."""
         if self._closed:
             raise ClientClosed("this client is closed")
         try:
-            return await self._retrying(self.call_once, call)
+            return await self._retrying(self._call_once, call)
         except redis.RedisError as error:
-            raise explain(error, self.url) from error
+            raise explain(error, self._url) from error
 
-    async def call_once(self, call: Call[T]) -> T:
+    async def _call_once(self, call: Call[T]) -> T:
         """Carry a call out; the server's errors are redis-py's."""
         return call.read(await self._run(self._redis, call))
 
     async def _submit(self, batch: Batch) -> None:
         with self._numbers.numbered(batch.call) as call:
-            await self.call(call)
+            await self._call(call)
 
     async def _arrivals(
         self, by_id: Mapping[str, list[AsyncTask]], timeout: float | None
@@ -473,13 +473,15 @@ class AsyncClient(_Base):
         end = None if timeout is None else time.monotonic() + timeout
         left = set(by_id)
         for some in _not_new(by_id):
-            for task_id, found in (await self.call(self.calls.look(some))).items():
+            for task_id, found in (await self._call(self._calls.look(some))).items():
                 left.discard(task_id)
                 yield task_id, found
+        if not left:
+            return
         if self._closed:
             raise ClientClosed("this client is closed")
         arrived: asyncio.Queue[tuple[str, Found]] = asyncio.Queue()
-        self.results.add(left.copy(), arrived.put_nowait)
+        self._results.add(left.copy(), arrived.put_nowait)
         try:
             while left:
                 try:
@@ -490,13 +492,13 @@ class AsyncClient(_Base):
                 left.discard(task_id)
                 yield task_id, found
         finally:
-            self.results.discard(left, arrived.put_nowait)
+            self._results.discard(left, arrived.put_nowait)
 
 
 def _not_new(by_id: Mapping[str, list[Any]]) -> Iterator[list[str]]:
     """Yield tasks that may have ended already, some at a time."""
     oldest = time.monotonic() - _NEW_SECONDS
-    old = [task_id for task_id, tasks in by_id.items() if tasks[0].submitted < oldest]
+    old = [task_id for task_id, tasks in by_id.items() if tasks[0]._submitted < oldest]
     for start in range(0, len(old), LOOK_AT):
         yield old[start : start + LOOK_AT]
 
@@ -521,11 +523,11 @@ class _ListenerThread:
         return self._process == os.getpid()
 
     def add(self, task_ids: Iterable[str], sink: Sink) -> None:
-        self._loop.call_soon_threadsafe(self._client.results.add, task_ids, sink)
+        self._loop.call_soon_threadsafe(self._client._results.add, task_ids, sink)
 
     def discard(self, task_ids: Iterable[str], sink: Sink) -> None:
         with suppress(RuntimeError):  # closed meanwhile: there is nothing left to tell
-            self._loop.call_soon_threadsafe(self._client.results.discard, task_ids, sink)
+            self._loop.call_soon_threadsafe(self._client._results.discard, task_ids, sink)
 
     def stop(self) -> None:
         if not self.is_ours():

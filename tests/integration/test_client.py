@@ -470,7 +470,7 @@ def test_a_cancelled_await_leaves_nothing_behind(server_url: str, client: Any) -
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             gc.collect()
-            assert not app.results._sinks
+            assert not app._results._sinks
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(use())
