@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+
+import redis
 
 from rhai_tasks.broker import LEASE_SECONDS
 from rhai_tasks.connection import Outage
@@ -57,7 +60,7 @@ def examine(settings: Settings, *, stale_seconds: float = 60.0) -> list[Finding]
 
 
 def _server(client: Any) -> Iterator[Finding]:
-    policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+    policy = _option(client, "maxmemory-policy", "noeviction")
     if policy != "noeviction":
         yield Finding("server", f"maxmemory-policy is {policy}: tasks may vanish", "set it to noeviction")
     memory = client.info("memory")
@@ -65,8 +68,15 @@ def _server(client: Any) -> Iterator[Finding]:
         used = memory["used_memory"] / memory["maxmemory"]
         yield Finding("server", f"{used:.0%} of its memory is used", "raise maxmemory, or let finished tasks expire")
     persistence = client.info("persistence")
-    if not persistence["aof_enabled"] and not client.config_get("save").get("save"):
+    if not persistence["aof_enabled"] and not _option(client, "save", "unknown"):
         yield Finding("server", "it keeps nothing on disk: a restart loses all tasks", "set appendonly yes, or save")
+
+
+def _option(client: Any, name: str, default: str) -> str:
+    """Read an option of the server; the default where it tells nobody."""
+    with suppress(redis.ResponseError):
+        return str(client.config_get(name).get(name, default))
+    return default
 
 
 def _moment(queues: Queues, circle: str) -> tuple[list[bytes], int, int]:

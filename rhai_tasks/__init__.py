@@ -21,6 +21,7 @@ from .errors import (
     TaskCancelled,
     TaskError,
     TaskExists,
+    TaskMalformed,
     TaskNotFound,
     TaskTimeout,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "TaskCancelled",
     "TaskError",
     "TaskExists",
+    "TaskMalformed",
     "TaskNotFound",
     "TaskSpec",
     "TaskTimeout",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 from uuid import uuid4
 
-from .errors import RhaiTasksError, ScriptError, TaskCancelled, TaskExists, TaskNotFound
+from .errors import RhaiTasksError, ScriptError, TaskCancelled, TaskExists, TaskMalformed, TaskNotFound
 from .protocol import (
     ACTOR,
     CANCELLED,
@@ -196,7 +196,11 @@ class Calls:
         def read(replies: list[list[bytes] | None]) -> Status:
             if replies[0] is None:
                 raise TaskNotFound(task_id)
-            return Status(replies[0][0].decode())
+            status = to_text(replies[0][0])
+            try:
+                return Status(status)
+            except ValueError as error:
+                raise TaskMalformed(f"task {task_id!r} has a status that nobody knows: {status!r}") from error
 
         return Call("look", [], [self.prefixes.details, 0, to_bytes(task_id)], read)
 

@@ -122,24 +122,26 @@ def _console() -> Console:
 
 
 def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json.dumps(value))
 
 
 def _brief(text: str) -> str:
+    """Write a text on one line, without anything that a terminal would obey."""
     line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
+    line = line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def _print_table(rows: Iterable[Iterable[object]], *columns: str) -> None:
     console = _console()
     table = Table(*columns, box=None if not console.is_terminal else Table().box)
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(_brief(str(cell))) for cell in row))
     console.print(table)
 
 
 def _coloured(status: str) -> Text:
-    return Text(status, style=_COLOURS.get(status, ""))
+    return Text(_brief(status), style=_COLOURS.get(status, ""))
 
 
 # --- tasks
@@ -204,7 +206,7 @@ def status(settings: Settings, /, task_ids: tuple[str, ...], as_json: bool) -> N
                 details["taskId"],
                 _coloured(details.get("status", "pending")),
                 details.get("updatedAt", details.get("createdAt", "")),
-                _brief(details.get("output", details.get("error", ""))),
+                details.get("output", details.get("error", "")),
             )
             for details in found
         ),
@@ -303,7 +305,7 @@ def tail(settings: Settings, count: int | None, as_json: bool) -> None:
             if as_json:
                 _print_json({"taskId": task_id, "status": value, "text": text})
             else:
-                line = Text.assemble(now, "  ", task_id, "  ", _coloured(value.ljust(10)), "  ", _brief(text))
+                line = Text.assemble(now, "  ", _brief(task_id), "  ", _coloured(value), "  ", _brief(text))
                 console.print(line, soft_wrap=True)
             shown += 1
 
@@ -329,7 +331,7 @@ def queues(settings: Settings, circle: str | None, watch: float | None, as_json:
         for column in columns[1:]:
             table.add_column(column, justify="right")
         for row in count():
-            table.add_row(*(Text(str(row[column])) for column in columns))
+            table.add_row(*(Text(_brief(str(row[column]))) for column in columns))
         return table
 
     try:

@@ -52,6 +52,7 @@ class Task:
 
         Raises:
             TaskNotFound: It has no details.
+            TaskMalformed: Somebody gave it a status that docs/protocol.md does not have.
             ServerUnavailable: The server does not answer.
         """
         return self._client._call(self._client._calls.status(self.id))

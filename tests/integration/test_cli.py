@@ -339,6 +339,15 @@ def test_a_watch_is_live_and_leaves_a_clean_terminal(run: Run, app: Client, serv
     os.close(master)
 
 
+def test_what_a_script_prints_does_not_reach_the_terminal_as_commands(run: Run, client: Any) -> None:
+    client.hset(b"rhai_task_details:\xff", mapping={"status": "completed", "output": "\x1b]0;title\x07 [bold]é[/]\n2"})
+
+    shown = ok(run("status", b"\xff".decode("utf-8", "surrogateescape")))
+
+    assert "\\x1b]0;title\\x07 [bold]é[/] 2" in shown
+    assert "\\udcff" in shown
+
+
 def test_colours_are_left_out_where_they_are_not_wanted(run: Run, app: Client) -> None:
     task = app.submit("1")
 

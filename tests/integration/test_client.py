@@ -23,6 +23,7 @@ from rhai_tasks import (
     ServerUnavailable,
     Status,
     TaskExists,
+    TaskMalformed,
     TaskNotFound,
     TaskSpec,
     TaskTimeout,
@@ -95,6 +96,13 @@ def test_an_unknown_task_is_not_found(app: Client, ask: str) -> None:
 
     with pytest.raises(TaskNotFound, match='task "nobody\'s" has no details'):
         getattr(task, ask)()
+
+
+def test_a_status_that_nobody_knows_is_said_to_be_one(app: Client, client: Any) -> None:
+    client.hset("rhai_task_details:t", "status", "odd")
+
+    with pytest.raises(TaskMalformed, match="task 't' has a status that nobody knows: 'odd'"):
+        app.task("t").status()
 
 
 def test_options_stand_in_the_details(app: Client, client: Any) -> None:
