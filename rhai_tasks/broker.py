@@ -129,6 +129,7 @@ class TaskBroker(RedisBroker):
                 message.encode(),
                 message.queue_name,
                 delay or 0,
+                int(message.options.get("urgent", False)),
                 *chain.from_iterable(details.items()),
             ],
         )

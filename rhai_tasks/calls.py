@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 from uuid import uuid4
 
 from .errors import RhaiTasksError, ScriptError, TaskCancelled, TaskExists, TaskMalformed, TaskNotFound
@@ -116,6 +116,8 @@ class Calls:
         circle = spec.circle if spec.circle is not None else self.circle
         if circle is None:
             raise ValueError("no circle: name one for the client or for the task")
+        if spec.via not in get_args(Via):
+            raise ValueError(f"via={spec.via!r}: wanted is one of {', '.join(get_args(Via))}")
         return circle, spec.via, spec.delay, spec.unique
 
     def details_of(self, spec: TaskSpec, now: str) -> list[str]:

@@ -1,5 +1,6 @@
 """How a worker process hears that a task was cancelled: one subscription for the whole process."""
 
+import logging
 import threading
 from collections.abc import Callable
 
@@ -8,6 +9,8 @@ import redis
 from .connection import connect_blocking
 from .protocol import cancel_channel, to_text
 from .settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _QUIET_SECONDS = 10.0  # after which the subscription is tried: a connection can be dead without a word
 
@@ -24,6 +27,9 @@ def hear_cancels(settings: Settings, cancel: Callable[[str], object], stop: thre
                 with client.pubsub(ignore_subscribe_messages=True) as channel:
                     channel.subscribe(cancel_channel(settings.namespace))
                     _hear(channel, cancel, stop)
+            except redis.exceptions.NoPermissionError as error:
+                logger.warning("Cancels are seen up to 3 s late: this user may not subscribe to them: %s", error)
+                return
             except redis.RedisError:
                 stop.wait(0.5)  # others log the outage
 

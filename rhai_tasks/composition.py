@@ -68,7 +68,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         Args:
             args: The script.
             kwargs: Of `TaskSpec`: `caller_id`, `context_id`, `task_id`, `fields`.
-            options: dramatiq's, such as `pipe_ignore`.
+            options: dramatiq's, such as `pipe_ignore`, and `urgent=True`: before all other messages.
         """
         spec = TaskSpec(*args, **(kwargs or {}))
         pairs = iter(self._calls.details_of(spec, timestamp(time.time())))

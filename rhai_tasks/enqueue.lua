@@ -2,15 +2,15 @@
 --
 -- KEYS  1 messages (list)   2 bodies (hash)   3 registry (set)   4 delayed messages (sorted set)   5 wake (list)
 --       6 details (hash)
--- ARGV  1 message id   2 body   3 queue name   4 delay in milliseconds   5 on: names and values of the
---       details' fields; none: the details are somebody else's
+-- ARGV  1 message id   2 body   3 queue name   4 delay in milliseconds   5 "1": before all others
+--       6 on: names and values of the details' fields; none: the details are somebody else's
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-if ARGV[5] then
+if ARGV[6] then
   redis.call('DEL', KEYS[6]) -- of an earlier run
-  redis.call('HSET', KEYS[6], unpack(ARGV, 5))
+  redis.call('HSET', KEYS[6], unpack(ARGV, 6))
 end
 if ARGV[4] == '0' then
-  redis.call('RPUSH', KEYS[1], ARGV[1])
+  redis.call(ARGV[5] == '1' and 'LPUSH' or 'RPUSH', KEYS[1], ARGV[1])
 else
   local time = redis.call('TIME')
   redis.call('ZADD', KEYS[4], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]), ARGV[1])

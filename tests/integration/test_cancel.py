@@ -189,3 +189,20 @@ def test_a_cancelled_task_stays_cancelled_when_its_worker_stops(
     start_worker("circle", *ENGINE)
     wait_until(lambda: nothing_is_left(client))
     is_cancelled(app, task.id)
+
+
+def test_a_worker_that_may_not_subscribe_finishes_tasks_and_hears_cancels_late(
+    app: Client, start_worker: Callable[..., Worker], client: Any, server_url: str
+) -> None:
+    client.acl_setuser("mute", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"], reset=True)
+    client.execute_command("ACL", "SETUSER", "mute", "resetchannels")
+    worker = start_worker("circle", *ENGINE, "--redis-url", server_url.replace("redis://", "redis://mute:secret@"))
+
+    assert app.submit("1").result(timeout=10) == "1"
+    task = app.submit("loop {}")
+    wait_until(lambda: task.status() == "processing")
+    app.cancel(task.id)
+
+    assert app.submit("2").result(timeout=10) == "2"
+    assert worker.text().count("may not subscribe") == 1
+    client.acl_deluser("mute")

@@ -135,6 +135,11 @@ def test_a_field_of_the_clients_own_is_refused(app: Client, client: Any) -> None
     assert client.dbsize() == 0
 
 
+def test_a_way_that_does_not_exist_is_refused(app: Client) -> None:
+    with pytest.raises(ValueError, match="via='express': wanted is one of native, dramatiq, urgent"):
+        app.submit("1", via="express")  # type: ignore[arg-type]  # that is the point
+
+
 def test_a_task_needs_a_circle(server_url: str) -> None:
     with Client(server_url) as app, pytest.raises(ValueError, match="no circle"):
         app.submit("1")

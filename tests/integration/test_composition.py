@@ -70,6 +70,13 @@ def test_a_message_with_a_delay_is_not_in_a_workers_memory(
     assert app.task(message.args[0]).result(timeout=20) == "5"
 
 
+def test_an_urgent_message_goes_before_the_others(run_script: ScriptActor, client: Any) -> None:
+    run_script.send("1")
+    urgent = run_script.send_with_options(args=("2",), urgent=True)
+
+    assert client.lindex("rhai_dramatiq:rhai-circle", 0) == urgent.options["redis_message_id"]
+
+
 def test_a_group_of_scripts_is_awaited(
     app: Client, run_script: ScriptActor, start_worker: Callable[..., Worker]
 ) -> None:
