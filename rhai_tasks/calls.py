@@ -289,6 +289,13 @@ class CallNumbers:
                 self._open.discard(number)
 
 
+def batched(task_ids: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yield some at a time."""
+    iterator = iter(task_ids)
+    while some := list(itertools.islice(iterator, size)):
+        yield some
+
+
 def unwrap(task_id: str, found: Found) -> str:
     """Return the output of a task that completed.
 

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import redis
 import tenacity
 
-from .calls import LOOK_AT, Batch, Call, CallNumbers, Calls, Found, TaskSpec, Via, unwrap
+from .calls import LOOK_AT, Batch, Call, CallNumbers, Calls, Found, TaskSpec, Via, batched, unwrap
 from .connection import close_async, connect, connect_async, explain, may_pass
 from .errors import ClientClosed, TaskTimeout
 from .progress import Progress
@@ -499,9 +499,7 @@ class AsyncClient(_Base):
 def _not_new(by_id: Mapping[str, list[Any]]) -> Iterator[list[str]]:
     """Yield tasks that may have ended already, some at a time."""
     oldest = time.monotonic() - _NEW_SECONDS
-    old = [task_id for task_id, tasks in by_id.items() if tasks[0]._submitted < oldest]
-    for start in range(0, len(old), LOOK_AT):
-        yield old[start : start + LOOK_AT]
+    return batched((task_id for task_id, tasks in by_id.items() if tasks[0]._submitted < oldest), LOOK_AT)
 
 
 def _scripts(scripts: Iterable[str | TaskSpec]) -> Iterable[str | TaskSpec]:

@@ -5,6 +5,7 @@ been heard of is looked at too, at growing distances.
 """
 
 import asyncio
+import heapq
 import itertools
 import logging
 import random
@@ -15,7 +16,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from .calls import LOOK_AT, Call, Calls, Found
+from .calls import LOOK_AT, Call, Calls, Found, batched
 from .connection import Outage, close_async, connect_async, explain, may_pass
 from .errors import ClientClosed, RhaiTasksError
 from .protocol import Outcome, Status
@@ -52,22 +53,23 @@ class ResultListener:
         self._sinks: dict[str, list[Sink]] = {}  # by task id
         self._fresh: list[str] = []  # to subscribe to
         self._stale: set[str] = set()  # to unsubscribe from, some day
-        self._to_look: set[str] = set()
+        self._next_look: dict[str, float] = {}  # by task id; what else stands in `_looks` is out of date
+        self._looks: list[tuple[float, float, str]] = []  # heap of loop's time, pause after it (0: none), task id
         self._changed, self._look = asyncio.Event(), asyncio.Event()
-        self._pause = _FIRST_LOOK
         self._running: asyncio.Task[None] | None = None
 
     def add(self, task_ids: Iterable[str], sink: Sink) -> None:
         """Call the sink once for each task, as soon as it has ended or is known to be gone."""
+        loop = asyncio.get_running_loop()
         for task_id in task_ids:
+            if task_id not in self._sinks:
+                self._fresh.append(task_id)
+                self._stale.discard(task_id)
+                self._look_at(task_id, loop.time() + _FIRST_LOOK, _FIRST_LOOK)
             self._sinks.setdefault(task_id, []).append(sink)
-            self._stale.discard(task_id)
-            self._fresh.append(task_id)
-        self._pause = _FIRST_LOOK
         self._changed.set()
-        self._look.set()  # else nobody might look, as nobody waited
         if self._running is None:
-            self._running = asyncio.get_running_loop().create_task(self._run())
+            self._running = loop.create_task(self._run())
 
     def discard(self, task_ids: Iterable[str], sink: Sink) -> None:
         """Wait no longer for these tasks."""
@@ -96,6 +98,15 @@ class ResultListener:
     def _forget(self, task_id: str) -> None:
         if self._sinks.pop(task_id, None) is not None:
             self._stale.add(task_id)
+            self._next_look.pop(task_id, None)
+
+    def _look_at(self, task_id: str, when: float, pause: float) -> None:
+        """Have the task looked at, and then at doubling distances that begin with `pause`, unless that is 0."""
+        if pause:
+            self._next_look[task_id] = when
+        heapq.heappush(self._looks, (when, pause, task_id))
+        if self._looks[0][0] == when:
+            self._look.set()
 
     def _fail(self, error: RhaiTasksError) -> None:
         for task_id in list(self._sinks):
@@ -140,6 +151,7 @@ class ResultListener:
                 await channel.subscribe(*map(self._calls.channel, fresh[start : start + _SUBSCRIBE_AT_ONCE]))
 
     async def _hear(self, channel: Any) -> None:
+        clock = asyncio.get_running_loop().time
         asked = False
         for number in itertools.count():
             if number % _MESSAGES_AT_ONCE == 0:
@@ -159,28 +171,29 @@ class ResultListener:
                 if isinstance(state, Outcome):
                     self._deliver(task_id, state)
                 elif state.is_final:
-                    self._to_look.add(task_id)
-                    self._look.set()
+                    self._look_at(task_id, clock(), 0)
             else:  # from here on nothing is missed; before, the task may have ended
                 task_id, _ = self._calls.heard(message["channel"], Status.PENDING.encode())
-                if task_id in self._sinks:
-                    self._to_look.add(task_id)
-                    self._look.set()
+                self._look_at(task_id, clock() + _GRACE, 0)
 
     async def _look_around(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
+            self._look.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause if self._sinks else None):  # `wait_for` can lose a cancellation
+                # Not `wait_for`: it can lose a cancellation.
+                async with asyncio.timeout_at(self._looks[0][0] if self._looks else None):
                     await self._look.wait()
-            if self._look.is_set():
-                await asyncio.sleep(_GRACE)
-                self._look.clear()
-                due = [task_id for task_id in self._to_look if task_id in self._sinks]
-                self._to_look.clear()
-            else:
-                due = list(self._sinks)
-                self._pause = max(min(self._pause * 2, _LONGEST_LOOK), len(due) / _LOOKS_A_SECOND)
-            for start in range(0, len(due), LOOK_AT):
-                found = await self._execute(self._calls.look(due[start : start + LOOK_AT]))
-                for task_id, ended in found.items():
+            longest = max(_LONGEST_LOOK, len(self._sinks) / _LOOKS_A_SECOND)
+            due: set[str] = set()
+            while self._looks and self._looks[0][0] <= clock():
+                when, pause, task_id = heapq.heappop(self._looks)
+                if task_id not in self._sinks or (pause and self._next_look[task_id] != when):
+                    continue
+                due.add(task_id)
+                if pause:
+                    pause = min(pause * 2, longest)
+                    self._look_at(task_id, clock() + pause, pause)
+            for some in batched(due, LOOK_AT):
+                for task_id, ended in (await self._execute(self._calls.look(some))).items():
                     self._deliver(task_id, ended)
