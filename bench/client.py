@@ -37,26 +37,40 @@ def bare(database: Any) -> None:
     assert database.hget(key, "output") == "42"
 
 
-def latencies(work: Callable[[], object], count: int) -> list[float]:
-    """Time single calls, milliseconds each, with a pause between them in which the worker becomes idle."""
-    found = []
+def latencies(contenders: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
+    """Time single calls in turns, with a pause before each for the worker to become idle; medians in milliseconds."""
+    found: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(count):
-        started = time.perf_counter()
-        work()
-        found.append((time.perf_counter() - started) * 1000)
-        time.sleep(0.002)
-    return found
-
-
-async def async_latencies(url: str, count: int) -> list[float]:
-    """Likewise, with the asyncio client."""
-    found = []
-    async with AsyncClient(url, circle=CIRCLE, caller_id=CALLER) as client:
-        for _ in range(count):
+        for name, work in contenders.items():
+            time.sleep(0.002)
             started = time.perf_counter()
-            await (await client.submit(SCRIPT)).result(timeout=10)
-            found.append((time.perf_counter() - started) * 1000)
-            await asyncio.sleep(0.002)
+            work()
+            found[name].append((time.perf_counter() - started) * 1000)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def measure_latencies(url: str, count: int) -> dict[str, float]:
+    """Compare the clients with the bare protocol on an idle worker."""
+    with (
+        redis.Redis.from_url(url, decode_responses=True) as database,
+        Client(url, circle=CIRCLE, caller_id=CALLER) as client,
+        asyncio.Runner() as runner,
+    ):
+        async_client = AsyncClient(url, circle=CIRCLE, caller_id=CALLER)
+
+        async def submit_and_await() -> str:
+            return await (await async_client.submit(SCRIPT)).result(timeout=10)
+
+        client.submit(SCRIPT).result(timeout=30)
+        found = latencies(
+            {
+                "bare HSET, LPUSH, spin": lambda: bare(database),
+                "Client": lambda: client.submit(SCRIPT).result(timeout=10),
+                "AsyncClient": lambda: runner.run(submit_and_await()),
+            },
+            count,
+        )
+        runner.run(async_client.aclose())
     return found
 
 
@@ -91,21 +105,12 @@ def main(tasks: int, singles: int, rounds: int) -> None:
             url = server.connection_url
             for name, rate in submit_rates(url, tasks).items():
                 rates.setdefault(name, []).append(rate)
-        with ValkeyServer() as server, redis.Redis.from_url(server.connection_url, decode_responses=True) as database:
+        with ValkeyServer() as server:
             url = server.connection_url
             command = [str(Path(sys.executable).parent / "rhai-worker"), "--redis-url", url]
-            with (
-                running([*command, "--circle-public-key", CIRCLE]),
-                Client(url, circle=CIRCLE, caller_id=CALLER) as client,
-            ):
-                client.submit(SCRIPT).result(timeout=30)
-                found = {
-                    "bare HSET, LPUSH, spin": latencies(lambda database=database: bare(database), singles),  # type: ignore[misc]
-                    "Client": latencies(lambda client=client: client.submit(SCRIPT).result(timeout=10), singles),  # type: ignore[misc]
-                    "AsyncClient": asyncio.run(async_latencies(url, singles)),
-                }
-            for name, values in found.items():
-                medians.setdefault(name, []).append(statistics.median(values))
+            with running([*command, "--circle-public-key", CIRCLE]):
+                for name, median in measure_latencies(url, singles).items():
+                    medians.setdefault(name, []).append(median)
     for title, figures in (("tasks submitted a second", rates), ("submit to result, p50 ms", medians)):
         table = Table("", *(f"round {number + 1}" for number in range(rounds)), "x", title=title, title_justify="left")
         base = next(iter(figures.values()))
