@@ -18,4 +18,6 @@ else
   redis.call('LTRIM', KEYS[5], 0, 0)
   redis.call('PEXPIRE', KEYS[5], 10000)
 end
-redis.call('SADD', KEYS[3], ARGV[3])
+if string.sub(ARGV[3], 1, 5) == 'rhai-' then -- our workers follow no other queues
+  redis.call('SADD', KEYS[3], ARGV[3])
+end

@@ -153,6 +153,17 @@ def test_what_is_more_than_a_task_stays_in_dramatiq_when_the_bridge_stops(
     assert client.llen("rhai_dramatiq:rhai-circle") == 1
 
 
+def test_our_workers_do_not_follow_the_queues_of_other_actors(
+    run_script: ScriptActor, python_broker: RedisBroker, client: Any
+) -> None:
+    dramatiq.actor(lambda: 1, actor_name="load", broker=python_broker)  # type: ignore[call-overload]
+
+    pipeline([python_broker.get_actor("load").message(), run_script.message("1")], broker=run_script.broker).run()
+
+    assert client.llen("rhai_dramatiq:default") == 1
+    assert not client.exists("rhai_dramatiq:__queues__")
+
+
 def test_scripts_are_not_called(run_script: ScriptActor) -> None:
     with pytest.raises(NotImplementedError, match="send a message"):
         run_script("1")
