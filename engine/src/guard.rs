@@ -13,8 +13,17 @@ use std::time::{Duration, Instant};
 
 use rhai::{Dynamic, EvalAltResult, Position};
 
-/// Operations between two looks at the clock: some 30 microseconds.
-const CLOCK_EVERY: u64 = 1024;
+use crate::host;
+
+/// Operations between two looks at the clock: at first, and at most. Most take a hundredth of a microsecond; a copy of
+/// an array of a million items takes many milliseconds. So there is a look at once after such, and the more memory the
+/// script holds, the more often: the slowest operation is about proportional to that.
+const FIRST_LOOK: u64 = 16;
+const LOOK_EVERY: u64 = 1024;
+const SMALL: isize = 256 * 1024;
+const SLOW: Duration = Duration::from_millis(1);
+/// Time between two looks whether a signal wants to be handled.
+const SIGNALS_EVERY: Duration = Duration::from_millis(8);
 
 /// Bounds of one evaluation.
 pub struct Bounds {
@@ -57,9 +66,15 @@ struct Meter {
     start: Cell<isize>,
     peak: Cell<isize>,
     ceiling: Cell<isize>,
+    /// What has to be looked at when it is allocated: twice as much as at the last time, or the ceiling.
+    alarm: Cell<isize>,
     /// Operations at the next look, and how many of them are still to come.
     operations: Cell<u64>,
     pulse: Cell<*const Pulse>,
+    /// How many operations there were from the last look to the next, unless the limit of operations came first.
+    quantum: Cell<u64>,
+    looked: Cell<Option<Instant>>,
+    heeded: Cell<Option<Instant>>,
     stop: Cell<Option<Stop>>,
     deadline: Cell<Option<Instant>>,
     bounds: Cell<*const Bounds>,
@@ -73,8 +88,12 @@ thread_local! {
             start: Cell::new(0),
             peak: Cell::new(isize::MAX),
             ceiling: Cell::new(isize::MAX),
+            alarm: Cell::new(isize::MAX),
             operations: Cell::new(0),
             pulse: Cell::new(ptr::null()),
+            quantum: Cell::new(FIRST_LOOK),
+            looked: Cell::new(None),
+            heeded: Cell::new(None),
             stop: Cell::new(None),
             deadline: Cell::new(None),
             bounds: Cell::new(ptr::null()),
@@ -93,6 +112,7 @@ struct Outer {
     start: isize,
     peak: isize,
     ceiling: isize,
+    alarm: isize,
     operations: u64,
     left: u64,
     pulse: *const Pulse,
@@ -112,11 +132,14 @@ impl<'a> Guard<'a> {
             let deadline = bounds
                 .timeout
                 .and_then(|timeout| Instant::now().checked_add(timeout));
-            let left = bounds.next_look(0);
+            meter.quantum.set(FIRST_LOOK);
+            meter.looked.set(None);
+            let left = bounds.next_look(0, FIRST_LOOK);
             let outer = Outer {
                 start: meter.start.replace(start),
                 peak: meter.peak.replace(start),
                 ceiling: meter.ceiling.replace(ceiling),
+                alarm: meter.alarm.replace(ceiling.min(start.saturating_add(SMALL))),
                 operations: meter.operations.replace(left),
                 left: pulse.0.swap(left, Ordering::Relaxed),
                 pulse: meter.pulse.replace(pulse),
@@ -144,6 +167,7 @@ impl Drop for Guard<'_> {
             meter.start.set(self.outer.start);
             meter.peak.set(self.outer.peak);
             meter.ceiling.set(self.outer.ceiling);
+            meter.alarm.set(self.outer.alarm);
             meter.operations.set(self.outer.operations);
             meter.pulse.set(self.outer.pulse);
             meter.stop.set(self.outer.stop);
@@ -161,10 +185,10 @@ impl Bounds {
     }
 
     /// After how many more operations to look.
-    fn next_look(&self, operations: u64) -> u64 {
+    fn next_look(&self, operations: u64, quantum: u64) -> u64 {
         match self.max_operations {
-            0 => CLOCK_EVERY,
-            last => CLOCK_EVERY.min(last.saturating_sub(operations).saturating_add(1)),
+            0 => quantum,
+            last => quantum.min(last.saturating_sub(operations).saturating_add(1)),
         }
     }
 }
@@ -200,22 +224,46 @@ impl Meter {
         self.look_after(1);
     }
 
+    /// How many operations there may be before the next look, by the memory that is held.
+    fn most_operations(&self) -> u64 {
+        let held = (self.live.get() - self.start.get()).max(SMALL);
+        (LOOK_EVERY * SMALL.unsigned_abs() as u64 / held.unsigned_abs() as u64).max(1)
+    }
+
+    #[cold]
+    fn alarmed(&self, live: isize) {
+        if live > self.ceiling.get() {
+            self.stop(Stop::Memory);
+        } else {
+            let held = live - self.start.get();
+            self.alarm.set(self.ceiling.get().min(live.saturating_add(held)));
+            self.look_after(1);
+        }
+    }
+
     /// Look at everything but memory.
     fn look(&self) {
         let Some(bounds) = self.bounds() else { return };
-        let operations = self.operations();
+        let (operations, now) = (self.operations(), Instant::now());
+        let spent = self.looked.replace(Some(now)).map(|then| now - then);
+        self.quantum.set(match spent {
+            Some(spent) if spent > SLOW => 1,
+            _ => (self.quantum.get() * 2).min(self.most_operations()),
+        });
+        if now - self.heeded.get().unwrap_or(now) >= SIGNALS_EVERY {
+            self.heeded.set(Some(now));
+            host::heed_signals();
+        } else if self.heeded.get().is_none() {
+            self.heeded.set(Some(now));
+        }
         if bounds.max_operations > 0 && operations > bounds.max_operations {
             self.stop(Stop::Operations);
         } else if bounds.is_cancelled() {
             self.stop(Stop::Cancelled);
-        } else if self
-            .deadline
-            .get()
-            .is_some_and(|deadline| Instant::now() >= deadline)
-        {
+        } else if self.deadline.get().is_some_and(|deadline| now >= deadline) {
             self.stop(Stop::Timeout);
         } else if self.stop.get().is_none() {
-            self.look_after(bounds.next_look(operations));
+            self.look_after(bounds.next_look(operations, self.quantum.get()));
         }
     }
 }
@@ -227,8 +275,8 @@ pub fn allocated(bytes: isize) {
         meter.live.set(live);
         if live > meter.peak.get() {
             meter.peak.set(live);
-            if live > meter.ceiling.get() {
-                meter.stop(Stop::Memory);
+            if live > meter.alarm.get() {
+                meter.alarmed(live);
             }
         }
     });

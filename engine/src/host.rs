@@ -228,6 +228,20 @@ pub fn has_raised(error: &EvalAltResult) -> bool {
     })
 }
 
+/// Let Python handle signals, which it does on the main thread alone: Ctrl-C would find nobody while a script runs.
+/// What a handler raises ends the evaluation.
+pub fn heed_signals() {
+    // SAFETY: these only return numbers.
+    #[cfg(target_os = "linux")]
+    if unsafe { libc::gettid() != libc::getpid() } {
+        return;
+    }
+    if let Err(error) = border::python(|py| py.check_signals()) {
+        FATAL.replace(Some(error));
+        guard::cancel();
+    }
+}
+
 /// Hand a script's text to Python; what that raises ends the evaluation.
 pub fn tell(
     callback: &'static std::thread::LocalKey<RefCell<Option<Py<PyAny>>>>,

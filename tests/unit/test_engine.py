@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 import time
 from decimal import Decimal
@@ -173,6 +175,43 @@ STOPPED = "Script terminated: time limit of 0.05 s exceeded"
 def test_a_deadline_holds_whatever_the_script_does(script: str) -> None:
     with pytest.raises(errors.RhaiTimeout, match=f"^{STOPPED}"):
         Engine().run(script, timeout=0.05)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "let a = []; a.pad(1_000_000, 1); loop { let b = a; }",
+        "let b = blob(60_000_000); loop { b.contains(1) }",
+        "let i = 0; while i < 100_000 { i += 1 } let a = []; a.pad(1_000_000, 1); loop { let b = a; }",
+    ],
+)
+def test_a_deadline_holds_where_each_operation_takes_milliseconds(script: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(errors.RhaiTimeout):
+        Engine().run(script, timeout=0.3)
+
+    # A look at the clock each thousand operations would find it after some ten seconds.
+    assert time.monotonic() - start < 5
+
+
+def test_a_signal_handler_can_cancel_the_script_that_runs_on_the_main_thread() -> None:
+    cancel = CancelToken()
+    before = signal.signal(signal.SIGUSR1, lambda *_: cancel.cancel())
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+
+    try:
+        with pytest.raises(errors.RhaiCancelled):
+            Engine().run("loop {}", cancel=cancel, timeout=60)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("script", ["loop {}", "sleep(1000)", "loop { try { [1].map(|x| { loop {} }) } catch {} }"])
+def test_ctrl_c_interrupts_a_script_that_runs_on_the_main_thread(script: str) -> None:
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        Engine().run(script, timeout=60)
 
 
 @pytest.mark.parametrize(
