@@ -4,7 +4,7 @@ from .calls import TaskSpec
 from .client import AsyncClient, AsyncTask, Client, Task
 from .composition import ScriptActor
 from .current import CurrentTask, current_task
-from .engine import CancelToken, Engine, Limits
+from .engine import AST, CancelToken, Engine, FnPtr, Function, Limits, Result, Scope, Timestamp
 from .errors import (
     ClientClosed,
     ConfigurationError,
@@ -29,6 +29,7 @@ from .protocol import Status
 from .settings import Settings
 
 __all__ = [
+    "AST",
     "AsyncClient",
     "AsyncTask",
     "CancelToken",
@@ -37,14 +38,18 @@ __all__ = [
     "ConfigurationError",
     "CurrentTask",
     "Engine",
+    "FnPtr",
+    "Function",
     "Limits",
     "NoCurrentTask",
+    "Result",
     "RhaiError",
     "RhaiLimitError",
     "RhaiRuntimeError",
     "RhaiSyntaxError",
     "RhaiTasksError",
     "RhaiTerminated",
+    "Scope",
     "ScriptActor",
     "ScriptError",
     "ServerError",
@@ -59,5 +64,6 @@ __all__ = [
     "TaskNotFound",
     "TaskSpec",
     "TaskTimeout",
+    "Timestamp",
     "current_task",
 ]

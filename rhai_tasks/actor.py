@@ -92,7 +92,7 @@ def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task, *, piped: S
             return None
         outcome = failed(str(error))
     except RhaiError as error:
-        outcome = failed(str(error))
+        outcome = failed(error.debug_text if broker.settings.error_format == "debug" else str(error))
     else:
         outcome = completed(output)
     finally:

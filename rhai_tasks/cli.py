@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -23,8 +24,10 @@ from bridge.queues import DeadLetter, Queues
 from .calls import Calls
 from .client import Client, Task
 from .connection import connect, explain
+from .engine import MIB, RHAI_VERSION, Engine, Limits
 from .errors import (
     ConfigurationError,
+    RhaiError,
     RhaiTasksError,
     ScriptError,
     ServerUnavailable,
@@ -32,9 +35,10 @@ from .errors import (
     TaskNotFound,
     TaskTimeout,
 )
-from .options import ENVIRONMENT_PREFIX, server_options, settings_from
+from .options import ENVIRONMENT_PREFIX, load_engine, server_options, settings_from
 from .protocol import CANCELLED, Outcome, key_pattern, state_channel
 from .settings import Settings
+from .shell import Session, describe_error, interruptible, repl
 
 FAILED, WRONG, NOT_FOUND, TIMED_OUT, UNAVAILABLE = 1, 2, 3, 4, 5
 _STATUS = {
@@ -507,6 +511,61 @@ def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> Non
         click.echo("Nothing is wrong.")
     if len(repaired) < len(findings):
         sys.exit(FAILED)
+
+
+# --- scripts without a server
+
+
+def _engine_options(command: Command) -> Command:
+    """Give a command what an engine is made of, and what its scripts see."""
+    limits = Limits()
+    for option in (
+        click.option(
+            "--engine", metavar="MODULE:FACTORY", help="Function that returns the engine; its own limits hold."
+        ),
+        click.option("--modules", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For import."),
+        click.option("--max-memory", type=click.IntRange(0), default=limits.max_memory // MIB, metavar="MIB"),
+        click.option("--max-operations", type=click.IntRange(0), default=limits.max_operations),
+        click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Longest run of a script."),
+        click.option("--caller-id", default="", help="CALLER_ID in scripts."),
+        click.option("--context-id", default="", help="CONTEXT_ID in scripts."),
+    ):
+        command = option(command)
+    return command
+
+
+def _engine(
+    engine: str | None, modules: Path | None, max_memory: int, max_operations: int, timeout: float | None
+) -> Engine:
+    if engine is not None:
+        return load_engine(Settings(engine=engine))()
+    limits = Limits(timeout=timeout or None, max_operations=max_operations, max_memory=max_memory * MIB)
+    return Engine(limits=limits, modules=modules)
+
+
+@main.command()
+@click.argument("file", type=click.File(encoding="utf-8"))
+@_engine_options
+def run(file: TextIO, context_id: str, caller_id: str, **options: Any) -> None:
+    """Run the script in FILE (- is stdin) in the engine, as a worker would, and print its output."""
+    engine, source = _engine(**options), file.read()
+    constants = {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}
+    try:
+        output = interruptible(lambda cancel: engine.run(source, constants=constants, cancel=cancel, print=click.echo))
+    except RhaiError as error:
+        raise _Failure(describe_error(error, source), FAILED) from error
+    if output:
+        click.echo(output)
+
+
+@main.command("repl")
+@_engine_options
+def start_repl(context_id: str, caller_id: str, **options: Any) -> None:
+    """Run scripts line by line; variables and functions stay. :help tells more."""
+    engine = _engine(**options)
+    if sys.stdin.isatty():
+        click.echo(f"Rhai {RHAI_VERSION}. :help tells what there is, Ctrl-D leaves.")
+    repl(Session(engine, {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}), engine)
 
 
 @main.command()

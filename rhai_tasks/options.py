@@ -117,6 +117,12 @@ run_options = _together(
         metavar="SECONDS",
         help="Delete a task's details so long after its end, unless the task says otherwise; 0: keep them.",
     ),
+    _option(
+        "--error-format",
+        default=_DEFAULT.error_format,
+        type=click.Choice(["display", "debug"]),
+        help="Rust's {} or {:?} of a script's error; some dispatchers expect the latter.",
+    ),
     _option("--delete-finished", is_flag=True, help="Delete a task's details once it has ended and replied."),
     _option(
         "--engine",

@@ -4,6 +4,7 @@ Durations are in seconds, sizes in bytes.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .engine import Limits
 from .protocol import Prefixes
@@ -25,5 +26,6 @@ class Settings:
     reply_lists: bool = False  # also push the result to rhai_reply:<task_id>
     reply_expiry: float = 3600.0  # of those lists; a list named by the task itself never expires
     expire_finished: float = 0.0  # seconds after its end at which a task's details go; 0 keeps them
+    error_format: Literal["display", "debug"] = "display"  # Rust's `{}` or `{:?}` of the error, as tasks store it
     delete_finished: bool = False  # some dispatchers want the details gone once they have the reply
     engine: str | None = None  # "package.module:factory" that returns an Engine

@@ -211,6 +211,14 @@ def test_reply_lists_of_the_worker_expire(
     assert 0 < client.ttl(reply) <= 100
 
 
+def test_an_error_can_be_stored_in_rusts_debug_form(
+    start_worker: Callable[..., Worker], dispatcher: Dispatcher
+) -> None:
+    start_worker("circle", "--error-format", "debug")
+
+    assert dispatcher.run("circle", 'throw "boom"')["error"] == 'ErrorRuntime("boom", 1:1)'
+
+
 def test_finished_details_can_be_deleted(
     start_worker: Callable[..., Worker], dispatcher: Dispatcher, client: Any
 ) -> None:

@@ -1,0 +1,110 @@
+"""Scripts at a terminal: from a file, and line by line."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rhai_tasks.cli import main
+from rhai_tasks.engine import Engine
+from rhai_tasks.errors import RhaiSyntaxError
+from rhai_tasks.shell import is_incomplete
+
+
+def run(*arguments: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(main, arguments, input=stdin)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    return tmp_path / "script.rhai"
+
+
+def test_run_prints_what_the_script_prints_and_then_its_output(script: Path) -> None:
+    script.write_text('print("working"); `${CALLER_ID} in ${CONTEXT_ID}`')
+
+    done = run("run", str(script), "--caller-id", "me", "--context-id", "here")
+
+    assert (done.output, done.exit_code) == ("working\nme in here\n", 0)
+
+
+def test_run_takes_a_script_from_stdin() -> None:
+    assert run("run", "-", stdin="40 + 2").output == "42\n"
+
+
+def test_a_failure_shows_the_line_and_the_place(script: Path) -> None:
+    script.write_text("let x = 1;\nx + nope")
+
+    done = run("run", str(script))
+
+    assert done.exit_code == 1
+    assert done.stderr == ("Error: Variable not found: nope (line 2, position 5)\n  x + nope\n      ^\n")
+
+
+def test_limits_hold_at_the_terminal(script: Path) -> None:
+    script.write_text("loop {}")
+
+    assert "time limit of 0.1 s" in run("run", str(script), "--timeout", "0.1").stderr
+    assert "Too many operations" in run("run", str(script), "--max-operations", "1000").stderr
+
+
+def test_modules_come_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "tools.rhai").write_text("fn double(x) { x * 2 }")
+
+    done = run("run", "-", "--modules", str(tmp_path), stdin='import "tools" as t; t::double(4)')
+
+    assert done.output == "8\n"
+
+
+def test_an_engine_of_ones_own_has_its_functions() -> None:
+    done = run("run", "-", "--engine", "tests.engine_for_tests:make_engine", stdin="nap(0.0)")
+
+    assert done.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (["let x = 4;", "x * 2"], "8"),
+        (["fn double(n) { n * 2 }", "double(4)"], "8"),
+        (["fn f() { 1 }", "fn f() { 2 }", "f()"], "2"),
+        (["fn f() { 1 } fn g() { f() }", "fn f() { 2 }", "g()"], "2"),
+        (['fn f() { "}" } let x = f();', "f() + x"], "}}"),
+        (["fn f(x) {", "  x + 1", "}", "f(1)"], "2"),
+        (["let s = `a", "b`; s.len()"], "3"),
+        (['print("seen");', "1"], "seen\n1"),
+        (["let x = 1;", ":reset", "x"], "Variable not found: x (line 1, position 1)\n  x\n  ^"),
+        (["let x = [1, 2];", ":variables"], "x = [1, 2]"),
+        ([":functions to_upper"], "to_upper(string: ImmutableString) -> ImmutableString"),
+        ([":nonsense"], "There is no :nonsense; :help tells what there is."),
+        (["1 + ;", "5"], "Syntax error: Unexpected ';' (line 1, position 5)\n  1 + ;\n      ^\n5"),
+        (
+            ["let x = 1; throw x", "x"],
+            "Runtime error: 1 (line 1, position 12)\n  let x = 1; throw x\n             ^\n1",
+        ),
+        ([":quit", "1"], ""),
+    ],
+)
+def test_lines_share_variables_and_functions(lines: list[str], shown: str) -> None:
+    done = run("repl", stdin="\n".join(lines) + "\n")
+
+    assert done.exit_code == 0
+    assert shown in done.output
+    if not shown:
+        assert not done.output
+
+
+@pytest.mark.parametrize("source", ["1 +", "fn f(x) {", "[1, 2", "#{a: 1", "if true {", "f(", "`open", "switch 1 {"])
+def test_what_more_lines_could_complete_is_waited_for(source: str) -> None:
+    with pytest.raises(RhaiSyntaxError) as caught:
+        Engine().compile(source)
+
+    assert is_incomplete(caught.value, source)
+
+
+@pytest.mark.parametrize("source", ["1 + ;", "1 1", '"open', "}"])
+def test_what_no_line_could_mend_is_an_error_at_once(source: str) -> None:
+    with pytest.raises(RhaiSyntaxError) as caught:
+        Engine().compile(source)
+
+    assert not is_incomplete(caught.value, source)
