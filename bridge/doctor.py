@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import redis
@@ -173,20 +174,25 @@ def _orphans(
     client, prefix = queues.client, settings.prefixes.details
     known: set[str] = set()
     for broker_id, queue in holders:
-        keys = QueueKeys(settings.namespace, queue)
-        known |= tasks_of(client, keys, client.smembers(keys.acks(broker_id)))
+        names = QueueKeys(settings.namespace, queue)
+        known |= tasks_of(client, names, client.smembers(names.acks(broker_id)))
     for circle in circles:
-        keys = queues.keys(circle)
-        known |= tasks_of(client, keys, client.lrange(keys.messages, 0, -1))
-    for key in client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="HASH"):
-        task_id = to_text(key).removeprefix(prefix)
-        status, updated, context = client.hmget(key, "status", "updatedAt", "contextId")
-        if status != Status.PROCESSING.encode() or task_id in known or _age(updated) < stale_seconds:
-            continue
-        what = f"task {task_id!r} is processing, and no worker of ours holds it"
-        circle = to_text(context) if context else ""
-        repair = partial(_submit_again, settings, queues, circle, key) if circle in circles else None
-        yield Finding(circle or "tasks", what, "unless an original worker runs it, submit it again", repair)
+        names = queues.keys(circle)
+        known |= tasks_of(client, names, client.lrange(names.messages, 0, -1))
+    keys = client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="HASH")
+    while some := list(islice(keys, _SCANNED)):
+        with client.pipeline(transaction=False) as pipeline:
+            for key in some:
+                pipeline.hmget(key, "status", "updatedAt", "contextId")
+            states = pipeline.execute()
+        for key, (status, updated, context) in zip(some, states, strict=True):
+            task_id = to_text(key).removeprefix(prefix)
+            if status != Status.PROCESSING.encode() or task_id in known or _age(updated) < stale_seconds:
+                continue
+            what = f"task {task_id!r} is processing, and no worker of ours holds it"
+            circle = to_text(context) if context else ""
+            repair = partial(_submit_again, settings, queues, circle, key) if circle in circles else None
+            yield Finding(circle or "tasks", what, "unless an original worker runs it, submit it again", repair)
 
 
 def _submit_again(settings: Settings, queues: Queues, circle: str, key: bytes) -> None:

@@ -7,19 +7,27 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local moved, wait = 0, -1
 
+local function sleep(milliseconds)
+  wait = wait < 0 and milliseconds or math.min(wait, milliseconds)
+end
+
 local function move(from, to, push)
   local due = redis.call('ZRANGEBYSCORE', from, '-inf', now, 'LIMIT', 0, ARGV[1])
   if push == 'LPUSH' then -- the last one pushed is the first to be taken
-    for i = #due, 1, -1 do redis.call('LPUSH', to, due[i]) end
-  else
-    for i = 1, #due do redis.call('RPUSH', to, due[i]) end
+    local last = #due
+    for i = 1, math.floor(last / 2) do due[i], due[last + 1 - i] = due[last + 1 - i], due[i] end
   end
-  for _, id in ipairs(due) do redis.call('ZREM', from, id) end
-  moved = moved + #due
+  for _, id in ipairs(due) do
+    local pushed = redis.pcall(push, to, id)
+    if type(pushed) == 'table' then -- the key holds no list: other circles' tasks must not wait for that
+      return sleep(1000)
+    end
+    redis.call('ZREM', from, id)
+    moved = moved + 1
+  end
   local first = redis.call('ZRANGE', from, 0, 0, 'WITHSCORES')
   if first[2] then
-    local left = math.max(first[2] - now, 0)
-    wait = wait < 0 and left or math.min(wait, left)
+    sleep(math.max(first[2] - now, 0))
   end
 end
 

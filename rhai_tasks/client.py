@@ -199,7 +199,7 @@ class Client(_Base):
         super().__init__(url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace)
         self._redis = connect(url)
         self._retrying = tenacity.Retrying(**self._policy)
-        self._lock = threading.Lock()
+        self._process, self._lock = os.getpid(), threading.Lock()
         self._waiting: _ListenerThread | None = None
         self._closed = False
 
@@ -213,7 +213,7 @@ class Client(_Base):
 
     def close(self) -> None:
         """Disconnect. Who waits for a result meanwhile gets `ClientClosed`."""
-        with self._lock:
+        with self._guard():
             self._closed = True
             waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -329,6 +329,11 @@ class Client(_Base):
             raise explain(error, self._url) from error
         return call.read(reply)
 
+    def _guard(self) -> threading.Lock:
+        if self._process != os.getpid():  # a fork: the thread that may have held the lock is not here
+            self._process, self._lock = os.getpid(), threading.Lock()
+        return self._lock
+
     def _submit(self, batch: Batch) -> None:
         with self._numbers.numbered(batch.call) as call:
             self._call(call)
@@ -343,7 +348,7 @@ class Client(_Base):
         if not left:
             return
         arrived: queue.SimpleQueue[tuple[str, Found]] = queue.SimpleQueue()
-        with self._lock:  # once it is closed, nothing is added
+        with self._guard():  # once it is closed, nothing is added
             if self._closed:
                 raise ClientClosed("this client is closed")
             if self._waiting is None or not self._waiting.is_ours():

@@ -57,6 +57,7 @@ class ResultListener:
         self._looks: list[tuple[float, float, str]] = []  # heap of loop's time, pause after it (0: none), task id
         self._changed, self._look = asyncio.Event(), asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._closing = False
 
     def add(self, task_ids: Iterable[str], sink: Sink) -> None:
         """Call the sink once for each task, as soon as it has ended or is known to be gone."""
@@ -82,6 +83,7 @@ class ResultListener:
 
     async def aclose(self) -> None:
         """Stop, and tell those who wait."""
+        self._closing = True
         if self._running is not None:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
@@ -178,7 +180,7 @@ class ResultListener:
 
     async def _look_around(self) -> None:
         clock = asyncio.get_running_loop().time
-        while True:
+        while not self._closing:  # in Python 3.11 a cancellation can get lost while redis-py sends
             self._look.clear()
             with suppress(TimeoutError):
                 # Not `wait_for`: it can lose a cancellation.

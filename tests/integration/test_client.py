@@ -512,3 +512,19 @@ def test_closing_ends_awaiting(server_url: str, client: Any) -> None:
             await waiting
 
     asyncio.run(use())
+
+
+def test_a_client_can_be_closed_at_any_moment(server_url: str, client: Any) -> None:
+    assert client.ping()
+
+    async def use(seconds: float) -> None:
+        app = AsyncClient(server_url, circle="circle")
+        waiting = asyncio.create_task((await app.submit("1")).result())
+        await asyncio.sleep(seconds)
+        async with asyncio.timeout(10):
+            await app.aclose()
+        with pytest.raises(ClientClosed):
+            await waiting
+
+    for number in range(300):  # about the time in which it connects, subscribes and looks
+        asyncio.run(use(number % 60 * 0.0003))

@@ -54,6 +54,20 @@ def test_what_was_due_while_no_bridge_ran_runs_in_its_order(
     assert not client.exists(zset)
 
 
+def test_a_circle_whose_list_is_none_holds_no_other_up(app: Client, spawn: Callable[..., Worker], client: Any) -> None:
+    client.set("rhai_tasks:odd", "no list")
+    held_up = app.submit("1", circle="odd", delay=0.1)
+    task = app.submit("2", delay=0.2)
+
+    spawn("rhai-bridge", "--circle", "odd", "--circle", "circle")
+    spawn(*DRAMATIQ)
+
+    assert task.result(timeout=20) == "2"
+    assert held_up.status() == "pending"
+    client.delete("rhai_tasks:odd")
+    assert held_up.result(timeout=20) == "1"
+
+
 def test_a_circle_with_nothing_but_delayed_tasks_is_found(
     app: Client, spawn: Callable[..., Worker], client: Any
 ) -> None:
