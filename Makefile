@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 BUILT := .venv/.built
 ENGINE_SOURCES := engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs)
 
-.PHONY: setup demo test check lint rust types unit integration docs format bench clean
+.PHONY: setup demo test check lint rust types unit integration docs format bench chaos clean
 
 setup: $(BUILT)
 
@@ -57,6 +57,10 @@ integration: setup
 
 docs: setup
 	$(BIN)/mkdocs build --strict
+
+# make chaos ARGS="--minutes 5 --seed 7 --only kill-worker"
+chaos: setup
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench.run

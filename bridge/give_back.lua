@@ -7,7 +7,7 @@
 -- Returns how many tasks went back. What is more than a task's id, and could not come back as it was, stays:
 -- messages of other actors, and of groups and pipelines.
 local function is_plain(body)
-  if body.actor_name ~= ARGV[1] then return false end
+  if type(body) ~= 'table' or body.actor_name ~= ARGV[1] then return false end
   for _, part in ipairs({'args', 'kwargs', 'options'}) do
     if type(body[part]) ~= 'table' then return false end
   end

@@ -13,6 +13,7 @@ import redis
 
 from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking, persist
 from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, key_pattern, queue_name, timestamp, to_bytes, to_text
+from rhai_tasks.readiness import Readiness
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
 from rhai_tasks.threads import vital_thread
@@ -42,14 +43,16 @@ class CircleBridge:
         self._give_back = load_script(self._client, "bridge", "give_back")
         self._published = 0.0  # time.monotonic()
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, readiness: Readiness) -> None:
         """Take tasks until `stop`; outages are waited out."""
-        room = 0
+        room, taking = 0, f"taking for {self.circle}"
+        readiness.expect(taking)
         while not stop.is_set():
             try:
                 room = persist(lambda: self.forward(room), self._outage, stop)  # noqa: B023  (called in this turn)
             except redis.RedisError:
                 return  # told to stop while the server was away
+            readiness.note(taking)
 
     def forward(self, room: int) -> int:
         """Turn what waits in the native list into messages; wait up to `BLOCK_SECONDS` if there is nothing to do.
@@ -189,6 +192,7 @@ class Bridge:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._outage = Outage(settings.redis_url)
+        self.readiness = Readiness()
         self._stop = threading.Event()
         self._circles: dict[str, tuple[CircleBridge, threading.Thread]] = {}
         self._finder: threading.Thread | None = None
@@ -221,7 +225,7 @@ class Bridge:
     def _serve(self, bridge: CircleBridge) -> None:
         logger.info("Bridging circle %s to dramatiq queue %s", bridge.circle, queue_name(bridge.circle))
         try:
-            bridge.run(self._stop)
+            bridge.run(self._stop, self.readiness)
             bridge.give_back()
         except redis.RedisError as error:
             logger.warning("Circle %s: tasks stay where the next bridge finds them: %s", bridge.circle, error)

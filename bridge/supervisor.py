@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import redis
 
+from rhai_tasks.broker import INTERRUPT_SECONDS
 from rhai_tasks.connection import Outage, await_server
 from rhai_tasks.engine import Engine
 from rhai_tasks.errors import ConfigurationError
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 _EXIT_CONFIGURATION = 2  # of a child: starting it again would not help
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0  # seconds before a child that died is started again
 _STEADY_SECONDS = 30.0  # a child that lived so long starts again without backoff
-_INTERRUPT_SECONDS = 5.0  # for interrupted scripts to end and be given back, before the process is killed
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -154,7 +154,7 @@ def _work(settings: Settings, circle: str, make_engine: Callable[[], Engine], br
     broker.declare_circle(circle)
     worker.start()
     hurry = signal.SIGHUP in signals.wait()
-    patience = int((settings.shutdown_timeout + _INTERRUPT_SECONDS) * 1000)
+    patience = int((settings.shutdown_timeout + INTERRUPT_SECONDS) * 1000)
     stopping = threading.Thread(target=worker.stop, args=(patience,), daemon=True)
     stopping.start()
     while stopping.is_alive():
@@ -230,13 +230,13 @@ class _Tree:
     def _stop(self, signals: Signals) -> None:
         logger.info("Stopping: running scripts have %g s to finish", self._settings.shutdown_timeout)
         self._signal_children(signal.SIGTERM)
-        end = time.monotonic() + self._settings.shutdown_timeout + 2 * _INTERRUPT_SECONDS
+        end = time.monotonic() + self._settings.shutdown_timeout + 2 * INTERRUPT_SECONDS
         self._reap(stopping=True)
         while any(child.pid for child in self._children) and time.monotonic() < end:
             if signals.wait(min(0.5, max(end - time.monotonic(), 0))).intersection(_STOP_SIGNALS):
                 logger.warning("Stopping at once")
                 self._signal_children(signal.SIGTERM)
-                end = time.monotonic() + _INTERRUPT_SECONDS
+                end = time.monotonic() + INTERRUPT_SECONDS
             self._reap(stopping=True)
         self._signal_children(signal.SIGKILL)  # whoever is stuck in a host function
         for child in self._children:

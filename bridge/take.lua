@@ -25,7 +25,10 @@ end
 if #ids == 0 then
   return {0, room}
 end
-local last = redis.call('INCRBY', KEYS[5], #ids) - #ids
+-- By the clock, and never backwards: a server that came back without its last second gives no number out again
+-- that a worker may still hold for another task.
+local time = redis.call('TIME')
+local last = math.max(tonumber(redis.call('GET', KEYS[5])), time[1] * 1000000 + time[2])
 for _, id in ipairs(ids) do
   last = last + 1
   local name = string.format('%.0f', last)
@@ -33,6 +36,7 @@ for _, id in ipairs(ids) do
     .. '],"options":{"redis_message_id":"' .. name .. '"},"message_id":"' .. name .. '"}')
   redis.call('RPUSH', KEYS[3], name)
 end
+redis.call('SET', KEYS[5], string.format('%.0f', last))
 redis.call('DEL', KEYS[2])
 redis.call('SADD', KEYS[7], ARGV[3])
 return {#ids, room}

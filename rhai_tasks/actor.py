@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 from uuid import uuid4
@@ -22,10 +23,12 @@ from .store import Held
 logger = logging.getLogger(__name__)
 script_logger = logging.getLogger("rhai_tasks.script")
 
+_SUSPECT_SECONDS = 0.25  # for which a suspect runs before the next one begins
+
 
 def declare_actor(broker: TaskBroker, engine: Engine) -> None:
     """Make the broker's worker run tasks in this engine."""
-    suspects = threading.Lock()  # those that may end the process run one at a time, so that the count is just
+    suspects = _Suspects()
 
     def run_script(*_: object, **__: object) -> None:
         """Run the current message's task, which comes with it; only the script's own failure is an outcome."""
@@ -44,9 +47,10 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
                 f"The worker process died {held.deaths} times while it ran this task; it is not tried again"
             )
         elif held.deaths:
-            with suspects:
-                broker.store.count_delivery(held)
-                held.outcome = _run(broker, engine, held, task, piped=message.args[1:])
+            with suspects.turn(held, last=held.deaths + 1 >= broker.settings.max_deliveries):
+                if not held.interrupted:
+                    broker.store.count_delivery(held)
+                    held.outcome = _run(broker, engine, held, task, piped=message.args[1:])
         else:
             held.outcome = _run(broker, engine, held, task, piped=message.args[1:])
         if held.outcome and "pipe_target" in message.options and held.outcome.status is Status.COMPLETED:
@@ -62,15 +66,53 @@ def _following(message: TaskMessage, output: str) -> Message[Any]:
     return following.copy(args=args, options={"redis_message_id": str(uuid4())})
 
 
+class _Suspects:
+    """Lets tasks that may have ended their process begin one after the other, so that the next death is counted justly.
+
+    Most deaths come at once, so who has run for a moment lets the next one begin: a worker that was killed with
+    many long scripts has them all running again soon. Only before its last delivery is counted a suspect waits
+    until no other runs, and lets none begin until it has ended: that count is a verdict.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._alone = False
+        self._begun = 0.0  # time.monotonic()
+
+    @contextmanager
+    def turn(self, held: Held, *, last: bool) -> Iterator[None]:
+        """Wait for this task's turn, and hold it; a stopping worker waits no more."""
+        with self._changed:
+            while not self._may_begin(alone=last) and not held.interrupted:
+                self._changed.wait(_SUSPECT_SECONDS)
+            self._running += 1
+            self._alone, self._begun = last, time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._alone = self._alone and not last
+                self._changed.notify_all()
+
+    def _may_begin(self, *, alone: bool) -> bool:
+        shared = not self._alone and not alone and time.monotonic() >= self._begun + _SUSPECT_SECONDS
+        return self._running == 0 or shared
+
+
 def _log_debug(task_id: str, text: str, _source: str | None, line: int | None, column: int | None) -> None:
     script_logger.debug("[%s] %s:%s: %s", task_id, line, column, text)
 
 
 def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task, *, piped: Sequence[Any]) -> Outcome | None:
-    """Return how the script ended, `None` if a stopping worker interrupted it.
+    """Return how the script ended, `None` if it did not: it goes back.
 
     `piped`: what came from the step before in a pipeline, at most one value.
     """
+    if broker.lease_lapsed(held.keys.queue):
+        held.interrupted = True  # another worker may run it by now
+        return None
     broker.store.started(held)
     circle = circle_of(held.keys.queue)
     token = running.set(CurrentTask(task.id, circle, task.caller_id, task.context_id, held.deaths + 1))

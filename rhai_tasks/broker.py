@@ -23,6 +23,7 @@ from dramatiq.middleware import CurrentMessage
 from .cancellation import hear_cancels
 from .connection import BLOCK_SECONDS, Outage, connect, connect_blocking
 from .protocol import DETAIL_FIELDS, QueueKeys, failed, queue_name, state_channel, timestamp, to_bytes, to_text
+from .readiness import Readiness
 from .settings import Settings
 from .store import Held, TaskStore, load_script
 from .threads import vital_thread
@@ -33,7 +34,10 @@ LEASE_SECONDS = 9.0
 """How long a broker's messages stay its own without a word from it; with the sweep below, a killed worker's
 tasks run again within 13 s."""
 RENEW_SECONDS = 3.0
+INTERRUPT_SECONDS = 5.0
+"""For interrupted scripts to end and be given back when a worker stops."""
 
+_RETRY_SECONDS = 0.5  # until a renewal that failed is tried again: others wait only so long before they take over
 _PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
 _PREFETCH_MOST = 128  # messages; bounds what waits to be written during an outage, too
 
@@ -64,16 +68,22 @@ class TaskBroker(RedisBroker):
         self.broker_id = broker_id or str(uuid4())
         self.settings = settings
         self.outage = Outage(settings.redis_url)
+        self.readiness = Readiness()
         self.draining = threading.Event()  # nothing more is fetched
         self.stopping = threading.Event()
         self.store = TaskStore(settings, self.outage)
         self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
         self.fetching = threading.Lock()  # what was fetched while it is held is in `held` when it is free
+        self.lease_ends: dict[str, float] = {}  # by queue, as far as we know: time.monotonic()
+        self._renewed: dict[str, float] = {}  # by queue, the last time
+        self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
         self.worker: dramatiq.Worker | None = None
         self.task_scripts = {
             name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "fetch", "renew", "requeue")
         }
+        # Of its own, and impatient: a connection that hangs must be noticed while there is time to renew by another.
+        self._lease_client = connect(settings.redis_url, timeout=RENEW_SECONDS)
         self._timer = vital_thread("leases", self._keep_leases)
         self._hearing = vital_thread("cancels", lambda: hear_cancels(settings, self.cancel, self.stopping))
 
@@ -144,6 +154,10 @@ class TaskBroker(RedisBroker):
         """Note how long a script took, for the prefetch."""
         self.run_seconds += (seconds - self.run_seconds) * 0.1
 
+    def lease_lapsed(self, queue: str) -> bool:
+        """Say whether what we hold of this queue may be another's by now: we were frozen, or cut off."""
+        return time.monotonic() > self.lease_ends.get(queue, 0.0)
+
     def interrupt(self) -> None:
         """Stop running scripts: what has not finished goes back."""
         for held in [held for by_id in self.held.values() for held in list(by_id.values())]:
@@ -171,41 +185,59 @@ class TaskBroker(RedisBroker):
 
     def _keep_leases(self) -> None:
         """Renew on a clock of our own: a heartbeat that rides on commands stops while long scripts run."""
-        while not self.stopping.wait(RENEW_SECONDS):
+        pause = 0.0
+        while not self.stopping.wait(pause):
+            pause = RENEW_SECONDS
             for queue in list(self.queues):
                 try:
-                    self._renew(queue)
+                    self.renew(queue)
                     self.outage.end()
                 except redis.RedisError as error:
                     self.outage.begin(error)
+                    pause = _RETRY_SECONDS
+                    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+                        break  # the next queue would wait as long for nothing
 
-    def _renew(self, queue: str) -> None:
-        keys = self.keys(queue)
+    def renew(self, queue: str) -> None:
+        """Renew our lease on a queue, stop what we lost, and take back what dead workers held.
+
+        Raises:
+            redis.RedisError: The server does not answer, or refuses.
+        """
+        keys, began = self.keys(queue), time.monotonic()
         held = list(self.held.get(queue, {}).values())
         prefix = self.settings.prefixes.details
-        stood, expired, cancelled = self.task_scripts["renew"](
-            keys=[keys.leases],
+        stood, expired, cancelled, ours = self.task_scripts["renew"](
+            keys=[keys.leases, keys.acks(self.broker_id)],
             args=[
                 self.broker_id,
                 int(LEASE_SECONDS * 1000),
                 *(to_bytes(prefix + one.task_id) for one in held),
             ],
+            client=self._lease_client,
         )
+        if began - self._renewed.get(queue, -LEASE_SECONDS) > LEASE_SECONDS - RENEW_SECONDS:
+            # Either we were away or the server was. Then the others' leases ran out as ours did: they get the
+            # time to renew them, else their tasks would run twice though nobody died.
+            self._sweeps[queue] = began + RENEW_SECONDS
+        self._renewed[queue] = began
+        self.readiness.note(f"lease of {queue}")
         for position in cancelled:  # we should have heard of it
             held[position].cancel.cancel()
-        for broker_id in expired:
-            if broker_id.decode() != self.broker_id:
-                self._requeue(keys, broker_id.decode(), "expired")
-        if held and not stood:
-            self._drop_lost(keys, held)
+        if not stood:
+            self._drop_lost(queue, {to_text(message_id) for message_id in ours})
+        self.lease_ends[queue] = began + LEASE_SECONDS
+        if began >= self._sweeps.get(queue, 0.0):
+            for broker_id in expired:
+                if broker_id.decode() != self.broker_id:
+                    self._requeue(keys, broker_id.decode(), "expired")
 
-    def _drop_lost(self, keys: QueueKeys, held: list[Held]) -> None:
+    def _drop_lost(self, queue: str, ours: set[str]) -> None:
         """Stop scripts whose messages went to another broker while we could not renew: their results count no more."""
-        still_ours = {to_text(member) for member in cast("set[bytes]", self.client.smembers(keys.acks(self.broker_id)))}
-        for lost in held:
-            if lost.message_id not in still_ours:
-                logger.warning("Lost the lease on task %r: another worker runs it", lost.task_id)
-                lost.cancel.cancel()
+        for held in list(self.held.get(queue, {}).values()):
+            if held.message_id not in ours:
+                logger.warning("Lost the lease on task %r: another worker runs it", held.task_id)
+                held.cancel.cancel()
 
 
 class TaskConsumer(dramatiq.Consumer):
@@ -225,6 +257,9 @@ class TaskConsumer(dramatiq.Consumer):
         self._more = False  # the last fetch brought all it asked for
         self._recovered = queue_name in broker.held  # not when dramatiq restarts a consumer: its messages run on
         self._held = broker.held.setdefault(queue_name, {})
+        self._read = f"read of {queue_name}"
+        broker.readiness.expect(self._read)
+        broker.readiness.expect(f"lease of {queue_name}")
 
     def __next__(self) -> TaskMessage | None:
         """Return the next message, or `None` every other second: dramatiq looks then whether to stop."""
@@ -235,17 +270,20 @@ class TaskConsumer(dramatiq.Consumer):
             return self._fetched.popleft()
         ahead = self._ahead()
         self._enough = self._threads + ahead // 2
-        if len(self._held) >= self._enough:
-            self._room.clear()
-            if len(self._held) >= self._enough and not self._room.wait(self._timeout):
-                return None
         try:
+            if len(self._held) >= self._enough and not self._wait_for_room():
+                self._look_alive()
+                return None
             if not self._recovered:
                 self._broker.recover_own(self._queue_name)
                 self._recovered = True
             if self._unsure:
                 self._release_unknown()
                 self._unsure = False
+            if self._held and self._broker.lease_lapsed(self._queue_name):
+                self._broker.renew(self._queue_name)  # before a fetch renews it, and hides what was lost
+            if self._more:
+                self._look_alive()
             if self._more or self._peek():
                 with self._broker.fetching:
                     self._fetch(self._threads + ahead - len(self._held))
@@ -258,6 +296,10 @@ class TaskConsumer(dramatiq.Consumer):
             return None
         return self._fetched.popleft() if self._fetched else None
 
+    def _wait_for_room(self) -> bool:
+        self._room.clear()
+        return len(self._held) < self._enough or self._room.wait(self._timeout)
+
     def _ahead(self) -> int:
         """How many messages may wait for a thread: those of some milliseconds, none while scripts take longer."""
         seconds = max(self._broker.run_seconds, 1e-5)
@@ -266,11 +308,19 @@ class TaskConsumer(dramatiq.Consumer):
     def _peek(self) -> bool:
         """Wait for a message without taking it: a list moved onto its own head stays as it is."""
         name = self._keys.messages
-        return self._blocking.blmove(name, name, BLOCK_SECONDS, "LEFT", "LEFT") is not None
+        found = self._blocking.blmove(name, name, BLOCK_SECONDS, "LEFT", "LEFT") is not None
+        self._broker.readiness.note(self._read)
+        return found
+
+    def _look_alive(self) -> None:
+        """Use the blocking connection now and then though we need not wait for messages: it may hang unnoticed."""
+        if self._broker.readiness.age(self._read) > RENEW_SECONDS:
+            self._blocking.ping()
+            self._broker.readiness.note(self._read)
 
     def _fetch(self, count: int) -> None:
         keys, settings = self._keys, self._broker.settings
-        idle = self._threads - len(self._held)
+        idle, began = self._threads - len(self._held), time.monotonic()
         rows = self._broker.task_scripts["fetch"](
             keys=[
                 keys.messages,
@@ -293,6 +343,8 @@ class TaskConsumer(dramatiq.Consumer):
                 *DETAIL_FIELDS,
             ],
         )
+        if not self._held:
+            self._broker.lease_ends[self._queue_name] = began + LEASE_SECONDS
         self._more = len(rows) >= count
         for place, (message_id, body, deaths, details, cancelled) in enumerate(rows):
             held = Held(
@@ -305,7 +357,7 @@ class TaskConsumer(dramatiq.Consumer):
             )
             try:
                 message = _decode(body)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 held.details = f"its message cannot be read: {error}"
                 self._broker.store.dead_letter(held)
                 continue
@@ -326,7 +378,7 @@ class TaskConsumer(dramatiq.Consumer):
         for message_id in unknown:
             body = cast("bytes | None", self._broker.client.hget(self._keys.bodies, message_id))
             task_id = ""
-            with suppress(ValueError, TypeError):  # the next fetch will say what is wrong with it
+            with suppress(ValueError, TypeError, RecursionError):  # the next fetch will say what is wrong with it
                 task_id = _task_id(_decode(body or b""))
             self._broker.store.release(Held(self._keys, message_id, task_id, details=None, deaths=0))
         if unknown:
@@ -379,9 +431,14 @@ def _decode(body: bytes) -> Message[Any]:
     """Read a message; not with dramatiq's decoder, because a task's id may be no UTF-8.
 
     Raises:
-        ValueError, TypeError: It is none.
+        ValueError, TypeError, RecursionError: It is none.
     """
-    return Message(**json.loads(to_text(body)))
+    fields = json.loads(to_text(body))
+    message: Message[Any] = Message(**fields)
+    for name, kind in (("actor_name", str), ("args", list), ("kwargs", dict), ("options", dict)):
+        if not isinstance(fields[name], kind):
+            raise TypeError(f"{name} is no {kind.__name__}")  # and dramatiq relies on it
+    return message
 
 
 def _task_id(message: Message[Any]) -> str:
@@ -407,6 +464,12 @@ class _WorkerLife(Middleware):
         patience = threading.Timer(broker.settings.shutdown_timeout, broker.interrupt)
         patience.daemon = True
         patience.start()
+        # dramatiq's own wait for all its threads subtracts the time that has passed once for each of them.
+        end = time.monotonic() + broker.settings.shutdown_timeout + INTERRUPT_SECONDS
+        for running in worker.workers:
+            running.stop()
+        for running in worker.workers:
+            running.join(max(end - time.monotonic(), 0))
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         assert isinstance(broker, TaskBroker)  # noqa: S101
@@ -418,3 +481,4 @@ class _WorkerLife(Middleware):
                     broker.client.zrem(broker.keys(queue).leases, broker.broker_id)
         broker._timer.join()  # noqa: SLF001
         broker.client.close()
+        broker._lease_client.close()  # noqa: SLF001

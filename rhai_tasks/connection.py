@@ -26,8 +26,8 @@ BLOCK_SECONDS = 2
 _OLDEST_SERVER = (6, 2)  # BLMOVE, LPOP with a count
 
 
-def connect(url: str) -> redis.Redis:
-    """Make a client for commands that answer at once; it connects on first use.
+def connect(url: str, *, timeout: float = 5.0) -> redis.Redis:
+    """Make a client for commands that answer at once, within `timeout` seconds; it connects on first use.
 
     Nothing is retried below us: a command whose reply got lost may have been done, and only its caller
     knows whether doing it twice is harmless.
@@ -35,7 +35,7 @@ def connect(url: str) -> redis.Redis:
     Raises:
         ConfigurationError: The URL is none that redis-py reads.
     """
-    return _client(url, socket_timeout=5.0)
+    return _client(url, socket_timeout=timeout)
 
 
 def connect_blocking(url: str) -> redis.Redis:
@@ -45,6 +45,17 @@ def connect_blocking(url: str) -> redis.Redis:
     blocked pop behind that takes a task for nobody.
     """
     return _client(url, socket_timeout=BLOCK_SECONDS + 3.0)
+
+
+class _Client(redis.Redis):
+    """Connects anew when the server turns out to be no primary any more: its address may be another's by now."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's is not
+        except redis.exceptions.ReadOnlyError:
+            self.connection_pool.disconnect()
+            raise
 
 
 def connect_async(url: str, *, socket_timeout: float | None = 5.0) -> redis.asyncio.Redis:
@@ -68,12 +79,16 @@ async def close_async(client: redis.asyncio.Redis) -> None:
 
 
 def _client(url: str, *, socket_timeout: float) -> redis.Redis:
-    client: redis.Redis = _make(url, redis.Redis, redis.Sentinel, Retry(NoBackoff(), 0), socket_timeout)
+    client: redis.Redis = _make(url, _Client, redis.Sentinel, Retry(NoBackoff(), 0), socket_timeout)
     return client
 
 
 def _make(url: str, plain: Any, through_sentinels: Any, retry: Any, socket_timeout: float | None) -> Any:
-    options = {"retry": retry, "socket_timeout": socket_timeout, "socket_connect_timeout": 5.0}
+    options = {
+        "retry": retry,
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": min(socket_timeout or 5.0, 5.0),
+    }
     try:
         if named := SentinelUrl.parse(url):
             patience = {"retry": retry, "socket_timeout": 2.0, "socket_connect_timeout": 2.0}

@@ -34,7 +34,7 @@ for i, id in ipairs(ids) do
   else
     local details, cancelled = false, 0
     local readable, body = pcall(cjson.decode, bodies[i])
-    if readable and type(body.args) == 'table' and type(body.args[1]) == 'string' then
+    if readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
       local key = ARGV[5] .. body.args[1]
       local carried = type(body.kwargs) == 'table' and body.kwargs.details
       if type(carried) == 'table' and redis.call('EXISTS', key) == 0 then -- sent by a broker that is not ours

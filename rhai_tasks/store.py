@@ -67,7 +67,7 @@ class Held:
     started: float | None = None  # time.monotonic() at which its script began
     marked: bool = False  # as `processing`
     counted: bool = False  # this delivery is in the count of deaths until it ends
-    interrupted: bool = False  # by a stopping worker: it goes back
+    interrupted: bool = False  # by a stopping worker, or before it began because the lease lapsed: it goes back
     outcome: Outcome | None = None
     following: Message[Any] | None = None  # of a pipeline: gets enqueued with the outcome
     ended_at: str = ""  # for `updatedAt`

@@ -55,6 +55,21 @@ def test_a_worker_child_killed_loses_nothing_and_its_siblings_go_on(
     assert len(worker.children()) == 3
 
 
+def test_long_scripts_of_a_killed_worker_all_run_again_soon(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
+) -> None:
+    """They are suspected of its death, but do not wait for each other's end."""
+    for number in range(6):
+        dispatcher.submit("circle", f"t{number}", f'note("{runs}", "{number}"); sleep(60)')
+    worker = start_worker("circle", *ENGINE, "--threads", "6", "--shutdown-timeout", "0")
+    wait_until(lambda: runs.exists() and runs.read_text().count("\n") == 6)
+
+    os.kill(worker.children()[1].pid, signal.SIGKILL)
+
+    wait_until(lambda: runs.read_text().count("\n") == 12, within=20.0)
+    assert set(Counter(runs.read_text().split()).values()) == {2}
+
+
 def test_a_bridge_killed_loses_nothing(dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path) -> None:
     tasks = submit_many(dispatcher, runs)
     worker = start_worker("circle", *ENGINE, "--threads", "2", "--buffer", "8")
@@ -139,6 +154,45 @@ def test_tasks_beside_a_poison_task_complete(
 
     all_end(dispatcher, tasks, runs)
     assert dispatcher.result("poison", within=20.0)["status"] == "error"
+
+
+def test_tasks_on_their_last_delivery_run_alone_so_that_only_the_guilty_ends_as_an_error(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    poison = dispatcher.submit("circle", "poison", "nap(0.5); crash()")  # late: others have begun beside it
+    tasks = [dispatcher.submit("circle", f"t{number}", f"sleep(1.5); {number}") for number in range(5)]
+
+    start_worker("circle", *ENGINE, "--threads", "6", "--max-deliveries", "3")
+
+    assert dispatcher.result(poison, within=30.0)["status"] == "error"
+    assert [dispatcher.result(task, within=30.0)["status"] for task in tasks] == ["completed"] * 5
+
+
+def test_a_thawed_worker_does_not_run_what_it_had_fetched_ahead(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, runs: Path
+) -> None:
+    frozen = start_worker("circle", *ENGINE, "--threads", "1")
+    for number in range(50):  # quick ones: it learns to fetch ahead
+        dispatcher.run("circle", f"{number}")
+    tasks = [
+        dispatcher.submit("circle", f"t{number}", f'note("{runs}", "{number}"); sleep(0.1)') for number in range(20)
+    ]
+    wait_until(lambda: runs.exists() and runs.read_text().count("\n") >= 2)
+    (acks,) = client.keys("rhai_dramatiq:__acks__.*")
+    assert client.scard(acks) > 1  # more than the one that runs
+    tree = [frozen.process.pid, *(child.pid for child in frozen.children())]
+    for pid in tree:
+        os.kill(pid, signal.SIGSTOP)
+    start_worker("circle", *ENGINE, "--threads", "1")
+    wait_until(lambda: all(dispatcher.status(task) in FINAL for task in tasks), within=30.0)
+
+    for pid in tree:
+        os.kill(pid, signal.SIGCONT)
+
+    wait_until(lambda: "taken over by another worker" in frozen.text(), within=20.0)
+    assert frozen.stop() == 0  # after it has looked at all that it held
+    again = {number: count for number, count in Counter(runs.read_text().split()).items() if count > 1}
+    assert len(again) <= 1, again  # the one that ran when it was frozen
 
 
 def test_a_worker_frozen_beyond_its_lease_cannot_overwrite_its_successor(

@@ -28,6 +28,18 @@ def test_sigterm_lets_running_scripts_finish_and_gives_the_rest_back_in_order(
     assert client.llen("rhai_dramatiq:rhai-circle") == 0
 
 
+def test_a_long_script_finishes_beside_many_that_end_sooner(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    tasks = [dispatcher.submit("circle", f"t{number}", f"sleep({6 if number == 20 else 2}); 1") for number in range(32)]
+    worker = start_worker("circle", "--threads", "32", "--shutdown-timeout", "10")
+    wait_until(lambda: all(dispatcher.status(task) == "processing" for task in tasks))
+
+    assert worker.stop() == 0
+
+    assert {dispatcher.status(task) for task in tasks} == {"completed"}
+
+
 def test_scripts_that_do_not_finish_in_time_are_interrupted_and_given_back(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
 ) -> None:

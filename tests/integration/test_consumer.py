@@ -57,6 +57,74 @@ def test_a_message_that_cannot_be_read_is_a_dead_letter(broker: TaskBroker, clie
     broker.store.close()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"queue_name":"q","actor_name":"run_script","args":5,"kwargs":{},"options":{},"message_id":"m"}',
+        '{"queue_name":"q","actor_name":"run_script","args":[],"kwargs":{},"options":7,"message_id":"m"}',
+        '{"queue_name":"q","actor_name":[],"args":[],"kwargs":{},"options":{},"message_id":"m"}',
+        "[" * 100_000,
+        "[]",
+        "null",
+    ],
+    ids=["arguments", "options", "actor", "nested", "list", "null"],
+)
+def test_a_message_that_is_none_of_ours_is_a_dead_letter(broker: TaskBroker, client: Any, body: str) -> None:
+    keys = broker.keys(queue_name("c"))
+    client.hset(keys.bodies, "odd", body)
+    client.rpush(keys.messages, "odd")
+    broker.store.open(broker.broker_id)
+    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+
+    assert consumer.__next__() is None
+
+    wait_until(lambda: client.zcard(keys.dead) == 1)
+    broker.store.close()
+
+
+def test_message_ids_are_not_given_out_again_after_the_server_lost_its_last_writes(
+    dispatcher: Dispatcher, server_url: str, client: Any
+) -> None:
+    bridge = CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url))
+    keys = f"rhai_dramatiq:{queue_name('c')}"
+    before = client.get(f"{keys}.sequence")
+    dispatcher.submit("c", "t1", "1")
+    bridge.forward(0)
+    (first,) = client.lrange(keys, 0, -1)
+
+    client.delete(f"{keys}.sequence", keys, f"{keys}.msgs")  # as before the first one
+    dispatcher.submit("c", "t2", "1")
+    bridge.forward(0)
+
+    assert before is None
+    (second,) = client.lrange(keys, 0, -1)
+    assert int(second) > int(first)
+    bridge.close()
+
+
+def test_leases_that_ran_out_while_the_server_was_away_get_time_to_be_renewed(
+    dispatcher: Dispatcher, server_url: str, client: Any
+) -> None:
+    queue = queue_name("c")
+    alive, other = TaskBroker(Settings(redis_url=server_url)), TaskBroker(Settings(redis_url=server_url))
+    dispatcher.submit("c", "t", "1")
+    CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
+    TaskConsumer(alive, queue, 2, 100).__next__()
+    held = alive.keys(queue).acks(alive.broker_id)
+    client.zadd(alive.keys(queue).leases, {alive.broker_id: 1})  # long ago: nobody could renew
+
+    other.renew(queue)  # it comes back first
+
+    assert client.scard(held) == 1
+
+    def is_taken_back() -> bool:
+        other.renew(queue)
+        return not client.exists(held)
+
+    wait_until(is_taken_back, what="a lease that nobody renews to be judged")
+    assert client.llen(alive.keys(queue).messages) == 1
+
+
 def test_an_idle_look_at_a_full_buffer_waits_for_room(dispatcher: Dispatcher, server_url: str, client: Any) -> None:
     settings = Settings(redis_url=server_url, buffer=2)
     for number in range(5):

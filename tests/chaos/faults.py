@@ -1,0 +1,280 @@
+"""The faults, one function each."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+from .ledger import Expected
+from .world import CIRCLE, Fault, World
+
+FREEZE_SECONDS = 13.0  # longer than a lease, and the time until others notice
+KILL_BOUND, RETURN_BOUND = 15.0, 5.0  # seconds: what is promised
+
+DIED = Expected("error", "The worker process died")
+
+
+def kill_worker(world: World) -> None:
+    world.kill(world.random.choice(world.tree().workers()))
+
+
+def kill_bridge(world: World) -> None:
+    world.kill(world.tree().bridge())
+    world.resumes()
+
+
+def kill_supervisor(world: World) -> None:
+    """Its children stop at once and give back what they run; a launcher starts another."""
+    tree = world.tree()
+    pids, since = tree.pids(), time.monotonic()
+    children = tree.worker.children()
+    world.kill(pids[0])
+    tree.worker.process.wait()
+    psutil.wait_procs(children, timeout=10.0)
+    world.excuse("its supervisor was killed", pids, since=since)
+    tree.start()
+
+
+def kill_tree(world: World) -> None:
+    """All of it at once, and another started in its place."""
+    tree = world.tree()
+    pids, since = tree.pids(), time.monotonic()
+    tree.kill()
+    world.excuse("killed", pids, since=since)
+    tree.start()
+
+
+def freeze_worker(world: World) -> None:
+    world.freeze([world.random.choice(world.tree().workers())], FREEZE_SECONDS)
+
+
+def freeze_bridge(world: World) -> None:
+    world.freeze([world.tree().bridge()], FREEZE_SECONDS)
+    world.resumes()
+
+
+def freeze_supervisor(world: World) -> None:
+    """Nobody restarts what dies meanwhile; the rest goes on."""
+    tree = world.tree()
+    os.kill(tree.pids()[0], signal.SIGSTOP)
+    world.kill(world.random.choice(tree.workers()))
+    time.sleep(FREEZE_SECONDS)
+    os.kill(tree.pids()[0], signal.SIGCONT)
+
+
+def freeze_tree(world: World) -> None:
+    world.freeze(world.tree().pids(), FREEZE_SECONDS)
+
+
+def rolling_restart(world: World) -> None:
+    """Each tree stopped as a launcher does it, and started again."""
+    for tree in world.trees:
+        tree.worker.stop(within=3 * world.strain.longest + 15.0)
+        tree.start()
+
+
+def _away(world: World, seconds: float) -> None:
+    with world.server_lock:
+        world.server.terminate()
+        time.sleep(seconds)
+        world.server.start()
+    world.all_resume()
+
+
+def kill_server(world: World) -> None:
+    _away(world, 2.0)
+
+
+def kill_server_longer_than_leases(world: World) -> None:
+    _away(world, FREEZE_SECONDS)
+
+
+def kill_server_everysec(world: World) -> None:
+    """What it had not written to its file is lost with it."""
+    world.persistently(lambda client: client.config_set("appendfsync", "everysec"))
+    time.sleep(1.5)
+    since = time.monotonic() - 2.0
+    _away(world, 2.0)
+    world.excuse("the server lost it", None, since=since)
+    world.persistently(lambda client: client.config_set("appendfsync", "always"))
+
+
+def primary_killed(world: World) -> None:
+    """What it had not sent to its replica is lost with it; it comes back as the new one's replica."""
+    since = time.monotonic() - 2.0
+    world.server.terminate()
+    world.await_other_primary()
+    world.all_resume()
+    world.server.start()
+    world.excuse("the server lost it", None, since=since)
+
+
+def fail_over(world: World) -> None:
+    """The primary hands over, and becomes a replica with all its connections: nothing is lost on the way."""
+    assert world.sentinel
+    world.sentinel.fail_over()
+    world.await_other_primary()
+    world.all_resume()
+    time.sleep(5.0)
+
+
+def stall_server(world: World) -> None:
+    """It accepts commands and does not answer, longer than leases last."""
+    with world.server_lock:
+        pid = world.server._process.pid
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(FREEZE_SECONDS)
+        os.kill(pid, signal.SIGCONT)
+    world.all_resume()
+
+
+def debug_sleep(world: World) -> None:
+    with world.server_lock:
+        world.persistently(lambda client: client.execute_command("DEBUG", "SLEEP", "3"))
+    world.all_resume()
+
+
+def client_pause(world: World) -> None:
+    """Longer than leases last."""
+    with world.server_lock:
+        world.persistently(lambda client: client.client_pause(int(FREEZE_SECONDS * 1000), all=True))
+        time.sleep(FREEZE_SECONDS)
+    world.all_resume()
+
+
+def client_kill(world: World) -> None:
+    for _ in range(10):
+        world.persistently(lambda client: client.client_kill_filter(_type="normal", skipme=True))
+        time.sleep(0.2)
+    world.all_resume()
+
+
+def out_of_memory(world: World) -> None:
+    """Writes are refused for longer than leases last."""
+    world.persistently(lambda client: client.config_set("maxmemory", "1"))
+    time.sleep(FREEZE_SECONDS)
+    world.persistently(lambda client: client.config_set("maxmemory", "0"))
+    world.all_resume()
+
+
+def flush_scripts(world: World) -> None:
+    for _ in range(20):
+        world.persistently(lambda client: client.script_flush())
+        time.sleep(0.1)
+    world.all_resume()
+
+
+def drop_connections(world: World) -> None:
+    for _ in range(10):
+        world.proxy.drop()
+        time.sleep(0.2)
+    world.resumes(world.trees[0].workers())
+
+
+def cut_replies(world: World) -> None:
+    for _ in range(20):
+        world.proxy.cut_replies(2)
+        time.sleep(0.2)
+    world.resumes(world.trees[0].workers())
+
+
+def delay_everything(world: World) -> None:
+    world.proxy.delay = 0.3
+    time.sleep(5.0)
+    world.proxy.delay = 0.0
+
+
+def black_hole(world: World) -> None:
+    """Longer than leases last: the other tree takes over what this one holds."""
+    pids, since = world.trees[0].pids(), time.monotonic()
+    world.proxy.black_hole = True
+    time.sleep(FREEZE_SECONDS)
+    world.proxy.black_hole = False
+    world.excuse("cut off", pids, since=since)
+    world.resumes(world.trees[0].workers())
+
+
+def silent_connections(world: World) -> None:
+    """A firewall forgot them: nothing comes back, and nobody says so."""
+    world.proxy.silence()
+    world.resumes(world.trees[0].workers())
+
+
+def guests(world: World) -> None:
+    """Scripts that end their process, grow without end, and never end."""
+    begin = 'let run = begin("TASK");'
+    time_limit = Expected("error", "time limit")
+    memory_limit = Expected("error", "memory limit")
+    world.load.crashing += world.load.submit([(f"{begin} crash()", DIED)])
+    world.load.submit(
+        [
+            (f'{begin} let s = "x"; loop {{ s += s; }}', memory_limit),
+            (f"{begin} let a = []; loop {{ a.push(a.len()); }}", memory_limit),
+            (f"{begin} loop {{}}", time_limit),
+            (f"{begin} sleep(1000)", time_limit),
+        ]
+    )
+    time.sleep(8.0)
+
+
+def clocks(world: World) -> None:
+    """One tree's clock is five minutes wrong, always; here nothing else happens."""
+    time.sleep(5.0)
+
+
+def log_disk_full(world: World) -> None:
+    """A tree whose log cannot be written any more."""
+    tree = world.trees[1]
+    tree.worker.stop(within=3 * world.strain.longest + 15.0)
+    tree.log = type(tree.log)("/dev/full")
+    tree.start()
+    world.kill(tree.workers()[0])  # so that it has something to say
+    time.sleep(5.0)
+
+
+def original_beside(world: World) -> None:
+    """A worker as the original is takes tasks of the same list; it is stopped between two tasks."""
+    environment = os.environ | {"CHAOS_RUNS": str(world.folder / "runs"), "CHAOS_LONGEST_TASK": "60"}
+    command = [sys.executable, "-m", "tests.chaos.original", str(world.port), CIRCLE]
+    original = subprocess.Popen(command, env=environment)
+    time.sleep(5.0)
+    world.resumes([original.pid])
+    time.sleep(3.0)
+    original.terminate()
+    original.wait(3 * world.strain.longest)
+
+
+FAULTS = [
+    Fault("kill-worker", kill_worker, KILL_BOUND),
+    Fault("kill-bridge", kill_bridge, KILL_BOUND),
+    Fault("kill-supervisor", kill_supervisor, KILL_BOUND),
+    Fault("kill-tree", kill_tree, KILL_BOUND),
+    Fault("freeze-worker", freeze_worker, KILL_BOUND),
+    Fault("freeze-bridge", freeze_bridge, KILL_BOUND),
+    Fault("freeze-supervisor", freeze_supervisor, KILL_BOUND),
+    Fault("freeze-tree", freeze_tree, KILL_BOUND),
+    Fault("rolling-restart", rolling_restart),
+    Fault("kill-server", kill_server, RETURN_BOUND, "server"),
+    Fault("kill-server-long", kill_server_longer_than_leases, RETURN_BOUND, "server"),
+    Fault("kill-server-everysec", kill_server_everysec, RETURN_BOUND, "server"),
+    Fault("kill-primary", primary_killed, RETURN_BOUND, "alone", {"replicated": True}),
+    Fault("fail-over", fail_over, RETURN_BOUND, "alone", {"replicated": True}),
+    Fault("stall-server", stall_server, RETURN_BOUND, "server"),
+    Fault("debug-sleep", debug_sleep, RETURN_BOUND, "server"),
+    Fault("client-pause", client_pause, RETURN_BOUND, "server"),
+    Fault("client-kill", client_kill, RETURN_BOUND, "server"),
+    Fault("out-of-memory", out_of_memory, RETURN_BOUND, "server"),
+    Fault("script-flush", flush_scripts, RETURN_BOUND, "server"),
+    Fault("drop", drop_connections, RETURN_BOUND, "network"),
+    Fault("cut", cut_replies, RETURN_BOUND, "network"),
+    Fault("delay", delay_everything, None, "network"),
+    Fault("black-hole", black_hole, KILL_BOUND, "network"),
+    Fault("silence", silent_connections, KILL_BOUND, "network"),
+    Fault("guests", guests, KILL_BOUND),
+    Fault("clocks", clocks, None, "alone"),
+    Fault("log-disk-full", log_disk_full, KILL_BOUND, "alone"),
+    Fault("original-beside", original_beside, KILL_BOUND, "alone"),
+]

@@ -1,0 +1,170 @@
+"""Counts every task: what was submitted, how each ended, how often it ran, and whether that was just."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from rich.table import Table
+
+from .guests import Run
+
+_TOKEN = re.compile(r"<\d+-[\d.]+>")
+_MARGIN = 2.0  # seconds: what ended so shortly before its process was killed may not have been written yet
+
+
+@dataclass(frozen=True)
+class Expected:
+    """How a task has to end."""
+
+    status: str
+    text: str = ""  # that the output or error contains; empty: the token of one of its runs
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A task that the server has acknowledged."""
+
+    at: float  # monotonic
+    expected: Expected
+
+
+@dataclass(frozen=True)
+class Excuse:
+    """Why the runs of some processes in some time may have been in vain, so that their tasks ran again."""
+
+    why: str
+    pids: frozenset[int] | None  # None: of all
+    began: float
+    ended: float
+
+    def holds(self, run: Run) -> bool:
+        """Say whether it covers this run."""
+        in_time = run.began <= self.ended and (run.ended is None or run.ended >= self.began - _MARGIN)
+        return in_time and (self.pids is None or run.pid in self.pids)
+
+
+@dataclass
+class Account:
+    """What became of the tasks under one fault; the last four are defects if they are not zero."""
+
+    fault: str
+    seconds: float = 0.0
+    submitted: int = 0
+    completed: int = 0
+    error: int = 0
+    run_twice: int = 0
+    lost_by_server: int = 0  # it acknowledged them, and came back without: not a worker's doing
+    recovery: float | None = None  # seconds, the longest; None: nothing had to recover
+    bound: float | None = None  # what the recovery is measured against
+    lost: list[str] = field(default_factory=list)
+    run_twice_for_nothing: list[str] = field(default_factory=list)
+    written_twice: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)  # ended otherwise than its script does
+
+    def defects(self, *, slack: float = 1.0) -> list[str]:
+        """Say what must not be; `slack` multiplies the bound of the recovery."""
+        found = [
+            f"{self.fault}: {len(tasks)} {what}: {' '.join(tasks[:5])}"
+            for what, tasks in (
+                ("lost", self.lost),
+                ("run twice, and their processes were neither killed nor cut off", self.run_twice_for_nothing),
+                ("with two final writes", self.written_twice),
+                ("with a wrong end", self.wrong),
+            )
+            if tasks
+        ]
+        if self.submitted != self.completed + self.error + len(self.lost) + self.lost_by_server:
+            found.append(f"{self.fault}: the sum does not hold")
+        if self.recovery is not None and self.bound is not None and self.recovery > self.bound * slack:
+            found.append(f"{self.fault}: recovery took {self.recovery:.1f} s, more than {self.bound * slack:g} s")
+        return found
+
+
+def balance(
+    account: Account,
+    submitted: Mapping[str, Submitted],
+    details: Mapping[str, Mapping[str, str]],
+    replies: Mapping[str, int],
+    runs: Mapping[str, list[Run]],
+    excuses: Iterable[Excuse],
+) -> None:
+    """Fill in an account.
+
+    Args:
+        account: Is filled.
+        submitted: By task.
+        details: By task: the details hash, empty if there is none.
+        replies: By task: how many replies came; each comes with a final write, in one step.
+        runs: By task, in order.
+        excuses: Of this fault.
+    """
+    excuses = list(excuses)
+    account.submitted = len(submitted)
+    for task, sent in submitted.items():
+        found, its_runs = details[task], runs.get(task, [])
+        if not found and any(excuse.pids is None and excuse.began <= sent.at <= excuse.ended for excuse in excuses):
+            account.lost_by_server += 1
+            continue
+        status = found.get("status")
+        if status not in {"completed", "error"}:
+            account.lost.append(task)
+            continue
+        account.completed += status == "completed"
+        account.error += status == "error"
+        if replies.get(task, 0) > 1:
+            account.written_twice.append(task)
+        text = found.get("output" if status == "completed" else "error", "")
+        if not _as_expected(sent.expected, status, text, its_runs):
+            account.wrong.append(task)
+        if len(its_runs) > 1:
+            account.run_twice += 1
+            if not all(any(excuse.holds(run) for excuse in excuses) for run in _in_vain(its_runs, text)):
+                account.run_twice_for_nothing.append(f"{task} ({', '.join(map(str, its_runs))})")
+
+
+def _as_expected(expected: Expected, status: str, text: str, runs: list[Run]) -> bool:
+    if re.match(r"The worker process died \d+ times", text):
+        return len(runs) > 1  # a guest that crashes, or one that was killed so often
+    if status != expected.status:
+        return False
+    return expected.text in text if expected.text else _written(runs, text) is not None
+
+
+def _written(runs: list[Run], text: str) -> Run | None:
+    tokens = _TOKEN.findall(text)
+    return next((run for run in runs if run.token in tokens), None)
+
+
+def _in_vain(runs: list[Run], text: str) -> list[Run]:
+    """List the runs whose result does not stand in the details."""
+    written = _written(runs, text) or runs[-1]
+    return [run for run in runs if run is not written]
+
+
+def as_table(title: str, accounts: Iterable[Account]) -> Table:
+    """Show accounts, a row each."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("fault", no_wrap=True)
+    for name in ("s", "submitted", "completed", "error", "lost", "lost by\nserver", "run twice", "of them\nunjustly"):
+        table.add_column(name, justify="right")
+    for name in ("written\ntwice", "wrong\nend", "recovery s", "bound s"):
+        table.add_column(name, justify="right")
+    for account in accounts:
+        numbers = (
+            *(account.submitted, account.completed, account.error, len(account.lost), account.lost_by_server),
+            *(account.run_twice, len(account.run_twice_for_nothing), len(account.written_twice), len(account.wrong)),
+        )
+        table.add_row(
+            account.fault,
+            f"{account.seconds:.0f}",
+            *map(str, numbers),
+            "-" if account.recovery is None else f"{account.recovery:.1f}",
+            "-" if account.bound is None else f"{account.bound:g}",
+            style="red" if account.defects() else "",
+        )
+    return table
+
+
+def as_json(account: Account) -> dict[str, object]:
+    """Turn an account into what JSON takes."""
+    return asdict(account)

