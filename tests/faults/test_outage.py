@@ -129,6 +129,25 @@ def test_forgotten_scripts_are_loaded_again(
     assert dispatcher.run("circle", "2")["status"] == "completed"
 
 
+def test_a_server_without_memory_loses_nothing_and_is_gone_on_with_when_there_is_room(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    running = dispatcher.submit("circle", "running", f'note("{runs}", "running"); nap(1); 0')
+    worker = start_worker("circle", *ENGINE, "--threads", "1")
+    wait_until(lambda: dispatcher.status(running) == "processing")
+    tasks = [dispatcher.submit("circle", f"t{n}", f'note("{runs}", "{n}"); {n}') for n in range(20)]
+
+    client.config_set("maxmemory", "1")  # and the default policy, noeviction
+
+    assert dispatcher.result(running)["output"] == "0"  # what has run is recorded all the same
+    wait_until(lambda: "'maxmemory'" in worker.text())
+    assert {dispatcher.status(task) for task in tasks} == {"pending"}
+    client.config_set("maxmemory", "0")
+    assert [dispatcher.result(task)["output"] for task in tasks] == [str(n) for n in range(20)]
+    assert sorted(runs.read_text().split()) == sorted([*(str(n) for n in range(20)), "running"])
+
+
 def _answers(client: Any) -> bool:
     try:
         return bool(client.ping())
