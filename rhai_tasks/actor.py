@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 script_logger = logging.getLogger("rhai_tasks.script")
 
 _SUSPECT_SECONDS = 0.25  # for which a suspect runs before the next one begins
+_PATIENCE_SECONDS = 1.0  # for which a suspect that may not begin holds a thread
 
 
 def declare_actor(broker: TaskBroker, engine: Engine) -> None:
@@ -47,8 +48,9 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
                 f"The worker process died {held.deaths} times while it ran this task; it is not tried again"
             )
         elif held.deaths:
-            with suspects.turn(held, last=held.deaths + 1 >= broker.settings.max_deliveries):
-                if not held.interrupted:
+            with suspects.turn(alone=held.deaths + 1 >= broker.settings.max_deliveries) as may_begin:
+                held.postponed = not may_begin
+                if may_begin:
                     broker.store.count_delivery(held)
                     held.outcome = _run(broker, engine, held, task, piped=message.args[1:])
         else:
@@ -70,8 +72,9 @@ class _Suspects:
     """Lets tasks that may have ended their process begin one after the other, so that the next death is counted justly.
 
     Most deaths come at once, so who has run for a moment lets the next one begin: a worker that was killed with
-    many long scripts has them all running again soon. Only before its last delivery is counted a suspect waits
-    until no other runs, and lets none begin until it has ended: that count is a verdict.
+    many long scripts has them all running again soon. Only before its last delivery is counted a suspect needs that
+    no other runs, and lets none begin until it has ended: that count is a verdict. Who cannot begin holds no thread
+    up: it goes back, for another process or for later.
     """
 
     def __init__(self) -> None:
@@ -81,20 +84,23 @@ class _Suspects:
         self._begun = 0.0  # time.monotonic()
 
     @contextmanager
-    def turn(self, held: Held, *, last: bool) -> Iterator[None]:
-        """Wait for this task's turn, and hold it; a stopping worker waits no more."""
+    def turn(self, *, alone: bool) -> Iterator[bool]:
+        """Wait a moment for a turn, and hold it; say whether it came."""
         with self._changed:
-            while not self._may_begin(alone=last) and not held.interrupted:
+            end = time.monotonic() + _PATIENCE_SECONDS
+            while not (came := self._may_begin(alone=alone)) and time.monotonic() < end:
                 self._changed.wait(_SUSPECT_SECONDS)
-            self._running += 1
-            self._alone, self._begun = last, time.monotonic()
+            if came:
+                self._running += 1
+                self._alone, self._begun = alone, time.monotonic()
         try:
-            yield
+            yield came
         finally:
-            with self._changed:
-                self._running -= 1
-                self._alone = self._alone and not last
-                self._changed.notify_all()
+            if came:
+                with self._changed:
+                    self._running -= 1
+                    self._alone = False
+                    self._changed.notify_all()
 
     def _may_begin(self, *, alone: bool) -> bool:
         shared = not self._alone and not alone and time.monotonic() >= self._begun + _SUSPECT_SECONDS

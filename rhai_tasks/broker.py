@@ -388,7 +388,7 @@ class TaskConsumer(dramatiq.Consumer):
         """Record the outcome with the acknowledgement; called by the thread that ran the task."""
         held = cast("TaskMessage", message).held
         store = self._broker.store
-        if held.interrupted and held.outcome is None:
+        if (held.interrupted or held.postponed) and held.outcome is None:
             store.release(held)
         else:
             if held.outcome is None:  # a failure of ours, which dramatiq has logged with its traceback

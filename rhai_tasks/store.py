@@ -68,6 +68,7 @@ class Held:
     marked: bool = False  # as `processing`
     counted: bool = False  # this delivery is in the count of deaths until it ends
     interrupted: bool = False  # by a stopping worker, or before it began because the lease lapsed: it goes back
+    postponed: bool = False  # it could not begin yet, and goes back behind all others
     outcome: Outcome | None = None
     following: Message[Any] | None = None  # of a pipeline: gets enqueued with the outcome
     ended_at: str = ""  # for `updatedAt`
@@ -146,7 +147,7 @@ class TaskStore:
         self._end(self._write_outcomes, held, at_once=at_once)
 
     def release(self, held: Held) -> None:
-        """Give the message back undone: its task is `pending` again, first in its queue."""
+        """Give the message back undone: its task is `pending` again, first in its queue, or last if postponed."""
         self._end(self._write_released, held, at_once=False)
 
     def dead_letter(self, held: Held) -> None:
@@ -280,7 +281,7 @@ class TaskStore:
         keys = released[0].keys
         arguments: list[Any] = [timestamp(time.time()), self._channel]
         for held in sorted(released, key=lambda held: (len(held.message_id), held.message_id)):
-            arguments += [held.message_id, self._details_key(held), int(held.counted)]
+            arguments += [held.message_id, self._details_key(held), int(held.counted), int(held.postponed)]
         self._scripts["release"](keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries], args=arguments)
 
     def _write_dead(self, dead: list[Held]) -> None:

@@ -168,6 +168,19 @@ def test_tasks_on_their_last_delivery_run_alone_so_that_only_the_guilty_ends_as_
     assert [dispatcher.result(task, within=30.0)["status"] for task in tasks] == ["completed"] * 5
 
 
+def test_tasks_on_their_last_delivery_hold_no_other_up(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    long = [dispatcher.submit("circle", f"long {number}", "sleep(60)") for number in range(3)]
+    options = ("--threads", "3", "--max-deliveries", "2", "--shutdown-timeout", "0")
+    worker = start_worker("circle", *options)
+    wait_until(lambda: all(dispatcher.status(task) == "processing" for task in long))
+    os.kill(worker.children()[1].pid, signal.SIGKILL)
+    wait_until(lambda: "died (killed by SIGKILL)" in worker.text())
+
+    assert [dispatcher.run("circle", "1")["status"] for _ in range(20)] == ["completed"] * 20
+
+
 def test_a_thawed_worker_does_not_run_what_it_had_fetched_ahead(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, runs: Path
 ) -> None:

@@ -1,0 +1,133 @@
+"""Scripts are guests: whatever one does ends as its own error, beside neighbours that notice nothing."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+
+TIME = "time limit of 3 s exceeded"
+MEMORY = "memory limit of 64 MiB exceeded"
+DEPTH = "Stack overflow"
+COMPLEX = "Expression exceeds maximum complexity"
+FILLED = 'let s = "x"; s.pad(100000, "y"); let i = 0;'
+
+ATTACKS = {
+    # time
+    "endless loop": ("loop {}", TIME),
+    "endless while": ("while true { let x = 1; }", TIME),
+    "endless do": ("do { let x = 1; } while true", TIME),
+    "endless range": ("let x = 0; for i in 0..9223372036854775807 { x = i; }", TIME),
+    "endless closures": ("let a = [1, 2, 3]; loop { a.map(|x| x + 1); }", TIME),
+    "loop inside a closure, caught": ("try { [1].map(|x| { loop {} }) } catch { } 42", TIME),
+    "loop inside a comparer": ("let a = [3, 1, 2]; a.sort(|x, y| { loop {} }); 77", TIME),
+    "loop inside eval": ('eval("loop {}")', TIME),
+    "loop after a caught one": ("loop { try { loop {} } catch { } }", TIME),
+    "sleep": ("sleep(1000)", TIME),
+    "sleep for ever": ("sleep(1e300)", TIME),
+    "naps": ("loop { sleep(0.01); }", TIME),
+    "flood of log lines": ('loop { print("flood"); sleep(0.001); }', TIME),
+    # memory
+    "doubled text": ('let s = "x"; loop { s += s; }', MEMORY),
+    "doubled array": ("let a = [1]; loop { a += a; }", MEMORY),
+    "padded array": ("let a = []; a.pad(1000000000000, 0)", MEMORY),
+    "padded text": ('let s = ""; s.pad(1000000000000, "é")', MEMORY),
+    "blob": ("blob(1000000000000)", MEMORY),
+    "filled blob": ("blob(1000000000000, 7)", MEMORY),
+    "replaced text": ('let s = "y"; s.pad(100000, "y"); let t = s; s.replace("y", t)', MEMORY),
+    "map by index": ('let m = #{}; let i = 0; loop { m["k" + i] = i; i += 1; }', "limit of"),
+    "texts in a map": (f"{FILLED} let m = #{{}}; loop {{ m[`${{i}}`] = s + i; i += 1; }}", MEMORY),
+    "texts in an array": (f"{FILLED} let a = []; loop {{ a.push(()); a[i] = s + i; i += 1; }}", MEMORY),
+    "texts in closures": (f"{FILLED} let a = []; loop {{ let t = s + i; a.push(|| t); i += 1; }}", MEMORY),
+    "chain of closures": ("let f = || 1; loop { let g = f; f = || g.call(); }", ""),
+    "chain of arrays": ("let a = []; loop { a = [a]; }", ""),
+    "chain of maps": ("let m = #{}; loop { m = #{x: m}; }", ""),
+    "interpolated text": ('let s = "xxxxxxxx"; loop { s = `${s}${s}`; }', MEMORY),
+    "split text": (f'{FILLED} let a = []; loop {{ a.push(s.split("")); }}', MEMORY),
+    # depth
+    "recursion": ("fn f() { f() } f()", DEPTH),
+    "mutual recursion": ("fn f() { g() } fn g() { f() } f()", DEPTH),
+    "recursion through closures": ("fn f() { [1].map(|x| f()) } f()", DEPTH),
+    "recursion through eval": ('fn f() { eval("f()") } f()', ""),
+    "nested parentheses": ("(" * 10_000, COMPLEX),
+    "nested blocks": ("{" * 10_000, COMPLEX),
+    "nested arrays": ("[" * 10_000, COMPLEX),
+    "nested negations": ("-" * 10_000 + "1", ""),
+    "nested JSON": (f"parse_json(`{'[' * 10_000}`)", ""),
+    "nested array as result": ("let a = []; for i in 0..3000 { a = [a]; } a.to_string()", ""),
+    # doors that are closed
+    "import of a file": ('import "/etc/passwd" as p;', "Module not found"),
+    "import of a neighbour": ('import "../x" as x;', "Module not found"),
+    "import through eval": ('eval(`import "/etc/passwd" as p;`)', "Module not found"),
+    "file": ('open("/etc/passwd")', "Function not found"),
+    "file as in rhai-fs": ('open_file("/etc/passwd")', "Function not found"),
+    "environment": ('env("HOME")', "Function not found"),
+    "environment of others": ("envs()", "Function not found"),
+    "process": ('system("id")', "Function not found"),
+    "command": ('cmd("id")', "Function not found"),
+    "network": ('http_get("http://127.0.0.1/")', "Function not found"),
+    "Python": ('__import__("os")', ""),
+    "pointer to a keyword": ('Fn("eval").call("1")', ""),
+}
+MAY_COMPLETE = {"nested array as result"}  # where it is no attack any more, once it fits
+
+
+def test_every_attack_ends_as_an_error_that_says_why_and_neighbours_go_on(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker("circle", "--task-timeout", "3", "--threads", "4", env={"RUST_LOG": "warn"})
+    dispatcher.run("circle", "1")
+    before = [child.pid for child in worker.children()]
+
+    attacks = {name: dispatcher.submit("circle", name, script) for name, (script, _) in ATTACKS.items()}
+    beside = [dispatcher.submit("circle", f"beside {number}", f"{number}") for number in range(50)]
+    ends = {name: dispatcher.result(task, within=100.0) for name, task in attacks.items()}
+
+    otherwise = {
+        name: (end["status"], end.get("error", "")[:200])
+        for name, end in ends.items()
+        if not (end["status"] == "error" and ATTACKS[name][1] in end["error"]) and name not in MAY_COMPLETE
+    }
+    assert otherwise == {}
+    assert [dispatcher.result(task)["output"] for task in beside] == [str(number) for number in range(50)]
+    assert [child.pid for child in worker.children()] == before
+
+
+def test_a_neighbour_is_not_held_up_beyond_the_time_limit(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    """Even if attacks take every thread: each holds its own for as long as one script may run."""
+    start_worker("circle", "--task-timeout", "1", "--threads", "2")
+    dispatcher.run("circle", "1")
+    for number, script in enumerate(
+        ("loop {}", "sleep(1000)", "try { [1].map(|x| { loop {} }) } catch { }", "loop {}")
+    ):
+        dispatcher.submit("circle", f"attack {number}", script)
+    wait_until(lambda: sum(dispatcher.status(f"attack {number}") == "processing" for number in range(4)) == 2)
+
+    started = time.monotonic()
+    dispatcher.submit("circle", "neighbour", "1")  # newest first: it is next
+    wait_until(lambda: dispatcher.status("neighbour") in FINAL)
+
+    assert time.monotonic() - started < 8.0
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "loop {}",
+        "let a = [1, 2, 3]; loop { a.map(|x| x + 1); }",
+        "try { [1].map(|x| { loop {} }) } catch { } 42",
+        "let a = [3, 1, 2]; a.sort(|x, y| { loop {} }); 77",
+        "[1].filter(|x| { loop {} })",
+        "[1].reduce(|x, y| { loop {} }, 0)",
+        "#{a: 1}.filter(|k| { loop {} })",
+    ],
+)
+def test_operations_are_counted_wherever_they_happen(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], script: str
+) -> None:
+    start_worker("circle", "--max-operations", "100000")
+
+    assert dispatcher.run("circle", script)["error"].startswith("Too many operations (line 1")
