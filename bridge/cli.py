@@ -5,7 +5,9 @@ import sys
 from typing import Any
 
 import click
+from setproctitle import getproctitle, setproctitle
 
+from rhai_tasks.connection import redact
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.log import configure_logging
 from rhai_tasks.options import (
@@ -30,6 +32,11 @@ class _Failure(click.ClickException):
     exit_code = 2
 
 
+def _hide_password(settings: Settings) -> None:
+    """Blank it in what `ps` shows of this process: everyone on the machine can read that."""
+    setproctitle(getproctitle().replace(settings.redis_url, redact(settings.redis_url)))
+
+
 @click.command(context_settings=_CONTEXT, epilog=_EPILOG)
 @click.option("--circle-public-key", required=True, show_envvar=True, metavar="KEY", help="Whose tasks to run.")
 @server_options
@@ -49,6 +56,15 @@ class _Failure(click.ClickException):
     type=click.IntRange(1),
     help="Scripts that one process runs at a time.",
 )
+@click.option(
+    "--memory-limit",
+    default=Settings().memory_limit,
+    show_default=True,
+    show_envvar=True,
+    type=click.IntRange(0),
+    metavar="MIB",
+    help="Memory of one worker process, scripts and host functions together; 0: no bound.",
+)
 @bridge_options
 @run_options
 @click.version_option(package_name="rhai-tasks")
@@ -60,6 +76,7 @@ def worker(circle_public_key: str, **options: Any) -> None:
     """
     configure_logging(os.environ.get("RUST_LOG"))
     settings = settings_from(options)
+    _hide_password(settings)
     try:
         sys.exit(supervise(settings, circle_public_key, load_engine(settings)))
     except ConfigurationError as error:
@@ -85,7 +102,9 @@ def bridge(circles: tuple[str, ...], *, all_circles: bool, **options: Any) -> No
     if not circles and not all_circles:
         raise click.UsageError("Name a --circle, or give --all-circles.")
     configure_logging(os.environ.get("RUST_LOG"))
+    settings = settings_from(options)
+    _hide_password(settings)
     try:
-        sys.exit(bridge_circles(settings_from(options), circles, follow_all=all_circles))
+        sys.exit(bridge_circles(settings, circles, follow_all=all_circles))
     except ConfigurationError as error:
         raise _Failure(str(error)) from error

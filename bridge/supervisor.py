@@ -6,6 +6,7 @@ that takes its process down must not take the others'.
 
 import logging
 import os
+import resource
 import selectors
 import signal
 import threading
@@ -13,16 +14,19 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 from uuid import uuid4
 
 import redis
+from setproctitle import getproctitle, setproctitle
 
 from rhai_tasks.broker import INTERRUPT_SECONDS
 from rhai_tasks.connection import Outage, await_server
 from rhai_tasks.engine import Engine
 from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.options import MIB
 from rhai_tasks.settings import Settings
 from rhai_tasks.worker import make_worker
 
@@ -33,6 +37,7 @@ logger = logging.getLogger(__name__)
 _EXIT_CONFIGURATION = 2  # of a child: starting it again would not help
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0  # seconds before a child that died is started again
 _STEADY_SECONDS = 30.0  # a child that lived so long starts again without backoff
+_WATCH_SECONDS = 0.1  # between two looks at the children's memory, if it is limited
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -188,8 +193,11 @@ class _Tree:
             for child in self._children:
                 if not child.pid and child.start_at <= now:
                     self._start(child)
-            due = [child.start_at for child in self._children if not child.pid]
-            came = signals.wait(max(min(due) - time.monotonic(), 0) if due else None)
+            due = [child.start_at - time.monotonic() for child in self._children if not child.pid]
+            if self._settings.memory_limit:
+                self._limit_memory()
+                due.append(_WATCH_SECONDS)
+            came = signals.wait(max(min(due), 0) if due else None)
             if signal.SIGCHLD in came and self._reap(stopping=False) == _EXIT_CONFIGURATION:
                 self._stop(signals)
                 return _EXIT_CONFIGURATION
@@ -227,6 +235,18 @@ class _Tree:
             child.backoff = min(max(child.backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
         return 0
 
+    def _limit_memory(self) -> None:
+        """Kill a child that holds too much; a limit from inside would fail whoever asks next, guilty or not."""
+        for child in self._children:
+            if child.pid and (held := _private_bytes(child.pid)) > self._settings.memory_limit:
+                logger.error(
+                    "The %s process holds %d MiB, more than --memory-limit %d: killing it, its tasks run again",
+                    child.name,
+                    held // MIB,
+                    self._settings.memory_limit // MIB,
+                )
+                os.kill(child.pid, signal.SIGKILL)
+
     def _stop(self, signals: Signals) -> None:
         logger.info("Stopping: running scripts have %g s to finish", self._settings.shutdown_timeout)
         self._signal_children(signal.SIGTERM)
@@ -261,9 +281,19 @@ class _Tree:
             bridge.close()
 
 
+def _private_bytes(pid: int) -> int:
+    """Measure the resident memory of a child that it shares with nobody's files; 0 if it has ended."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
 def _run_child(child: _Child, alive: int) -> NoReturn:
     """Run in a fork, and leave without the parent's exit handlers."""
     code = 1
+    setproctitle(f"{getproctitle()} [{child.name}]")
     try:
         with Signals(*_STOP_SIGNALS, ends=alive) as signals:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

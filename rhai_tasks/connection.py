@@ -1,6 +1,7 @@
 """Connections to Redis, and how an outage is waited out."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -100,7 +101,8 @@ def _make(url: str, plain: Any, through_sentinels: Any, retry: Any, socket_timeo
 
 
 def redact(url: str) -> str:
-    """Blank the password in a URL, for messages."""
+    """Blank the passwords in a URL, for messages."""
+    url = re.sub(r"(password=)[^&]*", r"\1***", url)
     head, at, tail = url.rpartition("@")
     scheme, separator, user = head.partition("://")
     return f"{scheme}{separator}{user.partition(':')[0]}:***@{tail}" if at else url

@@ -138,6 +138,8 @@ def settings_from(options: dict[str, Any]) -> Settings:
     prefixes = Prefixes(
         **{name: given.pop(f"{name}_prefix") for name in ("queue", "details", "reply") if f"{name}_prefix" in given}
     )
+    if "memory_limit" in given:
+        given["memory_limit"] *= MIB
     limits = _LIMITS
     if "task_timeout" in given:
         depth = given.pop("max_expr_depth")

@@ -22,6 +22,7 @@ class Settings:
     buffer: int = 256  # messages that may wait in dramatiq; the rest of the backlog stays in the native list
     shutdown_timeout: float = 30.0  # how long running scripts may go on after SIGTERM
     limits: Limits = field(default_factory=lambda: Limits(timeout=3600.0))
+    memory_limit: int = 0  # bytes of one worker process, beyond which its supervisor kills it; 0: none
     max_deliveries: int = 3  # a task whose process died under it so often ends as an error
     reply_lists: bool = False  # also push the result to rhai_reply:<task_id>
     reply_expiry: float = 3600.0  # of those lists; a list named by the task itself never expires

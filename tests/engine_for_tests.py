@@ -9,11 +9,13 @@ from rhai_tasks import Engine, Limits, current_task
 
 
 def make_engine() -> Engine:
-    """Make an engine whose scripts can wait, count their runs, and crash."""
+    """Make an engine whose scripts can wait, count their runs, fill the memory, and crash."""
     engine = Engine(limits=Limits(timeout=60.0))
     engine.register("nap", time.sleep)
     engine.register("crash", lambda: ctypes.string_at(0))
     engine.register("pid", os.getpid)
+    hoard: list[bytes] = []
+    engine.register("hoard", lambda mebibytes: hoard.append(b"x" * (int(mebibytes) * 2**20)))
 
     @engine.function
     def note(path: str, line: str) -> None:

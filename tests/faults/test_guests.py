@@ -94,6 +94,21 @@ def test_every_attack_ends_as_an_error_that_says_why_and_neighbours_go_on(
     assert [child.pid for child in worker.children()] == before
 
 
+def test_a_process_that_outgrows_its_limit_is_killed_and_only_the_task_that_did_it_ends_as_an_error(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    options = ("--engine", "tests.engine_for_tests:make_engine", "--threads", "4", "--memory-limit", "200")
+    worker = start_worker("circle", *options)
+    dispatcher.run("circle", "1")
+    beside = [dispatcher.submit("circle", f"beside {number}", f"nap(0.5); {number}") for number in range(8)]
+    hoarder = dispatcher.submit("circle", "hoarder", "hoard(500); nap(5)")
+
+    assert dispatcher.result(hoarder, within=60.0)["error"].startswith("The worker process died 3 times")
+
+    assert [dispatcher.result(task, within=60.0)["output"] for task in beside] == [str(number) for number in range(8)]
+    assert "MiB, more than --memory-limit 200: killing it" in worker.text()
+
+
 def test_a_neighbour_is_not_held_up_beyond_the_time_limit(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker]
 ) -> None:

