@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 BUILT := .venv/.built
 ENGINE_SOURCES := engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs)
 
-.PHONY: setup demo test check lint rust types unit integration docs format bench chaos clean
+.PHONY: setup demo test check lint rust types unit integration docs format bench chaos soak clean
 
 setup: $(BUILT)
 
@@ -61,6 +61,11 @@ docs: setup
 # make chaos ARGS="--minutes 5 --seed 7 --only kill-worker"
 chaos: setup
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+# make soak ARGS="--minutes 10"
+soak: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group soak
+	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench.run
