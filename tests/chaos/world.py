@@ -138,7 +138,8 @@ class Load:
         """Write tasks until the server has them; a script says `TASK` where its id is to stand."""
         tasks = {f"t{next(self._numbers)}": script for script in scripts}
         while not self._try_to_submit(tasks):
-            time.sleep(_BATCH_SECONDS)
+            if self._stop.wait(_BATCH_SECONDS):
+                return []  # nobody will know of them
         now = time.monotonic()
         self.submitted |= {task: Submitted(now, expected) for task, (_, expected) in tasks.items()}
         return list(tasks)
@@ -266,11 +267,9 @@ class World:
 
     # --- what faults say
 
-    def excuse(self, why: str, pids: Iterable[int] | None, *, since: float | None = None, later: float = 0.0) -> None:
-        """Say whose runs from then (or now) until now, or some seconds `later`, may have been in vain."""
-        now = time.monotonic()
-        named = None if pids is None else frozenset(pids)
-        self._excuses.append(Excuse(why, named, now if since is None else since, now + later))
+    def excuse(self, why: str, pids: Iterable[int] | None, *, since: float) -> None:
+        """Say whose runs from then until now may have been in vain."""
+        self._excuses.append(Excuse(why, None if pids is None else frozenset(pids), since, time.monotonic()))
 
     def resumes(self, pids: Iterable[int] | None = None) -> None:
         """Say that from now on one of these processes (or any) has to write final statuses again."""
@@ -292,13 +291,11 @@ class World:
     def freeze(self, pids: Iterable[int], seconds: float) -> None:
         """Stop processes, and let them go on after some seconds."""
         since, pids = time.monotonic(), list(pids)
-        with suppress(psutil.NoSuchProcess):
-            processes = [psutil.Process(pid) for pid in pids]
-            for process in processes:
-                process.suspend()
-            time.sleep(seconds)
-            for process in processes:
-                process.resume()
+        for number, pause in ((signal.SIGSTOP, seconds), (signal.SIGCONT, 0.0)):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(pause)
         self.excuse("frozen", pids, since=since)
 
     def persistently(self, call: Callable[[Any], object]) -> None:
