@@ -205,7 +205,7 @@ class TaskBroker(RedisBroker):
             redis.RedisError: The server does not answer, or refuses.
         """
         keys, began = self.keys(queue), time.monotonic()
-        held = list(self.held.get(queue, {}).values())
+        held = list(self.held.get(queue, {}).values())  # before: what is fetched meanwhile is ours
         prefix = self.settings.prefixes.details
         stood, expired, cancelled, ours = self.task_scripts["renew"](
             keys=[keys.leases, keys.acks(self.broker_id)],
@@ -216,7 +216,7 @@ class TaskBroker(RedisBroker):
             ],
             client=self._lease_client,
         )
-        if began - self._renewed.get(queue, -LEASE_SECONDS) > LEASE_SECONDS - RENEW_SECONDS:
+        if began - self._renewed.get(queue, float("-inf")) > LEASE_SECONDS - RENEW_SECONDS:
             # Either we were away or the server was. Then the others' leases ran out as ours did: they get the
             # time to renew them, else their tasks would run twice though nobody died.
             self._sweeps[queue] = began + RENEW_SECONDS
@@ -225,19 +225,12 @@ class TaskBroker(RedisBroker):
         for position in cancelled:  # we should have heard of it
             held[position].cancel.cancel()
         if not stood:
-            self._drop_lost(queue, {to_text(message_id) for message_id in ours})
+            _drop_lost(held, {to_text(message_id) for message_id in ours})
         self.lease_ends[queue] = began + LEASE_SECONDS
         if began >= self._sweeps.get(queue, 0.0):
             for broker_id in expired:
                 if broker_id.decode() != self.broker_id:
                     self._requeue(keys, broker_id.decode(), "expired")
-
-    def _drop_lost(self, queue: str, ours: set[str]) -> None:
-        """Stop scripts whose messages went to another broker while we could not renew: their results count no more."""
-        for held in list(self.held.get(queue, {}).values()):
-            if held.message_id not in ours:
-                logger.warning("Lost the lease on task %r: another worker runs it", held.task_id)
-                held.cancel.cancel()
 
 
 class TaskConsumer(dramatiq.Consumer):
@@ -388,7 +381,9 @@ class TaskConsumer(dramatiq.Consumer):
         """Record the outcome with the acknowledgement; called by the thread that ran the task."""
         held = cast("TaskMessage", message).held
         store = self._broker.store
-        if (held.interrupted or held.postponed) and held.outcome is None:
+        if held.lost:  # also if this very process has fetched it anew: that run counts
+            logger.warning("Task %r: this result is dropped; it was taken over by another worker", held.task_id)
+        elif (held.interrupted or held.postponed) and held.outcome is None:
             store.release(held)
         else:
             if held.outcome is None:  # a failure of ours, which dramatiq has logged with its traceback
@@ -407,7 +402,8 @@ class TaskConsumer(dramatiq.Consumer):
         """Give messages back that no thread has begun with; a stopping worker calls this."""
         for message in [*messages, *self._fetched]:
             held = cast("TaskMessage", message).held
-            self._broker.store.release(held)
+            if not held.lost:
+                self._broker.store.release(held)
             self._let_go(held)
         self._fetched.clear()
 
@@ -425,6 +421,15 @@ class TaskConsumer(dramatiq.Consumer):
             del self._held[held.message_id]
         if len(self._held) < self._enough:
             self._room.set()
+
+
+def _drop_lost(held: list[Held], ours: set[str]) -> None:
+    """Stop scripts whose messages went to another broker while we could not renew: their results count no more."""
+    for lost in held:
+        if lost.message_id not in ours:
+            logger.warning("Lost the lease on task %r: another worker runs it", lost.task_id)
+            lost.lost = True
+            lost.cancel.cancel()
 
 
 def _decode(body: bytes) -> Message[Any]:

@@ -68,6 +68,7 @@ class Held:
     marked: bool = False  # as `processing`
     counted: bool = False  # this delivery is in the count of deaths until it ends
     interrupted: bool = False  # by a stopping worker, or before it began because the lease lapsed: it goes back
+    lost: bool = False  # to another worker, while we could not renew the lease: nothing more is written for it
     postponed: bool = False  # it could not begin yet, and goes back behind all others
     outcome: Outcome | None = None
     following: Message[Any] | None = None  # of a pipeline: gets enqueued with the outcome

@@ -33,6 +33,11 @@ redis.call('PEXPIRE', KEYS[1], 3600000)
 local time = redis.call('TIME')
 local delay = tonumber(ARGV[4])
 local due = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + delay)
+-- By the clock, and never backwards, as `take.lua` does.
+local last = time[1] * 1000000 + time[2]
+if ARGV[5] ~= 'native' then
+  last = math.max(tonumber(redis.call('GET', KEYS[5]) or 0), last)
+end
 local i = 10
 while i <= #ARGV do
   local id, count = ARGV[i], tonumber(ARGV[i + 1])
@@ -46,7 +51,8 @@ while i <= #ARGV do
       redis.call('ZADD', KEYS[7], due, id)
     end
   else
-    local name = string.format('%.0f', redis.call('INCR', KEYS[5]))
+    last = last + 1
+    local name = string.format('%.0f', last)
     redis.call('HSET', KEYS[4], name, ARGV[6] .. cjson.encode(id)
       .. '],"options":{"redis_message_id":"' .. name .. '"},"message_id":"' .. name .. '"}')
     if delay > 0 then
@@ -57,6 +63,9 @@ while i <= #ARGV do
   end
   redis.pcall('PUBLISH', ARGV[9] .. details, 'pending')
   i = i + 2 + count
+end
+if ARGV[5] ~= 'native' then
+  redis.call('SET', KEYS[5], string.format('%.0f', last))
 end
 if ARGV[5] ~= 'native' or delay > 0 then
   redis.call('SADD', KEYS[6], ARGV[7])

@@ -185,14 +185,15 @@ def test_a_thawed_worker_does_not_run_what_it_had_fetched_ahead(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, runs: Path
 ) -> None:
     frozen = start_worker("circle", *ENGINE, "--threads", "1")
-    for number in range(50):  # quick ones: it learns to fetch ahead
+    for number in range(100):  # quick ones: it learns to fetch ahead
         dispatcher.run("circle", f"{number}")
-    tasks = [
-        dispatcher.submit("circle", f"t{number}", f'note("{runs}", "{number}"); sleep(0.1)') for number in range(20)
-    ]
+    tasks = [f"t{number}" for number in range(20)]
+    for task in tasks:
+        client.hset(f"rhai_task_details:{task}", mapping={"script": f'note("{runs}", "{task}"); sleep(0.1)'})
+    client.lpush("rhai_tasks:circle", *tasks)
     wait_until(lambda: runs.exists() and runs.read_text().count("\n") >= 2)
     (acks,) = client.keys("rhai_dramatiq:__acks__.*")
-    assert client.scard(acks) > 1  # more than the one that runs
+    assert client.scard(acks) > 4
     tree = [frozen.process.pid, *(child.pid for child in frozen.children())]
     for pid in tree:
         os.kill(pid, signal.SIGSTOP)
@@ -205,7 +206,7 @@ def test_a_thawed_worker_does_not_run_what_it_had_fetched_ahead(
     wait_until(lambda: "taken over by another worker" in frozen.text(), within=20.0)
     assert frozen.stop() == 0  # after it has looked at all that it held
     again = {number: count for number, count in Counter(runs.read_text().split()).items() if count > 1}
-    assert len(again) <= 1, again  # the one that ran when it was frozen
+    assert len(again) <= 2, again  # the one that ran when it was frozen, and one whose result was not written yet
 
 
 def test_a_worker_frozen_beyond_its_lease_cannot_overwrite_its_successor(

@@ -10,7 +10,7 @@ from bridge.loop import CircleBridge
 from rhai_tasks import Settings
 from rhai_tasks.broker import TaskBroker, TaskConsumer
 from rhai_tasks.connection import Outage
-from rhai_tasks.protocol import queue_name
+from rhai_tasks.protocol import failed, queue_name
 from tests.conftest import Dispatcher, wait_until
 
 
@@ -123,6 +123,33 @@ def test_leases_that_ran_out_while_the_server_was_away_get_time_to_be_renewed(
 
     wait_until(is_taken_back, what="a lease that nobody renews to be judged")
     assert client.llen(alive.keys(queue).messages) == 1
+
+
+def test_a_run_that_was_lost_writes_nothing_though_this_process_has_fetched_its_task_anew(
+    dispatcher: Dispatcher, broker: TaskBroker, server_url: str, client: Any
+) -> None:
+    queue = queue_name("c")
+    dispatcher.submit("c", "t", "1")
+    CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
+    consumer = TaskConsumer(broker, queue, 4, 100)
+    first = consumer.__next__()
+    broker.store.open(broker.broker_id)
+    other = TaskBroker(Settings(redis_url=server_url), broker_id=broker.broker_id)
+    other.recover_own(queue)  # as if its lease had run out
+
+    broker.renew(queue)
+    assert first
+    assert first.held.lost
+    second = consumer.__next__()
+    first.held.outcome = failed("stopped half-way")
+    consumer.ack(first)
+    broker.store.close()
+
+    assert second
+    assert (dispatcher.status("t"), client.smembers(broker.keys(queue).acks(broker.broker_id))) == (
+        "processing",
+        {second.held.message_id},
+    )
 
 
 def test_an_idle_look_at_a_full_buffer_waits_for_room(dispatcher: Dispatcher, server_url: str, client: Any) -> None:
