@@ -17,6 +17,7 @@ class Sentinel:
     """Watches a primary, and makes its replica the primary when it is gone for three seconds."""
 
     def __init__(self, folder: Path, port: int, primary: ValkeyServer) -> None:
+        self.url = f"redis+sentinel://127.0.0.1:{port}/{NAME}/0"  # of the primary, wherever it is
         self._port = port
         folder.mkdir()
         config = folder / "sentinel.conf"

@@ -185,7 +185,7 @@ class World:
     """All of it, for the time of one account. Faults use what is public here."""
 
     def __init__(self, folder: Path, strain: Strain, seed: int, *, replicated: bool = False) -> None:
-        """`replicated`: with a replica and a Sentinel; everything goes through the proxy, which follows the primary."""
+        """`replicated`: with a replica, and a Sentinel that one tree asks itself, and the proxy for all others."""
         self.strain = strain
         self.random = random.Random(seed)
         self.folder = folder
@@ -207,11 +207,11 @@ class World:
             if self._replicated:
                 self._start_replica()
             self.client = self._stack.enter_context(self.connect())
-            direct = f"redis://127.0.0.1:{self.port}"
+            direct = self.sentinel.url if self.sentinel else f"redis://127.0.0.1:{self.port}"
             through = f"redis://127.0.0.1:{self.proxy.port}"
             self.trees = [
                 Tree(self.folder, through, self.strain),
-                Tree(self.folder, through if self._replicated else direct, self.strain, clock_offset=SKEW_SECONDS),
+                Tree(self.folder, direct, self.strain, clock_offset=SKEW_SECONDS),
             ]
             for tree in self.trees:
                 tree.start()
