@@ -214,20 +214,45 @@ def test_ctrl_c_interrupts_a_script_that_runs_on_the_main_thread(script: str) ->
         Engine().run(script, timeout=60)
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "loop {}",
-        "[0].map(|x| { loop {} })",
-        "range(0, 1_000_000).filter(|x| true).len()",
-        "let a = []; a.pad(1000, 0); for i in 0..1000 { a.map(|x| x + 1); }",
-    ],
-)
-def test_operations_are_counted_also_in_closures(script: str) -> None:
-    with pytest.raises(
-        (errors.RhaiOperationLimit, errors.RhaiNameError), match="Too many operations|Function not found"
-    ):
+CALLBACKS = [
+    "work(); work()",
+    "let f = |x| work(); f.call(1); f.call(2)",
+    'eval("work(); work()")',
+    "a.map(|x| work())",
+    "a.filter(|x| work())",
+    "a.reduce(|sum, x| work())",
+    "a.reduce_rev(|sum, x| work())",
+    "a.find(|x| work())",
+    "a.find_map(|x| { work(); () })",
+    "a.some(|x| work())",
+    "a.all(|x| !work())",
+    "a.index_of(|x| work())",
+    "a.for_each(|| work())",
+    "a.dedup(|x, y| work())",
+    "a.retain(|x| work())",
+    "a.drain(|x| work())",
+    "a.extract(0..99).map(|x| work())",
+    "a.sort(|x, y| if work() { 1 } else { -1 })",
+    "a.zip(a, |x, y| work())",
+    "m.map(|k, v| work())",
+    "m.filter(|k, v| work())",
+    "m.retain(|k, v| work())",
+    "m.drain(|k, v| work())",
+]
+
+
+@pytest.mark.parametrize("call", CALLBACKS)
+def test_operations_are_counted_also_in_callbacks(call: str) -> None:
+    """Each call of `work` stays within the limit, and all of them together do not."""
+    script = f"""
+        fn work() {{ let i = 0; while i < 1500 {{ i += 1 }} false }}
+        let a = [1, 2, 3, 4, 5, 6, 7, 8, 9]; let m = #{{a: 1, b: 2, c: 3}};
+        {call}
+    """
+
+    with pytest.raises(errors.RhaiOperationLimit, match="^Too many operations"):
         Engine(limits=Limits(max_operations=10_000)).run(script)
+    assert Engine(limits=Limits(max_operations=10_000)).run(f"{script.partition('let a')[0]} work()") == "false"
 
 
 @pytest.mark.parametrize(
