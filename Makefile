@@ -43,6 +43,7 @@ lint: setup
 
 rust: setup
 	cd engine && cargo fmt --check && cargo clippy --release --locked --all-targets -- -D warnings
+	cd bench/native && cargo fmt --check
 	cd tests/conformance/oracle && cargo fmt --check && cargo clippy --release --locked --quiet -- -D warnings
 
 types: setup
@@ -69,9 +70,11 @@ soak: setup
 
 bench: setup
 	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.client
+	$(BIN)/python -m bench.engine
 
 format: setup
-	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cd engine && cargo fmt ; cd ../tests/conformance/oracle && cargo fmt
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cd engine && cargo fmt ; cd ../bench/native && cargo fmt ; cd ../../tests/conformance/oracle && cargo fmt
 
 clean:
 	rm -rf .venv dist site engine/target
