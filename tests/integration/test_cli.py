@@ -6,7 +6,7 @@ import pty
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,6 @@ def run(server_url: str, client: Any) -> Run:
         )
 
     return run
-
-
-@pytest.fixture
-def app(server_url: str) -> Iterator[Client]:
-    with Client(server_url, circle="circle") as app:
-        yield app
 
 
 @pytest.fixture

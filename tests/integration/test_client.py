@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,14 +31,6 @@ from rhai_tasks import (
 from tests.conftest import Dispatcher, Worker, wait_until
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
-
-
-@pytest.fixture
-def app(server_url: str, client: Any) -> Iterator[Client]:
-    """A client of an empty database."""
-    assert client.dbsize() == 0
-    with Client(server_url, circle="circle", caller_id="caller") as app:
-        yield app
 
 
 @pytest.fixture
@@ -80,7 +72,7 @@ def test_a_timeout_leaves_the_task_running(app: Client, worker: Worker) -> None:
 
 
 def test_statuses_are_followed(app: Client, start_worker: Callable[..., Worker]) -> None:
-    task = app.submit("sleep(0.5)")
+    task = app.submit("sleep(1)")
     assert task.status() is Status.PENDING
 
     start_worker("circle")
@@ -198,11 +190,12 @@ def test_tasks_are_yielded_as_they_end(app: Client, worker: Worker) -> None:
 
 
 def test_as_completed_names_how_many_have_not_ended(app: Client, worker: Worker) -> None:
-    tasks = app.submit_many(["1", "sleep(5)", "sleep(5)"])
+    quick = app.submit("1")
+    quick.result(timeout=10)
     ended = []
 
     with pytest.raises(TaskTimeout, match="and 1 more not ended within 0.5 s"):
-        ended += list(app.as_completed(tasks, timeout=0.5))
+        ended += list(app.as_completed([quick, *app.submit_many(["sleep(5)", "sleep(5)"])], timeout=0.5))
 
 
 def test_tasks_of_other_dispatchers_are_followed_too(app: Client, dispatcher: Dispatcher, worker: Worker) -> None:

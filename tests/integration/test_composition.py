@@ -13,13 +13,6 @@ from tests.conftest import Worker, wait_until
 
 
 @pytest.fixture
-def app(server_url: str, client: Any) -> Iterator[Client]:
-    assert client.dbsize() == 0
-    with Client(server_url, circle="circle") as app:
-        yield app
-
-
-@pytest.fixture
 def run_script(server_url: str, app: Client) -> Iterator[ScriptActor]:
     actor = ScriptActor(server_url, circle="circle", caller_id="me")
     yield actor

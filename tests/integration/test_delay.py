@@ -1,7 +1,7 @@
 """Tasks submitted with a delay, or past the native list."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,6 @@ from tests.conftest import Worker, wait_until
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine", "--threads", "1")
 DRAMATIQ = ("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", "--threads", "2")
-
-
-@pytest.fixture
-def app(server_url: str, client: Any) -> Iterator[Client]:
-    assert client.dbsize() == 0
-    with Client(server_url, circle="circle") as app:
-        yield app
 
 
 @pytest.mark.parametrize("via", ["native", "dramatiq"])
