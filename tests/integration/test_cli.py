@@ -211,13 +211,15 @@ def test_buffered_tasks_are_returned(run: Run, app: Client, client: Any) -> None
 
 def test_purge_asks_first_and_tells_those_who_wait(run: Run, app: Client, client: Any) -> None:
     tasks = [*app.submit_many(["1"] * 700), app.submit("1", delay=60), app.submit("1", via="dramatiq")]
+    client.hset("rhai_dramatiq:rhai-circle.msgs", "odd", "5")  # no message, and no reason to stop
+    client.rpush("rhai_dramatiq:rhai-circle", "odd")
 
     refused = run("purge", stdin="n\n")
     assert refused.returncode == 1
-    assert "Cancel and remove 702 waiting task(s) of circle circle?" in refused.stdout
+    assert "Cancel and remove 703 waiting task(s) of circle circle?" in refused.stdout
     assert client.llen("rhai_tasks:circle") == 700
 
-    assert ok(run("purge", "--yes")) == "702 task(s) removed\n"
+    assert ok(run("purge", "--yes")) == "703 task(s) removed\n"
 
     assert {app.task(task.id).details()["error"] for task in tasks} == {"cancelled"}
     assert not client.keys("rhai_tasks:*")
