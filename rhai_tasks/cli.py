@@ -13,6 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 import redis
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -137,11 +138,15 @@ def _brief(text: str) -> str:
 
 
 def _print_table(rows: Iterable[Iterable[object]], *columns: str) -> None:
-    console = _console()
-    table = Table(*columns, box=None if not console.is_terminal else Table().box)
+    table = _table(*columns)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(_brief(str(cell))) for cell in row))
-    console.print(table)
+    _console().print(table)
+
+
+def _table(*columns: str) -> Table:
+    """Make a table: with lines for people, without for a pipe."""
+    return Table(*columns, box=HEAVY_HEAD if sys.stdout.isatty() else None)
 
 
 def _coloured(status: str) -> Text:
@@ -331,7 +336,7 @@ def queues(settings: Settings, circle: str | None, watch: float | None, as_json:
 
     def table() -> Table:
         columns = ("circle", "waiting", "buffered", "running", "delayed", "dead", "workers")
-        table = Table(columns[0])
+        table = _table(columns[0])
         for column in columns[1:]:
             table.add_column(column, justify="right")
         for row in count():
