@@ -8,6 +8,7 @@ use rhai::{EvalAltResult, Position};
 
 use crate::guard::{self, Stop};
 use crate::host::{RAISED, has_raised};
+use crate::stack::Linked;
 use crate::values;
 
 /// What an evaluation ended with, before Python hears of it.
@@ -20,6 +21,8 @@ pub enum Failure {
     /// There was no room for a stack of this many bytes.
     NoStack(usize),
 }
+
+impl Linked for Failure {}
 
 impl Failure {
     /// Take a script's error. Its text is written here, where the script's stack and its memory limit are: what it

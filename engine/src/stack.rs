@@ -13,6 +13,8 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use rhai::{Dynamic, EvalAltResult, FnPtr, Scope};
+
 const MIB: usize = 1024 * 1024;
 /// The longest chain that fits into a memory limit was freed on four times that much stack, not on three.
 const STACK_TO_MEMORY: usize = 4;
@@ -127,16 +129,44 @@ pub fn on_threads<T>(body: impl FnOnce() -> T) -> T {
     result.unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
-/// A value that a script has built, to be freed on the engine's stack wherever it is dropped.
-pub struct Deep<T: Send>(ManuallyDrop<T>);
+/// What may be linked deeply.
+pub trait Linked: Send {
+    /// Whether it surely is not.
+    fn is_flat(&self) -> bool {
+        false
+    }
+}
 
-impl<T: Send> Deep<T> {
+impl Linked for Box<EvalAltResult> {}
+
+impl Linked for FnPtr {
+    fn is_flat(&self) -> bool {
+        !self.is_curried()
+    }
+}
+
+impl Linked for Scope<'static> {
+    fn is_flat(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl Linked for Dynamic {
+    fn is_flat(&self) -> bool {
+        self.is_unit() || self.is_int() || self.is_string() || self.is_bool() || self.is_float()
+    }
+}
+
+/// A value that a script has built, to be freed on the engine's stack wherever it is dropped.
+pub struct Deep<T: Linked>(ManuallyDrop<T>);
+
+impl<T: Linked> Deep<T> {
     pub const fn new(value: T) -> Self {
         Self(ManuallyDrop::new(value))
     }
 }
 
-impl<T: Send> Deref for Deep<T> {
+impl<T: Linked> Deref for Deep<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -144,17 +174,21 @@ impl<T: Send> Deref for Deep<T> {
     }
 }
 
-impl<T: Send> DerefMut for Deep<T> {
+impl<T: Linked> DerefMut for Deep<T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.0
     }
 }
 
-impl<T: Send> Drop for Deep<T> {
+impl<T: Linked> Drop for Deep<T> {
     fn drop(&mut self) {
         let value = &mut self.0;
+        if value.is_flat() {
+            // SAFETY: it is not used again.
+            return unsafe { ManuallyDrop::drop(value) };
+        }
         // Where there is no room for that stack, the value is better kept for ever than freed on a small one.
-        // SAFETY: it is not used again.
+        // SAFETY: likewise.
         let _ = on_engines(LARGEST.load(Ordering::Relaxed), || unsafe {
             ManuallyDrop::drop(value);
         });

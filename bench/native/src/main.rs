@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let start = Instant::now();
         for _ in 0..repetitions {
             let value = engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast)?;
-            std::hint::black_box(value);
+            let _ = std::hint::black_box(value);
         }
         best = best.min(start.elapsed().as_nanos() / u128::from(repetitions));
     }
