@@ -61,8 +61,8 @@ class Account:
     written_twice: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)  # ended otherwise than its script does
 
-    def defects(self, *, slack: float = 1.0) -> list[str]:
-        """Say what must not be; `slack` multiplies the bound of the recovery."""
+    def defects(self) -> list[str]:
+        """Say what must not be."""
         found = [
             f"{self.fault}: {len(tasks)} {what}: {' '.join(tasks[:5])}"
             for what, tasks in (
@@ -75,8 +75,8 @@ class Account:
         ]
         if self.submitted != self.completed + self.error + len(self.lost) + self.lost_by_server:
             found.append(f"{self.fault}: the sum does not hold")
-        if self.recovery is not None and self.bound is not None and self.recovery > self.bound * slack:
-            found.append(f"{self.fault}: recovery took {self.recovery:.1f} s, more than {self.bound * slack:g} s")
+        if self.recovery is not None and self.bound is not None and self.recovery > self.bound:
+            found.append(f"{self.fault}: recovery took {self.recovery:.1f} s, more than {self.bound:g} s")
         return found
 
 

@@ -33,6 +33,15 @@ REPLIES = "chaos:replies"  # one more with each final write, in the same step
 PREFIX = "rhai_task_details:"
 SKEW_SECONDS = 300.0  # by which the clock of one tree is wrong
 _BATCH_SECONDS = 0.05
+_SUBMIT = """
+for i = 1, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then
+    redis.call('HSET', KEYS[i], 'script', ARGV[3 * i], 'status', 'pending', 'replyToQueue', ARGV[1])
+    redis.call('LPUSH', ARGV[3 * i + 1], ARGV[3 * i - 1])
+  end
+end
+"""
+"""Once for each task, however often it is sent: a stalled server may do what was given up long ago."""
 _ROOT = Path(__file__).parent.parent.parent
 
 
@@ -145,16 +154,11 @@ class Load:
         return list(tasks)
 
     def _try_to_submit(self, tasks: Mapping[str, tuple[str, Expected]]) -> bool:
-        """All or nothing; whose reply got lost is looked up first."""
+        arguments = [REPLIES]
+        for task, (script, _) in tasks.items():
+            arguments += [task, script.replace("TASK", task), f"rhai_tasks:{CIRCLE}"]
         try:
-            if self._client.exists(PREFIX + next(iter(tasks))):
-                return True
-            with self._client.pipeline(transaction=True) as pipeline:
-                for task, (script, _) in tasks.items():
-                    details = {"script": script.replace("TASK", task), "status": "pending", "replyToQueue": REPLIES}
-                    pipeline.hset(PREFIX + task, mapping=details)
-                    pipeline.lpush(f"rhai_tasks:{CIRCLE}", task)
-                pipeline.execute()
+            self._client.eval(_SUBMIT, len(tasks), *[PREFIX + task for task in tasks], *arguments)
         except redis.RedisError:
             self._client.connection_pool.disconnect()  # whoever answers here may be no primary any more
             return False

@@ -27,4 +27,5 @@ def test_every_task_ends_once_whatever_is_killed_and_cut(tmp_path: Path) -> None
     print(happened, account)
     assert len(happened) >= 3
     assert account.submitted > 500
-    assert account.defects(slack=2.0) == []  # twice as long as promised: others may load this machine
+    assert account.defects() == []
+    assert (account.recovery or 0.0) < 60.0  # four times as long as promised: others may load this machine
