@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
+use std::thread::LocalKey;
 
 use pyo3::prelude::*;
 
@@ -13,12 +14,25 @@ thread_local! {
     static EVALUATING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// A thread's value that is another for a while; the former is back afterwards, also when a panic passes.
+pub struct Replaced<T: Copy + 'static>(&'static LocalKey<Cell<T>>, T);
+
+impl<T: Copy> Replaced<T> {
+    pub fn new(cell: &'static LocalKey<Cell<T>>, value: T) -> Self {
+        Self(cell, cell.replace(value))
+    }
+}
+
+impl<T: Copy> Drop for Replaced<T> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
+}
+
 /// Run Python's code for a script: with the lock, on the thread's own stack; its panics are its own.
 pub fn python<T>(body: impl FnOnce(Python<'_>) -> T) -> T {
-    let evaluating = EVALUATING.replace(false);
-    let result = stack::on_threads(|| Python::attach(body));
-    EVALUATING.set(evaluating);
-    result
+    let _outer = Replaced::new(&EVALUATING, false);
+    stack::on_threads(|| Python::attach(body))
 }
 
 /// Run Rhai's code: without the lock, on the engine's stack; a panic becomes a failure like any other.
@@ -28,10 +42,8 @@ pub fn rhai<T: Send>(
     body: impl FnOnce() -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     py.detach(|| {
-        let evaluating = EVALUATING.replace(true);
-        let result = stack::on_engines(stack_size, || panic::catch_unwind(AssertUnwindSafe(body)));
-        EVALUATING.set(evaluating);
-        match result {
+        let _outer = Replaced::new(&EVALUATING, true);
+        match stack::on_engines(stack_size, || panic::catch_unwind(AssertUnwindSafe(body))) {
             Ok(Ok(result)) => result,
             Ok(Err(payload)) => Err(Failure::Panic(message(payload.as_ref()))),
             Err(stack::NoStack(size)) => Err(Failure::NoStack(size)),

@@ -1,6 +1,7 @@
 //! Engines for Python: what they are made of, and how they evaluate.
 
 use std::cell::RefCell;
+use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::natives;
 use crate::object;
 use crate::scope::NativeScope;
 use crate::scripts::{self, Scripts};
-use crate::stack::{self, Deep};
+use crate::stack::{self, Deep, Linked};
 use crate::values::{self, FunctionPointer};
 
 /// Built once: it is most of what a new engine costs.
@@ -32,6 +33,8 @@ static STANDARD: LazyLock<Shared<rhai::Module>> = LazyLock::new(|| StandardPacka
 /// Bytes that an evaluation may have taken before its stack, and before also the allocator, give back what is free.
 const LARGE: usize = 1024 * 1024;
 const HUGE: usize = 16 * 1024 * 1024;
+/// Bytes of the longest string that constants are folded to, or of the source if that is longer.
+const FOLDED_STRING: usize = 1024 * 1024;
 
 /// `rhai_tasks.Limits`, attribute by attribute.
 #[derive(FromPyObject)]
@@ -75,7 +78,7 @@ struct Recipe {
 #[pyclass(frozen, module = "rhai_tasks._engine")]
 pub struct NativeEngine {
     recipe: Recipe,
-    threads: ThreadLocal<OfThread>,
+    threads: ThreadLocal<Deep<OfThread>>,
     print: Py<PyAny>,
     debug: Py<PyAny>,
     stack_size: usize,
@@ -83,6 +86,8 @@ pub struct NativeEngine {
 
 struct OfThread {
     engine: Engine,
+    /// Compiles only: it folds no constants to long strings, which nothing would bound.
+    compiler: RefCell<Engine>,
     pulse: Arc<Pulse>,
     scripts: RefCell<Scripts>,
 }
@@ -149,7 +154,7 @@ impl NativeEngine {
             })
             .collect::<PyResult<_>>()?;
         Ok(Self {
-            stack_size: stack::size_for(limits.max_memory),
+            stack_size: limits.stack_size(),
             recipe: Recipe {
                 functions,
                 types,
@@ -228,7 +233,7 @@ impl NativeEngine {
             given.push_constant_dynamic(name.as_str(), value.clone());
         }
         let mut lasting = None;
-        let mut everywhere = constants;
+        let mut everywhere = Deep::new(constants);
         if let Some(scope) = scope {
             if let Ok(scope) = scope.cast::<NativeScope>() {
                 everywhere.splice(0..0, scope.get().constants()?);
@@ -308,14 +313,17 @@ impl NativeEngine {
 
 impl NativeEngine {
     fn of_thread(&self) -> PyResult<&OfThread> {
-        self.threads.get_or_try(|| {
-            let pulse = Arc::new(Pulse::default());
-            Ok(OfThread {
-                engine: self.recipe.engine(&pulse)?,
-                pulse,
-                scripts: RefCell::new(Scripts::new()),
+        self.threads
+            .get_or_try(|| {
+                let pulse = Arc::new(Pulse::default());
+                Ok(Deep::new(OfThread {
+                    engine: self.recipe.engine(&pulse)?,
+                    compiler: RefCell::new(self.recipe.compiler()),
+                    pulse,
+                    scripts: RefCell::new(Scripts::new()),
+                }))
             })
-        })
+            .map(|of_thread| &**of_thread)
     }
 
     /// Find a script that this thread has compiled, or compile it. Of the constants, those that it names become
@@ -327,7 +335,9 @@ impl NativeEngine {
         name: Option<&str>,
         constants: &[(String, Dynamic)],
     ) -> PyResult<Arc<AST>> {
-        let OfThread { engine, scripts, .. } = self.of_thread()?;
+        let OfThread {
+            compiler, scripts, ..
+        } = self.of_thread()?;
         let constants = scripts::named(source, constants);
         let key = scripts::key(source, name, &constants);
         let known = key.as_ref().and_then(|key| scripts.borrow_mut().find(key));
@@ -338,8 +348,14 @@ impl NativeEngine {
         for (name, value) in constants {
             scope.push_constant_dynamic(name.as_str(), value.clone());
         }
+        let compiler = &mut *compiler.borrow_mut();
+        let longest = match self.recipe.limits.max_string_size {
+            0 => source.len().max(FOLDED_STRING),
+            longest => longest,
+        };
         let compiled = border::rhai(py, self.stack_size, || {
-            engine
+            compiler
+                .set_max_string_size(longest)
                 .compile_with_scope(&scope, source)
                 .map_err(|error| Failure::script(error.into()))
         });
@@ -366,11 +382,20 @@ impl NativeEngine {
             max_memory: limits.max_memory,
             timeout,
             cancel: cancel.map(CancelToken::flag),
+            enclosing: AtomicPtr::default(),
         })
     }
 }
 
+impl Linked for OfThread {}
+
 impl Recipe {
+    fn compiler(&self) -> Engine {
+        let mut engine = Engine::new_raw();
+        self.limits.set(&mut engine);
+        engine
+    }
+
     fn engine(&self, pulse: &Arc<Pulse>) -> PyResult<Engine> {
         let mut engine = Engine::new_raw();
         engine.register_global_module(Shared::clone(&STANDARD));
@@ -402,6 +427,17 @@ impl Recipe {
 }
 
 impl Limits {
+    /// Bytes of stack for scripts within these limits: for what they build, and for how deep they nest. Calls took up
+    /// to 36 KiB each at the default depth of expressions.
+    fn stack_size(&self) -> usize {
+        let call = self.max_function_expr_depth.saturating_mul(2 * 1024) + 16 * 1024;
+        let calls = self.max_call_levels.saturating_mul(call);
+        let expressions = self.max_expr_depth.saturating_mul(16 * 1024);
+        stack::size_for(self.max_memory)
+            .saturating_add(calls)
+            .saturating_add(expressions)
+    }
+
     /// Set what Rhai bounds itself; time, memory and operations are the guard's.
     fn set(&self, engine: &mut Engine) {
         engine
@@ -514,7 +550,7 @@ fn entry_of(target: &Bound<'_, PyAny>, arguments: &Bound<'_, PyTuple>) -> PyResu
         .map(|value| values::to_rhai(&value))
         .collect::<PyResult<Vec<_>>>()?;
     Ok(match target.cast::<FunctionPointer>() {
-        Ok(pointer) => Entry::Pointer(FnPtr::clone(&pointer.get().0), arguments),
+        Ok(pointer) => Entry::Pointer(pointer.get().pointer(), arguments),
         Err(_) => Entry::Function(target.extract()?, arguments),
     })
 }

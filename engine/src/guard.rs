@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rhai::{Dynamic, EvalAltResult, Position};
@@ -25,7 +25,10 @@ const SLOW: Duration = Duration::from_millis(1);
 /// Time between two looks whether a signal wants to be handled.
 const SIGNALS_EVERY: Duration = Duration::from_millis(8);
 
-/// Bounds of one evaluation.
+/// Bytes that no script gets at once, also without a bound.
+const MOST_AT_ONCE: usize = 1 << 36;
+
+/// Bounds of one evaluation. One that a host function begins inside of another is bounded by that one's as well.
 pub struct Bounds {
     /// Zero: none.
     pub max_operations: u64,
@@ -33,6 +36,15 @@ pub struct Bounds {
     pub max_memory: usize,
     pub timeout: Option<Duration>,
     pub cancel: Option<Arc<AtomicBool>>,
+    /// Those of the enclosing evaluation; the guard's to set.
+    pub enclosing: AtomicPtr<Bounds>,
+}
+
+/// The limits that hold, in the words in which they were given: an enclosing evaluation's, if they come first.
+#[derive(Clone, Copy)]
+struct Told {
+    max_memory: usize,
+    timeout: Option<Duration>,
 }
 
 /// Which bound stopped the script.
@@ -77,6 +89,7 @@ struct Meter {
     heeded: Cell<Option<Instant>>,
     stop: Cell<Option<Stop>>,
     deadline: Cell<Option<Instant>>,
+    told: Cell<Told>,
     bounds: Cell<*const Bounds>,
 }
 
@@ -96,6 +109,7 @@ thread_local! {
             heeded: Cell::new(None),
             stop: Cell::new(None),
             deadline: Cell::new(None),
+            told: Cell::new(Told { max_memory: 0, timeout: None }),
             bounds: Cell::new(ptr::null()),
         }
     };
@@ -118,6 +132,7 @@ struct Outer {
     pulse: *const Pulse,
     stop: Option<Stop>,
     deadline: Option<Instant>,
+    told: Told,
     bounds: *const Bounds,
 }
 
@@ -125,13 +140,30 @@ impl<'a> Guard<'a> {
     pub fn new(pulse: &'a Pulse, bounds: &'a Bounds) -> Self {
         METER.with(|meter| {
             let start = meter.live.get();
-            let ceiling = match bounds.max_memory {
+            let mut ceiling = match bounds.max_memory {
                 0 => isize::MAX,
                 bytes => start.saturating_add_unsigned(bytes),
             };
-            let deadline = bounds
+            let mut deadline = bounds
                 .timeout
                 .and_then(|timeout| Instant::now().checked_add(timeout));
+            let (mut told, mut stop) = (bounds.told(), None);
+            if meter.bounds().is_some() {
+                bounds
+                    .enclosing
+                    .store(meter.bounds.get().cast_mut(), Ordering::Relaxed);
+                stop = meter.stop.get();
+                if meter.ceiling.get() < ceiling {
+                    ceiling = meter.ceiling.get();
+                    told.max_memory = meter.told.get().max_memory;
+                }
+                if let Some(sooner) = meter.deadline.get()
+                    && deadline.is_none_or(|deadline| sooner < deadline)
+                {
+                    deadline = Some(sooner);
+                    told.timeout = meter.told.get().timeout;
+                }
+            }
             meter.quantum.set(FIRST_LOOK);
             meter.looked.set(None);
             let left = bounds.next_look(0, FIRST_LOOK);
@@ -145,10 +177,14 @@ impl<'a> Guard<'a> {
                 pulse: meter.pulse.replace(pulse),
                 stop: meter.stop.replace(None),
                 deadline: meter.deadline.replace(deadline),
+                told: meter.told.replace(told),
                 bounds: meter.bounds.replace(bounds),
             };
             if bounds.is_cancelled() {
-                meter.stop(Stop::Cancelled);
+                stop = Some(Stop::Cancelled);
+            }
+            if let Some(stop) = stop {
+                meter.stop(stop);
             }
             Self {
                 outer,
@@ -172,16 +208,28 @@ impl Drop for Guard<'_> {
             meter.pulse.set(self.outer.pulse);
             meter.stop.set(self.outer.stop);
             meter.deadline.set(self.outer.deadline);
+            meter.told.set(self.outer.told);
             meter.bounds.set(self.outer.bounds);
         });
     }
 }
 
 impl Bounds {
+    fn told(&self) -> Told {
+        Told {
+            max_memory: self.max_memory,
+            timeout: self.timeout,
+        }
+    }
+
     fn is_cancelled(&self) -> bool {
-        self.cancel
+        let own = self
+            .cancel
             .as_ref()
-            .is_some_and(|flag| flag.load(Ordering::Relaxed))
+            .is_some_and(|flag| flag.load(Ordering::Relaxed));
+        // SAFETY: the enclosing evaluation goes on until this one has ended.
+        let enclosing = unsafe { self.enclosing.load(Ordering::Relaxed).as_ref() };
+        own || enclosing.is_some_and(Self::is_cancelled)
     }
 
     /// After how many more operations to look.
@@ -314,11 +362,7 @@ pub fn used() -> (u64, usize) {
 
 /// Say in words what the script was stopped by.
 pub fn describe(stop: Stop) -> String {
-    let (max_memory, timeout) = METER.with(|meter| {
-        meter
-            .bounds()
-            .map_or((0, None), |bounds| (bounds.max_memory, bounds.timeout))
-    });
+    let Told { max_memory, timeout } = METER.with(|meter| meter.told.get());
     match stop {
         Stop::Operations => "Too many operations".to_owned(),
         Stop::Memory if max_memory == 0 => {
@@ -346,7 +390,7 @@ pub fn allow(bytes: usize) -> Result<(), Box<EvalAltResult>> {
     METER.with(|meter| {
         let after = meter.live.get().checked_add_unsigned(bytes);
         // Without a bound, still nothing that no machine has: the allocator would end the process.
-        if after.is_none_or(|after| after > meter.ceiling.get()) || bytes > isize::MAX as usize / 4 {
+        if after.is_none_or(|after| after > meter.ceiling.get()) || bytes > MOST_AT_ONCE {
             meter.stop(Stop::Memory);
         }
     });

@@ -14,6 +14,7 @@ use rhai::{
 };
 use rust_decimal::Decimal;
 
+use crate::border::Replaced;
 use crate::failure::{self, Failure};
 use crate::stack::Deep;
 use crate::{border, guard, object, values};
@@ -34,8 +35,8 @@ thread_local! {
     static CALL: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
     /// The latest error of a script's function that a host function called, and the exception it became.
     static PASSING: RefCell<Option<(PyErr, Deep<Box<EvalAltResult>>)>> = const { RefCell::new(None) };
-    /// Modules that are being loaded, each imported by the one before.
-    static LOADING: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The module that is being loaded, on whose behalf, and so on.
+    static LOADING: Cell<*const Loading> = const { Cell::new(std::ptr::null()) };
 }
 
 /// A host function for scripts.
@@ -141,7 +142,7 @@ pub fn call(
     function: &Py<PyAny>,
     arguments: &mut [&mut Dynamic],
 ) -> Fallible<Dynamic> {
-    let outer = CALL.replace(std::ptr::from_ref(context).cast());
+    let _outer = Replaced::new(&CALL, std::ptr::from_ref(context).cast());
     let called = border::python(|py| {
         let arguments = arguments
             .iter()
@@ -150,7 +151,6 @@ pub fn call(
         let value = function.bind(py).call1(PyTuple::new(py, arguments)?)?;
         values::to_rhai(&value)
     });
-    CALL.set(outer);
     let called = called.map_err(error);
     PASSING.take();
     called
@@ -171,7 +171,10 @@ pub fn call_back(py: Python<'_>, pointer: &FnPtr, arguments: Vec<Dynamic>) -> Op
         let context = unsafe { &*current.0.cast::<NativeCallContext<'_>>() };
         pointer
             .call_raw(context, None, arguments)
-            .map_err(Failure::script)
+            .map_err(|error| match guard::stopped() {
+                Some(stop) => Failure::stopped(stop, error.unwrap_inner().position()),
+                None => Failure::script(error),
+            })
     });
     Some(called.map_err(|failure| {
         let exception = failure::raise(py, &failure);
@@ -184,10 +187,9 @@ pub fn call_back(py: Python<'_>, pointer: &FnPtr, arguments: Vec<Dynamic>) -> Op
 
 /// Run with no call to serve: what runs inside belongs to another evaluation.
 pub fn apart<T>(body: impl FnOnce() -> T) -> T {
-    let outer = CALL.replace(std::ptr::null());
-    let result = body();
-    CALL.set(outer);
-    result
+    let _serving = Replaced::new(&CALL, std::ptr::null());
+    let _loading = Replaced::new(&LOADING, std::ptr::null());
+    body()
 }
 
 /// Turn a host function's exception into an error that the script can catch, as it can a Rust host's. A
@@ -221,10 +223,12 @@ pub fn has_raised(error: &EvalAltResult) -> bool {
     let EvalAltResult::ErrorRuntime(value, _) = error.unwrap_inner() else {
         return false;
     };
-    RAISED.with_borrow(|raised| {
-        raised
-            .as_ref()
-            .is_some_and(|(message, _)| value.to_string() == *message)
+    value.as_immutable_string_ref().is_ok_and(|text| {
+        RAISED.with_borrow(|raised| {
+            raised
+                .as_ref()
+                .is_some_and(|(message, _)| *message == text.as_str())
+        })
     })
 }
 
@@ -258,6 +262,21 @@ pub fn tell(
             guard::cancel();
         }
     });
+}
+
+/// A module that is being loaded, and the one that imports it.
+struct Loading {
+    path: String,
+    importer: *const Loading,
+}
+
+impl Loading {
+    /// The module that is being loaded now, and those that import it.
+    fn chain() -> impl Iterator<Item = &'static Self> {
+        // SAFETY: each is alive while `LOADING` or another that is alive points to it; callers keep none.
+        let at = |loading: *const Self| unsafe { loading.as_ref() };
+        std::iter::successors(at(LOADING.get()), move |loading| at(loading.importer))
+    }
 }
 
 /// Modules whose sources a Python callable finds: a path goes in, a source or `None` comes out.
@@ -304,21 +323,22 @@ impl ModuleResolver for Loader {
         if let Some(module) = known(self) {
             return Ok(module);
         }
-        let refused = LOADING.with_borrow(|loading| {
-            if loading.iter().any(|other| other == path) {
-                Some(format!("module '{path}' imports itself"))
-            } else {
-                (loading.len() >= MAX_LOADING)
-                    .then(|| format!("more than {MAX_LOADING} modules import each other in a row"))
-            }
-        });
+        let refused = if Loading::chain().any(|loading| loading.path == path) {
+            Some(format!("module '{path}' imports itself"))
+        } else {
+            (Loading::chain().count() >= MAX_LOADING)
+                .then(|| format!("more than {MAX_LOADING} modules import each other in a row"))
+        };
         if let Some(reason) = refused {
             return Err(EvalAltResult::ErrorInModule(path.to_owned(), reason.into(), position).into());
         }
-        LOADING.with_borrow_mut(|loading| loading.push(path.to_owned()));
-        let module = self.load(engine, path, position);
-        LOADING.with_borrow_mut(Vec::pop);
-        let module = module?;
+        let loading = Loading {
+            path: path.to_owned(),
+            importer: LOADING.get(),
+        };
+        let importer = Replaced::new(&LOADING, &raw const loading);
+        let module = self.load(engine, path, position)?;
+        drop(importer);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.insert(path.to_owned(), Arc::clone(&module));
         Ok(module)

@@ -3,6 +3,7 @@
 //! Results are Rhai's own. A registered function wins over the standard package's of the same signature.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::{self, AssertUnwindSafe};
 
@@ -17,6 +18,10 @@ type Fallible<T> = Result<T, Box<EvalAltResult>>;
 /// What one more `Dynamic` in an array costs, with a short string behind it.
 const ELEMENT: usize = 16;
 const STRING_ELEMENT: usize = ELEMENT + 48;
+/// The first entry of a map takes as much as eleven.
+const MAP_ENTRY: usize = 400;
+/// Levels of nesting that JSON text is written of.
+const JSON_DEPTH: usize = 100;
 
 pub fn register(engine: &mut Engine) {
     engine
@@ -43,14 +48,37 @@ pub fn register(engine: &mut Engine) {
         .register_fn("replace", |s: &mut ImmutableString, from: char, to: char| {
             replace(s, &from.to_string(), &to.to_string())
         })
-        .register_fn("split", |s: &mut ImmutableString, by: ImmutableString| {
-            split(s, &by)
+        .register_fn("to_chars", |s: ImmutableString| {
+            guard::allow(s.len().saturating_mul(ELEMENT))?;
+            Ok::<Array, Box<EvalAltResult>>(s.chars().map(Into::into).collect())
         })
-        .register_fn("split", |s: &mut ImmutableString, by: char| {
-            split(s, &by.to_string())
-        });
+        .register_fn("to_array", |blob: &mut Blob| {
+            guard::allow(blob.len().saturating_mul(ELEMENT))?;
+            Ok::<Array, Box<EvalAltResult>>(blob.iter().map(|&byte| INT::from(byte).into()).collect())
+        })
+        .register_fn("dedup", dedup_by);
+    for (name, direction) in [("split", Direction::Forward), ("split_rev", Direction::Backward)] {
+        engine
+            .register_fn(name, move |s: &mut ImmutableString, by: ImmutableString| {
+                split(s, &by, INT::MAX, direction)
+            })
+            .register_fn(name, move |s: &mut ImmutableString, by: char| {
+                split(s, &by.to_string(), INT::MAX, direction)
+            })
+            .register_fn(
+                name,
+                move |s: &mut ImmutableString, by: ImmutableString, most: INT| split(s, &by, most, direction),
+            )
+            .register_fn(name, move |s: &mut ImmutableString, by: char, most: INT| {
+                split(s, &by.to_string(), most, direction)
+            });
+    }
+    engine.register_fn("to_json", to_json);
     for name in ["sort", "sort_by"] {
         engine.register_fn(name, sort_by);
+    }
+    for name in ["order", "order_by"] {
+        engine.register_fn(name, order_by);
     }
     for name in ["print", "to_string", "debug", "to_debug"] {
         engine
@@ -76,7 +104,8 @@ fn pad_with_string(string: &mut ImmutableString, to: INT, with: ImmutableString)
     if missing == 0 || with.is_empty() {
         return Ok(()); // Rhai would never return for an empty padding
     }
-    guard::allow(missing.saturating_mul(4).saturating_add(string.len()))?;
+    let widest = with.chars().map(char::len_utf8).max().unwrap_or(1);
+    guard::allow(missing.saturating_mul(widest).saturating_add(string.len()))?;
     string.make_mut().extend(with.chars().cycle().take(missing));
     Ok(())
 }
@@ -113,13 +142,41 @@ fn replace(string: &mut ImmutableString, from: &str, to: &str) -> Fallible<()> {
     Ok(())
 }
 
-fn split(string: &mut ImmutableString, by: &str) -> Fallible<Array> {
-    if string.is_empty() || (!by.is_empty() && !string.contains(by)) {
+#[derive(Clone, Copy)]
+enum Direction {
+    Forward,
+    Backward,
+}
+
+fn split(string: &mut ImmutableString, by: &str, most: INT, direction: Direction) -> Fallible<Array> {
+    if most <= 1 || string.is_empty() || (!by.is_empty() && !string.contains(by)) {
         return Ok(vec![string.clone().into()]);
     }
-    let pieces = string.matches(by).count() + 1;
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let pieces = string.matches(by).take(most).count() + 1;
     guard::allow(pieces.saturating_mul(STRING_ELEMENT).saturating_add(string.len()))?;
-    Ok(string.split(by).map(Into::into).collect())
+    Ok(match direction {
+        Direction::Forward => string.splitn(most, by).map(Into::into).collect(),
+        Direction::Backward => string.rsplitn(most, by).map(Into::into).collect(),
+    })
+}
+
+/// Drop elements as Rhai does; but Rhai goes on after the script was stopped.
+fn dedup_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fallible<()> {
+    array.dedup_by(|next, one| {
+        guard::stopped().is_none()
+            && comparer
+                .call_raw(&context, None, [one.clone(), next.clone()])
+                .is_ok_and(|answer| answer.as_bool().unwrap_or(false))
+    });
+    guard::proceed()
+}
+
+/// Return a sorted copy.
+fn order_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fallible<Array> {
+    let mut array = array.clone();
+    sort_by(context, &mut array, comparer)?;
+    Ok(array)
 }
 
 /// Sort as Rhai does, which takes an error of the comparer for an answer; but an exception of a host function
@@ -129,6 +186,7 @@ fn sort_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fa
     let sorted = panic::catch_unwind(AssertUnwindSafe(|| {
         array.sort_by(|one, other| {
             let answer = match failed {
+                _ if guard::stopped().is_some() => return Ordering::Equal,
                 Some(_) => return Ordering::Equal,
                 None => comparer.call_raw(&context, None, [one.clone(), other.clone()]),
             };
@@ -144,6 +202,7 @@ fn sort_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fa
             .unwrap_or_else(|| one.type_id().cmp(&other.type_id()))
         });
     }));
+    guard::proceed()?;
     match (failed, sorted) {
         (Some(error), _) => Err(error),
         (None, Err(_)) => Err("error in comparer for sorting".into()), // no total order
@@ -158,6 +217,48 @@ fn order(answer: &Dynamic) -> Option<Ordering> {
     answer.as_int().ok().map(|answer| answer.cmp(&0))
 }
 
+/// Write a map as JSON, as Rhai does; but Rhai would never end with one that contains itself through a closure, and does
+/// not ask for the memory.
+fn to_json(map: &mut Map) -> Fallible<String> {
+    let length = map_length(map, 0)
+        .ok_or("a value that contains itself, or is nested too deeply, has no JSON text")?;
+    guard::allow(length.saturating_mul(2))?;
+    let map: BTreeMap<_, _> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    serde_json::to_string(&map).map_err(|error| error.to_string().into())
+}
+
+/// About how long a value's JSON text is; `None`: it is nested too deeply.
+fn json_length(value: &Dynamic, depth: usize) -> Option<usize> {
+    // What is locked is the map that is being written: it contains itself.
+    if depth > JSON_DEPTH || value.is_locked() {
+        return None;
+    }
+    if let Ok(array) = value.as_array_ref() {
+        total(array.iter().map(|item| json_length(item, depth + 1)))
+    } else if let Ok(map) = value.as_map_ref() {
+        map_length(&map, depth)
+    } else if let Some(pointer) = value.read_lock::<FnPtr>() {
+        total(pointer.iter_curry().map(|item| json_length(item, depth + 1)))
+    } else if let Ok(text) = value.as_immutable_string_ref() {
+        Some(2 * text.len() + 3)
+    } else if let Ok(blob) = value.as_blob_ref() {
+        Some(4 * blob.len() + 3)
+    } else {
+        Some(32)
+    }
+}
+
+fn map_length(map: &Map, depth: usize) -> Option<usize> {
+    total(
+        map.iter()
+            .map(|(key, value)| Some(json_length(value, depth + 1)? + 2 * key.len() + 4)),
+    )
+}
+
+fn total(mut lengths: impl Iterator<Item = Option<usize>>) -> Option<usize> {
+    lengths.try_fold(2, |sum: usize, length| Some(sum.saturating_add(length?)))
+}
+
 /// Bytes that a clone of the value takes.
 fn deep_size(value: &Dynamic) -> usize {
     if let Ok(array) = value.as_array_ref() {
@@ -167,51 +268,63 @@ fn deep_size(value: &Dynamic) -> usize {
             .fold(ELEMENT + 24, usize::saturating_add)
     } else if let Ok(map) = value.as_map_ref() {
         map.values()
-            .map(|value| deep_size(value) + 64)
+            .map(|value| deep_size(value) + MAP_ENTRY)
             .fold(ELEMENT + 24, usize::saturating_add)
     } else if let Ok(blob) = value.as_blob_ref() {
         ELEMENT + 24 + blob.len()
+    } else if let Some(pointer) = value.read_lock::<FnPtr>() {
+        pointer
+            .iter_curry()
+            .map(deep_size)
+            .fold(ELEMENT + 64, usize::saturating_add)
     } else {
         ELEMENT
     }
 }
 
-fn format_array(context: &NativeCallContext, array: &mut Array) -> Fallible<ImmutableString> {
+/// Write an array as Rhai does, as far as there is memory for it. It does not fail: Rhai would fall back on a text
+/// without bounds. What was stopped is so for good.
+fn format_array(context: &NativeCallContext, array: &mut Array) -> ImmutableString {
     let mut text = String::from("[");
     for (place, item) in array.iter_mut().enumerate() {
         if place > 0 {
             text.push_str(", ");
         }
-        push_debug(context, &mut text, item)?;
+        if !push_debug(context, &mut text, item) {
+            break;
+        }
     }
     text.push(']');
-    Ok(text.into())
+    text.into()
 }
 
-fn format_map(context: &NativeCallContext, map: &mut Map) -> Fallible<ImmutableString> {
+fn format_map(context: &NativeCallContext, map: &mut Map) -> ImmutableString {
     let mut text = String::from("#{");
     for (place, (key, value)) in map.iter_mut().enumerate() {
         let comma = if place > 0 { ", " } else { "" };
         let _ = write!(text, "{comma}{key:?}: ");
-        push_debug(context, &mut text, value)?;
+        if !push_debug(context, &mut text, value) {
+            break;
+        }
     }
     text.push('}');
-    Ok(text.into())
+    text.into()
 }
 
-fn push_debug(context: &NativeCallContext, text: &mut String, value: &mut Dynamic) -> Fallible<()> {
+/// Say whether there was memory for it.
+fn push_debug(context: &NativeCallContext, text: &mut String, value: &mut Dynamic) -> bool {
     // The same long string may stand in an array a million times, at no cost until it is printed.
     let item = match context.call_native_fn_raw("to_debug", true, &mut [value]) {
         Ok(item) if item.is_string() => item.into_immutable_string().unwrap_or_default(),
         Ok(item) => context.engine().map_type_name(item.type_name()).into(),
-        Err(error) => {
-            guard::proceed()?;
-            return Err(error);
-        }
+        Err(_) if guard::proceed().is_err() => return false,
+        Err(_) => context.engine().map_type_name(value.type_name()).into(),
     };
-    if text.len() + item.len() > text.capacity() {
-        guard::allow((text.len() + item.len()).saturating_mul(2))?;
+    if text.len() + item.len() > text.capacity()
+        && guard::allow((text.len() + item.len()).saturating_mul(2)).is_err()
+    {
+        return false;
     }
     text.push_str(&item);
-    Ok(())
+    guard::proceed().is_ok()
 }

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rhai::{Dynamic, Scope};
 
-use crate::stack::Deep;
+use crate::stack::{self, Deep};
 use crate::values;
 
 /// Variables and constants by name. While a script runs in it, nothing else can.
@@ -30,11 +30,22 @@ impl NativeScope {
         body(&mut state.scope)
     }
 
-    /// The constants, oldest first.
+    /// The constants that nothing newer shadows.
     pub fn constants(&self) -> PyResult<Vec<(String, Dynamic)>> {
         self.with(|scope| {
-            let entries = scope.iter().filter(|(_, constant, _)| *constant);
-            Ok(entries.map(|(name, _, value)| (name.to_owned(), value)).collect())
+            stack::roomy(|| {
+                let mut newest: Vec<&str> = Vec::new();
+                let mut constants = Vec::new();
+                for (name, constant, value) in scope.iter_raw() {
+                    if !newest.contains(&name) {
+                        newest.push(name);
+                        if constant {
+                            constants.push((name.to_owned(), value.clone()));
+                        }
+                    }
+                }
+                Ok(constants)
+            })
         })
     }
 
@@ -82,9 +93,9 @@ impl NativeScope {
                 (Some(true), _) => {
                     return Err(PyTypeError::new_err(format!("{name} is a constant of the scope")));
                 }
-                (Some(false), false) => {
-                    scope.set_value(name, value);
-                }
+                (Some(false), false) => stack::roomy(|| {
+                    scope.set_value(name, value); // frees the old one
+                }),
                 (_, false) => {
                     scope.push_dynamic(name, value);
                 }
@@ -98,9 +109,9 @@ impl NativeScope {
 
     /// Remove a variable, or the newest of that name; raises KeyError if there is none.
     fn remove(&self, name: &str) -> PyResult<()> {
-        self.with(|scope| match scope.remove::<Dynamic>(name) {
-            Some(_) => Ok(()),
-            None => Err(PyKeyError::new_err(name.to_owned())),
+        self.with(|scope| {
+            stack::roomy(|| scope.remove::<Dynamic>(name).map(drop))
+                .ok_or_else(|| PyKeyError::new_err(name.to_owned()))
         })
     }
 

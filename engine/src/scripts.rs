@@ -71,8 +71,9 @@ pub fn key<'a>(
         part(value.type_name());
         if let Ok(text) = value.as_immutable_string_ref() {
             part(&text);
-        } else if value.is_unit() || value.is_bool() || value.is_int() || value.is_float() || value.is_char()
-        {
+        } else if let Ok(number) = value.as_float() {
+            part(&number.to_bits().to_string()); // as text, -0.0 is 0.0
+        } else if value.is_unit() || value.is_bool() || value.is_int() || value.is_char() {
             part(&value.to_string());
         } else {
             return None;

@@ -34,12 +34,10 @@ static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of stack for scripts with this memory limit.
 pub fn size_for(max_memory: usize) -> usize {
-    let size = match max_memory {
+    match max_memory {
         0 => UNBOUNDED,
         bytes => bytes.saturating_mul(STACK_TO_MEMORY).saturating_add(BASE),
-    };
-    LARGEST.fetch_max(size, Ordering::Relaxed);
-    size
+    }
 }
 
 /// The address space has no room for a stack of this many bytes.
@@ -56,7 +54,10 @@ impl Stack {
     fn new(size: usize) -> Result<Self, NoStack> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-        let size = size.checked_next_multiple_of(PAGES).ok_or(NoStack(size))?;
+        let size = match size.checked_next_multiple_of(PAGES) {
+            Some(rounded) if size > 0 => rounded,
+            _ => return Err(NoStack(size)),
+        };
         // SAFETY: a new mapping, of which nobody else knows.
         let low = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
         if low == libc::MAP_FAILED {
@@ -69,6 +70,7 @@ impl Stack {
             libc::madvise(low, size, libc::MADV_NOHUGEPAGE);
         }
         let low = NonNull::new(low.cast::<u8>()).ok_or(NoStack(size))?;
+        LARGEST.fetch_max(size, Ordering::Relaxed);
         Ok(Self {
             low,
             size,
@@ -102,17 +104,50 @@ thread_local! {
 
 /// Run on the engine's stack, with at least `size` bytes of it, or nearly.
 pub fn on_engines<T>(size: usize, body: impl FnOnce() -> T) -> Result<T, NoStack> {
-    if !THREADS.get().is_null() {
-        return Ok(body());
+    Ok(Place::find(size)?.run(body))
+}
+
+/// Run on a stack that is large enough for whatever scripts have built so far.
+pub fn roomy<T>(body: impl FnOnce() -> T) -> T {
+    match Place::find(LARGEST.load(Ordering::Relaxed)) {
+        Ok(place) => place.run(body),
+        Err(NoStack(_)) => body(), // none has run yet, or this one has to do
     }
-    let (outer, low, free) = reserve(size)?;
-    THREADS.set(below(psm::stack_pointer()));
-    let result = switch(low, free, body);
-    THREADS.set(ptr::null_mut());
-    if outer.is_some() {
-        ENGINES.replace(outer);
+}
+
+/// Where something is to run.
+enum Place {
+    /// On the engine's stack, and that is where the thread is.
+    Here,
+    /// On the engine's stack, from its lower end up to where it is free; `outer` has to be back afterwards.
+    Engines {
+        outer: Option<Stack>,
+        low: *mut u8,
+        free: *mut u8,
+    },
+}
+
+impl Place {
+    fn find(size: usize) -> Result<Self, NoStack> {
+        if !THREADS.get().is_null() {
+            return Ok(Self::Here);
+        }
+        let (outer, low, free) = reserve(size)?;
+        Ok(Self::Engines { outer, low, free })
     }
-    Ok(result.unwrap_or_else(|panic| panic::resume_unwind(panic)))
+
+    fn run<T>(self, body: impl FnOnce() -> T) -> T {
+        let Self::Engines { outer, low, free } = self else {
+            return body();
+        };
+        THREADS.set(below(psm::stack_pointer()));
+        let result = switch(low, free, body);
+        THREADS.set(ptr::null_mut());
+        if outer.is_some() {
+            ENGINES.replace(outer);
+        }
+        result.unwrap_or_else(|panic| panic::resume_unwind(panic))
+    }
 }
 
 /// Run on the thread's own stack.
@@ -148,6 +183,12 @@ impl Linked for FnPtr {
 impl Linked for Scope<'static> {
     fn is_flat(&self) -> bool {
         self.is_empty()
+    }
+}
+
+impl Linked for Vec<(String, Dynamic)> {
+    fn is_flat(&self) -> bool {
+        self.iter().all(|(_, value)| value.is_flat())
     }
 }
 

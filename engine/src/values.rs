@@ -1,6 +1,7 @@
 //! Values between Python and Rhai. Nothing is dropped or turned into text on the way: what has no
 //! counterpart is an error.
 
+use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use rhai::{Array, Blob, Dynamic, FnPtr, INT, Map};
 use rust_decimal::Decimal;
 
 use crate::stack::Deep;
-use crate::{host, object};
+use crate::{host, object, stack};
 
 /// Levels of nesting; also what ends a structure that contains itself.
 const MAX_DEPTH: usize = 100;
@@ -23,6 +24,12 @@ const MAX_DEPTH: usize = 100;
 /// A script's pointer to a function.
 #[pyclass(frozen, name = "FnPtr", module = "rhai_tasks._engine")]
 pub struct FunctionPointer(pub Deep<FnPtr>);
+
+impl FunctionPointer {
+    pub fn pointer(&self) -> FnPtr {
+        stack::roomy(|| FnPtr::clone(&self.0))
+    }
+}
 
 #[pymethods]
 impl FunctionPointer {
@@ -45,7 +52,7 @@ impl FunctionPointer {
                  elsewhere use Engine.call(ast, function, ...)",
             )
         })??;
-        to_python(py, &value)
+        to_python(py, &Deep::new(value))
     }
 
     fn __repr__(&self) -> String {
@@ -136,7 +143,7 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
         return Ok(Dynamic::from(bound("start")?..bound("stop")?));
     }
     if let Ok(pointer) = value.cast::<FunctionPointer>() {
-        return Ok(FnPtr::clone(&pointer.get().0).into());
+        return Ok(pointer.get().pointer().into());
     }
     if let Ok(timestamp) = value.cast::<Timestamp>() {
         return Ok(timestamp.get().0.into());
@@ -256,12 +263,18 @@ fn callable(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
     .map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
+/// Texts that were converted already, by their address: a script holds a long one any number of times at no cost.
+type Texts = HashMap<*const u8, Py<PyAny>>;
+
+/// Bytes from which on a text is remembered.
+const LONG_TEXT: usize = 512;
+
 /// Convert a script's value.
 pub fn to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
-    nested_to_python(py, value, 0)
+    nested_to_python(py, value, &mut Texts::new(), 0)
 }
 
-fn nested_to_python(py: Python<'_>, value: &Dynamic, depth: usize) -> PyResult<Py<PyAny>> {
+fn nested_to_python(py: Python<'_>, value: &Dynamic, texts: &mut Texts, depth: usize) -> PyResult<Py<PyAny>> {
     if depth > MAX_DEPTH {
         return Err(PyValueError::new_err(format!(
             "the script's value is nested deeper than {MAX_DEPTH} levels"
@@ -280,7 +293,11 @@ fn nested_to_python(py: Python<'_>, value: &Dynamic, depth: usize) -> PyResult<P
         return Ok(PyFloat::new(py, number).into_any().unbind());
     }
     if let Ok(text) = value.as_immutable_string_ref() {
-        return Ok(PyString::new(py, &text).into_any().unbind());
+        let convert = || PyString::new(py, &text).into_any().unbind();
+        if text.len() < LONG_TEXT {
+            return Ok(convert());
+        }
+        return Ok(texts.entry(text.as_ptr()).or_insert_with(convert).clone_ref(py));
     }
     if let Ok(letter) = value.as_char() {
         return Ok(PyString::new(py, letter.encode_utf8(&mut [0; 4]))
@@ -290,14 +307,14 @@ fn nested_to_python(py: Python<'_>, value: &Dynamic, depth: usize) -> PyResult<P
     if let Ok(items) = value.as_array_ref() {
         let items = items
             .iter()
-            .map(|item| nested_to_python(py, item, depth + 1))
+            .map(|item| nested_to_python(py, item, texts, depth + 1))
             .collect::<PyResult<Vec<_>>>()?;
         return Ok(PyList::new(py, items)?.into_any().unbind());
     }
     if let Ok(entries) = value.as_map_ref() {
         let dict = PyDict::new(py);
         for (key, value) in entries.iter() {
-            dict.set_item(key.as_str(), nested_to_python(py, value, depth + 1)?)?;
+            dict.set_item(key.as_str(), nested_to_python(py, value, texts, depth + 1)?)?;
         }
         return Ok(dict.into_any().unbind());
     }
@@ -330,7 +347,7 @@ fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
             .unbind());
     }
     if let Some(pointer) = value.read_lock::<FnPtr>() {
-        let pointer = FunctionPointer(Deep::new(pointer.clone()));
+        let pointer = FunctionPointer(stack::roomy(|| Deep::new(pointer.clone())));
         return Ok(Bound::new(py, pointer)?.into_any().unbind());
     }
     if let Some(moment) = value.read_lock::<Instant>() {

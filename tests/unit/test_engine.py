@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhai_tasks import errors
-from rhai_tasks.engine import CancelToken, Engine, Limits
+from rhai_tasks.engine import CancelToken, Engine, FnPtr, Limits
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,87 @@ def test_an_engine_runs_inside_its_own_host_function() -> None:
     assert engine.eval("inner() + inner() + inner()") == 300
 
 
+def test_an_evaluation_inside_of_another_is_bounded_by_that_ones_limits_too() -> None:
+    outer, inner = Engine(limits=Limits(max_memory=8 * 1024 * 1024)), Engine()
+    cancel = CancelToken()
+    outer.register("inner", inner.eval)
+    outer.register("cancel", cancel.cancel)
+
+    with pytest.raises(errors.RhaiTimeout, match="time limit of 0.2 s"):
+        outer.run("inner(`loop {}`)", timeout=0.2)
+    with pytest.raises(errors.RhaiHostError, match="memory limit of 8 MiB"):
+        outer.run("inner(`blob(20_000_000)`)")
+    inner.register("cancel", cancel.cancel)
+    with pytest.raises(errors.RhaiCancelled):
+        outer.run("inner(`cancel(); loop {}`)", cancel=cancel, timeout=20)
+    assert inner.eval("40 + 2") == 42
+
+
+def test_a_panic_inside_of_a_host_function_leaves_nothing_behind() -> None:
+    engine = Engine(modules={"m": "const M = #{a: 1}; M.a = 5;", "good": "fn f() { 1 }"})
+
+    @engine.function
+    def recover(function: FnPtr) -> object:
+        with pytest.raises(errors.RhaiPanic):
+            engine.run("const M = #{a: 1}; M.a = 5;")
+        return function(20)
+
+    assert engine.eval("recover(|x| x * 2 + 2)") == 42
+    for _ in range(2):
+        with pytest.raises(errors.RhaiPanic):
+            engine.run('import "m" as m;')
+    assert engine.eval('import "good" as g; g::f()') == 1
+
+
+def test_a_pointer_kept_from_a_call_that_panicked_is_refused() -> None:
+    engine = Engine()
+    kept: list[FnPtr] = []
+    changing: dict[str, object] = {}
+
+    class Evil:
+        @property
+        def __dataclass_fields__(self) -> dict[str, object]:
+            changing[f"k{len(changing)}"] = 1
+            return {}
+
+    changing |= {"a": Evil(), "b": 1}
+
+    @engine.function
+    def keep(function: FnPtr) -> object:
+        kept.append(function)
+        return changing
+
+    with pytest.raises((errors.RhaiPanic, errors.RhaiHostError)):
+        engine.run("keep(|x| x)")
+    with pytest.raises(RuntimeError, match=r"Engine\.call"):
+        kept[0](5)
+
+
+def test_a_host_function_sees_that_its_closure_was_stopped() -> None:
+    engine = Engine()
+    seen: list[type[BaseException]] = []
+
+    @engine.function
+    def watch(function: FnPtr) -> None:
+        try:
+            function()
+        except errors.RhaiError as error:
+            seen.append(type(error))
+            raise
+
+    with pytest.raises(errors.RhaiTimeout):
+        engine.run("watch(|| loop {})", timeout=0.1)
+    assert seen == [errors.RhaiTimeout]
+
+
+def test_scripts_are_kept_apart_by_the_values_of_the_constants_they_name() -> None:
+    engine = Engine()
+    script = "fn f() { 1.0 / Z } [1.0 / Z, f()]"
+
+    assert engine.eval(script, constants={"Z": 0.0}) == [float("inf")] * 2
+    assert engine.eval(script, constants={"Z": -0.0}) == [float("-inf")] * 2
+
+
 def test_print_and_debug_go_where_the_caller_wants_them() -> None:
     printed: list[Any] = []
 
@@ -269,12 +350,61 @@ def test_operations_are_counted_also_in_callbacks(call: str) -> None:
         "blob(1000000000000, 7)",
         "let b = blob(1); b.pad(9223372036854775807, 1)",
         'let s = ""; s.pad(100000, "y"); let t = s; s.replace("y", t)',
-        'let s = ""; s.pad(4000000, "y"); s.split("")',
+        'let s = ""; s.pad(3000000, "y"); s.split("")',
+        'let s = ""; s.pad(3000000, "y"); s.split("", 9223372036854775807)',
+        'let s = ""; s.pad(3000000, "y"); s.split_rev("")',
+        'let s = ""; s.pad(3000000, "y"); s.to_chars()',
+        "blob(3000000).to_array()",
+        'let b = []; b.pad(1000, 1); let f = Fn("x").curry(b); [].pad(100000, f)',
+        "[].pad(40000, #{a: 1})",
+        'let s = ""; s.pad(1000000, "x"); let a = []; for i in 0..100 { a.push(s) } `${a}`',
+        'let s = ""; s.pad(1000000, "x"); let a = []; for i in 0..100 { a.push(s) } "x" + a',
+        'let s = ""; s.pad(1000000, "x"); let a = []; for i in 0..100 { a.push(s) } #{a: a} + "x"',
+        'let s = ""; s.pad(1000000, "x"); let a = []; for i in 0..100 { a.push(s) } #{a: a}.to_json()',
+        'let s = ""; s.pad(1000000, "x"); let a = []; for i in 0..100 { a.push(s) } throw a',
     ],
 )
 def test_memory_is_bounded_also_in_one_step(script: str) -> None:
     with pytest.raises(errors.RhaiMemoryLimit, match="^Script terminated: memory limit of 4 MiB exceeded"):
         Engine(limits=Limits(max_memory=4 * 1024 * 1024)).run(script, timeout=10)
+
+
+def test_constants_are_not_folded_to_long_texts_while_the_script_compiles() -> None:
+    doublings = "\n".join(["const A0 = 'x' + 'x';", *(f"const A{n + 1} = A{n} + A{n};" for n in range(40))])
+
+    with pytest.raises(errors.RhaiMemoryLimit):
+        Engine().run(doublings)
+    assert Engine().compile(doublings).functions == ()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "let m = #{f: 1}; let f = || m; m.f = f; #{a: f}.to_json()",
+        "let m = #{}; let f = || m; m.f = f; m.to_json()",
+    ],
+)
+def test_json_of_a_map_that_contains_itself_is_an_error(script: str) -> None:
+    with pytest.raises(errors.RhaiRuntimeError, match="contains itself"):
+        Engine().run(script, timeout=5)
+
+
+@pytest.mark.parametrize("call", ["a.sort(f)", "a.order_by(f)", "a.dedup(f)"])
+def test_a_stopped_comparison_does_not_go_on(call: str) -> None:
+    """What the pointer has curried is copied for each call, also where the call then ends at once."""
+    curried = "let b = []; b.pad(50_000, 1); let f = (|c, x, y| x < y).curry(b);"
+    start = time.monotonic()
+
+    with pytest.raises(errors.RhaiTimeout):
+        Engine().run(f"{curried} let a = []; for i in 0..50_000 {{ a.push(i * 7919 % 50_000) }} {call}", timeout=0.3)
+    assert time.monotonic() - start < 8
+
+
+def test_a_long_text_that_an_array_holds_many_times_is_one_in_python() -> None:
+    texts = Engine().eval('let s = ""; s.pad(1_000_000, "x"); let a = []; a.pad(10_000, s); a')
+
+    assert len(texts) == 10_000
+    assert all(text is texts[0] for text in texts)
 
 
 def test_a_text_longer_than_the_memory_limit_is_not_built() -> None:

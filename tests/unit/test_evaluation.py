@@ -142,6 +142,14 @@ def test_functions_of_a_script_see_the_constants_of_a_scope() -> None:
     assert Engine().eval("fn f() { K } f()", scope=scope) == 1
 
 
+def test_a_variable_that_shadows_a_constant_of_the_scope_is_the_one_that_counts() -> None:
+    engine, scope = Engine(), Scope()
+    engine.eval("const K = 1;", scope=scope)
+    engine.eval("let K = 2;", scope=scope)
+
+    assert (engine.eval("K", scope=scope), engine.eval('eval("K")', scope=scope), scope["K"]) == (2, 2, 2)
+
+
 def test_constants_of_one_evaluation_do_not_stay_in_the_scope() -> None:
     scope = Scope(x=1)
 

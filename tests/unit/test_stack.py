@@ -92,6 +92,76 @@ print("freed")
     assert run(child) == ("freed", 0, "")
 
 
+SETUP = f"""
+import threading
+from rhai_tasks.engine import Engine, Limits, Scope
+from rhai_tasks.errors import RhaiError
+DEEP = {DEEP!r}
+engine, scope = Engine(), Scope()
+
+@engine.function
+def fail():
+    raise OSError("no")
+
+@engine.function
+def apply(function):
+    return function()
+
+def on_a_small_stack(work):
+    threading.stack_size(256 * 1024)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "engine.run(DEEP, scope=scope); scope['f'] = 1",
+        "engine.run(DEEP, scope=scope); del scope['f']",
+        "engine.run(DEEP, scope=scope); held = scope['f']; del held",
+        "engine.eval('apply(|| { ' + DEEP + ' let a = [f]; f = 1; for i in 0..150 { a = [a] } a })')",
+        "engine.run('try { fail() } catch {} ' + DEEP + ' throw [f]')",
+        "kept = [engine.eval(DEEP + 'f')]; engine.run('1', constants={'p': kept.pop()})",
+        "engine.run('let a = [1]; for i in 0..3000 { a = [a] } const B = a;', scope=scope);"
+        " on_a_small_stack(lambda: engine.run('1', scope=scope))",
+        "other = Engine(modules={'m': DEEP + 'export f;'}); other.run('import \"m\" as m;'); del other",
+    ],
+)
+def test_deep_values_are_safe_wherever_python_holds_them(use: str) -> None:
+    end = "\ntry:\n    USE\nexcept (RhaiError, ValueError):\n    pass\nprint('lives')"
+
+    assert run(SETUP + end.replace("USE", use)) == ("lives", 0, "")
+
+
+@pytest.mark.parametrize(
+    ("limits", "script"),
+    [
+        (Limits(max_call_levels=5000), "fn f(n) { f(n + 1) } f(0)"),
+        (
+            Limits(max_memory=1024 * 1024, max_call_levels=4000),
+            "fn f(n) { 1 + (1 + (1 + (1 + (1 + (1 + f(n + 1)))))) } f(0)",
+        ),
+        (Limits(max_expr_depth=5000), "(" * 10_000),
+    ],
+)
+def test_higher_limits_of_depth_come_with_more_stack(limits: Limits, script: str) -> None:
+    child = f"""
+from rhai_tasks.engine import Engine, Limits
+from rhai_tasks.errors import RhaiError
+try:
+    Engine(limits={limits!r}).run({script!r})
+except RhaiError as error:
+    print(type(error).__name__)
+"""
+
+    name, code, _ = run(child)
+
+    assert code == 0
+    assert name in {"RhaiCallDepth", "RhaiMemoryLimit", "RhaiSyntaxError"}
+
+
 def test_evaluations_nest_through_host_functions() -> None:
     engine = Engine()
 
@@ -112,13 +182,6 @@ def test_pythons_recursion_limit_ends_evaluations_that_nest_without_end() -> Non
     with pytest.raises(Exception, match="maximum recursion depth exceeded"):
         engine.eval("endless()")
     assert engine.eval("1") == 1
-
-
-def test_an_inner_evaluation_may_have_a_larger_memory_limit() -> None:
-    outer, inner = Engine(limits=Limits(max_memory=1024 * 1024)), Engine()
-    outer.register("inner", lambda: inner.eval(f"{DEEP} 7"))
-
-    assert outer.eval("inner()") == 7
 
 
 def test_each_thread_has_a_stack_of_its_own() -> None:
