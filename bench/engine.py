@@ -3,7 +3,6 @@
 python -m bench.engine --rounds 5
 """
 
-import functools
 import json
 import statistics
 import subprocess
@@ -34,9 +33,9 @@ CALLS = 100_000
 VALUE = [{"id": i, "name": f"item {i}", "price": i * 1.25, "sold": i % 2 == 0, "tags": ["a", None]} for i in range(200)]
 
 
-def best(measured: Callable[[], object], repetitions: int) -> float:
-    """Return seconds of one call, the best of seven measurements."""
-    return min(timeit.repeat(measured, number=repetitions, repeat=7)) / repetitions
+def best(measured: str | Callable[[], object], repetitions: int, **names: object) -> float:
+    """Return seconds of one statement or call, the best of seven measurements."""
+    return min(timeit.repeat(measured, number=repetitions, repeat=7, globals=names)) / repetitions
 
 
 def native(script: str, repetitions: int) -> float:
@@ -100,7 +99,7 @@ def main(rounds: int, json_path: Path | None) -> None:
     for _ in range(rounds):
         engine = Engine(limits=Limits(timeout=600.0))
         for name, (script, repetitions) in SCRIPTS.items():
-            ours = best(functools.partial(engine.eval, script), repetitions)
+            ours = best("evaluate(script)", repetitions, evaluate=engine.eval, script=script)
             figures.setdefault(name, []).append((ours, native(script, repetitions)))
         figures.setdefault("a call of a Python function", []).append(host_call(engine))
         figures.setdefault("1,000 values there and back", []).append(conversion(engine))

@@ -15,11 +15,11 @@ use rhai::packages::{Package, StandardPackage};
 use rhai::{AST, CallFnOptions, Dynamic, Engine, FnAccess, FnPtr, Position, Scope, Shared};
 use thread_local::ThreadLocal;
 
-use crate::border;
+use crate::border::{self, Replaced};
 use crate::cancel::CancelToken;
 use crate::failure::{Failure, bounded, raise};
 use crate::guard::{self, Bounds, Guard, Pulse, Stop};
-use crate::host::{self, DEBUG, FATAL, Function, Loader, PRINT, RAISED};
+use crate::host::{self, CALLBACKS, Callbacks, FATAL, Function, Loader, RAISED};
 use crate::natives;
 use crate::object;
 use crate::scope::NativeScope;
@@ -258,11 +258,12 @@ impl NativeEngine {
         if let Some(lasting) = lasting {
             move_to(&mut scope, lasting.take()?);
         }
-        let outer = (
-            PRINT.replace(Some(print.unwrap_or_else(|| self.print.clone_ref(py)))),
-            DEBUG.replace(Some(debug.unwrap_or_else(|| self.debug.clone_ref(py)))),
-            RAISED.take(),
-        );
+        let callbacks = Callbacks {
+            print: print.unwrap_or_else(|| self.print.clone_ref(py)),
+            debug: debug.unwrap_or_else(|| self.debug.clone_ref(py)),
+        };
+        let _outer = Replaced::new(&CALLBACKS, &raw const callbacks);
+        let raised = RAISED.take();
         let keep = lasting.is_some();
         let mut peak = 0;
         let ended = border::rhai(py, self.stack_size, || {
@@ -281,15 +282,13 @@ impl NativeEngine {
             move_to(&mut rest, std::mem::take(&mut *scope).into_iter().skip(passing));
             lasting.put(rest);
         }
-        PRINT.replace(outer.0);
-        DEBUG.replace(outer.1);
         let returned = match (FATAL.take(), ended) {
             (Some(fatal), _) => Err(fatal),
             (None, Ok(evaluated)) => returned(py, form, evaluated),
             (None, Err(failure)) => Err(raise(py, &Deep::new(failure))),
         };
         give_back(peak);
-        RAISED.replace(outer.2);
+        RAISED.replace(raised);
         returned
     }
 
@@ -403,10 +402,11 @@ impl Recipe {
         self.limits.set(&mut engine);
         let pulse = Arc::clone(pulse);
         engine.on_progress(move |_| pulse.operation());
-        engine.on_print(|text| host::tell(&PRINT, |py, callback| callback.call1(py, (text,))));
+        engine.on_print(|text| host::tell(|py, callbacks| callbacks.print.call1(py, (text,))));
         engine.on_debug(|text, source, position| {
-            host::tell(&DEBUG, |py, callback| {
-                callback.call1(py, (text, source, position.line(), position.position()))
+            host::tell(|py, callbacks| {
+                let place = (text, source, position.line(), position.position());
+                callbacks.debug.call1(py, place)
             });
         });
         for (slot, name, iterable) in &self.types {

@@ -25,8 +25,8 @@ type Fallible<T> = Result<T, Box<EvalAltResult>>;
 const MAX_LOADING: usize = 16;
 
 thread_local! {
-    pub static PRINT: RefCell<Option<Py<PyAny>>> = const { RefCell::new(None) };
-    pub static DEBUG: RefCell<Option<Py<PyAny>>> = const { RefCell::new(None) };
+    /// Where the running evaluation's texts go.
+    pub static CALLBACKS: Cell<*const Callbacks> = const { Cell::new(std::ptr::null()) };
     /// The latest exception of a host function, with the text that the script saw.
     pub static RAISED: RefCell<Option<(String, PyErr)>> = const { RefCell::new(None) };
     /// An exception that ends the evaluation whatever the script does: KeyboardInterrupt, SystemExit.
@@ -246,22 +246,22 @@ pub fn heed_signals() {
     }
 }
 
+/// What takes a script's texts: Python callables.
+pub struct Callbacks {
+    pub print: Py<PyAny>,
+    pub debug: Py<PyAny>,
+}
+
 /// Hand a script's text to Python; what that raises ends the evaluation.
-pub fn tell(
-    callback: &'static std::thread::LocalKey<RefCell<Option<Py<PyAny>>>>,
-    call: impl FnOnce(Python<'_>, &Py<PyAny>) -> PyResult<Py<PyAny>>,
-) {
-    if callback.with_borrow(Option::is_none) {
+pub fn tell(call: impl FnOnce(Python<'_>, &Callbacks) -> PyResult<Py<PyAny>>) {
+    // SAFETY: the evaluation has put it there, and takes it away when it ends.
+    let Some(callbacks) = (unsafe { CALLBACKS.get().as_ref() }) else {
         return;
+    };
+    if let Err(error) = border::python(|py| call(py, callbacks)) {
+        FATAL.replace(Some(error));
+        guard::cancel();
     }
-    border::python(|py| {
-        let callable =
-            callback.with_borrow(|callable| callable.as_ref().map(|callable| callable.clone_ref(py)));
-        if let Some(Err(error)) = callable.map(|callable| call(py, &callable)) {
-            FATAL.replace(Some(error));
-            guard::cancel();
-        }
-    });
 }
 
 /// A module that is being loaded, and the one that imports it.
