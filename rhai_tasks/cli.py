@@ -36,7 +36,7 @@ from .errors import (
     TaskNotFound,
     TaskTimeout,
 )
-from .options import ENVIRONMENT_PREFIX, load_engine, server_options, settings_from
+from .options import ENVIRONMENT_PREFIX, limits_from, load_engine, server_options, settings_from
 from .protocol import CANCELLED, Outcome, key_pattern, state_channel
 from .settings import Settings
 from .shell import Session, describe_error, interruptible, repl
@@ -544,7 +544,7 @@ def _engine(
 ) -> Engine:
     if engine is not None:
         return load_engine(Settings(engine=engine))()
-    limits = Limits(timeout=timeout or None, max_operations=max_operations, max_memory=max_memory * MIB)
+    limits = limits_from(timeout=timeout or None, max_operations=max_operations, max_memory=max_memory * MIB)
     return Engine(limits=limits, modules=modules)
 
 

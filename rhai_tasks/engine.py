@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping
@@ -43,6 +44,8 @@ __all__ = [
 MIB = 1024 * 1024
 _LOOK_EVERY = 0.005  # seconds between two looks for a stop, while a script waits for a coroutine
 
+TIB = 1024 * 1024 * MIB
+_DEEPEST = 10_000
 script_logger = logging.getLogger("rhai_tasks.script")
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
@@ -52,12 +55,16 @@ Modules = Path | Mapping[str, str] | Callable[[str], str | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one evaluation may take. Zero and `None` mean no bound, but for the depths."""
+    """What one evaluation may take. Zero means no bound, but for the depths; for the timeout, `None` does.
 
-    timeout: float | None = None  # seconds
+    Raises:
+        ValueError: One is out of its range.
+    """
+
+    timeout: float | None = None  # seconds, above zero
     max_operations: int = 0  # as the original worker has it; all operations count, also in closures
-    max_memory: int = 64 * MIB  # bytes allocated and not freed; one step may overshoot by what it builds at once
-    max_call_levels: int = 64  # Rhai's own default, like the next two
+    max_memory: int = 64 * MIB  # bytes not freed, up to 1 TiB; one step may overshoot by what it builds at once
+    max_call_levels: int = 64  # Rhai's own default, like the next two; each at most 10 000
     max_expr_depth: int = 64
     max_function_expr_depth: int = 32
     max_variables: int = 0  # in a scope at once
@@ -75,6 +82,13 @@ class Limits:
         for name in ("max_expr_depth", "max_function_expr_depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1: without a bound, a script could exhaust the stack")
+        if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise ValueError(f"timeout is {self.timeout}: it must be finite and above 0; None means no bound")
+        if self.max_memory > TIB:
+            raise ValueError(f"max_memory is {self.max_memory}, above 1 TiB: four times as much is reserved as stack")
+        for name in ("max_call_levels", "max_expr_depth", "max_function_expr_depth"):
+            if getattr(self, name) > _DEEPEST:
+                raise ValueError(f"{name} is {getattr(self, name)}: at most {_DEEPEST}, since each level takes stack")
 
 
 @dataclass(frozen=True, slots=True)

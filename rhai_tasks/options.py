@@ -132,6 +132,18 @@ run_options = _together(
 )
 
 
+def limits_from(**bounds: Any) -> Limits:
+    """Make limits of what options say.
+
+    Raises:
+        click.UsageError: One is out of its range.
+    """
+    try:
+        return Limits(**bounds)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def settings_from(options: dict[str, Any]) -> Settings:
     """Make settings of the options above, as click hands them over; absent ones have their defaults."""
     given = dict(options)
@@ -143,7 +155,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
     limits = _LIMITS
     if "task_timeout" in given:
         depth = given.pop("max_expr_depth")
-        limits = Limits(
+        limits = limits_from(
             timeout=given.pop("task_timeout") or None,
             max_operations=given.pop("max_operations"),
             max_memory=given.pop("max_memory") * MIB,

@@ -248,6 +248,23 @@ def test_the_number_of_modules_is_bounded() -> None:
     engine = Engine(limits=Limits(max_modules=1), modules={"a": "", "b": ""})
 
     with pytest.raises(errors.RhaiLimitError):
+@pytest.mark.parametrize(
+    ("bound", "value", "why"),
+    [
+        ("timeout", 0, "above 0"),
+        ("timeout", float("nan"), "finite"),
+        ("timeout", float("inf"), "finite"),
+        ("max_memory", 2**40 + 1, "1 TiB: four times as much is reserved as stack"),
+        ("max_call_levels", 10_001, "at most 10000, since each level takes stack"),
+        ("max_expr_depth", 10_001, "at most 10000, since each level takes stack"),
+        ("max_function_expr_depth", 10_001, "at most 10000, since each level takes stack"),
+    ],
+)
+def test_a_limit_that_would_bound_nothing_is_refused(bound: str, value: float, why: str) -> None:
+    with pytest.raises(ValueError, match=f"{bound} .*{why}"):
+        Limits(**{bound: value})  # type: ignore[arg-type]
+
+
         engine.run('import "a" as a; import "b" as b;')
 
 
