@@ -21,10 +21,10 @@ _HELP = """\
 
 def describe_error(error: RhaiError, source: str) -> str:
     """Write an error with the line of the script that it points to."""
-    lines = source.splitlines()
+    lines = source.split("\n")  # as Rhai counts them
     if error.line is None or error.column is None or error.line > len(lines):
         return str(error)
-    line = lines[error.line - 1]
+    line = lines[error.line - 1].removesuffix("\r")
     return f"{error}\n  {line}\n  {' ' * (error.column - 1)}^"
 
 
@@ -76,14 +76,17 @@ class Session:
             )
         )
         for definition in _functions_in(source):
-            self._functions |= dict.fromkeys(self._signatures(definition), definition)
+            with suppress(RhaiSyntaxError):  # it was none, but looked like one
+                self._functions |= dict.fromkeys(self._signatures(definition), definition)
         return text
 
     def _signatures(self, source: str) -> list[tuple[str, int]]:
         return [(function.name, len(function.parameters)) for function in self._engine.compile(source).functions]
 
 
-_NO_CODE = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])'|`[^`]*`""", re.DOTALL)
+_NO_CODE = re.compile(
+    r"""(?P<hashes>\#+)".*?"(?P=hashes)|//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])'|`[^`]*`""", re.DOTALL
+)
 _DEFINITION = re.compile(r"\b(?:private\s+)?fn\s")
 
 
@@ -92,9 +95,10 @@ def _functions_in(source: str) -> Iterator[str]:
     code = _NO_CODE.sub(lambda match: " " * len(match[0]), source)
     end = 0
     for definition in _DEFINITION.finditer(code):
-        if definition.start() >= end:
+        body = code.find("{", definition.end())
+        if definition.start() >= end and body >= 0:
             depth = 0
-            for end in range(code.index("{", definition.end()), len(code)):
+            for end in range(body, len(code)):
                 depth += (code[end] == "{") - (code[end] == "}")
                 if depth == 0:
                     break

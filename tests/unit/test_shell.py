@@ -41,6 +41,20 @@ def test_a_failure_shows_the_line_and_the_place(script: Path) -> None:
     assert done.stderr == ("Error: Variable not found: nope (line 2, position 5)\n  x + nope\n      ^\n")
 
 
+def test_a_line_ends_where_rhai_ends_it(script: Path) -> None:
+    script.write_text("let x = `\u2028`;\r\nx + nope", newline="")
+
+    assert run("run", str(script)).stderr.endswith("\n  x + nope\n      ^\n")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--timeout", "nan"), ("--timeout", "inf"), ("--max-memory", "2000000")])
+def test_a_limit_that_the_engine_refuses_is_an_error_of_usage(option: str, value: str) -> None:
+    done = run("run", "-", option, value, stdin="1")
+
+    assert done.exit_code == 2
+    assert option[2:].replace("-", "_") in done.stderr.replace("-", "_")
+
+
 def test_limits_hold_at_the_terminal(script: Path) -> None:
     script.write_text("loop {}")
 
@@ -82,6 +96,9 @@ def test_an_engine_of_ones_own_has_its_functions() -> None:
             ["let x = 1; throw x", "x"],
             "Runtime error: 1 (line 1, position 12)\n  let x = 1; throw x\n             ^\n1",
         ),
+        (['let s = #"say "fn ""#;', "s"], 'say "fn "'),
+        (['let s = #"say "fn f( { } ""#;', "s.len()"], "16"),
+        (["/* /* */ fn */ let x = 4;", "x"], "4"),
         ([":quit", "1"], ""),
     ],
 )
