@@ -7,12 +7,14 @@ import json
 import logging
 import math
 import os
+import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, overload
 
 from . import host
@@ -42,15 +44,16 @@ __all__ = [
 ]
 
 MIB = 1024 * 1024
-_LOOK_EVERY = 0.005  # seconds between two looks for a stop, while a script waits for a coroutine
-
 TIB = 1024 * 1024 * MIB
 _DEEPEST = 10_000
+_LOOK_EVERY = 0.005  # seconds between two looks for a stop, while a script waits for a coroutine
+
 script_logger = logging.getLogger("rhai_tasks.script")
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 Debug = Callable[[str, str | None, int | None, int | None], object]
 Modules = Path | Mapping[str, str] | Callable[[str], str | None]
+_Module = tuple[list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]  # functions, by arity, and constants
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +82,6 @@ class Limits:
             value = getattr(self, bound.name)
             if value is not None and value < 0:
                 raise ValueError(f"{bound.name} is {value}: a limit cannot be negative")
-        for name in ("max_expr_depth", "max_function_expr_depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1: without a bound, a script could exhaust the stack")
         if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise ValueError(f"timeout is {self.timeout}: it must be finite and above 0; None means no bound")
         if self.max_memory > TIB:
@@ -89,6 +89,9 @@ class Limits:
         for name in ("max_call_levels", "max_expr_depth", "max_function_expr_depth"):
             if getattr(self, name) > _DEEPEST:
                 raise ValueError(f"{name} is {getattr(self, name)}: at most {_DEEPEST}, since each level takes stack")
+        for name in ("max_expr_depth", "max_function_expr_depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1: without a bound, a script could exhaust the stack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Scope(NativeScope, MutableMapping[str, Any]):
         variables: Names and values.
     """
 
-    def __init__(self, **variables: Any) -> None:
+    def __init__(self, /, **variables: Any) -> None:
         self.update(variables)
 
     def __getitem__(self, name: str) -> Any:
@@ -194,8 +197,9 @@ class Engine:
         self._described: list[Function] = []
         self._functions: list[host.Native] = []
         self._types = {known.slot: known for known in host.standard_types()}
-        self._modules: dict[str, tuple[list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]] = {}
-        self._native = self._build()
+        self._modules: dict[str, _Module] = {}
+        self._native = self._build(self._functions, self._types, self._modules)
+        self._adding = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
     # ---- what scripts can use ----
@@ -210,16 +214,20 @@ class Engine:
 
         A name may also be an operator's, or `get$x`, `set$x`, `index$get$` and `index$set$` for what a script
         does with `value.x` and `value[i]`; the first parameter's annotation is then the value's type. The
-        operators of numbers and strings stay Rhai's own.
+        operators of numbers and strings stay Rhai's own, as does the indexing of integers, strings, blobs,
+        arrays and maps.
 
-        A coroutine function runs on the loop that awaits `eval_async`.
+        A coroutine function, or an object whose `__call__` is one, runs on the loop that awaits `eval_async`.
 
         Raises:
-            TypeError: It has keyword-only parameters without defaults, or more than 16 parameters.
+            TypeError: It has keyword-only parameters without defaults, or more than 16 parameters, or is an
+                indexer of what Rhai itself indexes.
+            ValueError: No script can call anything by that name.
         """
-        self._functions += host.overloads(name, _awaited(function))
-        self._described.append(host.describe(name, function))
-        self._native = self._build()
+        host.check_name(name)
+        functions = host.overloads(name, _awaited(function))
+        host.check_indexer(functions)
+        self._add([host.describe(name, function)], functions=functions)
 
     @overload
     def function(self, function: HostFunction) -> HostFunction: ...
@@ -248,12 +256,12 @@ class Engine:
                 front, where annotations count as attributes.
 
         Raises:
-            OverflowError: 64 classes are known in this process; they are never forgotten.
+            OverflowError: 64 classes are known in this process, six of them Python's own; they are never
+                forgotten.
         """
         described = host.make_type(cls, name or cls.__name__, members, constructor=True)
-        self._types[described.slot] = described
-        self._described.append(host.describe(described.name, cls))
-        self._native = self._build()
+        functions = [(name, types, _awaited(function)) for name, types, function in described.functions]
+        self._add([host.describe(described.name, cls)], types={described.slot: replace(described, functions=functions)})
         return cls
 
     def register_module(self, name: str, members: Mapping[str, Any]) -> None:
@@ -264,20 +272,22 @@ class Engine:
             members: Callables become functions of up to 8 arguments, all else constants.
 
         Raises:
-            TypeError: A function's parameters cannot be called by scripts.
+            TypeError: A function cannot be called by scripts, or a constant is nothing for them.
+            ValueError: No script can use a module or member of that name.
         """
+        for part in (*name.split("::"), *members):
+            host.check_identifier(part)
         functions = {key: value for key, value in members.items() if callable(value)}
-        self._modules[name] = (
-            [
-                (key, count, _awaited(function))
-                for key, function in functions.items()
-                for count in host.arities(function)
-                if count <= 8
-            ],
-            {key: value for key, value in members.items() if key not in functions},
+        callables = [
+            (key, count, _awaited(function))
+            for key, function in functions.items()
+            for count in host.arities(f"{name}::{key}", function)
+        ]
+        constants = {key: value for key, value in members.items() if key not in functions}
+        self._add(
+            [host.describe(f"{name}::{key}", function) for key, function in functions.items()],
+            modules={name: (callables, constants)},
         )
-        self._described += [host.describe(f"{name}::{key}", function) for key, function in functions.items()]
-        self._native = self._build()
 
     def functions(self, *, standard: bool = True) -> list[Function]:
         """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
@@ -443,7 +453,7 @@ class Engine:
         Raises:
             RhaiError: As for `eval`.
         """
-        cancel = options.setdefault("cancel", CancelToken())
+        cancel = options["cancel"] = options.get("cancel") or CancelToken()
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(_loop.set, loop)
@@ -485,12 +495,30 @@ class Engine:
             printed=tuple(printed),
         )
 
-    def _build(self) -> NativeEngine:
-        known = self._types.values()
+    def _add(
+        self,
+        described: Iterable[Function],
+        *,
+        functions: Iterable[host.Native] = (),
+        types: Mapping[int, host.HostType] = MappingProxyType({}),
+        modules: Mapping[str, "_Module"] = MappingProxyType({}),
+    ) -> None:
+        """Let scripts know more: all of it or, if the extension refuses it, nothing."""
+        with self._adding:
+            all_functions, all_types = [*self._functions, *functions], {**self._types, **types}
+            all_modules = {**self._modules, **modules}
+            self._native = self._build(all_functions, all_types, all_modules)
+            self._functions, self._types, self._modules = all_functions, all_types, all_modules
+            self._described = [*self._described, *described]
+
+    def _build(
+        self, functions: list[host.Native], types: Mapping[int, host.HostType], modules: Mapping[str, "_Module"]
+    ) -> NativeEngine:
+        known = types.values()
         return NativeEngine(
-            [*(function for cls in known for function in cls.functions), *self._functions],
+            [*(function for cls in known for function in cls.functions), *functions],
             [(cls.slot, cls.name, cls.iterable) for cls in known],
-            [(name, functions, constants) for name, (functions, constants) in self._modules.items()],
+            [(name, callables, constants) for name, (callables, constants) in modules.items()],
             self._find,
             self.limits,
             self._print,
@@ -512,10 +540,16 @@ def _finder(modules: Modules) -> Callable[[str], str | None]:
     folder = modules.resolve(strict=True)
 
     def find(path: str) -> str | None:
-        if "\0" in path:
-            return None  # no file has such a name
-        file = (folder / f"{path}.rhai").resolve()  # follows links, so that none leads out
-        return file.read_text() if file.is_relative_to(folder) and file.is_file() else None
+        if not {"", ".", ".."}.isdisjoint(path.split("/")):
+            return None  # a module has one name: a thread keeps what it has loaded, by name
+        # What the system says of a file must not reach the script: it tells where the folder lies.
+        try:
+            file = (folder / f"{path}.rhai").resolve()  # follows links, so that none leads out
+            return file.read_text(encoding="utf-8") if file.is_relative_to(folder) and file.is_file() else None
+        except UnicodeDecodeError:
+            raise ValueError(f"module '{path}' is not UTF-8") from None
+        except (OSError, RuntimeError, ValueError):
+            return None  # no file has such a name, or its links go round
 
     return find
 
@@ -526,16 +560,16 @@ _loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("rhai_tasks.loo
 
 def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let the script wait for a function that is a coroutine's."""
-    if not inspect.iscoroutinefunction(function):
+    if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
         return function
 
     @functools.wraps(function)
     def wait(*arguments: Any) -> Any:
-        coroutine: Coroutine[Any, Any, Any] = function(*arguments)
         loop = _loop.get()
-        if loop is None:
-            coroutine.close()
-            raise RuntimeError(f"{function.__name__} is a coroutine: use eval_async for scripts that call it")
+        if loop is None or _runs_here(loop):  # waiting would block it
+            name = getattr(function, "__name__", type(function).__name__)
+            raise RuntimeError(f"{name} is a coroutine: use eval_async for scripts that call it")
+        coroutine: Coroutine[Any, Any, Any] = function(*arguments)
         running = asyncio.run_coroutine_threadsafe(coroutine, loop)
         while True:
             try:
@@ -548,6 +582,13 @@ def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
                     raise
 
     return wait
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:  # none does
+        return False
 
 
 @functools.cache

@@ -1,19 +1,23 @@
 """How Python functions and classes look to scripts: their names, the types they take, their documentation."""
 
+import collections
 import datetime
 import itertools
 import pathlib
+import re
+import string
 import types
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from inspect import Parameter, signature
+from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from ._engine import FnPtr, class_slot
 
 MOST_ARGUMENTS = 16  # Rhai finds no function with more `Dynamic` parameters
+_MOST_OF_A_MODULES = 8
 _MOST_OVERLOADS = 64  # of one function; beyond, its parameters take anything
 
 Native = tuple[str, list[str], Callable[..., Any]]
@@ -59,8 +63,39 @@ _OPERATORS = {
     "__lshift__": "<<",
     "__rshift__": ">>",
 }
+_COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
 _REFLECTED = {"+": "__radd__", "-": "__rsub__", "*": "__rmul__", "/": "__rtruediv__", "%": "__rmod__"}
 _PREFIXED = {"__neg__": "-", "__pos__": "+", "__invert__": "!"}
+
+_IDENTIFIER = re.compile(r"_*[A-Za-z][A-Za-z0-9_]*")
+_TEXTS = {"print", "debug"}  # what a host adds to them says how its values look
+_RESERVED = _TEXTS | set(
+    re.findall(
+        r"\w+",
+        """
+        Fn as async await break call case catch const continue curry default do else eval exit export false fn for go
+        goto if import in is is_def_fn is_def_var is_shared let loop match module new nil null package private protected
+        public return shared spawn static super switch sync this thread throw true try type_of until use var void while
+        with yield
+        """,
+    )
+)
+_CALLED_BY_OPERATORS = {*_OPERATORS.values(), *_PREFIXED.values(), "..", "..="} | {
+    f"{operator}=" for operator in ("+", "-", "*", "/", "%", "**", "&", "|", "^", "<<", ">>")
+}
+_INDEXERS = {"index$get$", "index$set$"}
+_INDEXED_BY_RHAI = {"i64", "string", "blob", "array", "map"}
+
+_FORMATTING = (
+    str.format,
+    str.format_map,
+    collections.UserString.format,
+    collections.UserString.format_map,
+    string.Formatter.format,
+    string.Formatter.vformat,
+    string.Formatter.get_field,
+)
+"""Methods that read any attribute of their arguments, `__globals__` too, if the text says so: not for scripts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +111,28 @@ class Function:
         """Return the signature, as Rhai writes it."""
         returns = f" -> {self.returns}" if self.returns else ""
         return f"{self.name}({', '.join(self.parameters)}){returns}"
+
+
+def check_identifier(name: str) -> None:
+    """Raise `ValueError` for what a script cannot call a function, constant or module."""
+    if not _IDENTIFIER.fullmatch(name) or name in _RESERVED:
+        raise ValueError(
+            f"{name!r} is no name for scripts: wanted are ASCII letters, digits and underscores, no digit first, "
+            "and no word that Rhai keeps for itself"
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` for a function's name that no script can call, by an operator or property either."""
+    if name not in _CALLED_BY_OPERATORS | _INDEXERS | _TEXTS:
+        check_identifier(re.sub(r"\A[gs]et\$", "", name))
+
+
+def check_indexer(functions: Iterable[Native]) -> None:
+    """Raise `TypeError` for an indexer of values that Rhai indexes itself: it would refuse, or not call it."""
+    for name, accepted, _ in functions:
+        if name in _INDEXERS and accepted and accepted[0] in _INDEXED_BY_RHAI:
+            raise TypeError(f"{name}: Rhai itself indexes values of type {accepted[0]}; annotate another type, or none")
 
 
 def describe(name: str, function: Callable[..., Any]) -> Function:
@@ -131,9 +188,16 @@ def overloads(name: str, function: Callable[..., Any]) -> list[Native]:
     ]
 
 
-def arities(function: Callable[..., Any]) -> list[int]:
-    """Return the numbers of arguments that a function takes."""
-    return sorted({len(types) for _, types, _ in overloads(getattr(function, "__name__", "?"), function)})
+def arities(name: str, function: Callable[..., Any]) -> list[int]:
+    """Return the numbers of arguments that a function of a module takes.
+
+    Raises:
+        TypeError: It has keyword-only parameters without defaults, or takes no less than 9 arguments.
+    """
+    counts = {len(types) for _, types, _ in overloads(name, function)}
+    if min(counts) > _MOST_OF_A_MODULES:
+        raise TypeError(f"{name}: functions of modules take at most {_MOST_OF_A_MODULES} arguments")
+    return sorted(count for count in counts if count <= _MOST_OF_A_MODULES)
 
 
 def _combined(accepted: list[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:
@@ -183,7 +247,9 @@ class HostType:
     functions: list[Native]
 
 
-def make_type(cls: type, name: str, names: Iterable[str] | None, constructor: bool) -> HostType:
+def make_type(
+    cls: type, name: str, names: Iterable[str] | None, *, constructor: bool, arithmetic: bool = True
+) -> HostType:
     """Describe a class: its methods, properties, operators, iteration, text and constructor.
 
     Args:
@@ -191,6 +257,7 @@ def make_type(cls: type, name: str, names: Iterable[str] | None, constructor: bo
         name: Its name for scripts.
         names: The methods and attributes to be seen; by default all that do not begin with an underscore.
         constructor: Whether a script can make objects of it, by calling its name.
+        arithmetic: Whether its operators are seen; comparisons always are.
 
     Raises:
         OverflowError: There are 64 such classes in this process.
@@ -201,30 +268,41 @@ def make_type(cls: type, name: str, names: Iterable[str] | None, constructor: bo
     for attribute in names if names is not None else _public(cls):
         member = getattr(cls, attribute, None)
         if callable(member):
-            functions += _methods(this, attribute, member, static=_is_static(cls, attribute))
+            functions += _methods(this, attribute, member, static=_is_static(cls, attribute, member))
         else:
             functions.append((f"get${attribute}", [this], _getter(attribute)))
             if not isinstance(member, property) or member.fset is not None:
                 functions.append((f"set${attribute}", [this, "any"], _setter(attribute)))
-    functions += _special(cls, this)
+    functions += _special(cls, this, arithmetic=arithmetic)
     if constructor:
         functions += overloads(name, cls)
-    return HostType(name=name, slot=slot, iterable=hasattr(cls, "__iter__"), functions=functions)
+    return HostType(name=name, slot=slot, iterable=_defines(cls, "__iter__"), functions=functions)
 
 
 def _public(cls: type) -> list[str]:
     names = dict.fromkeys(name for base in cls.__mro__[:-1] for name in vars(base))
     names |= dict.fromkeys(name for base in cls.__mro__[:-1] for name in vars(base).get("__annotations__", {}))
-    return [name for name in names if not name.startswith("_")]
+    return [
+        name
+        for name in names
+        if not name.startswith("_") and not any(getattr(cls, name, None) is method for method in _FORMATTING)
+    ]
 
 
-def _is_static(cls: type, name: str) -> bool:
-    return any(isinstance(vars(base).get(name), staticmethod | classmethod) for base in cls.__mro__)
+def _defines(cls: type, method: str) -> bool:
+    """Whether objects of a class have a method that not all objects have; what its metaclass has does not count."""
+    return any(method in vars(base) for base in cls.__mro__[:-1])
+
+
+def _is_static(cls: type, name: str, member: Callable[..., Any]) -> bool:
+    """Whether a member gets no object in front of its arguments, as a class inside the class does not."""
+    static = any(isinstance(vars(base).get(name), staticmethod | classmethod) for base in cls.__mro__)
+    return static or not hasattr(type(member), "__get__")
 
 
 def _methods(this: str, name: str, member: Callable[..., Any], *, static: bool) -> list[Native]:
     if static:
-        member = _on_class(name)
+        member = _on_class(name, member)
         return [(name, [this, *["any"] * count], member) for count in range(MOST_ARGUMENTS)]
     try:
         forms = overloads(name, member)
@@ -233,8 +311,11 @@ def _methods(this: str, name: str, member: Callable[..., Any], *, static: bool) 
     return [(name, [this, *types[1:]], function) for _, types, function in forms if types]
 
 
-def _on_class(name: str) -> Callable[..., Any]:
-    return lambda this, *arguments: getattr(this, name)(*arguments)
+def _on_class(name: str, member: Callable[..., Any]) -> Callable[..., Any]:
+    async def wait(this: Any, *arguments: Any) -> Any:
+        return await getattr(this, name)(*arguments)
+
+    return wait if iscoroutinefunction(member) else lambda this, *arguments: getattr(this, name)(*arguments)
 
 
 def _getter(name: str) -> Callable[[Any], Any]:
@@ -245,28 +326,28 @@ def _setter(name: str) -> Callable[[Any, Any], None]:
     return lambda this, value: setattr(this, name, value)
 
 
-def _special(cls: type, this: str) -> list[Native]:
+def _special(cls: type, this: str, *, arithmetic: bool) -> list[Native]:
     functions: list[Native] = [
         (name, [this], repr if "debug" in name else str) for name in ("to_string", "print", "debug", "to_debug")
     ]
     for method, operator in _OPERATORS.items():
-        member = getattr(cls, method, None)
-        if (member is not None and member is not getattr(object, method, None)) or operator in {"==", "!="}:
+        seen = arithmetic or method in _COMPARISONS
+        if (seen and _defines(cls, method)) or operator in {"==", "!="}:
             functions.append((operator, [this, "any"], _operator(method)))
             functions.append((operator, [this, this], _operator(method)))
     for operator, method in _REFLECTED.items():
-        if hasattr(cls, method):
+        if arithmetic and _defines(cls, method):
             functions.append((operator, ["any", this], _reflected(method)))
     for method, operator in _PREFIXED.items():
-        if hasattr(cls, method):
+        if arithmetic and _defines(cls, method):
             functions.append((operator, [this], getattr(cls, method)))
-    if hasattr(cls, "__len__"):
+    if _defines(cls, "__len__"):
         functions += [("get$len", [this], len), ("len", [this], len)]
-    if hasattr(cls, "__contains__"):
+    if _defines(cls, "__contains__"):
         functions.append(("contains", [this, "any"], getattr(cls, "__contains__")))  # noqa: B009
-    if hasattr(cls, "__getitem__"):
+    if _defines(cls, "__getitem__"):
         functions.append(("index$get$", [this, "any"], getattr(cls, "__getitem__")))  # noqa: B009
-    if hasattr(cls, "__setitem__"):
+    if _defines(cls, "__setitem__"):
         functions.append(("index$set$", [this, "any", "any"], getattr(cls, "__setitem__")))  # noqa: B009
     return functions
 
@@ -305,4 +386,13 @@ def standard_types() -> list[HostType]:
         # No method of a path, nor `/`: nothing here may reach files.
         (pathlib.PurePath, ["name", "stem", "suffix", "parent"]),
     ]
-    return [make_type(cls, cls.__name__.removeprefix("Pure"), names, constructor=False) for cls, names in known]
+    return [
+        make_type(
+            cls,
+            cls.__name__.removeprefix("Pure"),
+            names,
+            constructor=False,
+            arithmetic=not issubclass(cls, pathlib.PurePath),
+        )
+        for cls, names in known
+    ]

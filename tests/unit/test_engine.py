@@ -448,10 +448,10 @@ def test_a_cancelled_script_does_not_begin() -> None:
     cancel.cancel()
     calls: list[int] = []
     engine = Engine()
-    engine.register("call", lambda: calls.append(1))
+    engine.register("note", lambda: calls.append(1))
 
     with pytest.raises(errors.RhaiCancelled):
-        engine.run("call()", cancel=cancel)
+        engine.run("note()", cancel=cancel)
 
     assert not calls
 

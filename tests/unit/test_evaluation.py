@@ -180,6 +180,10 @@ def test_a_scope_is_a_mapping() -> None:
     assert repr(scope) == "Scope(y=2)"
 
 
+def test_a_variable_may_have_any_name() -> None:
+    assert dict(Scope(self=1)) == {"self": 1}
+
+
 def test_a_scope_in_use_says_so() -> None:
     engine = Engine()
     scope = Scope()
@@ -244,10 +248,6 @@ def test_rhais_own_limits_hold(limits: Limits, script: str, kind: type[Exception
         Engine(limits=limits).eval(script)
 
 
-def test_the_number_of_modules_is_bounded() -> None:
-    engine = Engine(limits=Limits(max_modules=1), modules={"a": "", "b": ""})
-
-    with pytest.raises(errors.RhaiLimitError):
 @pytest.mark.parametrize(
     ("bound", "value", "why"),
     [
@@ -265,6 +265,10 @@ def test_a_limit_that_would_bound_nothing_is_refused(bound: str, value: float, w
         Limits(**{bound: value})  # type: ignore[arg-type]
 
 
+def test_the_number_of_modules_is_bounded() -> None:
+    engine = Engine(limits=Limits(max_modules=1), modules={"a": "", "b": ""})
+
+    with pytest.raises(errors.RhaiLimitError):
         engine.run('import "a" as a; import "b" as b;')
 
 

@@ -1,13 +1,16 @@
 """What scripts can use of Python: functions, types, modules."""
 
 import asyncio
+import collections
 import datetime
 import enum
 import operator
+import sys
 import time
 import uuid
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -88,6 +91,75 @@ def test_a_function_that_scripts_cannot_call_is_refused_when_it_is_registered() 
 
     with pytest.raises(TypeError, match="no keyword arguments, and 'needed' has no default"):
         Engine().register("keyword", keyword)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a::", "::a", "a::b", "if", "this", "spawn", "eval", "_", "1a", "<lambda>", "get$", "get$a b"]
+)
+def test_a_name_that_no_script_can_call_is_refused(name: str) -> None:
+    engine = Engine()
+
+    with pytest.raises(ValueError, match="no name for"):
+        engine.register(name, lambda: 1)
+    if name != "a::b":
+        with pytest.raises(ValueError, match="no name for"):
+            engine.register_module(name, {"f": lambda: 1})
+    for member in (len, 1):
+        with pytest.raises(ValueError, match="no name for"):
+            engine.register_module("m", {name: member})
+
+
+@pytest.mark.parametrize("hint", [dict, list, str, int, float, bytes, int | datetime.date])
+def test_values_that_rhai_indexes_itself_have_no_indexers_of_the_hosts(hint: type) -> None:
+    def found(value: object, index: object) -> object:
+        return index
+
+    def changed(value: object, index: object, new: object) -> None: ...
+
+    found.__annotations__["value"] = changed.__annotations__["value"] = hint
+    engine = Engine()
+
+    for name, function in (("index$get$", found), ("index$set$", changed)):
+        with pytest.raises(TypeError, match=r"index\$.et\$: Rhai itself indexes"):
+            engine.register(name, function)
+    assert engine.eval("1") == 1
+
+
+def test_other_values_can_have_indexers() -> None:
+    def digit(value: Decimal, index: int) -> str:
+        return str(value)[index]
+
+    engine = Engine()
+    engine.register("index$get$", digit)
+    engine.register("index$set$", lambda *changed: None if changed else changed)
+
+    assert engine.eval("x[1] = 5; x[0]", scope={"x": Decimal(12)}) == "1"
+
+
+def test_no_registration_of_several_threads_is_lost() -> None:
+    engine = Engine()
+    names = [f"f{n}" for n in range(200)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda name: engine.register(name, lambda: 1), names))
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert engine.eval(f"[{', '.join(f'{name}()' for name in names)}]") == [1] * len(names)
+    assert {function.name for function in engine.functions(standard=False)} == set(names)
+
+
+def test_a_registration_that_fails_leaves_the_engine_as_it_was() -> None:
+    engine = Engine()
+
+    with pytest.raises(TypeError):
+        engine.register_module("m", {"K": object(), "f": lambda: 1})
+    engine.register("after", lambda: 1)
+
+    assert engine.eval("after()") == 1
+    assert [function.name for function in engine.functions(standard=False)] == ["after"]
 
 
 def test_a_builtin_that_does_not_tell_its_parameters_can_be_called() -> None:
@@ -344,6 +416,55 @@ def test_a_class_decorated_is_registered_and_functions_can_ask_for_it() -> None:
     assert engine.eval('[opened(Box("x")), opened("y")]') == ["x", "just y"]
 
 
+class Text(str):
+    __slots__ = ()
+
+
+class MutableText(collections.UserString): ...
+
+
+@pytest.mark.parametrize("cls", [Text, MutableText])
+@pytest.mark.parametrize("attack", ["t.format(p)", "t.format_map(#{p: p})"])
+def test_a_text_of_ones_own_reaches_nothing_through_its_format(points: Engine, cls: type, attack: str) -> None:
+    points.register_type(cls)
+
+    with pytest.raises(errors.RhaiNameError):
+        points.run(attack, scope={"t": cls("{0.__init__.__globals__}"), "p": Point(1)})
+    assert points.eval("t.upper().to_string()", scope={"t": cls("a")}) == "A"
+
+
+def test_a_format_method_of_ones_own_is_seen() -> None:
+    class Money:
+        def format(self) -> str:
+            return "5 EUR"
+
+    engine = Engine()
+    engine.register_type(Money)
+
+    assert engine.eval("Money().format()") == "5 EUR"
+
+
+def test_a_class_inside_a_class_is_called_with_all_its_arguments() -> None:
+    class Outer:
+        class Inner:
+            def __init__(self, value: int) -> None:
+                self.value = value
+
+    engine = Engine()
+    engine.register_type(Outer)
+    engine.register_type(Outer.Inner, members=["value"])
+
+    assert engine.eval("Outer().Inner(5).value") == 5
+
+
+def test_operators_of_a_metaclass_are_none_of_the_objects() -> None:
+    engine = Engine()
+    engine.register_type(Account)
+
+    with pytest.raises(errors.RhaiNameError):
+        engine.run("Account() | Account()")
+
+
 def test_an_unregistered_object_is_an_error_that_says_what_to_do() -> None:
     class Unknown: ...
 
@@ -383,8 +504,15 @@ def test_values_of_the_standard_library_pass_as_they_are(value: object, script: 
     assert Engine().eval(script, scope=scope) == result
 
 
+def test_times_are_added_and_subtracted_and_paths_compared() -> None:
+    day, path = datetime.date(2026, 1, 2), Path("/a")
+
+    assert Engine().eval("x + (x - y)", scope={"x": day, "y": datetime.date(2026, 1, 1)}) == datetime.date(2026, 1, 3)
+    assert Engine().eval("[x == y, x < y]", scope={"x": path, "y": path / "b"}) == [False, True]
+
+
 def test_a_path_does_not_open_files() -> None:
-    for attempt in ('x.open("r")', "x.read_text()", '(x / "passwd").exists()', "x.iterdir()"):
+    for attempt in ('x.open("r")', "x.read_text()", 'x / "passwd"', '"/etc" / x', "x.iterdir()"):
         with pytest.raises(errors.RhaiNameError):
             Engine().run(attempt, scope={"x": Path("/etc")})
 
@@ -485,6 +613,14 @@ def test_a_module_of_python_functions_and_constants() -> None:
     assert engine.eval('[shop::price("abc"), shop::price("abc", 2), shop::VAT, shop::stock::left()]') == [3, 6, 19, 3]
 
 
+def test_a_modules_function_that_needs_too_many_arguments_is_refused() -> None:
+    def add(a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int, i: int) -> int:
+        return a + b + c + d + e + f + g + h + i
+
+    with pytest.raises(TypeError, match="m::add: functions of modules take at most 8 arguments"):
+        Engine().register_module("m", {"add": add})
+
+
 def test_an_exception_of_a_modules_function_is_the_cause() -> None:
     engine = Engine()
     engine.register_module("shop", {"fail": lambda: operator.truediv(1, 0)})
@@ -525,6 +661,23 @@ def test_no_import_leads_out_of_the_folder(folder: Path, path: str) -> None:
 
     with pytest.raises(errors.RhaiModuleError, match="Module not found"):
         Engine(modules=folder).run(f'import "{path}" as m;')
+
+
+@pytest.mark.parametrize("path", ["./tools", "deep//er", "deep/./er", "deep/../tools", "x" * 5000, "round"])
+def test_a_module_has_one_name_and_none_that_no_file_has(folder: Path, path: str) -> None:
+    (folder / "round.rhai").symlink_to(folder / "round.rhai")
+
+    with pytest.raises(errors.RhaiModuleError, match="Module not found") as caught:
+        Engine(modules=folder).run(f'import "{path}" as m;')
+    assert str(folder) not in str(caught.value)
+
+
+def test_a_module_that_is_no_text_is_an_error_that_does_not_say_where_it_lies(folder: Path) -> None:
+    (folder / "latin.rhai").write_bytes(b'"\xe4"')
+
+    with pytest.raises(errors.RhaiError, match="module 'latin' is not UTF-8") as caught:
+        Engine(modules=folder).run('import "latin" as m;')
+    assert str(folder) not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["endless", "ping"])
@@ -600,6 +753,51 @@ def test_a_coroutine_host_function_needs_eval_async() -> None:
         engine.run("fetch()")
 
 
+def test_a_coroutine_that_blocks_its_loop_with_a_script_that_needs_it_is_an_error() -> None:
+    engine = Engine()
+
+    @engine.function
+    async def inner() -> int:
+        return 1
+
+    @engine.function
+    async def outer() -> object:
+        return engine.eval("inner()", timeout=5)
+
+    with pytest.raises(errors.RhaiHostError, match="inner is a coroutine: use eval_async"):
+        asyncio.run(engine.eval_async("outer()", timeout=10))
+
+
+class Server:
+    async def fetch(self, value: int) -> int:
+        await asyncio.sleep(0)
+        return value * 2
+
+    @staticmethod
+    async def ping() -> str:
+        return "pong"
+
+    async def __getitem__(self, index: int) -> int:
+        return index
+
+    async def __call__(self, value: int) -> int:
+        return value + 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_coroutine_methods_and_objects_that_are_called_run_on_the_callers_loop() -> None:
+    engine = Engine()
+    engine.register_type(Server)
+    engine.register("serve", Server())
+    engine.register_module("m", {"serve": Server()})
+    script = "let s = Server(); [s.fetch(4), s.ping(), s[3], serve(1), m::serve(2)]"
+
+    assert asyncio.run(engine.eval_async(script)) == [8, "pong", 3, 2, 3]
+    for call in ("Server().fetch(1)", "Server().ping()", "serve(1)"):
+        with pytest.raises(errors.RhaiHostError, match="is a coroutine: use eval_async"):
+            engine.run(call)
+
+
 def test_the_deadline_ends_the_wait_for_a_coroutine_and_cancels_it() -> None:
     engine = Engine()
     ended: list[str] = []
@@ -620,9 +818,9 @@ def test_the_deadline_ends_the_wait_for_a_coroutine_and_cancels_it() -> None:
     assert ended == ["cancelled"]
 
 
-def test_cancelling_the_task_stops_the_script() -> None:
+@pytest.mark.parametrize("token", [CancelToken(), None])
+def test_cancelling_the_task_stops_the_script(token: CancelToken | None) -> None:
     engine = Engine()
-    token = CancelToken()
 
     async def main() -> None:
         task = asyncio.create_task(engine.eval_async("loop {}", cancel=token))
@@ -634,7 +832,7 @@ def test_cancelling_the_task_stops_the_script() -> None:
         assert await asyncio.gather(*(engine.eval_async("1") for _ in range(50))) == [1] * 50
 
     asyncio.run(main())
-    assert token.cancelled
+    assert token is None or token.cancelled
 
 
 # ---- introspection ----
