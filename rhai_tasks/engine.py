@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import inspect
 import json
 import logging
 import math
@@ -560,7 +559,7 @@ _loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("rhai_tasks.loo
 
 def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let the script wait for a function that is a coroutine's."""
-    if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
+    if not host.is_coroutine_function(function):
         return function
 
     @functools.wraps(function)

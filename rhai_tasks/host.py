@@ -270,7 +270,8 @@ def make_type(
         if callable(member):
             functions += _methods(this, attribute, member, static=_is_static(cls, attribute, member))
         else:
-            functions.append((f"get${attribute}", [this], _getter(attribute)))
+            getter = _like(getattr(member, "fget", None), _getter(attribute))
+            functions.append((f"get${attribute}", [this], getter))
             if not isinstance(member, property) or member.fset is not None:
                 functions.append((f"set${attribute}", [this, "any"], _setter(attribute)))
     functions += _special(cls, this, arithmetic=arithmetic)
@@ -302,7 +303,7 @@ def _is_static(cls: type, name: str, member: Callable[..., Any]) -> bool:
 
 def _methods(this: str, name: str, member: Callable[..., Any], *, static: bool) -> list[Native]:
     if static:
-        member = _on_class(name, member)
+        member = _like(member, _on_class(name))
         return [(name, [this, *["any"] * count], member) for count in range(MOST_ARGUMENTS)]
     try:
         forms = overloads(name, member)
@@ -311,11 +312,23 @@ def _methods(this: str, name: str, member: Callable[..., Any], *, static: bool) 
     return [(name, [this, *types[1:]], function) for _, types, function in forms if types]
 
 
-def _on_class(name: str, member: Callable[..., Any]) -> Callable[..., Any]:
-    async def wait(this: Any, *arguments: Any) -> Any:
-        return await getattr(this, name)(*arguments)
+def is_coroutine_function(function: Any) -> bool:
+    """Whether a call gives a coroutine: of a coroutine function, or of an object whose `__call__` is one."""
+    return iscoroutinefunction(function) or iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
 
-    return wait if iscoroutinefunction(member) else lambda this, *arguments: getattr(this, name)(*arguments)
+
+def _like(member: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that calls a member a coroutine function, if the member is one."""
+
+    async def wait(*arguments: Any) -> Any:
+        return await function(*arguments)
+
+    wait.__name__ = getattr(member, "__name__", type(member).__name__)
+    return wait if is_coroutine_function(member) else function
+
+
+def _on_class(name: str) -> Callable[..., Any]:
+    return lambda this, *arguments: getattr(this, name)(*arguments)
 
 
 def _getter(name: str) -> Callable[[Any], Any]:
@@ -333,11 +346,11 @@ def _special(cls: type, this: str, *, arithmetic: bool) -> list[Native]:
     for method, operator in _OPERATORS.items():
         seen = arithmetic or method in _COMPARISONS
         if (seen and _defines(cls, method)) or operator in {"==", "!="}:
-            functions.append((operator, [this, "any"], _operator(method)))
-            functions.append((operator, [this, this], _operator(method)))
+            operation = _like(getattr(cls, method), _operator(method))
+            functions += [(operator, [this, "any"], operation), (operator, [this, this], operation)]
     for operator, method in _REFLECTED.items():
         if arithmetic and _defines(cls, method):
-            functions.append((operator, ["any", this], _reflected(method)))
+            functions.append((operator, ["any", this], _like(getattr(cls, method), _reflected(method))))
     for method, operator in _PREFIXED.items():
         if arithmetic and _defines(cls, method):
             functions.append((operator, [this], getattr(cls, method)))

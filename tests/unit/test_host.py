@@ -777,24 +777,42 @@ class Server:
     async def ping() -> str:
         return "pong"
 
+    @property
+    async def state(self) -> str:
+        return "up"
+
     async def __getitem__(self, index: int) -> int:
         return index
 
+    async def __add__(self, other: int) -> int:
+        return other
+
     async def __call__(self, value: int) -> int:
         return value + 1
+
+
+class Proxy:
+    server = Server()
 
 
 @pytest.mark.filterwarnings("error")
 def test_coroutine_methods_and_objects_that_are_called_run_on_the_callers_loop() -> None:
     engine = Engine()
     engine.register_type(Server)
+    engine.register_type(Proxy)
     engine.register("serve", Server())
     engine.register_module("m", {"serve": Server()})
-    script = "let s = Server(); [s.fetch(4), s.ping(), s[3], serve(1), m::serve(2)]"
+    script = "let s = Server(); [s.fetch(4), s.ping(), s.state, s[3], s + 7, serve(1), m::serve(2), Proxy().server(3)]"
 
-    assert asyncio.run(engine.eval_async(script)) == [8, "pong", 3, 2, 3]
-    for call in ("Server().fetch(1)", "Server().ping()", "serve(1)"):
-        with pytest.raises(errors.RhaiHostError, match="is a coroutine: use eval_async"):
+    assert asyncio.run(engine.eval_async(script)) == [8, "pong", "up", 3, 7, 2, 3, 4]
+    for call, name in {
+        "Server().fetch(1)": "fetch",
+        "Server().ping()": "ping",
+        "Server().state": "state",
+        "Server() + 1": "__add__",
+        "serve(1)": "Server",
+    }.items():
+        with pytest.raises(errors.RhaiHostError, match=f"{name} is a coroutine: use eval_async"):
             engine.run(call)
 
 
