@@ -292,7 +292,7 @@ def _public(cls: type) -> list[str]:
 
 def _defines(cls: type, method: str) -> bool:
     """Whether objects of a class have a method that not all objects have; what its metaclass has does not count."""
-    return any(method in vars(base) for base in cls.__mro__[:-1])
+    return any(method in vars(base) for base in cls.__mro__[:-1]) and getattr(cls, method) is not None
 
 
 def _is_static(cls: type, name: str, member: Callable[..., Any]) -> bool:
