@@ -373,9 +373,13 @@ impl NativeEngine {
         let limits = &self.recipe.limits;
         let timeout = timeout
             .or(limits.timeout)
-            .map(Duration::try_from_secs_f64)
-            .transpose()
-            .map_err(|_| PyValueError::new_err("timeout must be a positive number of seconds"))?;
+            .map(|seconds| {
+                let timeout = Duration::try_from_secs_f64(seconds).ok();
+                timeout
+                    .filter(|timeout| !timeout.is_zero())
+                    .ok_or_else(|| PyValueError::new_err("timeout must be a positive number of seconds"))
+            })
+            .transpose()?;
         Ok(Bounds {
             max_operations: limits.max_operations,
             max_memory: limits.max_memory,

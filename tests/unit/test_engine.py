@@ -435,6 +435,12 @@ def test_guarded_functions_give_rhais_results(script: str, value: object) -> Non
     assert Engine().eval(script) == value
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_is_a_positive_number(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
+        Engine().run("1", timeout=timeout)
+
+
 def test_a_script_is_cancelled_from_another_thread() -> None:
     cancel = CancelToken()
     threading.Timer(0.05, cancel.cancel).start()
