@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, MutableMapping
@@ -27,6 +28,7 @@ from ._engine import (
     standard_library,
     stopped,
 )
+from .errors import RhaiMemoryLimit
 from .host import Function
 
 __all__ = [
@@ -476,8 +478,13 @@ class Engine:
         debug: Debug | None,
     ) -> Result:
         printed: list[str] = []
+        room = self.limits.max_memory or sys.maxsize
 
         def keep(text: str) -> None:
+            nonlocal room
+            room -= len(text)
+            if room < 0:
+                raise RhaiMemoryLimit("Script terminated: it printed more than its memory limit")
             printed.append(text)
             print_(text)
 

@@ -73,7 +73,9 @@ pub fn register(engine: &mut Engine) {
                 split(s, &by.to_string(), most, direction)
             });
     }
-    engine.register_fn("to_json", to_json);
+    engine
+        .register_fn("to_json", to_json)
+        .register_fn("parse_json", parse_json);
     for name in ["sort", "sort_by"] {
         engine.register_fn(name, sort_by);
     }
@@ -215,6 +217,17 @@ fn order(answer: &Dynamic) -> Option<Ordering> {
         return Some(if less { Ordering::Less } else { Ordering::Greater });
     }
     answer.as_int().ok().map(|answer| answer.cmp(&0))
+}
+
+/// Read JSON as Rhai does; but it asks for the memory first, by what the text has of maps and elements.
+fn parse_json(text: ImmutableString) -> Fallible<Dynamic> {
+    let (mut maps, mut elements) = (0_usize, 0_usize);
+    for byte in text.bytes() {
+        maps += usize::from(byte == b'{');
+        elements += usize::from(matches!(byte, b',' | b'['));
+    }
+    guard::allow(maps * MAP_ENTRY + elements * STRING_ELEMENT + text.len())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string().into())
 }
 
 /// Write a map as JSON, as Rhai does; but Rhai would never end with one that contains itself through a closure, and does

@@ -355,6 +355,7 @@ def test_operations_are_counted_also_in_callbacks(call: str) -> None:
         'let s = ""; s.pad(3000000, "y"); s.split_rev("")',
         'let s = ""; s.pad(3000000, "y"); s.to_chars()',
         "blob(3000000).to_array()",
+        'let s = `{"a":{}},`; s.pad(500_000, s); parse_json(`[` + s + `1]`)',
         'let b = []; b.pad(1000, 1); let f = Fn("x").curry(b); [].pad(100000, f)',
         "[].pad(40000, #{a: 1})",
         'let s = ""; s.pad(1000000, "x"); let a = []; for i in 0..100 { a.push(s) } `${a}`',

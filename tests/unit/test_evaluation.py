@@ -228,6 +228,14 @@ def test_details_say_what_an_evaluation_took() -> None:
     assert 0.02 <= result.elapsed < 60
 
 
+def test_what_is_kept_of_a_scripts_prints_is_bounded_by_the_memory_limit() -> None:
+    engine = Engine(limits=Limits(max_memory=4 * 1024 * 1024))
+
+    with pytest.raises(errors.RhaiMemoryLimit, match="printed more than its memory limit"):
+        engine.eval('let s = ""; s.pad(100_000, "x"); loop { print(s) }', details=True, print=len, timeout=60)
+    assert engine.eval("40 + 2") == 42
+
+
 # ---- limits of Rhai's own ----
 
 
