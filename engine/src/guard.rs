@@ -157,10 +157,12 @@ impl<'a> Guard<'a> {
                     ceiling = meter.ceiling.get();
                     told.max_memory = meter.told.get().max_memory;
                 }
-                if let Some(sooner) = meter.deadline.get()
-                    && deadline.is_none_or(|deadline| sooner < deadline)
-                {
-                    deadline = Some(sooner);
+                let sooner = meter
+                    .deadline
+                    .get()
+                    .filter(|sooner| deadline.is_none_or(|deadline| *sooner < deadline));
+                if sooner.is_some() {
+                    deadline = sooner;
                     told.timeout = meter.told.get().timeout;
                 }
             }
