@@ -24,9 +24,8 @@ from setproctitle import getproctitle, setproctitle
 
 from rhai_tasks.broker import INTERRUPT_SECONDS
 from rhai_tasks.connection import Outage, await_server
-from rhai_tasks.engine import Engine
+from rhai_tasks.engine import MIB, Engine
 from rhai_tasks.errors import ConfigurationError
-from rhai_tasks.options import MIB
 from rhai_tasks.settings import Settings
 from rhai_tasks.worker import make_worker
 

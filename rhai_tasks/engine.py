@@ -115,7 +115,7 @@ class Result:
     text: str  # as `Engine.run` returns it
     operations: int
     elapsed: float  # seconds
-    peak_memory: int  # bytes that the script had allocated at most, looked at before each operation
+    peak_memory: int  # bytes that the script had allocated at most
     printed: tuple[str, ...]  # what it printed, a text for each `print`
 
 
@@ -312,7 +312,7 @@ class Engine:
             name,
             tuple(
                 Function(name=name, parameters=tuple(parameters), returns="", doc=doc)
-                for name, parameters, doc, _ in functions
+                for name, parameters, doc in functions
             ),
         )
 

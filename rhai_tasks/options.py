@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
-from .engine import Engine, Limits
+from .engine import MIB, Engine, Limits
 from .errors import ConfigurationError
 from .protocol import Prefixes
 from .settings import Settings
 
 ENVIRONMENT_PREFIX = "RHAI_TASKS"
-MIB = 1024 * 1024
 
 _DEFAULT = Settings()
 _LIMITS = _DEFAULT.limits

@@ -12,7 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString, PyTuple};
 use rhai::packages::{Package, StandardPackage};
-use rhai::{AST, CallFnOptions, Dynamic, Engine, FnAccess, FnPtr, Position, Scope, Shared};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, FnPtr, Position, Scope, Shared};
 use thread_local::ThreadLocal;
 
 use crate::border::{self, Replaced};
@@ -60,8 +60,8 @@ type Module = (
     Vec<(String, Dynamic)>,
 );
 
-/// A script's function: name, parameters, doc comment, whether it is private.
-type Signature = (String, Vec<String>, String, bool);
+/// A script's function: name, parameters, doc comment.
+type Signature = (String, Vec<String>, String);
 
 /// What the engines of all threads are made of. Python objects are counted here once and shared by all engines, so
 /// that Python's garbage collector can see through.
@@ -168,7 +168,7 @@ impl NativeEngine {
         })
     }
 
-    /// Compile a script, and return its functions: name, parameters, doc comment, whether it is private.
+    /// Compile a script, and return its functions: name, parameters, doc comment.
     ///
     /// Raises:
     ///     RhaiSyntaxError: It does not compile.
@@ -180,9 +180,8 @@ impl NativeEngine {
             .filter(|function| !function.name.starts_with("anon$"))
             .map(|function| {
                 let parameters: Vec<_> = function.params.iter().map(|&name| name.to_owned()).collect();
-                let is_private = function.access == FnAccess::Private;
                 let doc = documentation(&function.comments);
-                (function.name.to_owned(), parameters, doc, is_private)
+                (function.name.to_owned(), parameters, doc)
             })
             .collect();
         functions.sort_by(|one, other| (&one.0, one.1.len()).cmp(&(&other.0, other.1.len())));

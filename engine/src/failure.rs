@@ -73,6 +73,8 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
     let make = py
         .import(intern!(py, "rhai_tasks.errors"))?
         .getattr(intern!(py, "make_rhai_error"))?;
+    // What is no error of the script's own has one text, and came through no calls.
+    let plain = |kind, text: String, position| (kind, text.clone(), position, Vec::new(), text, None, None);
     let (kind, text, position, frames, debug, thrown, cause) = match failure {
         Failure::Script(error, text, debug_text) => {
             let inner = error.unwrap_inner();
@@ -97,44 +99,17 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             )
         }
         Failure::Stopped(stop, text, position) => {
-            let text = with_position(text, *position);
-            (
-                stop_kind(*stop),
-                text.clone(),
-                *position,
-                Vec::new(),
-                text,
-                None,
-                None,
-            )
+            plain(stop_kind(*stop), with_position(text, *position), *position)
         }
-        Failure::Panic(message) => {
-            let text = format!("The engine failed: {message}");
-            (
-                "Panic",
-                text.clone(),
-                Position::NONE,
-                Vec::new(),
-                text,
-                None,
-                None,
-            )
-        }
-        Failure::NoStack(size) => {
-            let text = format!(
+        Failure::Panic(message) => plain("Panic", format!("The engine failed: {message}"), Position::NONE),
+        Failure::NoStack(size) => plain(
+            "OutOfMemory",
+            format!(
                 "There is no room for a stack of {} MiB to run the script on",
                 size >> 20
-            );
-            (
-                "OutOfMemory",
-                text.clone(),
-                Position::NONE,
-                Vec::new(),
-                text,
-                None,
-                None,
-            )
-        }
+            ),
+            Position::NONE,
+        ),
     };
     let error = PyErr::from_value(make.call1((
         kind,

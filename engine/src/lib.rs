@@ -32,6 +32,5 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<values::Timestamp>()?;
     module.add_function(wrap_pyfunction!(engine::standard_library, module)?)?;
     module.add_function(wrap_pyfunction!(object::class_slot, module)?)?;
-    module.add_function(wrap_pyfunction!(object::slot_type_name, module)?)?;
     module.add_function(wrap_pyfunction!(stopped, module)?)
 }

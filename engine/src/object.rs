@@ -2,7 +2,7 @@
 //!
 //! Rhai tells types apart by Rust's `TypeId`, so each class takes one of a fixed number of Rust types.
 
-use std::any::{TypeId, type_name};
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -21,7 +21,6 @@ struct Object<const N: usize>(Arc<Py<PyAny>>);
 /// What differs between the Rust types of the slots.
 struct Slot {
     type_id: fn() -> TypeId,
-    type_name: fn() -> &'static str,
     wrap: fn(Arc<Py<PyAny>>) -> Dynamic,
     unwrap: fn(&Dynamic) -> Option<Arc<Py<PyAny>>>,
     register: fn(&mut Engine, &str, bool),
@@ -30,7 +29,6 @@ struct Slot {
 impl<const N: usize> Object<N> {
     const SLOT: Slot = Slot {
         type_id: TypeId::of::<Self>,
-        type_name: type_name::<Self>,
         wrap: |object| Dynamic::from(Self(object)),
         unwrap: |value| value.read_lock::<Self>().map(|object| Arc::clone(&object.0)),
         register: |engine, name, iterable| {
@@ -85,12 +83,6 @@ pub fn class_slot(class: &Bound<'_, PyType>) -> PyResult<usize> {
 /// The Rhai type of a slot.
 pub fn type_id(slot: usize) -> Option<TypeId> {
     SLOTS.get(slot).map(|slot| (slot.type_id)())
-}
-
-/// Rust's name of a slot's type, as error texts and signatures have it.
-#[pyfunction]
-pub fn slot_type_name(slot: usize) -> Option<&'static str> {
-    SLOTS.get(slot).map(|slot| (slot.type_name)())
 }
 
 /// Name a class's type, and let scripts iterate over its objects.

@@ -18,7 +18,7 @@ use rhai::{Dynamic, EvalAltResult, FnPtr, Scope};
 const MIB: usize = 1024 * 1024;
 /// The longest chain that fits into a memory limit was freed on four times that much stack, not on three.
 const STACK_TO_MEMORY: usize = 4;
-/// For what does not grow with values: calls and expressions, nested.
+/// For the library's own frames, and for evaluations inside of each other; calls and expressions come on top.
 const BASE: usize = 32 * MIB;
 /// Of that, what enclosing evaluations may have used when a host function begins another one.
 const SLACK: usize = 24 * MIB;
