@@ -12,7 +12,17 @@ from typing import cast
 import redis
 
 from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking, persist
-from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, key_pattern, queue_name, timestamp, to_bytes, to_text
+from rhai_tasks.protocol import (
+    ACTOR,
+    QueueKeys,
+    circle_of,
+    key_pattern,
+    message_head,
+    queue_name,
+    timestamp,
+    to_bytes,
+    to_text,
+)
 from rhai_tasks.readiness import Readiness
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
@@ -77,10 +87,7 @@ class CircleBridge:
         return max(room, 0)
 
     def _publish(self) -> tuple[int, int]:
-        head = (
-            f'{{"queue_name":"{self._queue}","actor_name":"{ACTOR}","kwargs":{{}},'
-            f'"message_timestamp":{int(time.time() * 1000)},"args":['
-        )
+        head = message_head(self._queue, time.time())
         keys = self._keys
         taken, room = self._take(
             keys=[

@@ -15,13 +15,13 @@ from uuid import uuid4
 
 from .errors import RhaiTasksError, ScriptError, TaskCancelled, TaskExists, TaskMalformed, TaskNotFound
 from .protocol import (
-    ACTOR,
     CANCELLED,
     Outcome,
     Prefixes,
     QueueKeys,
     Status,
     cancel_channel,
+    message_head,
     queue_name,
     state_channel,
     submits_key,
@@ -140,10 +140,6 @@ class Calls:
         circle, via, delay, unique = destination
         queue = queue_name(circle)
         keys = QueueKeys(self.namespace, queue)
-        head = (
-            f'{{"queue_name":"{queue}","actor_name":"{ACTOR}","kwargs":{{}},'
-            f'"message_timestamp":{int(time.time() * 1000)},"args":['
-        )
 
         def read(taken: list[bytes]) -> None:
             if taken:
@@ -167,7 +163,7 @@ class Calls:
                     int(unique),
                     round(delay * 1000),
                     via,
-                    head,
+                    message_head(queue, time.time()),
                     queue,
                     self.prefixes.details,
                     state_channel(self.namespace),

@@ -156,6 +156,15 @@ def reply_json(task: Task, outcome: Outcome, updated_at: str) -> bytes:
 ACTOR = "run_script"
 """Name of the dramatiq actor that every message is for."""
 
+
+def message_head(queue: str, seconds: float) -> str:
+    """Write a dramatiq message of this moment (seconds since the epoch) up to its argument, which Lua adds."""
+    return (
+        f'{{"queue_name":"{queue}","actor_name":"{ACTOR}","kwargs":{{}},'
+        f'"message_timestamp":{int(seconds * 1000)},"args":['
+    )
+
+
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 _ESCAPED = re.compile(rb"\.([0-9a-f]{2})")
 _QUEUE_PREFIX = "rhai-"

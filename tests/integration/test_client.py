@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -209,7 +208,8 @@ def test_results_of_a_worker_that_only_writes_the_hash_arrive(app: Client, clien
 
     def original_worker() -> None:
         client.blpop("rhai_tasks:circle")
-        time.sleep(0.3)  # the client is waiting by now
+        channel = f"rhai_dramatiq:__state__:rhai_task_details:{task.id}"
+        wait_until(lambda: client.pubsub_numsub(channel) == [(channel, 1)])  # it is awaited
         client.hset(f"rhai_task_details:{task.id}", mapping={"status": "completed", "output": "5"})
 
     def wait_for_others() -> None:

@@ -38,7 +38,7 @@ def test_what_was_due_while_no_bridge_ran_runs_in_its_order(
     last = app.submit("1", delay=0.4, via=via)
     zset = "rhai_dramatiq:rhai-circle." + ("delayed" if via == "native" else "delayed_messages")
     assert client.zcard(zset) == 4
-    time.sleep(0.5)  # until all are due: nothing is there to wait for
+    wait_until(lambda: client.zcount(zset, "-inf", client.time()[0] * 1000) == 4)  # all are due
 
     start_worker("circle", *ENGINE)
 
