@@ -98,7 +98,8 @@ def test_a_task_that_a_worker_holds_and_has_not_begun_with_never_runs(
     start_worker("circle", *ENGINE)
     for task in app.as_completed(app.submit_many(["1"] * 300), timeout=20):
         task.result()  # scripts are quick, so that it fetches ahead
-    blocking, held = app.submit_many(["nap(0.5)", f'note("{runs}", "ran")'])
+    held, blocking = app.submit_many([f'note("{runs}", "ran")', "nap(2.0)"])  # the newest runs first
+    wait_until(lambda: sum(client.scard(key) for key in client.keys("rhai_dramatiq:__acks__.*")) == 2)
     app.cancel(held.id)
 
     blocking.result(timeout=10)
