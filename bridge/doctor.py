@@ -12,12 +12,10 @@ from typing import Any
 import redis
 
 from rhai_tasks.broker import LEASE_SECONDS
-from rhai_tasks.connection import Outage
 from rhai_tasks.protocol import QueueKeys, Status, key_pattern, state_channel, timestamp, to_bytes, to_text
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
 
-from .loop import CircleBridge
 from .queues import Queues, tasks_of
 
 _SECOND_LOOK = 1.0  # seconds after the first: what a healthy bridge or worker has in hand is elsewhere by then
@@ -80,34 +78,18 @@ def _option(client: Any, name: str, default: str) -> str:
     return default
 
 
-def _moment(queues: Queues, circle: str) -> tuple[list[bytes], int, int]:
-    """Return what is in flight, how much waits in the native list, and the last message's number."""
-    keys = queues.keys(circle)
-    in_flight = queues.client.lrange(keys.in_flight, 0, -1)
+def _moment(queues: Queues, circle: str) -> tuple[int, int]:
+    """Return how much waits in the native list, and the last message's number."""
     waiting = queues.client.llen(queues.native_key(circle))
-    return in_flight, waiting, int(queues.client.get(keys.sequence) or 0)
+    return waiting, int(queues.client.get(queues.keys(circle).sequence) or 0)
 
 
 def _bridges(
-    settings: Settings,
-    queues: Queues,
-    circle: str,
-    before: tuple[list[bytes], int, int],
-    now: tuple[list[bytes], int, int],
+    settings: Settings, queues: Queues, circle: str, before: tuple[int, int], now: tuple[int, int]
 ) -> Iterator[Finding]:
-    stuck = [task_id for task_id in now[0] if task_id in before[0]]
-    if stuck:
-
-        def publish() -> None:
-            bridge = CircleBridge(settings, circle, Outage(settings.redis_url))
-            bridge.forward(0)
-            bridge.close()
-
-        what = f"{len(stuck)} task(s) in flight of a bridge that died"
-        yield Finding(circle, what, "start a bridge for the circle", publish)
     buffered = queues.client.llen(queues.keys(circle).messages)
-    if before[1] and now[1] and now[2] == before[2] and buffered < settings.buffer:
-        yield Finding(circle, f"{now[1]} task(s) wait and nobody takes them", "start rhai-worker or rhai-bridge for it")
+    if before[0] and now[0] and now[1] == before[1] and buffered < settings.buffer:
+        yield Finding(circle, f"{now[0]} task(s) wait and nobody takes them", "start rhai-worker or rhai-bridge for it")
 
 
 def _holders(settings: Settings, client: Any) -> Iterator[tuple[str, str]]:

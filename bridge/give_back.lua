@@ -1,7 +1,7 @@
 -- Give the messages that no worker holds back to the head of the native list, in the order they were taken.
 --
--- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 in flight (list)
---       6 full (string)   7 on: acks of brokers that are gone (sets)
+-- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 full (string)
+--       6 on: acks of brokers that are gone (sets)
 -- ARGV  1 name of the actor whose messages are native tasks   2 prefix of details keys
 --       3 time for `updatedAt`
 -- Returns how many tasks went back. What is more than a task's id, and could not come back as it was, stays:
@@ -14,32 +14,40 @@ local function is_plain(body)
   return #body.args == 1 and type(body.args[1]) == 'string' and next(body.kwargs) == nil and next(body.options, next(body.options)) == nil
 end
 
-local tasks, others = {}, {}
-local names = redis.call('LRANGE', KEYS[2], 0, -1)
-for i = 7, #KEYS do
-  for _, name in ipairs(redis.call('SMEMBERS', KEYS[i])) do
-    names[#names + 1] = name
-  end
-end
-for _, name in ipairs(names) do
-  local readable, body = pcall(cjson.decode, redis.call('HGET', KEYS[3], name) or '')
-  if readable and is_plain(body) then
-    tasks[#tasks + 1] = {name, tonumber(name) or 0, body.args[1]}
+local held, ids, others = {}, {}, {}
+
+local function sort(name, body)
+  local readable, message = pcall(cjson.decode, body)
+  if readable and is_plain(message) then
+    held[#held + 1] = {name, message.args[1]}
   else
     others[#others + 1] = name
   end
 end
-table.sort(tasks, function(a, b) return a[2] < b[2] end)
-local held = redis.call('LRANGE', KEYS[5], 0, -1)
-for i = #held, 1, -1 do
-  redis.call('LPUSH', KEYS[1], held[i])
+
+for _, name in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
+  local body = redis.call('HGET', KEYS[3], name)
+  if body then
+    sort(name, body)
+  else
+    ids[#ids + 1] = name -- no worker has ever held it: it is a task's id
+  end
 end
-for i = #tasks, 1, -1 do
-  redis.call('LPUSH', KEYS[1], tasks[i][3])
+for i = 6, #KEYS do
+  for _, name in ipairs(redis.call('SMEMBERS', KEYS[i])) do
+    sort(name, redis.call('HGET', KEYS[3], name) or '')
+  end
+end
+table.sort(held, function(a, b) return a[1] < b[1] end)
+for i = #ids, 1, -1 do
+  redis.call('LPUSH', KEYS[1], ids[i])
+end
+for i = #held, 1, -1 do
+  redis.call('LPUSH', KEYS[1], held[i][2])
 end
 redis.call('DEL', KEYS[2], unpack(KEYS, 5))
-for _, task in ipairs(tasks) do
-  local details = ARGV[2] .. task[3]
+for _, task in ipairs(held) do
+  local details = ARGV[2] .. task[2]
   if redis.pcall('HGET', details, 'status') == 'processing' then -- its worker died, or was made to stop
     redis.call('HSET', details, 'status', 'pending', 'updatedAt', ARGV[3])
   end
@@ -49,4 +57,4 @@ end
 for _, name in ipairs(others) do
   redis.call('RPUSH', KEYS[2], name)
 end
-return #tasks + #held
+return #held + #ids

@@ -7,17 +7,16 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import redis
 
-from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking, persist
+from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking, persist, wait_and_run
 from rhai_tasks.protocol import (
     ACTOR,
     QueueKeys,
     circle_of,
     key_pattern,
-    message_head,
     queue_name,
     timestamp,
     to_bytes,
@@ -30,7 +29,6 @@ from rhai_tasks.threads import vital_thread
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 3.5  # between two looks, when idle, at what a bridge that died left in flight
 _DISCOVER_SECONDS = 2.0  # between two looks for new circles
 _DUE_AT_ONCE = 500  # delayed tasks of a circle
 _DUE_SECONDS = 10.0  # between two looks at them without being told: whoever was told may have died
@@ -51,7 +49,6 @@ class CircleBridge:
         self._blocking = connect_blocking(settings.redis_url)
         self._take = load_script(self._client, "bridge", "take")
         self._give_back = load_script(self._client, "bridge", "give_back")
-        self._published = 0.0  # time.monotonic()
 
     def run(self, stop: threading.Event, readiness: Readiness) -> None:
         """Take tasks until `stop`; outages are waited out."""
@@ -65,7 +62,7 @@ class CircleBridge:
             readiness.note(taking)
 
     def forward(self, room: int) -> int:
-        """Turn what waits in the native list into messages; wait up to `BLOCK_SECONDS` if there is nothing to do.
+        """Move what waits in the native list to dramatiq's queue; wait up to `BLOCK_SECONDS` if there is nothing to do.
 
         Args:
             room: How many messages dramatiq's queue can still take, as the last call returned it; 0 asks.
@@ -73,35 +70,20 @@ class CircleBridge:
         Returns:
             The same, for the next call.
         """
+        keys = self._keys
+        call: dict[str, Any] = {
+            "keys": [self._native, keys.messages, keys.full, keys.registry(keys.namespace)],
+            "args": [self._buffer, self._queue],
+        }
         if room > 0:
-            # The loss-free BLPOP: the same end of the list, and the id is never outside Redis.
-            task_id = self._blocking.blmove(
-                cast("str", self._native), self._keys.in_flight, BLOCK_SECONDS, "LEFT", "RIGHT"
-            )
-            if task_id is None and time.monotonic() < self._published + _LOOK_SECONDS:
-                return room
-        taken, room = self._publish()
-        self._published = time.monotonic()
+            # The loss-free BLPOP: the same end of the list, and the id is never outside Redis. A worker that waits for
+            # it has it before we hear of it; what else has come goes the same way.
+            _, room = wait_and_run(self._blocking, self._native, keys.messages, "RIGHT", self._take, **call)
+            return max(room, 0)
+        taken, room = self._take(**call)
         if room <= 0 and not taken:
             self._blocking.blpop([self._keys.room], BLOCK_SECONDS / 2)
         return max(room, 0)
-
-    def _publish(self) -> tuple[int, int]:
-        head = message_head(self._queue, time.time())
-        keys = self._keys
-        taken, room = self._take(
-            keys=[
-                self._native,
-                keys.in_flight,
-                keys.messages,
-                keys.bodies,
-                keys.sequence,
-                keys.full,
-                keys.registry(keys.namespace),
-            ],
-            args=[self._buffer, head, self._queue],
-        )
-        return taken, room
 
     def give_back(self, *, held_by: Iterable[str] = ()) -> int:
         """Return what no worker holds to the head of the native list, in order; say how many tasks that were.
@@ -117,7 +99,6 @@ class CircleBridge:
                     keys.messages,
                     keys.bodies,
                     keys.deliveries,
-                    keys.in_flight,
                     keys.full,
                     *(keys.acks(broker_id) for broker_id in held_by),
                 ],
@@ -139,7 +120,7 @@ class CircleBridge:
         return self._keys.wake
 
     def unblock(self) -> None:
-        """End a blocking command from another thread; what it took meanwhile is in flight, not lost."""
+        """End a blocking command from another thread; what it moved meanwhile waits in dramatiq's queue."""
         self._blocking.connection_pool.disconnect()
 
     def close(self) -> None:

@@ -12,8 +12,11 @@ delayed = redis.call('ZPOPMIN', KEYS[6], ARGV[1])
 for i = 1, #delayed, 2 do names[#names + 1] = delayed[i] end
 local removed = #ids + #names
 for _, name in ipairs(names) do
-  local readable, body = pcall(cjson.decode, redis.call('HGET', KEYS[3], name) or '')
-  if readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
+  local text = redis.call('HGET', KEYS[3], name)
+  local readable, body = pcall(cjson.decode, text)
+  if not text then -- no worker has ever held it: it is a task's id
+    ids[#ids + 1] = name
+  elseif readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
     ids[#ids + 1] = body.args[1]
   end
   redis.call('HDEL', KEYS[3], name)

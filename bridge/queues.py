@@ -76,7 +76,6 @@ class Queues:
             brokers = [to_text(broker) for broker in self.client.zrange(keys.leases, 0, -1)]
             with self.client.pipeline(transaction=False) as pipeline:
                 pipeline.llen(self.native_key(circle))
-                pipeline.llen(keys.in_flight)
                 pipeline.llen(keys.messages)
                 pipeline.zcard(keys.delayed)
                 pipeline.zcard(keys.delayed_messages)
@@ -86,8 +85,8 @@ class Queues:
                     pipeline.scard(keys.acks(broker))
                 # A native key of another type is no reason to show nothing.
                 counts = [_count(reply) for reply in pipeline.execute(raise_on_error=False)]
-            native, in_flight, messages, tasks, delayed, dead, workers, *held = counts
-            found.append(Queue(circle, native, in_flight + messages, sum(held), tasks + delayed, dead, workers))
+            native, messages, tasks, delayed, dead, workers, *held = counts
+            found.append(Queue(circle, native, messages, sum(held), tasks + delayed, dead, workers))
         return found
 
     def give_back(self, circle: str) -> int:
@@ -180,7 +179,7 @@ def _task_id(body: bytes) -> str:
 
 
 def tasks_of(client: Any, keys: QueueKeys, message_ids: Iterable[bytes]) -> set[str]:
-    """Name the tasks that messages are for."""
+    """Name the tasks that messages are for; one that no worker has ever held stands there by the task's own id."""
     names = [to_text(name) for name in message_ids]
     bodies = client.hmget(keys.bodies, names) if names else []
-    return {_task_id(body) for body in bodies if body}
+    return {_task_id(body) if body else name for name, body in zip(names, bodies, strict=True)}

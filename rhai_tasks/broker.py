@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import chain
 from typing import Any, cast
@@ -21,8 +21,17 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage
 
 from .cancellation import hear_cancels
-from .connection import BLOCK_SECONDS, Outage, connect, connect_blocking
-from .protocol import DETAIL_FIELDS, QueueKeys, failed, queue_name, state_channel, timestamp, to_bytes, to_text
+from .connection import Outage, connect, connect_blocking, wait_and_run
+from .protocol import (
+    DETAIL_FIELDS,
+    QueueKeys,
+    failed,
+    message_head,
+    queue_name,
+    state_channel,
+    to_bytes,
+    to_text,
+)
 from .readiness import Readiness
 from .settings import Settings
 from .store import Held, TaskStore, load_script
@@ -39,6 +48,7 @@ INTERRUPT_SECONDS = 5.0
 
 _RETRY_SECONDS = 0.5  # until a renewal that failed is tried again: others wait only so long before they take over
 _PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
+_QUICK_SECONDS = 0.001  # a script that takes less is not worth a look for the next one
 _PREFETCH_MOST = 128  # messages; bounds what waits to be written during an outage, too
 
 
@@ -73,7 +83,7 @@ class TaskBroker(RedisBroker):
         self.stopping = threading.Event()
         self.store = TaskStore(settings, self.outage)
         self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
-        self.fetching = threading.Lock()  # what was fetched while it is held is in `held` when it is free
+        self.cancelled: dict[str, float] = {}  # task ids heard of lately: time.monotonic()
         self.lease_ends: dict[str, float] = {}  # by queue, as far as we know: time.monotonic()
         self._renewed: dict[str, float] = {}  # by queue, the last time
         self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
@@ -166,11 +176,18 @@ class TaskBroker(RedisBroker):
 
     def cancel(self, task_id: str) -> None:
         """Stop a task's script if it is held here, running or not; `finish.lua` knows how the task has ended."""
-        with self.fetching:  # a message that is on its way here counts
-            held_now = [held for by_id in self.held.values() for held in list(by_id.values())]
-        for held in held_now:
+        now = time.monotonic()
+        self.cancelled = {known: at for known, at in self.cancelled.items() if now < at + LEASE_SECONDS}
+        self.cancelled[task_id] = now  # first: a fetch may be on its way that has not seen it
+        for held in [held for by_id in self.held.values() for held in list(by_id.values())]:
             if held.task_id == task_id:
                 held.cancel.cancel()
+
+    def drop_lost(self, queue: str) -> None:
+        """Stop scripts whose messages went to another broker while our lease did not stand."""
+        held = list(self.held.get(queue, {}).values())
+        ours = cast("set[bytes]", self.client.smembers(self.keys(queue).acks(self.broker_id)))
+        _drop_lost(held, {to_text(message_id) for message_id in ours})
 
     def recover_own(self, queue: str) -> None:
         """Put back what a process of this name held when it died."""
@@ -255,7 +272,7 @@ class TaskConsumer(dramatiq.Consumer):
         broker.readiness.expect(f"lease of {queue_name}")
 
     def __next__(self) -> TaskMessage | None:
-        """Return the next message, or `None` every other second: dramatiq looks then whether to stop."""
+        """Return the next message, or `None` every few seconds: dramatiq looks then whether to stop."""
         if self._broker.draining.is_set():
             self._broker.stopping.wait(0.05)
             return None
@@ -264,7 +281,7 @@ class TaskConsumer(dramatiq.Consumer):
         ahead = self._ahead()
         self._enough = self._threads + ahead // 2
         try:
-            if len(self._held) >= self._enough and not self._wait_for_room():
+            if not self._has_room() and not self._wait(self._timeout, unless=self._has_room):
                 self._look_alive()
                 return None
             if not self._recovered:
@@ -275,11 +292,10 @@ class TaskConsumer(dramatiq.Consumer):
                 self._unsure = False
             if self._held and self._broker.lease_lapsed(self._queue_name):
                 self._broker.renew(self._queue_name)  # before a fetch renews it, and hides what was lost
-            if self._more:
-                self._look_alive()
-            if self._more or self._peek():
-                with self._broker.fetching:
-                    self._fetch(self._threads + ahead - len(self._held))
+            if self._held and not self._more and self._broker.run_seconds < _QUICK_SECONDS:
+                # Leave the interpreter to whoever runs a quick script: it will have ended before the next one comes.
+                self._wait(_QUICK_SECONDS, unless=lambda: not self._held)
+            self._fetch(self._threads + ahead - len(self._held))
             self._broker.outage.end()
         except redis.RedisError as error:
             self._unsure = True
@@ -289,21 +305,18 @@ class TaskConsumer(dramatiq.Consumer):
             return None
         return self._fetched.popleft() if self._fetched else None
 
-    def _wait_for_room(self) -> bool:
+    def _has_room(self) -> bool:
+        return len(self._held) < self._enough
+
+    def _wait(self, seconds: float, *, unless: Callable[[], bool]) -> bool:
+        """Wait until a task has ended and there is room; say whether there is."""
         self._room.clear()
-        return len(self._held) < self._enough or self._room.wait(self._timeout)
+        return unless() or self._room.wait(seconds)
 
     def _ahead(self) -> int:
         """How many messages may wait for a thread: those of some milliseconds, none while scripts take longer."""
         seconds = max(self._broker.run_seconds, 1e-5)
         return min(int(self._threads * _PREFETCH_SECONDS / seconds), _PREFETCH_MOST)
-
-    def _peek(self) -> bool:
-        """Wait for a message without taking it: a list moved onto its own head stays as it is."""
-        name = self._keys.messages
-        found = self._blocking.blmove(name, name, BLOCK_SECONDS, "LEFT", "LEFT") is not None
-        self._broker.readiness.note(self._read)
-        return found
 
     def _look_alive(self) -> None:
         """Use the blocking connection now and then though we need not wait for messages: it may hang unnoticed."""
@@ -312,32 +325,44 @@ class TaskConsumer(dramatiq.Consumer):
             self._broker.readiness.note(self._read)
 
     def _fetch(self, count: int) -> None:
-        keys, settings = self._keys, self._broker.settings
+        """Fetch messages; wait for them, up to `BLOCK_SECONDS`, if the last fetch brought all there were."""
+        broker, keys, settings = self._broker, self._keys, self._broker.settings
         idle, began = self._threads - len(self._held), time.monotonic()
-        rows = self._broker.task_scripts["fetch"](
-            keys=[
+        call: dict[str, Any] = {
+            "keys": [
                 keys.messages,
                 keys.bodies,
-                keys.acks(self._broker.broker_id),
+                keys.acks(broker.broker_id),
                 keys.deliveries,
                 keys.leases,
                 keys.full,
                 keys.room,
+                keys.sequence,
             ],
-            args=[
+            "args": [
                 count,
-                self._broker.broker_id,
+                broker.broker_id,
                 int(LEASE_SECONDS * 1000),
                 (settings.buffer + 1) // 2,
                 settings.prefixes.details,
                 idle,
-                timestamp(time.time()),
                 state_channel(keys.namespace),
+                message_head(keys.queue, time.time()),
                 *DETAIL_FIELDS,
             ],
-        )
+        }
+        fetch = broker.task_scripts["fetch"]
+        if self._more:
+            self._look_alive()
+            lapsed, rows = fetch(**call)
+        else:
+            # A list moved onto its own head stays as it is: this waits for a message without taking it.
+            lapsed, rows = wait_and_run(self._blocking, keys.messages, keys.messages, "LEFT", fetch, **call)
+            broker.readiness.note(self._read)
         if not self._held:
-            self._broker.lease_ends[self._queue_name] = began + LEASE_SECONDS
+            broker.lease_ends[self._queue_name] = began + LEASE_SECONDS
+        elif lapsed:
+            broker.drop_lost(self._queue_name)
         self._more = len(rows) >= count
         for place, (message_id, body, deaths, details, cancelled) in enumerate(rows):
             held = Held(
@@ -359,6 +384,8 @@ class TaskConsumer(dramatiq.Consumer):
                 held.cancel.cancel()
             self._held[held.message_id] = held
             self._fetched.append(TaskMessage(message, held))
+        if any(message.held.task_id in broker.cancelled for message in self._fetched):
+            broker.renew(self._queue_name)  # it sees whether they are, or have been submitted again since
 
     def _release_unknown(self) -> None:
         """Put back what a fetch took whose reply never came: held by this broker, and known to nobody here.
@@ -414,12 +441,15 @@ class TaskConsumer(dramatiq.Consumer):
     def close(self) -> None:
         """Give back what is left and disconnect."""
         self.requeue([])
+        if self._unsure:  # we disconnected while a fetch was waiting
+            with suppress(redis.RedisError):
+                self._release_unknown()
         self._blocking.close()
 
     def _let_go(self, held: Held) -> None:
         if self._held.get(held.message_id) is held:  # else it was lost, and fetched anew by this very broker
             del self._held[held.message_id]
-        if len(self._held) < self._enough:
+        if self._has_room():
             self._room.set()
 
 

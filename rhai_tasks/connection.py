@@ -5,13 +5,14 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import redis
 import redis.asyncio
 import tenacity
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
 from .errors import ConfigurationError, RhaiTasksError, ServerError, ServerUnavailable
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BLOCK_SECONDS = 2
-"""Longest blocking command, so also the slowest reaction to a stop: two idle connections cost one command a second."""
+BLOCK_SECONDS = 3
+"""Longest blocking command."""
 
 _OLDEST_SERVER = (6, 2)  # BLMOVE, LPOP with a count
 
@@ -98,6 +99,40 @@ def _make(url: str, plain: Any, through_sentinels: Any, retry: Any, socket_timeo
         return plain.from_url(url, **options)
     except ValueError as error:
         raise ConfigurationError(f"--redis-url {redact(url)!r}: {error}") from error
+
+
+def wait_and_run(
+    client: redis.Redis, source: bytes | str, destination: str, end: str, script: Script, **call: Any
+) -> Any:
+    """Wait up to `BLOCK_SECONDS` for something in a list, move it, and run a script at once: in one round trip.
+
+    Args:
+        client: A blocking one.
+        source: The list; what stands at its head is moved.
+        destination: The list that gets it; may be the same.
+        end: LEFT or RIGHT, where it goes there.
+        script: Runs right after the move; also if nothing came.
+        **call: Its `keys` and `args`.
+
+    Returns:
+        What the script returned.
+
+    Raises:
+        redis.RedisError: The move or the script failed. The other may have been done.
+    """
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.blmove(cast("str", source), destination, BLOCK_SECONDS, "LEFT", end)
+        # Not `script(client=pipeline)`: that asks each time whether the server knows it.
+        pipeline.evalsha(script.sha, len(call["keys"]), *call["keys"], *call["args"])
+        replies = pipeline.execute(raise_on_error=False)  # raised by redis-py, an error would quote all arguments
+    for reply in replies:
+        if isinstance(reply, redis.exceptions.NoScriptError):
+            return script(client=client, **call)
+        if isinstance(reply, redis.exceptions.ReadOnlyError):
+            client.connection_pool.disconnect()
+        if isinstance(reply, redis.RedisError):
+            raise reply
+    return replies[-1]
 
 
 def redact(url: str) -> str:

@@ -1,15 +1,17 @@
 -- Bring up to `count` messages with their tasks' details, and hold them under this broker's lease.
 --
 -- KEYS  1 messages (list)   2 bodies (hash)   3 acks (set)   4 deliveries (hash)
---       5 leases (sorted set)   6 full (string)   7 room (list)
+--       5 leases (sorted set)   6 full (string)   7 room (list)   8 sequence (string)
 -- ARGV  1 count   2 broker id   3 lease in milliseconds   4 low-water mark of the buffer
---       5 prefix of details keys   6 how many of the messages begin to run at once   7 time for `updatedAt`
---       8 start of the names of channels for states   9 on: names of the details' fields
--- Returns one {message id, body, deaths, details, 1 if cancelled, else 0} each; details is a list of values
--- (nil where absent), or the text of the server's error where the details key holds no hash.
+--       5 prefix of details keys   6 how many of the messages begin to run at once
+--       7 start of the names of channels for states   8 start of a message, up to its argument
+--       9 on: names of the details' fields
+-- Returns {1 if the broker had no lease any more, else 0; one {message id, body, deaths, details, 1 if cancelled, else
+-- 0} each}; details is a list of values (nil where absent), or the text of the server's error where the details key
+-- holds no hash.
 local time = redis.call('TIME')
 -- First of all a write that a server without memory refuses: nothing is half done then.
-redis.call('ZADD', KEYS[5], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3], ARGV[2])
+local added = redis.call('ZADD', KEYS[5], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3], ARGV[2])
 
 local ids = redis.call('LPOP', KEYS[1], ARGV[1])
 if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[4]) and redis.call('DEL', KEYS[6]) == 1 then
@@ -17,11 +19,40 @@ if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[4]) and redis.call('DEL', KEYS[6]
   redis.call('PEXPIRE', KEYS[7], 10000)
 end
 if not ids then
-  return {}
+  return {added, {}}
 end
 
-redis.call('SADD', KEYS[3], unpack(ids))
+-- RFC 3339 in UTC, with microseconds. The server's clock: this script may have waited for a message.
+local function timestamp()
+  local days, seconds = math.floor(time[1] / 86400) + 719468, time[1] % 86400 -- since 0000-03-01
+  local day = days % 146097
+  local year = math.floor((day - math.floor(day / 1460) + math.floor(day / 36524) - math.floor(day / 146096)) / 365)
+  day = day - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local month = math.floor((5 * day + 2) / 153)
+  day = day - math.floor((153 * month + 2) / 5) + 1
+  year = year + 400 * math.floor(days / 146097) + (month >= 10 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month < 10 and month + 3 or month - 9, day,
+    math.floor(seconds / 3600), math.floor(seconds / 60) % 60, seconds % 60, time[2])
+end
+
+-- What has no body is a task's id, as the native list held it. It becomes a message now, numbered by the clock, and
+-- never backwards: a server that came back without its last second gives no number out again that a worker may
+-- still hold for another task.
 local bodies = redis.call('HMGET', KEYS[2], unpack(ids))
+local last
+for i, id in ipairs(ids) do
+  if not bodies[i] then
+    last = (last or math.max(tonumber(redis.call('GET', KEYS[8]) or 0), time[1] * 1000000 + time[2])) + 1
+    ids[i] = string.format('m-%.0f', last)
+    bodies[i] = ARGV[8] .. cjson.encode(id)
+      .. '],"options":{"redis_message_id":"' .. ids[i] .. '"},"message_id":"' .. ids[i] .. '"}'
+    redis.call('HSET', KEYS[2], ids[i], bodies[i])
+  end
+end
+if last then
+  redis.call('SET', KEYS[8], string.format('%.0f', last))
+end
+redis.call('SADD', KEYS[3], unpack(ids))
 local deaths = redis.call('HMGET', KEYS[4], unpack(ids))
 local now_running = tonumber(ARGV[6])
 local fields = {unpack(ARGV, 9)}
@@ -29,33 +60,29 @@ local asked = #fields
 fields[asked + 1], fields[asked + 2] = 'status', 'error'
 local messages = {}
 for i, id in ipairs(ids) do
-  if not bodies[i] then
-    redis.call('SREM', KEYS[3], id) -- purged by dramatiq's tools: there is nothing left to run
-  else
-    local details, cancelled = false, 0
-    local readable, body = pcall(cjson.decode, bodies[i])
-    if readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
-      local key = ARGV[5] .. body.args[1]
-      local carried = type(body.kwargs) == 'table' and body.kwargs.details
-      if type(carried) == 'table' and redis.call('EXISTS', key) == 0 then -- sent by a broker that is not ours
-        for name, value in pairs(carried) do
-          redis.call('HSET', key, name, value)
-        end
-      end
-      details = redis.pcall('HMGET', key, unpack(fields))
-      if details.err then
-        details = details.err
-      else
-        if details[asked + 1] == 'error' and details[asked + 2] == 'cancelled' then
-          cancelled = 1
-        elseif #messages < now_running and details[1] and not deaths[i] then
-          redis.call('HSET', key, 'status', 'processing', 'updatedAt', ARGV[7])
-          redis.pcall('PUBLISH', ARGV[8] .. key, 'processing')
-        end
-        details[asked + 1], details[asked + 2] = nil, nil
+  local details, cancelled = false, 0
+  local readable, body = pcall(cjson.decode, bodies[i])
+  if readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
+    local key = ARGV[5] .. body.args[1]
+    local carried = type(body.kwargs) == 'table' and body.kwargs.details
+    if type(carried) == 'table' and redis.call('EXISTS', key) == 0 then -- sent by a broker that is not ours
+      for name, value in pairs(carried) do
+        redis.call('HSET', key, name, value)
       end
     end
-    messages[#messages + 1] = {id, bodies[i], tonumber(deaths[i] or 0), details, cancelled}
+    details = redis.pcall('HMGET', key, unpack(fields))
+    if details.err then
+      details = details.err
+    else
+      if details[asked + 1] == 'error' and details[asked + 2] == 'cancelled' then
+        cancelled = 1
+      elseif i <= now_running and details[1] and not deaths[i] then
+        redis.call('HSET', key, 'status', 'processing', 'updatedAt', timestamp())
+        redis.pcall('PUBLISH', ARGV[7] .. key, 'processing')
+      end
+      details[asked + 1], details[asked + 2] = nil, nil
+    end
   end
+  messages[i] = {id, bodies[i], tonumber(deaths[i] or 0), details, cancelled}
 end
-return messages
+return {added, messages}

@@ -195,7 +195,7 @@ class QueueKeys:
 
     @property
     def messages(self) -> str:
-        """List of message ids that wait for a worker; dramatiq's own."""
+        """List of what waits for a worker: ids of messages, and of tasks that become messages when they are fetched."""
         return f"{self.namespace}:{self.queue}"
 
     @property
@@ -224,11 +224,6 @@ class QueueKeys:
         return f"{self.messages}.sequence"
 
     @property
-    def in_flight(self) -> str:
-        """List of task ids that a bridge took and has not turned into messages yet."""
-        return f"{self.messages}.in_flight"
-
-    @property
     def leases(self) -> str:
         """Sorted set of broker id to the server's millisecond until which it holds its messages."""
         return f"{self.messages}.leases"
@@ -255,7 +250,7 @@ class QueueKeys:
 
     @property
     def delayed_messages(self) -> str:
-        """Sorted set of message ids, likewise, which go to the messages; their bodies are in place."""
+        """Sorted set of ids of messages or tasks, likewise, which go to the messages."""
         return f"{self.messages}.delayed_messages"
 
     @property

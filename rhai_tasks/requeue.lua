@@ -11,7 +11,7 @@ if ARGV[2] == 'expired' then
   end
 end
 local ids = redis.call('SMEMBERS', KEYS[2])
-table.sort(ids, function(a, b) return (tonumber(a) or 0) > (tonumber(b) or 0) end)
+table.sort(ids, function(a, b) return a > b end)
 for _, id in ipairs(ids) do
   -- Who was held for the first time is suspected, no more: the count goes on when it runs again, alone.
   redis.call('HSETNX', KEYS[3], id, 1)

@@ -129,7 +129,7 @@ class TaskStore:
         """Note that this thread runs the task's script from now on."""
         held.started = time.monotonic()
         self._running[threading.get_ident()] = held
-        if self._asleep:
+        if self._asleep and not held.marked:
             self._wake.set()
 
     def count_delivery(self, held: Held) -> None:

@@ -1,6 +1,9 @@
 """The consumer against a real server, in this process."""
 
+import re
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ import redis
 from bridge.loop import CircleBridge
 from rhai_tasks import Settings
 from rhai_tasks.broker import TaskBroker, TaskConsumer
-from rhai_tasks.connection import Outage
+from rhai_tasks.connection import Outage, wait_and_run
 from rhai_tasks.protocol import failed, queue_name
 from tests.conftest import Dispatcher, wait_until
 
@@ -20,19 +23,18 @@ def broker(server_url: str) -> TaskBroker:
 
 
 def test_tasks_whose_fetch_was_cut_off_are_not_lost(
-    dispatcher: Dispatcher, broker: TaskBroker, server_url: str
+    dispatcher: Dispatcher, broker: TaskBroker, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatcher.submit("c", "t", "1")
     CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
     consumer = TaskConsumer(broker, queue_name("c"), 2, 100)
-    fetch = broker.task_scripts["fetch"]
 
-    def cut_off(**arguments: Any) -> Any:
-        broker.task_scripts["fetch"] = fetch
-        fetch(**arguments)
+    def cut_off(*arguments: Any, **call: Any) -> Any:
+        monkeypatch.undo()
+        wait_and_run(*arguments, **call)
         raise redis.ConnectionError("cut off after the server had done it")
 
-    broker.task_scripts["fetch"] = cut_off  # type: ignore[assignment]  # a script that loses its reply
+    monkeypatch.setattr("rhai_tasks.broker.wait_and_run", cut_off)
     broker.store.open(broker.broker_id)
     next_message: Callable[[], Any] = consumer.__next__
 
@@ -83,23 +85,49 @@ def test_a_message_that_is_none_of_ours_is_a_dead_letter(broker: TaskBroker, cli
 
 
 def test_message_ids_are_not_given_out_again_after_the_server_lost_its_last_writes(
-    dispatcher: Dispatcher, server_url: str, client: Any
+    broker: TaskBroker, client: Any
 ) -> None:
-    bridge = CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url))
-    keys = f"rhai_dramatiq:{queue_name('c')}"
-    before = client.get(f"{keys}.sequence")
-    dispatcher.submit("c", "t1", "1")
-    bridge.forward(0)
-    (first,) = client.lrange(keys, 0, -1)
+    keys = broker.keys(queue_name("c"))
+    consumer = TaskConsumer(broker, keys.queue, 200, 100)
+    client.rpush(keys.messages, "t")
+    first = consumer.__next__()
 
-    client.delete(f"{keys}.sequence", keys, f"{keys}.msgs")  # as before the first one
-    dispatcher.submit("c", "t2", "1")
-    bridge.forward(0)
+    client.delete(keys.sequence, keys.bodies, keys.acks(broker.broker_id))  # as before the first one
+    client.rpush(keys.messages, "t")
+    second = consumer.__next__()
 
-    assert before is None
-    (second,) = client.lrange(keys, 0, -1)
-    assert int(second) > int(first)
-    bridge.close()
+    assert first is not None
+    assert second is not None
+    assert second.message_id > first.message_id
+
+
+def test_a_task_of_any_name_is_told_from_a_message(broker: TaskBroker, client: Any) -> None:
+    keys = broker.keys(queue_name("c"))
+    consumer = TaskConsumer(broker, keys.queue, 200, 100)
+    for name in ("m-1", "1", "{}", "", "m-1"):
+        client.rpush(keys.messages, name)
+
+    messages = [consumer.__next__() for _ in range(5)]
+
+    assert [list(message.args) for message in messages if message] == [["m-1"], ["1"], ["{}"], [""], ["m-1"]]
+    assert len({message.message_id for message in messages if message}) == 5
+
+
+def test_a_task_that_a_waiting_fetch_brings_is_marked_by_the_servers_clock(broker: TaskBroker, client: Any) -> None:
+    keys = broker.keys(queue_name("c"))
+    client.hset("rhai_task_details:t", mapping={"script": "1", "status": "pending"})
+    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+    timer = threading.Timer(0.3, client.rpush, (keys.messages, "t"))
+    timer.start()
+    before = datetime.now(UTC) + timedelta(seconds=0.2)
+
+    message = consumer.__next__()
+
+    assert message is not None
+    status, updated = client.hmget("rhai_task_details:t", "status", "updatedAt")
+    assert status == "processing"
+    assert before < datetime.fromisoformat(updated) < datetime.now(UTC)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", updated)
 
 
 def test_leases_that_ran_out_while_the_server_was_away_get_time_to_be_renewed(
