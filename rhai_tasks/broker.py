@@ -23,6 +23,7 @@ from dramatiq.middleware import CurrentMessage
 from .cancellation import hear_cancels
 from .connection import Outage, connect, connect_blocking, wait_and_run
 from .protocol import (
+    ACTOR,
     DETAIL_FIELDS,
     QueueKeys,
     failed,
@@ -57,6 +58,7 @@ class TaskMessage(MessageProxy):
 
     def __init__(self, message: Message[Any], held: Held) -> None:
         super().__init__(message)
+        vars(self).update(vars(message))  # dramatiq reads them a dozen times, each time through `__getattr__`
         self.held = held
 
 
@@ -364,17 +366,18 @@ class TaskConsumer(dramatiq.Consumer):
         elif lapsed:
             broker.drop_lost(self._queue_name)
         self._more = len(rows) >= count
-        for place, (message_id, body, deaths, details, cancelled) in enumerate(rows):
+        for place, (name, task_id, body, deaths, details, cancelled) in enumerate(rows):
+            message_id = name.decode()
             held = Held(
                 keys=self._keys,
-                message_id=to_text(message_id),
+                message_id=message_id,
                 task_id="",
                 details=details.decode(errors="replace") if isinstance(details, bytes) else details,
                 deaths=deaths,
                 marked=place < idle and deaths == 0,
             )
             try:
-                message = _decode(body)
+                message = self._message(message_id, to_text(task_id)) if body is None else _decode(body)
             except (ValueError, TypeError, RecursionError) as error:
                 held.details = f"its message cannot be read: {error}"
                 self._broker.store.dead_letter(held)
@@ -386,6 +389,17 @@ class TaskConsumer(dramatiq.Consumer):
             self._fetched.append(TaskMessage(message, held))
         if any(message.held.task_id in broker.cancelled for message in self._fetched):
             broker.renew(self._queue_name)  # it sees whether they are, or have been submitted again since
+
+    def _message(self, message_id: str, task_id: str) -> Message[Any]:
+        """Make the message that `fetch.lua` has made."""
+        return Message(
+            queue_name=self._queue_name,
+            actor_name=ACTOR,
+            args=(task_id,),
+            kwargs={},
+            options={"redis_message_id": message_id},
+            message_id=message_id,
+        )
 
     def _release_unknown(self) -> None:
         """Put back what a fetch took whose reply never came: held by this broker, and known to nobody here.

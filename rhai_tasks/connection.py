@@ -210,6 +210,11 @@ def persist(call: Callable[[], T], outage: Outage, give_up: threading.Event) -> 
     def note(state: tenacity.RetryCallState) -> None:
         outage.begin(state.outcome.exception() if state.outcome else None)
 
+    try:
+        return call()  # most calls need no more
+    except redis.RedisError:
+        if give_up.is_set():
+            raise
     result = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(redis.RedisError),
         wait=tenacity.wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),

@@ -6,8 +6,9 @@
 --       5 prefix of details keys   6 how many of the messages begin to run at once
 --       7 start of the names of channels for states   8 start of a message, up to its argument
 --       9 on: names of the details' fields
--- Returns {1 if the broker had no lease any more, else 0; one {message id, body, deaths, details, 1 if cancelled, else
--- 0} each}; details is a list of values (nil where absent), or the text of the server's error where the details key
+-- Returns {1 if the broker had no lease any more, else 0; one {message id, task id, body, deaths, details, 1 if
+-- cancelled, else 0} each}; a message that has just been made is told by its task's id (else nil), any other by its body
+-- (else nil); details is a list of values (nil where absent), or the text of the server's error where the details key
 -- holds no hash.
 local time = redis.call('TIME')
 -- First of all a write that a server without memory refuses: nothing is half done then.
@@ -38,15 +39,14 @@ end
 -- What has no body is a task's id, as the native list held it. It becomes a message now, numbered by the clock, and
 -- never backwards: a server that came back without its last second gives no number out again that a worker may
 -- still hold for another task.
-local bodies = redis.call('HMGET', KEYS[2], unpack(ids))
+local bodies, tasks = redis.call('HMGET', KEYS[2], unpack(ids)), {}
 local last
 for i, id in ipairs(ids) do
   if not bodies[i] then
     last = (last or math.max(tonumber(redis.call('GET', KEYS[8]) or 0), time[1] * 1000000 + time[2])) + 1
-    ids[i] = string.format('m-%.0f', last)
-    bodies[i] = ARGV[8] .. cjson.encode(id)
-      .. '],"options":{"redis_message_id":"' .. ids[i] .. '"},"message_id":"' .. ids[i] .. '"}'
-    redis.call('HSET', KEYS[2], ids[i], bodies[i])
+    tasks[i], ids[i] = id, string.format('m-%.0f', last)
+    redis.call('HSET', KEYS[2], ids[i], ARGV[8] .. cjson.encode(id)
+      .. '],"options":{"redis_message_id":"' .. ids[i] .. '"},"message_id":"' .. ids[i] .. '"}')
   end
 end
 if last then
@@ -60,11 +60,16 @@ local asked = #fields
 fields[asked + 1], fields[asked + 2] = 'status', 'error'
 local messages = {}
 for i, id in ipairs(ids) do
-  local details, cancelled = false, 0
-  local readable, body = pcall(cjson.decode, bodies[i])
-  if readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
-    local key = ARGV[5] .. body.args[1]
-    local carried = type(body.kwargs) == 'table' and body.kwargs.details
+  local details, cancelled, task = false, 0, tasks[i]
+  local carried
+  if not task then
+    local readable, body = pcall(cjson.decode, bodies[i])
+    if readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
+      task, carried = body.args[1], type(body.kwargs) == 'table' and body.kwargs.details
+    end
+  end
+  if task then
+    local key = ARGV[5] .. task
     if type(carried) == 'table' and redis.call('EXISTS', key) == 0 then -- sent by a broker that is not ours
       for name, value in pairs(carried) do
         redis.call('HSET', key, name, value)
@@ -83,6 +88,6 @@ for i, id in ipairs(ids) do
       details[asked + 1], details[asked + 2] = nil, nil
     end
   end
-  messages[i] = {id, bodies[i], tonumber(deaths[i] or 0), details, cancelled}
+  messages[i] = {id, tasks[i] or false, bodies[i], tonumber(deaths[i] or 0), details, cancelled}
 end
 return {added, messages}

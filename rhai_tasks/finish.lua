@@ -6,16 +6,21 @@
 -- ARGV  1 "1": delete the details after the reply   2 milliseconds after which a reply list expires, 0: never
 --       3 seconds after which the details expire, unless they say so themselves, 0: never
 --       4 start of the names of channels for states   5 namespace
---       then for each task: message id, details key, status, "output" or "error", its text, time for
---       `updatedAt`; of the next message of a pipeline its queue, or nothing, its id, its body; number of
---       reply lists, reply JSON, reply lists...
+--       then for each task: message id, details key, status, its text, time for `updatedAt`, how many more follow:
+--       none, or of the next message of a pipeline its queue, or nothing, its id, its body; reply JSON, reply lists...
 -- Returns for each task: "recorded"; "lost": another broker holds it now, nothing was written; or the
 -- server's error text: its details key is no hash any more, the message is a dead letter.
 local results = {}
 local i = 6
 while i <= #ARGV do
-  local id, details, status, field, text, at, queue, next, body = unpack(ARGV, i, i + 8)
-  local replies, json = tonumber(ARGV[i + 9]), ARGV[i + 10]
+  local id, details, status, text, at, more = unpack(ARGV, i, i + 5)
+  i = i + 6
+  local queue, next, body, json = '', nil, nil, nil
+  local last = i + more
+  if more ~= '0' then
+    queue, next, body, json = unpack(ARGV, i, i + 3)
+    i = i + 4
+  end
   local result = 'lost'
   if redis.call('SREM', KEYS[1], id) == 1 then
     local known = redis.pcall('HMGET', details, 'status', 'error', 'expireFinished')
@@ -28,16 +33,17 @@ while i <= #ARGV do
     else
       result = 'recorded'
       if known[1] == 'error' and known[2] == 'cancelled' then
-        status, field, text, queue = 'error', 'error', 'cancelled', ''
-        if replies > 0 then
+        status, text, queue = 'error', 'cancelled', ''
+        if i < last then
           local reply = cjson.decode(json)
           reply.status, reply.output, reply.error = status, cjson.null, text
           json = cjson.encode(reply)
         end
       end
-      redis.call('HSET', details, 'status', status, field, text, 'updatedAt', at)
-      redis.call('HDEL', details, field == 'output' and 'error' or 'output') -- of an earlier run
-      for r = i + 11, i + 10 + replies do
+      local completed = status == 'completed'
+      redis.call('HSET', details, 'status', status, completed and 'output' or 'error', text, 'updatedAt', at)
+      redis.call('HDEL', details, completed and 'error' or 'output') -- of an earlier run
+      for r = i, last - 1 do
         local pushed = redis.pcall('LPUSH', ARGV[r], json)
         if type(pushed) == 'number' and ARGV[2] ~= '0' then
           redis.call('PEXPIRE', ARGV[r], ARGV[2])
@@ -61,6 +67,6 @@ while i <= #ARGV do
     redis.call('HDEL', KEYS[3], id)
   end
   results[#results + 1] = result
-  i = i + 11 + replies
+  i = last
 end
 return results

@@ -249,26 +249,21 @@ class TaskStore:
     def _outcome_arguments(self, held: Held) -> list[Any]:
         outcome = held.outcome
         assert outcome is not None  # noqa: S101  (only `finish` queues for this)
-        reply_lists, reply = list(self._reply_lists(held)), b""
-        if reply_lists:
-            reply = reply_json(_as_far_as_readable(held), outcome, held.ended_at)
+        more: list[Any] = []
+        reply_lists = list(self._reply_lists(held))
+        if held.following or reply_lists:
+            next_ = held.following
+            more += (next_.queue_name, next_.options["redis_message_id"], next_.encode()) if next_ else ("", "", "")
+            more += (reply_json(_as_far_as_readable(held), outcome, held.ended_at), *reply_lists)
         return [
             held.message_id,
             self._details_key(held),
             outcome.status,
-            outcome.field,
             to_bytes(outcome.text),
             held.ended_at,
-            *self._following(held),
-            len(reply_lists),
-            reply,
-            *reply_lists,
+            len(more),
+            *more,
         ]
-
-    def _following(self, held: Held) -> tuple[str, str, bytes]:
-        if held.following is None:
-            return "", "", b""
-        return held.following.queue_name, held.following.options["redis_message_id"], held.following.encode()
 
     def _reply_lists(self, held: Held) -> Iterator[bytes]:
         if isinstance(held.details, Sequence) and not isinstance(held.details, str):
