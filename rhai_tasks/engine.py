@@ -305,6 +305,7 @@ class Engine:
 
         Raises:
             RhaiSyntaxError: It does not compile.
+            RhaiTimeout, RhaiMemoryLimit: It would take more than the limits allow; eight times `max_memory` is.
         """
         functions = self._native.compile(source, name)
         return AST(

@@ -24,6 +24,7 @@ use crate::natives;
 use crate::object;
 use crate::scope::NativeScope;
 use crate::scripts::{self, Scripts};
+use crate::source;
 use crate::stack::{self, Deep, Linked};
 use crate::values::{self, FunctionPointer};
 
@@ -172,9 +173,10 @@ impl NativeEngine {
     ///
     /// Raises:
     ///     RhaiSyntaxError: It does not compile.
+    ///     RhaiTimeout, RhaiMemoryLimit: It would take too much.
     ///     RhaiPanic: The parser failed.
     fn compile(&self, py: Python<'_>, source: &str, name: Option<&str>) -> PyResult<Vec<Signature>> {
-        let ast = self.compiled(py, source, name, &[])?;
+        let ast = self.compiled(py, source, name, &[], &self.bounds(None, None)?)?;
         let mut functions: Vec<_> = ast
             .iter_functions()
             .filter(|function| !function.name.starts_with("anon$"))
@@ -244,11 +246,11 @@ impl NativeEngine {
             }
         }
         let ast = match script.cast::<PyString>() {
-            Ok(source) => self.compiled(py, source.to_str()?, None, &everywhere)?,
+            Ok(source) => self.compiled(py, source.to_str()?, None, &everywhere, &bounds)?,
             Err(_) => {
                 let source = script.getattr(intern!(py, "source"))?.cast_into::<PyString>()?;
                 let name: Option<String> = script.getattr(intern!(py, "name"))?.extract()?;
-                self.compiled(py, source.to_str()?, name.as_deref(), &everywhere)?
+                self.compiled(py, source.to_str()?, name.as_deref(), &everywhere, &bounds)?
             }
         };
         let OfThread { engine, pulse, .. } = self.of_thread()?;
@@ -324,17 +326,21 @@ impl NativeEngine {
             .map(|of_thread| &**of_thread)
     }
 
-    /// Find a script that this thread has compiled, or compile it. Of the constants, those that it names become
-    /// part of it.
+    /// Find a script that this thread has compiled, or compile it within bounds. Of the constants, those that it names
+    /// become part of it.
     fn compiled(
         &self,
         py: Python<'_>,
         source: &str,
         name: Option<&str>,
         constants: &[(String, Dynamic)],
+        bounds: &Bounds,
     ) -> PyResult<Arc<AST>> {
         let OfThread {
-            compiler, scripts, ..
+            compiler,
+            pulse,
+            scripts,
+            ..
         } = self.of_thread()?;
         let constants = scripts::named(source, constants);
         let key = scripts::key(source, name, &constants);
@@ -342,20 +348,25 @@ impl NativeEngine {
         if let Some(ast) = known {
             return Ok(ast);
         }
+        let compiler = &mut *compiler.borrow_mut();
+        source::bound_with_copies(compiler, &constants);
         let mut scope = Scope::new();
         for (name, value) in constants {
             scope.push_constant_dynamic(name.as_str(), value.clone());
         }
-        let compiler = &mut *compiler.borrow_mut();
         let longest = match self.recipe.limits.max_string_size {
             0 => source.len().max(FOLDED_STRING),
             longest => longest,
         };
         let compiled = border::rhai(py, self.stack_size, || {
-            compiler
+            let _guard = Guard::compiling(pulse, bounds);
+            let compiled = compiler
                 .set_max_string_size(longest)
-                .compile_with_scope(&scope, source)
-                .map_err(|error| Failure::script(error.into()))
+                .compile_with_scope(&scope, source);
+            match guard::stopped() {
+                None => compiled.map_err(|error| Failure::script(error.into())),
+                Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
+            }
         });
         let mut ast = compiled.map_err(|failure| raise(py, &failure))?;
         if let Some(name) = name {
@@ -403,6 +414,7 @@ impl Recipe {
         engine.register_global_module(Shared::clone(&STANDARD));
         natives::register(&mut engine);
         self.limits.set(&mut engine);
+        source::bound(&mut engine);
         let pulse = Arc::clone(pulse);
         engine.on_progress(move |_| pulse.operation());
         engine.on_print(|text| host::tell(|py, callbacks| callbacks.print.call1(py, (text,))));

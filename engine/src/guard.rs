@@ -28,6 +28,10 @@ const SIGNALS_EVERY: Duration = Duration::from_millis(8);
 /// Bytes that no script gets at once, also without a bound.
 const MOST_AT_ONCE: usize = 1 << 36;
 
+/// How many times `max_memory` a script may take while it compiles: five megabytes of dense source need ten times the
+/// memory that a script has by default.
+const COMPILING: usize = 8;
+
 /// Bounds of one evaluation. One that a host function begins inside of another is bounded by that one's as well.
 pub struct Bounds {
     /// Zero: none.
@@ -85,6 +89,8 @@ struct Meter {
     pulse: Cell<*const Pulse>,
     /// How many operations there were from the last look to the next, unless the limit of operations came first.
     quantum: Cell<u64>,
+    /// Tokens of source that were read, ever.
+    tokens: Cell<u64>,
     looked: Cell<Option<Instant>>,
     heeded: Cell<Option<Instant>>,
     stop: Cell<Option<Stop>>,
@@ -105,6 +111,7 @@ thread_local! {
             operations: Cell::new(0),
             pulse: Cell::new(ptr::null()),
             quantum: Cell::new(FIRST_LOOK),
+            tokens: Cell::new(0),
             looked: Cell::new(None),
             heeded: Cell::new(None),
             stop: Cell::new(None),
@@ -137,10 +144,20 @@ struct Outer {
 }
 
 impl<'a> Guard<'a> {
+    /// Guard an evaluation.
     pub fn new(pulse: &'a Pulse, bounds: &'a Bounds) -> Self {
+        Self::with_memory(pulse, bounds, bounds.max_memory)
+    }
+
+    /// Guard the compilation of a script.
+    pub fn compiling(pulse: &'a Pulse, bounds: &'a Bounds) -> Self {
+        Self::with_memory(pulse, bounds, bounds.max_memory.saturating_mul(COMPILING))
+    }
+
+    fn with_memory(pulse: &'a Pulse, bounds: &'a Bounds, memory: usize) -> Self {
         METER.with(|meter| {
             let start = meter.live.get();
-            let mut ceiling = match bounds.max_memory {
+            let mut ceiling = match memory {
                 0 => isize::MAX,
                 bytes => start.saturating_add_unsigned(bytes),
             };
@@ -351,6 +368,18 @@ pub fn stopped() -> Option<Stop> {
             meter.look();
         }
         meter.stop.get()
+    })
+}
+
+/// Count a token of source that is read, and look now and then; whether the script has been stopped.
+pub fn token() -> bool {
+    METER.with(|meter| {
+        let tokens = meter.tokens.get().wrapping_add(1);
+        meter.tokens.set(tokens);
+        if tokens % LOOK_EVERY == 0 && meter.stop.get().is_none() {
+            meter.look();
+        }
+        meter.stop.get().is_some()
     })
 }
 

@@ -11,6 +11,7 @@ mod natives;
 mod object;
 mod scope;
 mod scripts;
+mod source;
 mod stack;
 mod values;
 

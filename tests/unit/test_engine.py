@@ -370,12 +370,103 @@ def test_memory_is_bounded_also_in_one_step(script: str) -> None:
         Engine(limits=Limits(max_memory=4 * 1024 * 1024)).run(script, timeout=10)
 
 
-def test_constants_are_not_folded_to_long_texts_while_the_script_compiles() -> None:
-    doublings = "\n".join(["const A0 = 'x' + 'x';", *(f"const A{n + 1} = A{n} + A{n};" for n in range(40))])
+@pytest.mark.parametrize(
+    ("first", "doubled"),
+    [
+        ("'x' + 'x'", "{0} + {0}"),
+        ('"xx"', "`${{{0}}}${{{0}}}`"),
+        ("[1, 2]", "[{0}, {0}]"),
+        ("#{a: 1}", "#{{a: {0}, b: {0}}}"),
+        ("[1]", "{{ const B = [{0}, {0}]; [B, B] }}"),
+    ],
+)
+def test_constants_of_constants_take_no_memory_while_the_script_compiles(first: str, doubled: str) -> None:
+    """Rhai's optimizer puts their values wherever they are named."""
+    script = [f"const A0 = {first};", *(f"const A{n + 1} = {doubled.format(f'A{n}')};" for n in range(40))]
+
+    for attempt in (Engine().run, Engine().compile):
+        with pytest.raises(errors.RhaiMemoryLimit, match="memory limit of 64 MiB exceeded"):
+            attempt("\n".join(script))
+
+
+def test_a_given_constant_counts_as_often_as_a_script_names_it() -> None:
+    engine, large = Engine(), {"TABLE": list(range(100_000))}
+
+    assert engine.run("TABLE[7] + TABLE[8]", constants=large) == "15"
+    with pytest.raises(errors.RhaiMemoryLimit):
+        engine.run("[" + "TABLE, " * 1000 + "]", constants=large)
+
+
+def test_constants_that_are_numbers_may_be_combined_at_will() -> None:
+    doublings = ["const A0 = 1;", *(f"const A{n + 1} = A{n} + A{n};" for n in range(40)), "A40"]
+
+    assert Engine().run("\n".join(doublings)) == str(2**40)
+
+
+@pytest.mark.parametrize("statement", ["a+b;", "f(x);", "x[y];"])
+def test_compiling_much_source_takes_bounded_time_and_memory(statement: str) -> None:
+    engine = Engine(limits=Limits(max_memory=1024 * 1024, timeout=30))
+    much = statement * 150_000
 
     with pytest.raises(errors.RhaiMemoryLimit):
-        Engine().run(doublings)
-    assert Engine().compile(doublings).functions == ()
+        engine.run("eval(much)", scope={"much": much})
+    with pytest.raises(errors.RhaiMemoryLimit):
+        engine.compile(much)
+
+
+def test_compiling_heeds_the_deadline_and_a_cancellation() -> None:
+    much = 'let a = #{b: "c"};\n' * 400_000
+
+    with pytest.raises(errors.RhaiTimeout):
+        Engine(limits=Limits(timeout=0.01)).compile(much)
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(errors.RhaiCancelled):
+        Engine().run(much, cancel=cancel)
+
+
+@pytest.mark.parametrize("call", ["sort()", "order()", "sort_desc()", "order_desc()", "contains([])", "dedup()"])
+def test_an_operation_on_one_long_text_many_times_heeds_the_deadline(call: str) -> None:
+    engine = Engine(limits=Limits(timeout=0.3))
+    start = time.monotonic()
+
+    with pytest.raises(errors.RhaiTimeout):
+        engine.run(f"let all = []; all.pad(100_000, text); loop {{ all.{call} }}", scope={"text": "x" * 10_000_000})
+
+    assert time.monotonic() - start < 10  # uninterrupted, one takes minutes
+
+
+@pytest.mark.parametrize(
+    ("items", "ordered"),
+    [
+        ("[3, 1, 2]", "[1, 2, 3]"),
+        ("[2.5, -1.0, 0.0]", "[-1.0, 0.0, 2.5]"),
+        ('["b", "a", ""]', '["", "a", "b"]'),
+        ("['b', 'a']", "['a', 'b']"),
+        ("[true, false]", "[false, true]"),
+        ("[(), ()]", "[(), ()]"),
+        ("[]", "[]"),
+        ("[[1]]", "[[1]]"),
+    ],
+)
+def test_arrays_are_ordered_as_rhai_orders_them(items: str, ordered: str) -> None:
+    engine = Engine()
+
+    assert engine.run(f"let a = {items}; a.sort(); a") == engine.run(f"{items}.order()") == engine.run(ordered)
+    backwards = engine.eval(ordered)[::-1]
+    assert engine.eval(f"let a = {items}; a.sort_desc(); a") == engine.eval(f"{items}.order_desc()") == backwards
+
+
+@pytest.mark.parametrize(
+    ("items", "why"),
+    [
+        ('[1, "a"]', "elements of different types cannot be sorted"),
+        ("[[1], [2]]", "elements of array cannot be sorted"),
+    ],
+)
+def test_what_has_no_order_is_not_sorted(items: str, why: str) -> None:
+    with pytest.raises(errors.RhaiNameError, match=why):
+        Engine().run(f"let a = {items}; a.sort()")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+//! Source as it is read, token by token: the one place where compiling can be bounded.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use rhai::{Dynamic, Engine, LexError, Token};
+
+use crate::{guard, natives};
+
+/// About what a token takes once it is compiled.
+const TOKEN: usize = 64;
+
+/// Let an engine read source no further once the script has been stopped.
+pub fn bound(engine: &mut Engine) {
+    #[allow(deprecated)] // marks it as one that may change; the version of Rhai is pinned
+    engine.on_parse_token(|token, _, _| if guard::token() { end() } else { token });
+}
+
+/// Likewise, and ask for the memory that copies of constants will take: Rhai's optimizer puts a constant's value wherever
+/// it is named, also into other constants, so that thirty short lines take all memory.
+///
+/// `given` are constants from outside.
+pub fn bound_with_copies(engine: &mut Engine, given: &[&(String, Dynamic)]) {
+    let constants = Mutex::new(Constants::new(given));
+    #[allow(deprecated)]
+    engine.on_parse_token(move |token, _, _| {
+        let mut constants = constants.lock().unwrap_or_else(PoisonError::into_inner);
+        constants.read(&token);
+        if guard::token() || guard::allow(constants.copies).is_err() {
+            end()
+        } else {
+            token
+        }
+    });
+}
+
+/// A token that ends the reading; which bound it was is known to the guard.
+fn end() -> Token {
+    Token::LexError(LexError::Runtime("stopped".to_owned()).into())
+}
+
+/// The constants of a script as far as it has been read, and what they take.
+struct Constants {
+    /// Bytes of a copy, by name; those of numbers take none.
+    sizes: HashMap<String, usize>,
+    /// Those whose value is being read, each within the one before.
+    open: Vec<Declaration>,
+    /// Brackets that are open.
+    depth: usize,
+    /// Bytes of all copies.
+    copies: usize,
+}
+
+struct Declaration {
+    name: Option<String>,
+    depth: usize,
+    size: usize,
+    /// Whether it may be more than a number.
+    grows: bool,
+}
+
+impl Constants {
+    fn new(given: &[&(String, Dynamic)]) -> Self {
+        let size = |value: &Dynamic| {
+            let text = value.as_immutable_string_ref().map_or(0, |text| text.len());
+            TOKEN + natives::deep_size(value) + text
+        };
+        Self {
+            sizes: given
+                .iter()
+                .map(|(name, value)| (name.clone(), size(value)))
+                .collect(),
+            open: Vec::new(),
+            depth: 0,
+            copies: 0,
+        }
+    }
+
+    fn read(&mut self, token: &Token) {
+        match token {
+            Token::Const => self.open.push(Declaration {
+                name: None,
+                depth: self.depth,
+                size: 0,
+                grows: false,
+            }),
+            Token::Identifier(name) => match self.open.last_mut() {
+                Some(declared) if declared.name.is_none() => declared.name = Some(name.to_string()),
+                _ => self.copy(name),
+            },
+            Token::StringConstant(text) | Token::InterpolatedString(text) => self.add(text.len(), true),
+            Token::CharConstant(_) => self.add(TOKEN, true),
+            Token::LeftBracket | Token::MapStart => {
+                self.depth += 1;
+                self.add(TOKEN, true);
+            }
+            Token::LeftBrace | Token::LeftParen => self.depth += 1,
+            Token::RightBrace | Token::RightBracket | Token::RightParen => {
+                self.depth = self.depth.saturating_sub(1);
+                self.close(self.depth + 1);
+            }
+            Token::SemiColon => self.close(self.depth),
+            _ => self.add(TOKEN, false),
+        }
+    }
+
+    /// Count a copy of the constant of that name, if there is one.
+    fn copy(&mut self, name: &str) {
+        if let Some(&size) = self.sizes.get(name) {
+            self.copies = self.copies.saturating_add(size);
+            self.add(size, true);
+        }
+    }
+
+    fn add(&mut self, size: usize, grows: bool) {
+        if let Some(declared) = self.open.last_mut() {
+            declared.size = declared.size.saturating_add(size);
+            declared.grows |= grows;
+        }
+    }
+
+    /// End the declarations at this depth.
+    fn close(&mut self, depth: usize) {
+        while self.open.last().is_some_and(|declared| declared.depth >= depth) {
+            let Some(declared) = self.open.pop() else { return };
+            self.add(declared.size, declared.grows);
+            if let Some(name) = declared.name.filter(|_| declared.grows) {
+                let size = self.sizes.entry(name).or_default();
+                *size = declared.size.max(*size);
+            }
+        }
+    }
+}
