@@ -19,6 +19,7 @@ from .engine import Engine
 from .errors import RhaiError, RhaiTerminated, TaskMalformed
 from .protocol import ACTOR, Outcome, Status, Task, circle_of, completed, failed
 from .store import Held
+from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 script_logger = logging.getLogger("rhai_tasks.script")
@@ -29,6 +30,8 @@ _PATIENCE_SECONDS = 1.0  # for which a suspect that may not begin holds a thread
 
 def declare_actor(broker: TaskBroker, engine: Engine) -> None:
     """Make the broker's worker run tasks in this engine."""
+    timeout = engine.limits.timeout or broker.settings.limits.timeout
+    broker.add_middleware(Watchdog(timeout))
     suspects = _Suspects()
 
     def run_script(*_: object, **__: object) -> None:
@@ -52,9 +55,9 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
                 held.postponed = not may_begin
                 if may_begin:
                     broker.store.count_delivery(held)
-                    held.outcome = _run(broker, engine, held, task, piped=message.args[1:])
+                    held.outcome = _run(broker, engine, timeout, held, task, piped=message.args[1:])
         else:
-            held.outcome = _run(broker, engine, held, task, piped=message.args[1:])
+            held.outcome = _run(broker, engine, timeout, held, task, piped=message.args[1:])
         if held.outcome and "pipe_target" in message.options and held.outcome.status is Status.COMPLETED:
             held.following = _following(message, held.outcome.text)
 
@@ -111,7 +114,9 @@ def _log_debug(task_id: str, text: str, _source: str | None, line: int | None, c
     script_logger.debug("[%s] %s:%s: %s", task_id, line, column, text)
 
 
-def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task, *, piped: Sequence[Any]) -> Outcome | None:
+def _run(
+    broker: TaskBroker, engine: Engine, timeout: float | None, held: Held, task: Task, *, piped: Sequence[Any]
+) -> Outcome | None:
     """Return how the script ended, `None` if it did not: it goes back.
 
     `piped`: what came from the step before in a pipeline, at most one value.
@@ -130,7 +135,7 @@ def _run(broker: TaskBroker, engine: Engine, held: Held, task: Task, *, piped: S
         output = engine.run(
             task.script,
             constants=constants,
-            timeout=engine.limits.timeout or broker.settings.limits.timeout,
+            timeout=timeout,
             cancel=held.cancel,
             print=partial(script_logger.info, "[%s] %s", task.id),
             debug=partial(_log_debug, task.id),

@@ -170,9 +170,13 @@ class TaskBroker(RedisBroker):
         """Say whether what we hold of this queue may be another's by now: we were frozen, or cut off."""
         return time.monotonic() > self.lease_ends.get(queue, 0.0)
 
+    def all_held(self) -> list[Held]:
+        """Return the messages of all queues that are held now."""
+        return [held for by_id in list(self.held.values()) for held in list(by_id.values())]
+
     def interrupt(self) -> None:
         """Stop running scripts: what has not finished goes back."""
-        for held in [held for by_id in self.held.values() for held in list(by_id.values())]:
+        for held in self.all_held():
             held.interrupted = True
             held.cancel.cancel()
 
@@ -181,7 +185,7 @@ class TaskBroker(RedisBroker):
         now = time.monotonic()
         self.cancelled = {known: at for known, at in self.cancelled.items() if now < at + LEASE_SECONDS}
         self.cancelled[task_id] = now  # first: a fetch may be on its way that has not seen it
-        for held in [held for by_id in self.held.values() for held in list(by_id.values())]:
+        for held in self.all_held():
             if held.task_id == task_id:
                 held.cancel.cancel()
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from rhai_tasks import Engine, Limits, current_task
 
 
-def make_engine() -> Engine:
+def make_engine(timeout: float = 60.0) -> Engine:
     """Make an engine whose scripts can wait, count their runs, fill the memory, and crash."""
-    engine = Engine(limits=Limits(timeout=60.0))
+    engine = Engine(limits=Limits(timeout=timeout))
     engine.register("nap", time.sleep)
     engine.register("crash", lambda: ctypes.string_at(0))
     engine.register("pid", os.getpid)
@@ -35,6 +35,11 @@ def make_engine() -> Engine:
         return f"{task.id} {task.circle} {task.caller_id} {task.context_id} {task.delivery}"
 
     return engine
+
+
+def make_hasty_engine() -> Engine:
+    """Make the same, with a short time limit."""
+    return make_engine(timeout=2.0)
 
 
 def not_an_engine() -> int:

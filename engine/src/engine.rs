@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -394,6 +394,7 @@ impl NativeEngine {
             max_operations: limits.max_operations,
             max_memory: limits.max_memory,
             timeout,
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             cancel: cancel.map(CancelToken::flag),
             enclosing: AtomicPtr::default(),
         })

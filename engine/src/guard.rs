@@ -39,6 +39,8 @@ pub struct Bounds {
     /// Bytes; zero: none.
     pub max_memory: usize,
     pub timeout: Option<Duration>,
+    /// When that is over, if a clock can hold it.
+    pub deadline: Option<Instant>,
     pub cancel: Option<Arc<AtomicBool>>,
     /// Those of the enclosing evaluation; the guard's to set.
     pub enclosing: AtomicPtr<Bounds>,
@@ -161,9 +163,7 @@ impl<'a> Guard<'a> {
                 0 => isize::MAX,
                 bytes => start.saturating_add_unsigned(bytes),
             };
-            let mut deadline = bounds
-                .timeout
-                .and_then(|timeout| Instant::now().checked_add(timeout));
+            let mut deadline = bounds.deadline;
             let (mut told, mut stop) = (bounds.told(), None);
             if meter.bounds().is_some() {
                 bounds

@@ -1,10 +1,14 @@
 """Scripts are guests: whatever one does ends as its own error, beside neighbours that notice nothing."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from rhai_tasks import Client
+from rhai_tasks.watchdog import GRACE_SECONDS
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
 
 TIME = "time limit of 3 s exceeded"
@@ -126,6 +130,59 @@ def test_a_neighbour_is_not_held_up_beyond_the_time_limit(
     wait_until(lambda: dispatcher.status("neighbour") in FINAL)
 
     assert time.monotonic() - started < 8.0
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "nap(1000)",  # in Python
+        'let s = ""; s.pad(20_000_000, "x"); let a = []; a.pad(100_000, s); switch a { 1 => 2 }',  # in the engine
+    ],
+)
+def test_a_script_that_nothing_stops_ends_as_an_error_and_its_neighbours_complete_once(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], tmp_path: Path, endless: str
+) -> None:
+    worker = start_worker("circle", "--engine", "tests.engine_for_tests:make_hasty_engine", "--threads", "3")
+    dispatcher.run("circle", "1")
+    bridge, before = (child.pid for child in worker.children())
+    runs = tmp_path / "runs"
+
+    started = time.monotonic()
+    dispatcher.submit("circle", "endless", f'note("{runs}", "endless"); {endless}')
+    neighbours: list[str] = []
+    while dispatcher.status("endless") not in FINAL:
+        assert time.monotonic() < started + 2.0 + GRACE_SECONDS + 8.0
+        number = len(neighbours)
+        script = f'note("{runs}", "{number}"); nap(1.0); {number}'
+        neighbours.append(dispatcher.submit("circle", f"beside {number}", script))
+        time.sleep(0.5)  # the rate of submission
+
+    assert dispatcher.details("endless")["error"] == (
+        "Script terminated: time limit of 2 s exceeded; it did not stop within 5 s, and its process was ended"
+    )
+    outputs = [dispatcher.result(task, within=20.0)["output"] for task in neighbours]
+    assert outputs == [str(number) for number in range(len(neighbours))]
+    assert Counter(runs.read_text().split()) == {"endless": 1, **dict.fromkeys(outputs, 1)}
+    assert dispatcher.run("circle", "pid()")["output"] != str(before)
+    assert worker.children()[0].pid == bridge
+
+
+def test_a_cancelled_script_that_does_not_stop_ends_its_process_and_others_go_back_unsuspected(
+    dispatcher: Dispatcher, app: Client, start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    options = ("--engine", "tests.engine_for_tests:make_engine", "--threads", "2", "--shutdown-timeout", "0.5")
+    start_worker("circle", *options)
+    long = dispatcher.submit("circle", "long", f'note("{runs}", "run"); sleep(10); who()')
+    endless = app.submit("nap(1000)")
+    wait_until(lambda: dispatcher.status(endless.id) == "processing" and runs.exists())
+
+    endless.cancel()
+
+    assert dispatcher.details(endless.id)["error"] == "cancelled"
+    assert dispatcher.result(long, within=40.0)["output"].endswith(" 1"), "the delivery"
+    assert runs.read_text().split() == ["run", "run"]
+    assert dispatcher.details(endless.id)["error"] == "cancelled"
 
 
 @pytest.mark.parametrize(
