@@ -32,7 +32,7 @@ class Watchdog(Middleware):
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
-        self._cancelled: dict[Held, float] = {}  # what runs on, and since when: time.monotonic()
+        self._late: dict[Held, float] = {}  # that should have stopped, and since when we know: time.monotonic()
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         """Start watching; dramatiq calls this."""
@@ -52,15 +52,18 @@ class Watchdog(Middleware):
                 _end_process(broker)
 
     def _overdue(self, running: list[Held], now: float) -> list[tuple[Held, str]]:
-        """Return the scripts that should have stopped, and why."""
-        self._cancelled = {held: self._cancelled.get(held, now) for held in running if held.cancel.cancelled}
-        limit = self._timeout or float("inf")
-        late = [
-            (held, f"time limit of {limit:.15g} s exceeded")
-            for held in running
-            if now > (held.started or now) + limit + GRACE_SECONDS
-        ]
-        return late or [(held, "cancelled") for held, since in self._cancelled.items() if now > since + GRACE_SECONDS]
+        """Return the scripts that should have stopped long ago, and why.
+
+        It counts from when that was seen: a process that was frozen must not judge at once.
+        """
+        why = {held: reason for held in running if (reason := self._why_to_stop(held, now))}
+        self._late = {held: self._late.get(held, now) for held in why}
+        return [(held, why[held]) for held, since in self._late.items() if now > since + GRACE_SECONDS]
+
+    def _why_to_stop(self, held: Held, now: float) -> str:
+        if self._timeout and now > (held.started or now) + self._timeout:
+            return f"time limit of {self._timeout:.15g} s exceeded"
+        return "cancelled" if held.cancel.cancelled and not held.interrupted else ""
 
 
 def _running(broker: TaskBroker) -> list[Held]:
