@@ -9,9 +9,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,8 +26,8 @@ from ._engine import (
     NativeScope,
     Timestamp,
     standard_library,
-    stopped,
 )
+from .coroutines import awaited, awaiting_loop
 from .errors import RhaiMemoryLimit
 from .host import Function
 
@@ -47,7 +47,6 @@ __all__ = [
 MIB = 1024 * 1024
 TIB = 1024 * 1024 * MIB
 _DEEPEST = 10_000
-_LOOK_EVERY = 0.005  # seconds between two looks for a stop, while a script waits for a coroutine
 
 script_logger = logging.getLogger("rhai_tasks.script")
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
@@ -218,7 +217,8 @@ class Engine:
         operators of numbers and strings stay Rhai's own, as does the indexing of integers, strings, blobs,
         arrays and maps.
 
-        A coroutine function, or an object whose `__call__` is one, runs on the loop that awaits `eval_async`.
+        A coroutine function, or an object whose `__call__` is one, runs on the loop that awaits `eval_async`, else
+        on one that all engines of the process share, in a thread of its own.
 
         Raises:
             TypeError: It has keyword-only parameters without defaults, or more than 16 parameters, or is an
@@ -226,7 +226,7 @@ class Engine:
             ValueError: No script can call anything by that name.
         """
         host.check_name(name)
-        functions = host.overloads(name, _awaited(function))
+        functions = host.overloads(name, awaited(function))
         host.check_indexer(functions)
         self._add([host.describe(name, function)], functions=functions)
 
@@ -259,9 +259,12 @@ class Engine:
         Raises:
             OverflowError: 64 classes are known in this process, six of them Python's own; they are never
                 forgotten.
+            TypeError: A method that Python itself calls, such as `__len__`, is a coroutine function.
+            ValueError: No script can use the name.
         """
+        host.check_identifier(name or cls.__name__)
         described = host.make_type(cls, name or cls.__name__, members, constructor=True)
-        functions = [(name, types, _awaited(function)) for name, types, function in described.functions]
+        functions = [(name, types, awaited(function)) for name, types, function in described.functions]
         self._add([host.describe(described.name, cls)], types={described.slot: replace(described, functions=functions)})
         return cls
 
@@ -280,7 +283,7 @@ class Engine:
             host.check_identifier(part)
         functions = {key: value for key, value in members.items() if callable(value)}
         callables = [
-            (key, count, _awaited(function))
+            (key, count, awaited(function))
             for key, function in functions.items()
             for count in host.arities(f"{name}::{key}", function)
         ]
@@ -458,7 +461,7 @@ class Engine:
         cancel = options["cancel"] = options.get("cancel") or CancelToken()
         loop = asyncio.get_running_loop()
         context = copy_context()
-        context.run(_loop.set, loop)
+        context.run(awaiting_loop.set, loop)
         evaluation = self._executor().submit(context.run, functools.partial(self.eval, script, **options))
         try:
             return await asyncio.wrap_future(evaluation)
@@ -559,43 +562,6 @@ def _finder(modules: Modules) -> Callable[[str], str | None]:
             return None  # no file has such a name, or its links go round
 
     return find
-
-
-_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("rhai_tasks.loop", default=None)
-"""Where host functions that are coroutines run."""
-
-
-def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the script wait for a function that is a coroutine's."""
-    if not host.is_coroutine_function(function):
-        return function
-
-    @functools.wraps(function)
-    def wait(*arguments: Any) -> Any:
-        loop = _loop.get()
-        if loop is None or _runs_here(loop):  # waiting would block it
-            name = getattr(function, "__name__", type(function).__name__)
-            raise RuntimeError(f"{name} is a coroutine: use eval_async for scripts that call it")
-        coroutine: Coroutine[Any, Any, Any] = function(*arguments)
-        running = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        while True:
-            try:
-                return running.result(timeout=_LOOK_EVERY)
-            except TimeoutError:
-                if running.done():
-                    raise  # its own
-                if stopped():
-                    running.cancel()
-                    raise
-
-    return wait
-
-
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:  # none does
-        return False
 
 
 @functools.cache

@@ -261,7 +261,13 @@ def make_type(
 
     Raises:
         OverflowError: There are 64 such classes in this process.
+        TypeError: A method that Python itself calls is a coroutine function.
     """
+    for method in ("__str__", "__repr__", "__len__", "__iter__"):
+        if is_coroutine_function(getattr(cls, method, None)):
+            raise TypeError(
+                f"{cls.__qualname__}.{method} is a coroutine function, but Python itself calls it and never waits"
+            )
     slot = _slots[cls] = class_slot(cls)
     this = f"#{slot}"
     functions: list[Native] = []

@@ -1,7 +1,7 @@
 //! Engines for Python: what they are made of, and how they evaluate.
 
 use std::cell::RefCell;
-use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use thread_local::ThreadLocal;
 use crate::border::{self, Replaced};
 use crate::cancel::CancelToken;
 use crate::failure::{Failure, bounded, raise};
+use crate::garbage::Objects;
 use crate::guard::{self, Bounds, Guard, Pulse, Stop};
 use crate::host::{self, CALLBACKS, Callbacks, FATAL, Function, Loader, RAISED};
 use crate::natives;
@@ -80,6 +81,8 @@ struct Recipe {
 pub struct NativeEngine {
     recipe: Recipe,
     threads: ThreadLocal<Deep<OfThread>>,
+    /// How many of them there are; all are made while Python's lock is held.
+    made: AtomicUsize,
     print: Py<PyAny>,
     debug: Py<PyAny>,
     stack_size: usize,
@@ -164,6 +167,7 @@ impl NativeEngine {
                 limits,
             },
             threads: ThreadLocal::new(),
+            made: AtomicUsize::new(0),
             print,
             debug,
         })
@@ -298,11 +302,14 @@ impl NativeEngine {
         for function in &recipe.functions {
             visit.call(&*function.callable)?;
         }
-        for (_, functions, _) in &recipe.modules {
+        let mut constants = Objects::default();
+        for (_, functions, values) in &recipe.modules {
             for (_, _, function) in functions {
                 visit.call(&**function)?;
             }
+            values.iter().for_each(|(_, value)| constants.add(value));
         }
+        constants.visit(1 + self.made.load(Ordering::Relaxed), &visit)?;
         if let Some(loader) = &recipe.loader {
             visit.call(&**loader)?;
         }
@@ -316,8 +323,10 @@ impl NativeEngine {
         self.threads
             .get_or_try(|| {
                 let pulse = Arc::new(Pulse::default());
+                let engine = self.recipe.engine(&pulse)?;
+                self.made.fetch_add(1, Ordering::Relaxed);
                 Ok(Deep::new(OfThread {
-                    engine: self.recipe.engine(&pulse)?,
+                    engine,
                     compiler: RefCell::new(self.recipe.compiler()),
                     pulse,
                     scripts: RefCell::new(Scripts::new()),

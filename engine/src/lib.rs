@@ -5,6 +5,7 @@ mod border;
 mod cancel;
 mod engine;
 mod failure;
+mod garbage;
 mod guard;
 mod host;
 mod natives;

@@ -2,11 +2,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rhai::{Dynamic, Scope};
 
+use crate::garbage::Objects;
 use crate::stack::{self, Deep};
 use crate::values;
 
@@ -127,5 +130,16 @@ impl NativeScope {
             names.reverse();
             Ok(names)
         })
+    }
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(state) = self.0.try_lock() else {
+            return Ok(());
+        };
+        let mut objects = Objects::default();
+        state
+            .scope
+            .iter_raw()
+            .for_each(|(_, _, value)| objects.add(value));
+        objects.visit(1, &visit)
     }
 }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
 use std::time::Instant;
 
+use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
@@ -15,6 +17,7 @@ use pyo3::types::{
 use rhai::{Array, Blob, Dynamic, FnPtr, INT, Map};
 use rust_decimal::Decimal;
 
+use crate::garbage::Objects;
 use crate::stack::Deep;
 use crate::{host, object, stack};
 
@@ -57,6 +60,12 @@ impl FunctionPointer {
 
     fn __repr__(&self) -> String {
         format!("FnPtr({:?})", self.0.fn_name())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let mut objects = Objects::default();
+        self.0.iter_curry().for_each(|value| objects.add(value));
+        objects.visit(1, &visit)
     }
 }
 
@@ -189,6 +198,14 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
         if value.is_callable() {
             return callable(value);
         }
+    }
+    if value.hasattr("__await__")? {
+        if let Ok(close) = value.getattr("close") {
+            close.call0()?; // else Python complains that nobody has awaited it
+        }
+        return Err(PyTypeError::new_err(
+            "what is to be awaited cannot be passed to a script; a host function that awaits is defined with 'async def'",
+        ));
     }
     Err(PyTypeError::new_err(format!(
         "an object of {} cannot be passed to a script; Engine.register_type makes a class known to it",

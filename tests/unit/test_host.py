@@ -4,13 +4,18 @@ import asyncio
 import collections
 import datetime
 import enum
+import gc
 import operator
+import subprocess
 import sys
+import threading
 import time
 import uuid
+import weakref
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -742,15 +747,91 @@ def test_a_coroutine_host_function_runs_on_the_callers_loop() -> None:
     assert asyncio.run(main()) == [1, 3, 5, 7, 9]
 
 
-def test_a_coroutine_host_function_needs_eval_async() -> None:
+def test_coroutine_host_functions_of_scripts_that_no_loop_awaits_share_one_loop() -> None:
     engine = Engine()
+    seen: ContextVar[str] = ContextVar("seen")
+    loops: list[asyncio.AbstractEventLoop] = []
 
     @engine.function
+    async def fetch(value: int) -> str:
+        loops.append(asyncio.get_running_loop())
+        await asyncio.sleep(0.01)
+        return f"{seen.get()} {value}"
+
+    def run(number: int) -> str:
+        seen.set(f"thread {number}")
+        return engine.run(f"fetch({number})")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(8))) == [f"thread {number} {number}" for number in range(8)]
+    assert len(set(loops)) == 1
+
+
+@pytest.mark.parametrize("stop", ["deadline", "cancellation"])
+def test_a_script_that_no_loop_awaits_is_stopped_with_its_coroutine(stop: str) -> None:
+    engine = Engine()
+    ended, token = threading.Event(), CancelToken()
+
+    @engine.function
+    async def wait() -> None:
+        if stop == "cancellation":
+            token.cancel()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    with pytest.raises(errors.RhaiTimeout if stop == "deadline" else errors.RhaiCancelled):
+        engine.run("wait()", cancel=token, timeout=0.1 if stop == "deadline" else None)
+    assert ended.wait(5)
+
+
+def test_a_fork_has_a_loop_of_its_own() -> None:
+    """In a process of its own: this one has threads."""
+    program = """
+import os
+from rhai_tasks import Engine
+engine = Engine()
+@engine.function
+async def fetch(): return 1
+assert engine.eval("fetch()") == 1
+child = os.fork()
+if not child:
+    os._exit(engine.eval("fetch() + 6"))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+
+    assert done.stdout == "7\n"
+
+
+def test_a_coroutine_of_a_plain_function_is_an_error_that_says_how_to_write_it() -> None:
     async def fetch() -> int:
         return 1
 
-    with pytest.raises(errors.RhaiHostError, match="fetch is a coroutine: use eval_async"):
+    engine = Engine()
+    engine.register("fetch", lambda *_: fetch())
+
+    with pytest.raises(errors.RhaiHostError, match="defined with 'async def'"):
         engine.run("fetch()")
+
+
+@pytest.mark.parametrize("method", ["__str__", "__repr__", "__len__", "__iter__"])
+def test_a_class_with_a_coroutine_where_python_does_not_wait_is_refused(method: str) -> None:
+    async def wait(self: object) -> None:
+        """Whatever."""
+
+    with pytest.raises(TypeError, match=f"Bad.{method} is a coroutine function"):
+        Engine().register_type(type("Bad", (), {method: wait}))
+
+
+@pytest.mark.parametrize("name", ["", "my type", "1st", "let", "naïve"])
+def test_a_class_is_known_by_a_name_that_scripts_can_write(name: str) -> None:
+    class Known:
+        pass
+
+    with pytest.raises(ValueError, match="is no name for scripts"):
+        Engine().register_type(Known, name=name)
 
 
 def test_a_coroutine_that_blocks_its_loop_with_a_script_that_needs_it_is_an_error() -> None:
@@ -764,7 +845,7 @@ def test_a_coroutine_that_blocks_its_loop_with_a_script_that_needs_it_is_an_erro
     async def outer() -> object:
         return engine.eval("inner()", timeout=5)
 
-    with pytest.raises(errors.RhaiHostError, match="inner is a coroutine: use eval_async"):
+    with pytest.raises(errors.RhaiHostError, match="inner is a coroutine, and this thread's event loop waits"):
         asyncio.run(engine.eval_async("outer()", timeout=10))
 
 
@@ -805,15 +886,7 @@ def test_coroutine_methods_and_objects_that_are_called_run_on_the_callers_loop()
     script = "let s = Server(); [s.fetch(4), s.ping(), s.state, s[3], s + 7, serve(1), m::serve(2), Proxy().server(3)]"
 
     assert asyncio.run(engine.eval_async(script)) == [8, "pong", "up", 3, 7, 2, 3, 4]
-    for call, name in {
-        "Server().fetch(1)": "fetch",
-        "Server().ping()": "ping",
-        "Server().state": "state",
-        "Server() + 1": "__add__",
-        "serve(1)": "Server",
-    }.items():
-        with pytest.raises(errors.RhaiHostError, match=f"{name} is a coroutine: use eval_async"):
-            engine.run(call)
+    assert engine.eval(script) == [8, "pong", "up", 3, 7, 2, 3, 4]
 
 
 def test_the_deadline_ends_the_wait_for_a_coroutine_and_cancels_it() -> None:
@@ -905,3 +978,56 @@ def test_a_slow_host_function_may_look_whether_the_script_was_stopped() -> None:
     with pytest.raises(errors.RhaiTimeout):
         engine.run("loop { slow() }", timeout=0.12, scope=Scope())
     assert time.monotonic() - start < 30
+
+
+# ---- garbage ----
+
+
+class Node:
+    """Refers to what holds it."""
+
+    owner: object = None
+
+
+@pytest.mark.parametrize("value", ["node", "[node, #{a: node}]", 'Fn("f").curry(node)'])
+def test_a_scope_that_its_own_values_refer_to_is_collected(value: str) -> None:
+    engine, scope, node = Engine(), Scope(), Node()
+    engine.register_type(Node)
+    node.owner = scope
+    scope["node"] = node
+    engine.run(f"let held = {value}; let again = held;", scope=scope)
+    known = weakref.ref(node)
+
+    del scope, node
+    gc.collect()
+
+    assert known() is None
+
+
+def test_an_engine_that_its_modules_constants_refer_to_is_collected() -> None:
+    engine, node = Engine(), Node()
+    engine.register_type(Node)
+    node.owner = engine
+    engine.register_module("m", {"node": node, "nodes": [node]})
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(engine.run, ["m::node", "m::nodes"] * 4))
+    known = weakref.ref(node)
+
+    del engine, node
+    gc.collect()
+
+    assert known() is None
+
+
+def test_what_a_script_still_holds_is_not_collected() -> None:
+    engine, node, scope = Engine(), Node(), Scope()
+    engine.register_type(Node)
+    node.owner = engine
+    engine.register_module("m", {"node": node})
+    engine.run("let kept = m::node; let other = kept;", scope=scope)
+
+    del engine, node
+    gc.collect()
+
+    assert isinstance(scope["kept"].owner, Engine)
+    assert scope["other"] is scope["kept"]
