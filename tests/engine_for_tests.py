@@ -1,5 +1,6 @@
 """An engine with host functions that tests need, for `--engine tests.engine_for_tests:make_engine`."""
 
+import asyncio
 import ctypes
 import os
 import time
@@ -22,6 +23,12 @@ def make_engine(timeout: float = 60.0) -> Engine:
         """Append a line to a file."""
         with Path(path).open("a") as file:
             file.write(line + "\n")
+
+    @engine.function
+    async def ask(seconds: float) -> str:
+        """Wait as for a server, and say which task asked."""
+        await asyncio.sleep(seconds)
+        return current_task().id
 
     @engine.function
     def fail(message: str) -> None:

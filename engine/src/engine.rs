@@ -302,14 +302,17 @@ impl NativeEngine {
         for function in &recipe.functions {
             visit.call(&*function.callable)?;
         }
-        let mut constants = Objects::default();
-        for (_, functions, values) in &recipe.modules {
+        let made = self.made.load(Ordering::Relaxed);
+        for (name, functions, values) in &recipe.modules {
             for (_, _, function) in functions {
                 visit.call(&**function)?;
             }
+            let mut constants = Objects::default();
             values.iter().for_each(|(_, value)| constants.add(value));
+            // Rhai's module has each, and so has an index of it and of every module around it.
+            let of_engine = 2 + name.matches("::").count();
+            constants.visit(1 + made * of_engine, &visit)?;
         }
-        constants.visit(1 + self.made.load(Ordering::Relaxed), &visit)?;
         if let Some(loader) = &recipe.loader {
             visit.call(&**loader)?;
         }

@@ -443,6 +443,23 @@ def test_host_functions_know_their_task(app: Client, worker: Worker) -> None:
     assert task.result(timeout=10) == f"{task.id} circle caller here 1"
 
 
+def test_scripts_wait_for_coroutine_host_functions_side_by_side(app: Client, worker: Worker) -> None:
+    tasks = app.submit_many(["ask(0.05)"] * 20)
+
+    assert [task.result(timeout=10) for task in tasks] == [task.id for task in tasks]
+
+
+def test_a_script_that_waits_for_a_coroutine_is_cancelled(app: Client, worker: Worker) -> None:
+    task = app.submit("ask(60)")
+    wait_until(lambda: task.status() is Status.PROCESSING)
+
+    task.cancel()
+
+    with pytest.raises(TaskCancelled):
+        task.result(timeout=10)
+    assert app.submit("ask(0)").result(timeout=10), "its process goes on"
+
+
 # --- asyncio
 
 
