@@ -21,6 +21,7 @@ from rhai_tasks import (
     ServerError,
     ServerUnavailable,
     Status,
+    TaskCancelled,
     TaskExists,
     TaskMalformed,
     TaskNotFound,
