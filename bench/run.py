@@ -210,6 +210,7 @@ def report(console: Console, rounds: dict[str, list[Figures]], first: str) -> No
 @click.option("--processes", default=(1,), show_default=True, multiple=True, type=int)
 @click.option("--workload", default="trivial", show_default=True, type=click.Choice(sorted(WORKLOADS)))
 @click.option("--reference/--no-reference", default=True, help="Build and run the reference worker too.")
+@click.option("--broker-url", metavar="URL", help="Measure each again with its messages through this RabbitMQ.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every figure here.")
 def main(
     tasks: int,
@@ -218,6 +219,7 @@ def main(
     processes: tuple[int, ...],
     workload: str,
     reference: bool,
+    broker_url: str | None,
     json_file: Path | None,
 ) -> None:
     """Drain TASKS tasks with each contender, in turns, ROUNDS times."""
@@ -228,7 +230,10 @@ def main(
         contenders["reference"] = build_reference()
     for process in processes:
         for thread in threads:
-            contenders[f"{process} x {thread}"] = [ours, "--processes", str(process), "--threads", str(thread)]
+            name = f"{process} x {thread}"
+            contenders[name] = [ours, "--processes", str(process), "--threads", str(thread)]
+            if broker_url:
+                contenders[f"{name} RabbitMQ"] = [*contenders[name], "--broker-url", broker_url]
     where = machine()
     console.print(where, highlight=False)
     results: dict[str, list[Figures]] = {name: [] for name in contenders}

@@ -13,6 +13,7 @@ from rhai_tasks.log import configure_logging
 from rhai_tasks.options import (
     ENVIRONMENT_PREFIX,
     bridge_options,
+    broker_options,
     load_engine,
     run_options,
     server_options,
@@ -34,7 +35,10 @@ class _Failure(click.ClickException):
 
 def _hide_password(settings: Settings) -> None:
     """Blank it in what `ps` shows of this process: everyone on the machine can read that."""
-    setproctitle(getproctitle().replace(settings.redis_url, redact(settings.redis_url)))
+    title = getproctitle()
+    for url in filter(None, (settings.redis_url, settings.broker_url)):
+        title = title.replace(url, redact(url))
+    setproctitle(title)
 
 
 @click.command(context_settings=_CONTEXT, epilog=_EPILOG)
@@ -65,6 +69,7 @@ def _hide_password(settings: Settings) -> None:
     metavar="MIB",
     help="Memory of one worker process, scripts and host functions together; 0: no bound.",
 )
+@broker_options
 @bridge_options
 @run_options
 @click.version_option(package_name="rhai-tasks")
@@ -95,6 +100,7 @@ def worker(circle_public_key: str, **options: Any) -> None:
 )
 @click.option("--all-circles", is_flag=True, show_envvar=True, help="Every circle, as its native list appears.")
 @server_options
+@broker_options
 @bridge_options
 @click.version_option(package_name="rhai-tasks")
 def bridge(circles: tuple[str, ...], *, all_circles: bool, **options: Any) -> None:

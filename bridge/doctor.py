@@ -87,7 +87,7 @@ def _moment(queues: Queues, circle: str) -> tuple[int, int]:
 def _bridges(
     settings: Settings, queues: Queues, circle: str, before: tuple[int, int], now: tuple[int, int]
 ) -> Iterator[Finding]:
-    buffered = queues.client.llen(queues.keys(circle).messages)
+    buffered = len(queues.buffered(circle))
     if before[0] and now[0] and now[1] == before[1] and buffered < settings.buffer:
         yield Finding(circle, f"{now[0]} task(s) wait and nobody takes them", "start rhai-worker or rhai-bridge for it")
 
@@ -105,7 +105,7 @@ def _workers(queues: Queues, circle: str, holders: list[tuple[str, str]]) -> Ite
     keys, client = queues.keys(circle), queues.client
     now, _ = client.time()
     leases = {to_text(broker): until / 1000 for broker, until in client.zrange(keys.leases, 0, -1, withscores=True)}
-    buffered = client.llen(keys.messages)
+    buffered = len(queues.buffered(circle))
     if buffered and not any(until > now for until in leases.values()):
         what = f"{buffered} task(s) are ready and no worker process is alive"
         yield Finding(circle, what, "start rhai-worker, or give them to others: rhai-tasks return")
@@ -160,7 +160,7 @@ def _orphans(
         known |= tasks_of(client, names, client.smembers(names.acks(broker_id)))
     for circle in circles:
         names = queues.keys(circle)
-        known |= tasks_of(client, names, client.lrange(names.messages, 0, -1))
+        known |= tasks_of(client, names, queues.buffered(circle))
     keys = client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="HASH")
     while some := list(islice(keys, _SCANNED)):
         with client.pipeline(transaction=False) as pipeline:

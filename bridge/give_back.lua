@@ -1,7 +1,7 @@
 -- Give the messages that no worker holds back to the head of the native list, in the order they were taken.
 --
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 full (string)
---       6 on: acks of brokers that are gone (sets)
+--       6 published (sorted set)   7 on: acks of brokers that are gone (sets)
 -- ARGV  1 name of the actor whose messages are native tasks   2 prefix of details keys
 --       3 time for `updatedAt`
 -- Returns how many tasks went back. What is more than a task's id, and could not come back as it was, stays:
@@ -33,7 +33,13 @@ for _, name in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
     ids[#ids + 1] = name -- no worker has ever held it: it is a task's id
   end
 end
-for i = 6, #KEYS do
+for _, name in ipairs(redis.call('ZRANGE', KEYS[6], 0, -1)) do
+  local body = redis.call('HGET', KEYS[3], name)
+  if body then
+    sort(name, body)
+  end
+end
+for i = 7, #KEYS do
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[i])) do
     sort(name, redis.call('HGET', KEYS[3], name) or '')
   end

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import redis
 
@@ -27,6 +27,9 @@ from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
 from rhai_tasks.threads import vital_thread
 
+if TYPE_CHECKING:
+    from .relay import Relays
+
 logger = logging.getLogger(__name__)
 
 _DISCOVER_SECONDS = 2.0  # between two looks for new circles
@@ -43,6 +46,7 @@ class CircleBridge:
         self._queue = queue_name(circle)
         self._keys = QueueKeys(settings.namespace, self._queue)
         self._buffer = settings.buffer
+        self._through_rabbitmq = settings.broker_url is not None
         self._details_prefix = settings.prefixes.details
         self._outage = outage
         self._client = connect(settings.redis_url)
@@ -72,7 +76,13 @@ class CircleBridge:
         """
         keys = self._keys
         call: dict[str, Any] = {
-            "keys": [self._native, keys.messages, keys.full, keys.registry(keys.namespace)],
+            "keys": [
+                self._native,
+                keys.messages,
+                keys.full,
+                keys.registry(keys.namespace),
+                *([keys.published] if self._through_rabbitmq else []),
+            ],
             "args": [self._buffer, self._queue],
         }
         if room > 0:
@@ -100,6 +110,7 @@ class CircleBridge:
                     keys.bodies,
                     keys.deliveries,
                     keys.full,
+                    keys.published,
                     *(keys.acks(broker_id) for broker_id in held_by),
                 ],
                 args=[ACTOR, self._details_prefix, timestamp(time.time())],
@@ -185,6 +196,11 @@ class Bridge:
         self._circles: dict[str, tuple[CircleBridge, threading.Thread]] = {}
         self._finder: threading.Thread | None = None
         self._delays = _Delays(settings, self._outage, self._stop)
+        self._relays: Relays | None = None
+        if settings.broker_url is not None:
+            from . import relay  # noqa: PLC0415  (needs pika)
+
+            self._relays = relay.Relays(settings, settings.broker_url, self._outage)
 
     def serve(self, circle: str) -> None:
         """Bridge a circle from now on."""
@@ -193,6 +209,8 @@ class Bridge:
         self._circles[circle] = (bridge, thread)
         thread.start()
         self._delays.serve(bridge)
+        if self._relays:
+            self._relays.serve(circle, self._stop, self.readiness)
 
     def serve_all(self) -> None:
         """Bridge every circle, as its native list appears."""
@@ -205,6 +223,8 @@ class Bridge:
         if self._finder:
             self._finder.join()
         self._delays.stop()
+        if self._relays:
+            self._relays.stop()
         for bridge, _ in self._circles.values():
             bridge.unblock()
         for _, thread in self._circles.values():

@@ -1,15 +1,17 @@
 -- Remove what waits in a circle, some hundred tasks at a time; their clients are told that they were cancelled.
 --
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 delayed (sorted set)
---       6 delayed messages (sorted set)
+--       6 delayed messages (sorted set)   7 published (sorted set)
 -- ARGV  1 how many   2 prefix of details keys   3 time for `updatedAt`   4 start of the names of channels for states
 -- Returns how many were removed; 0: nothing is left.
 local ids = redis.call('LPOP', KEYS[1], ARGV[1]) or {}
 local names = redis.call('LPOP', KEYS[2], ARGV[1]) or {}
 local delayed = redis.call('ZPOPMIN', KEYS[5], ARGV[1])
 for i = 1, #delayed, 2 do ids[#ids + 1] = delayed[i] end
-delayed = redis.call('ZPOPMIN', KEYS[6], ARGV[1])
-for i = 1, #delayed, 2 do names[#names + 1] = delayed[i] end
+for _, key in ipairs({KEYS[6], KEYS[7]}) do
+  local popped = redis.call('ZPOPMIN', key, ARGV[1])
+  for i = 1, #popped, 2 do names[#names + 1] = popped[i] end
+end
 local removed = #ids + #names
 for _, name in ipairs(names) do
   local text = redis.call('HGET', KEYS[3], name)

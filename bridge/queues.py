@@ -22,7 +22,7 @@ class Queue:
 
     circle: str
     waiting: int  # in the native list
-    buffered: int  # in dramatiq's queue
+    buffered: int  # in dramatiq's queue, on Redis or in RabbitMQ
     running: int  # held by workers
     delayed: int
     dead: int
@@ -77,6 +77,7 @@ class Queues:
             with self.client.pipeline(transaction=False) as pipeline:
                 pipeline.llen(self.native_key(circle))
                 pipeline.llen(keys.messages)
+                pipeline.zcard(keys.published)
                 pipeline.zcard(keys.delayed)
                 pipeline.zcard(keys.delayed_messages)
                 pipeline.zcard(keys.dead)
@@ -85,9 +86,14 @@ class Queues:
                     pipeline.scard(keys.acks(broker))
                 # A native key of another type is no reason to show nothing.
                 counts = [_count(reply) for reply in pipeline.execute(raise_on_error=False)]
-            native, messages, tasks, delayed, dead, workers, *held = counts
-            found.append(Queue(circle, native, messages, sum(held), tasks + delayed, dead, workers))
+            native, messages, published, tasks, delayed, dead, workers, *held = counts
+            found.append(Queue(circle, native, messages + published, sum(held), tasks + delayed, dead, workers))
         return found
+
+    def buffered(self, circle: str) -> list[bytes]:
+        """List the ids of what waits in a circle's queue, on Redis or in RabbitMQ."""
+        keys = self.keys(circle)
+        return [*self.client.lrange(keys.messages, 0, -1), *self.client.zrange(keys.published, 0, -1)]
 
     def give_back(self, circle: str) -> int:
         """Return what no worker holds to the native list; a bridge that serves the circle takes it again."""
@@ -110,6 +116,7 @@ class Queues:
                     keys.deliveries,
                     keys.delayed,
                     keys.delayed_messages,
+                    keys.published,
                 ],
                 args=[
                     _AT_ONCE,

@@ -23,11 +23,11 @@ import redis
 from setproctitle import getproctitle, setproctitle
 
 from rhai_tasks.broker import INTERRUPT_SECONDS
-from rhai_tasks.connection import Outage, await_server
+from rhai_tasks.connection import Outage
 from rhai_tasks.engine import MIB, Engine
-from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.errors import ConfigurationError, ServerUnavailable
 from rhai_tasks.settings import Settings
-from rhai_tasks.worker import make_worker
+from rhai_tasks.worker import await_servers, make_worker
 
 from .loop import Bridge, CircleBridge
 
@@ -127,8 +127,8 @@ def _server_is_there(settings: Settings, signals: Signals) -> bool:
 
     def wait() -> None:
         try:
-            await_server(settings.redis_url, give_up)
-        except (ConfigurationError, redis.RedisError) as error:
+            await_servers(settings, give_up)
+        except (ConfigurationError, ServerUnavailable, redis.RedisError) as error:
             failures.append(error)
 
     waiting = threading.Thread(target=wait, daemon=True)

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
 from typing import Any, cast
@@ -91,9 +91,8 @@ class TaskBroker(RedisBroker):
         self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
         self.worker: dramatiq.Worker | None = None
-        self.task_scripts = {
-            name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "fetch", "renew", "requeue")
-        }
+        self.task_scripts = {name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "renew", "requeue")}
+        self.task_scripts["fetch"] = load_script(client, "rhai_tasks", "number", "fetch", "hold")
         # Of its own, and impatient: a connection that hangs must be noticed while there is time to renew by another.
         self._lease_client = connect(settings.redis_url, timeout=RENEW_SECONDS)
         self._timer = vital_thread("leases", self._keep_leases)
@@ -280,36 +279,47 @@ class TaskConsumer(dramatiq.Consumer):
     def __next__(self) -> TaskMessage | None:
         """Return the next message, or `None` every few seconds: dramatiq looks then whether to stop."""
         if self._broker.draining.is_set():
-            self._broker.stopping.wait(0.05)
+            self._pause(0.05, self._broker.stopping)
             return None
         if self._fetched:
             return self._fetched.popleft()
-        ahead = self._ahead()
-        self._enough = self._threads + ahead // 2
         try:
-            if not self._has_room() and not self._wait(self._timeout, unless=self._has_room):
-                self._look_alive()
-                return None
-            if not self._recovered:
-                self._broker.recover_own(self._queue_name)
-                self._recovered = True
-            if self._unsure:
-                self._release_unknown()
-                self._unsure = False
-            if self._held and self._broker.lease_lapsed(self._queue_name):
-                self._broker.renew(self._queue_name)  # before a fetch renews it, and hides what was lost
-            if self._held and not self._more and self._broker.run_seconds < _QUICK_SECONDS:
-                # Leave the interpreter to whoever runs a quick script: it will have ended before the next one comes.
-                self._wait(_QUICK_SECONDS, unless=lambda: not self._held)
-            self._fetch(self._threads + ahead - len(self._held))
-            self._broker.outage.end()
+            self._bring()
         except redis.RedisError as error:
             self._unsure = True
             if not self._broker.draining.is_set():  # then it was us who disconnected
                 self._broker.outage.begin(error)
-                self._broker.draining.wait(0.5)
+                self._pause(0.5, self._broker.draining)
             return None
         return self._fetched.popleft() if self._fetched else None
+
+    def _pause(self, seconds: float, end: threading.Event) -> None:
+        end.wait(seconds)
+
+    def _bring(self) -> None:
+        """Fetch what there is room for, after a while of waiting; a `RedisError` leaves open whether it was done."""
+        ahead = self._ahead()
+        self._enough = self._threads + ahead // 2
+        if not self._has_room() and not self._wait(self._timeout, unless=self._has_room):
+            self._look_alive()
+            return
+        self._catch_up()
+        if self._held and not self._more and self._broker.run_seconds < _QUICK_SECONDS:
+            # Leave the interpreter to whoever runs a quick script: it will have ended before the next one comes.
+            self._wait(_QUICK_SECONDS, unless=lambda: not self._held)
+        self._fetch(self._threads + ahead - len(self._held))
+        self._broker.outage.end()
+
+    def _catch_up(self) -> None:
+        """See to what is ours, or was, before there is more of it."""
+        if not self._recovered:
+            self._broker.recover_own(self._queue_name)
+            self._recovered = True
+        if self._unsure:
+            self._release_unknown()
+            self._unsure = False
+        if self._held and self._broker.lease_lapsed(self._queue_name):
+            self._broker.renew(self._queue_name)  # before a fetch renews it, and hides what was lost
 
     def _has_room(self) -> bool:
         return len(self._held) < self._enough
@@ -332,9 +342,29 @@ class TaskConsumer(dramatiq.Consumer):
 
     def _fetch(self, count: int) -> None:
         """Fetch messages; wait for them, up to `BLOCK_SECONDS`, if the last fetch brought all there were."""
-        broker, keys, settings = self._broker, self._keys, self._broker.settings
+        broker, messages = self._broker, self._keys.messages
         idle, began = self._threads - len(self._held), time.monotonic()
-        call: dict[str, Any] = {
+        call = self._call(str(count), idle, self._keys.sequence)
+        fetch = broker.task_scripts["fetch"]
+        if self._more:
+            self._look_alive()
+            reply = fetch(**call)
+        else:
+            # A list moved onto its own head stays as it is: this waits for a message without taking it.
+            reply = wait_and_run(self._blocking, messages, messages, "LEFT", fetch, **call)
+            broker.readiness.note(self._read)
+        self._more = len(self._hold(reply, idle, began, {})) >= count
+
+    def _call(self, which: str, idle: int, key: str) -> dict[str, Any]:
+        """Write keys and arguments of `fetch.lua` or `claim.lua`.
+
+        Args:
+            which: The first argument: what to take.
+            idle: How many threads have nothing to do.
+            key: The last key.
+        """
+        broker, keys, settings = self._broker, self._keys, self._broker.settings
+        return {
             "keys": [
                 keys.messages,
                 keys.bodies,
@@ -343,10 +373,10 @@ class TaskConsumer(dramatiq.Consumer):
                 keys.leases,
                 keys.full,
                 keys.room,
-                keys.sequence,
+                key,
             ],
             "args": [
-                count,
+                to_bytes(which),
                 broker.broker_id,
                 int(LEASE_SECONDS * 1000),
                 (settings.buffer + 1) // 2,
@@ -357,19 +387,24 @@ class TaskConsumer(dramatiq.Consumer):
                 *DETAIL_FIELDS,
             ],
         }
-        fetch = broker.task_scripts["fetch"]
-        if self._more:
-            self._look_alive()
-            lapsed, rows = fetch(**call)
-        else:
-            # A list moved onto its own head stays as it is: this waits for a message without taking it.
-            lapsed, rows = wait_and_run(self._blocking, keys.messages, keys.messages, "LEFT", fetch, **call)
-            broker.readiness.note(self._read)
+
+    def _hold(
+        self, reply: Any, idle: int, began: float, acknowledgements: Mapping[str, Callable[[], object]]
+    ) -> set[str]:
+        """Hold what the server has given us, and return the ids of these messages.
+
+        Args:
+            reply: Of `hold.lua`.
+            idle: How many threads had nothing to do.
+            began: time.monotonic() before the server was asked.
+            acknowledgements: By message id, what is to be called once a message's end is written.
+        """
+        broker = self._broker
+        lapsed, rows = reply
         if not self._held:
             broker.lease_ends[self._queue_name] = began + LEASE_SECONDS
         elif lapsed:
             broker.drop_lost(self._queue_name)
-        self._more = len(rows) >= count
         for place, (name, task_id, body, deaths, details, cancelled) in enumerate(rows):
             message_id = name.decode()
             held = Held(
@@ -380,6 +415,7 @@ class TaskConsumer(dramatiq.Consumer):
                 deaths=deaths,
                 marked=place < idle and deaths == 0,
             )
+            held.acknowledge = acknowledgements.get(held.message_id, held.acknowledge)
             try:
                 message = self._message(message_id, to_text(task_id)) if body is None else _decode(body)
             except (ValueError, TypeError, RecursionError) as error:
@@ -393,6 +429,7 @@ class TaskConsumer(dramatiq.Consumer):
             self._fetched.append(TaskMessage(message, held))
         if any(message.held.task_id in broker.cancelled for message in self._fetched):
             broker.renew(self._queue_name)  # it sees whether they are, or have been submitted again since
+        return {to_text(row[0]) for row in rows}
 
     def _message(self, message_id: str, task_id: str) -> Message[Any]:
         """Make the message that `fetch.lua` has made."""
@@ -428,6 +465,7 @@ class TaskConsumer(dramatiq.Consumer):
         store = self._broker.store
         if held.lost:  # also if this very process has fetched it anew: that run counts
             logger.warning("Task %r: this result is dropped; it was taken over by another worker", held.task_id)
+            held.acknowledge()
         elif (held.interrupted or held.postponed) and held.outcome is None:
             store.release(held)
         else:

@@ -176,8 +176,8 @@ class Outage:
     One for each process; every thread that talks to the server reports here.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = redact(url)
+    def __init__(self, url: str, *, server: str = "Redis") -> None:
+        self._server, self._url = server, redact(url)
         self._since: float | None = None
         self._lock = threading.Lock()
 
@@ -186,7 +186,9 @@ class Outage:
         with self._lock:
             if self._since is None:
                 self._since = time.monotonic()
-                logger.warning("Redis at %s does not answer, trying again until it does: %s", self._url, error)
+                logger.warning(
+                    "%s at %s does not answer, trying again until it does: %s", self._server, self._url, error
+                )
 
     def end(self) -> None:
         """Note that a command succeeded."""
@@ -194,17 +196,23 @@ class Outage:
             return
         with self._lock:
             if self._since is not None:
-                logger.warning("Redis is back after %.1f s", time.monotonic() - self._since)
+                logger.warning("%s is back after %.1f s", self._server, time.monotonic() - self._since)
                 self._since = None
 
 
-def persist(call: Callable[[], T], outage: Outage, give_up: threading.Event) -> T:
+def persist(
+    call: Callable[[], T],
+    outage: Outage,
+    give_up: threading.Event,
+    *,
+    errors: type[Exception] = redis.RedisError,
+) -> T:
     """Call until the server answers: exponential backoff with jitter, at most a second between tries.
 
     Only for what may be done twice.
 
     Raises:
-        redis.RedisError: `give_up` was set while the server did not answer.
+        redis.RedisError, or what `errors` says: `give_up` was set while the server did not answer.
     """
 
     def note(state: tenacity.RetryCallState) -> None:
@@ -212,11 +220,11 @@ def persist(call: Callable[[], T], outage: Outage, give_up: threading.Event) -> 
 
     try:
         return call()  # most calls need no more
-    except redis.RedisError:
+    except errors:
         if give_up.is_set():
             raise
     result = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(redis.RedisError),
+        retry=tenacity.retry_if_exception_type(errors),
         wait=tenacity.wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
         stop=tenacity.stop_when_event_set(give_up),
         sleep=tenacity.sleep_using_event(give_up),

@@ -18,7 +18,7 @@ _LEVELS = {
     "off": logging.CRITICAL + 10,
 }
 _NAMES = {"WARNING": "WARN", "CRITICAL": "ERROR"}
-_DEFAULT = "info,dramatiq=warn"
+_DEFAULT = "info,dramatiq=warn,pika=off"
 _ALIASES = {"rhai_worker": ("rhai_tasks", "bridge"), "worker": ("rhai_tasks", "bridge")}
 """Targets of the original, as existing launchers name them, and our loggers that say the same."""
 

@@ -46,6 +46,14 @@ server_options = _together(
     _option("--reply-prefix", default=_DEFAULT.prefixes.reply, help="Reply lists: this and the task id."),
 )
 
+broker_options = _together(
+    _option(
+        "--broker-url",
+        metavar="URL",
+        help="RabbitMQ (amqp://, amqps://), through which messages then travel; the same for bridges and workers.",
+    ),
+)
+
 bridge_options = _together(
     _option(
         "--buffer",
@@ -174,6 +182,7 @@ def settings_from_environment() -> Settings:
 
     @click.command(context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX})
     @server_options
+    @broker_options
     @run_options
     def environment(**options: Any) -> Settings:
         return settings_from(options)

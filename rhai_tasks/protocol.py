@@ -224,6 +224,11 @@ class QueueKeys:
         return f"{self.messages}.sequence"
 
     @property
+    def published(self) -> str:
+        """Sorted set of ids of messages in RabbitMQ, by the server's millisecond; who runs one takes it out."""
+        return f"{self.messages}.published"
+
+    @property
     def leases(self) -> str:
         """Sorted set of broker id to the server's millisecond until which it holds its messages."""
         return f"{self.messages}.leases"

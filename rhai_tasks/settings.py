@@ -15,6 +15,7 @@ class Settings:
     """How workers and bridges run. A drop-in worker with the defaults behaves as the original does."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: str | None = None  # RabbitMQ, through which messages then travel; None: dramatiq on the same server
     prefixes: Prefixes = field(default_factory=Prefixes)
     namespace: str = "rhai_dramatiq"  # of the dramatiq keys; no prefix of the native ones, so no scan confuses them
     processes: int = 1

@@ -48,9 +48,13 @@ _FLUSH_BYTES = 4 * 1024 * 1024  # of outputs in one script call: the server does
 _CLOSE_SECONDS = 5.0  # a stopping worker waits so long for a server that is away; then leases bring its tasks back
 
 
-def load_script(client: redis.Redis, package: str, name: str) -> Script:
-    """Register a Lua script that lies beside the module that uses it."""
-    return client.register_script(files(package).joinpath(f"{name}.lua").read_bytes())
+def load_script(client: redis.Redis, package: str, *names: str) -> Script:
+    """Register a Lua script, of one file or several, that lies beside the module that uses it."""
+    return client.register_script(b"".join(files(package).joinpath(f"{name}.lua").read_bytes() for name in names))
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +77,7 @@ class Held:
     outcome: Outcome | None = None
     following: Message[Any] | None = None  # of a pipeline: gets enqueued with the outcome
     ended_at: str = ""  # for `updatedAt`
+    acknowledge: Callable[[], object] = _nothing  # where another server brought the message; after what is written
 
     def task(self) -> Task:
         """Read the details.
@@ -206,8 +211,9 @@ class TaskStore:
             for (write, _), group in groupby(batch, key=lambda entry: (entry[0], entry[1].keys)):
                 ended = [held for _, held in group]
                 write(ended)
-                for _ in ended:
+                for held in ended:
                     self._ended.popleft()
+                    held.acknowledge()
 
     def _mark(self) -> None:
         due = time.monotonic() - MARK_AFTER

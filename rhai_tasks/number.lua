@@ -1,0 +1,22 @@
+-- Make messages of what are tasks' ids: what has no body, as the native list held it. Numbers follow the clock, and
+-- never go back: a server that came back without its last second gives none out again that a worker may still hold for
+-- another task. Stands before a script that calls this.
+--
+-- Changes the ids. Returns the bodies of those that were messages before, and the tasks' ids of the others, by position.
+-- `head`: start of a message, up to its argument.
+local function number(ids, time, bodies_key, sequence_key, head)
+  local bodies, tasks = redis.call('HMGET', bodies_key, unpack(ids)), {}
+  local last
+  for i, id in ipairs(ids) do
+    if not bodies[i] then
+      last = (last or math.max(tonumber(redis.call('GET', sequence_key) or 0), time[1] * 1000000 + time[2])) + 1
+      tasks[i], ids[i] = id, string.format('m-%.0f', last)
+      redis.call('HSET', bodies_key, ids[i], head .. cjson.encode(id)
+        .. '],"options":{"redis_message_id":"' .. ids[i] .. '"},"message_id":"' .. ids[i] .. '"}')
+    end
+  end
+  if last then
+    redis.call('SET', sequence_key, string.format('%.0f', last))
+  end
+  return bodies, tasks
+end
