@@ -263,7 +263,7 @@ class _Session:
             self._channel = channel
             channel.add_on_close_callback(lambda _, reason: self._end(reason))
             channel.add_on_return_callback(lambda *_: self._end(AMQPChannelError("the queue is gone")))
-            channel.confirm_delivery(self._confirmed, callback=lambda _: answer.set_result(0))
+            channel.confirm_delivery(self._confirmed, callback=lambda _: answer.give())
 
         pika.SelectConnection.create_connection(self._parameters, connected, custom_ioloop=self._loop)
 
@@ -286,12 +286,12 @@ class _Session:
             answer = self._unconfirmed.pop(tag)
             answer.left -= 1
             if not answer.left:
-                answer.set_result(0)
+                answer.give()
 
     def _declare_passively(self, queue: str, answer: "_Answer") -> None:
         if self._channel.is_open:
             self._channel.queue_declare(
-                queue, passive=True, callback=lambda frame: answer.set_result(frame.method.message_count)
+                queue, passive=True, callback=lambda frame: answer.give(frame.method.message_count)
             )
 
     def _end(self, reason: Exception) -> None:
@@ -316,3 +316,8 @@ class _Answer(Future[int]):
     """What comes back for something asked; of messages, nothing but that all `left` are confirmed."""
 
     left = 0
+
+    def give(self, value: int = 0) -> None:
+        """Answer, unless the connection broke before."""
+        if not self.done():
+            self.set_result(value)

