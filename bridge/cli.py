@@ -15,6 +15,7 @@ from rhai_tasks.options import (
     bridge_options,
     broker_options,
     load_engine,
+    monitor_options,
     run_options,
     server_options,
     settings_from,
@@ -72,6 +73,7 @@ def _hide_password(settings: Settings) -> None:
 @broker_options
 @bridge_options
 @run_options
+@monitor_options
 @click.version_option(package_name="rhai-tasks")
 def worker(circle_public_key: str, **options: Any) -> None:
     """Run one circle's tasks until told to stop.
@@ -102,6 +104,7 @@ def worker(circle_public_key: str, **options: Any) -> None:
 @server_options
 @broker_options
 @bridge_options
+@monitor_options
 @click.version_option(package_name="rhai-tasks")
 def bridge(circles: tuple[str, ...], *, all_circles: bool, **options: Any) -> None:
     """Hand circles' tasks to dramatiq; `dramatiq rhai_tasks.worker:setup` runs them, here or elsewhere."""

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import redis
 
 from rhai_tasks.broker import LEASE_SECONDS
-from rhai_tasks.protocol import QueueKeys, Status, key_pattern, state_channel, timestamp, to_bytes, to_text
+from rhai_tasks.protocol import QueueKeys, Status, key_pattern, moment, state_channel, timestamp, to_bytes, to_text
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
 
@@ -187,9 +186,5 @@ def _submit_again(settings: Settings, queues: Queues, circle: str, key: bytes) -
 
 def _age(updated: bytes | None) -> float:
     """Read how many seconds ago; an unknown time is long ago."""
-    text = (updated or b"").decode(errors="replace")
-    try:
-        then = float(text) if text.replace(".", "", 1).isdigit() else datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return float("inf")
-    return datetime.now(UTC).timestamp() - then
+    then = moment(updated or b"")
+    return float("inf") if then is None else time.time() - then

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import redis
@@ -56,14 +57,14 @@ class CircleBridge:
 
     def run(self, stop: threading.Event, readiness: Readiness) -> None:
         """Take tasks until `stop`; outages are waited out."""
-        room, taking = 0, f"taking for {self.circle}"
-        readiness.expect(taking)
+        room, read = 0, f"read of the native list of {self.circle}"
+        readiness.expect(read)
         while not stop.is_set():
             try:
                 room = persist(lambda: self.forward(room), self._outage, stop)  # noqa: B023  (called in this turn)
             except redis.RedisError:
                 return  # told to stop while the server was away
-            readiness.note(taking)
+            readiness.note(read)
 
     def forward(self, room: int) -> int:
         """Move what waits in the native list to dramatiq's queue; wait up to `BLOCK_SECONDS` if there is nothing to do.
@@ -212,6 +213,10 @@ class Bridge:
         if self._relays:
             self._relays.serve(circle, self._stop, self.readiness)
 
+    def circles(self) -> list[str]:
+        """List the circles that are served now."""
+        return list(self._circles)
+
     def serve_all(self) -> None:
         """Bridge every circle, as its native list appears."""
         self._finder = vital_thread("circles", self._find)
@@ -219,6 +224,7 @@ class Bridge:
 
     def stop(self) -> None:
         """Take no more, and give back what no worker has begun with."""
+        self.readiness.stopping = True
         self._stop.set()
         if self._finder:
             self._finder.join()
@@ -241,18 +247,20 @@ class Bridge:
             bridge.close()
 
     def _find(self) -> None:
-        client = connect(self._settings.redis_url)
-        while not self._stop.is_set():
-            started = time.monotonic()
-            try:
-                found = persist(lambda: waiting_circles(client, self._settings), self._outage, self._stop)
-            except redis.RedisError:
-                break
-            for circle in found:
-                if circle not in self._circles:
-                    self.serve(circle)
-            # Among millions of keys a look takes long: it is to cost the server no more than a tenth of its time.
-            self._stop.wait(max(_DISCOVER_SECONDS, 10 * (time.monotonic() - started)))
+        client, read = connect(self._settings.redis_url), "read of the circles"
+        self.readiness.expect(read)
+        with suppress(redis.RedisError):  # told to stop while the server was away
+            while not self._stop.is_set():
+                started = time.monotonic()
+                for circle in persist(lambda: waiting_circles(client, self._settings), self._outage, self._stop):
+                    if circle not in self._circles:
+                        self.serve(circle)
+                self.readiness.note(read)
+                # Among millions of keys a look takes long: it is to cost the server no more than a tenth of its time.
+                end = time.monotonic() + 10 * (time.monotonic() - started)
+                while not self._stop.wait(_DISCOVER_SECONDS) and time.monotonic() < end:
+                    persist(client.ping, self._outage, self._stop)
+                    self.readiness.note(read)
         client.close()
 
 

@@ -2,11 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import redis
+
 from rhai_tasks.connection import Outage, connect
+from rhai_tasks.metrics import LEASES, QUEUE_TASKS, Labels, Metric, Samples
 from rhai_tasks.protocol import QueueKeys, circle_of, queue_name, state_channel, timestamp, to_bytes, to_text
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
@@ -48,6 +51,24 @@ class Queues:
         self.client: Any = connect(settings.redis_url)  # redis-py types replies for both of its clients at once
         self._purge = load_script(self.client, "bridge", "purge")
         self._revive = load_script(self.client, "bridge", "revive")
+
+    @classmethod
+    def sampling(cls, settings: Settings, circles: Callable[[], Iterable[str]]) -> Samples:
+        """Return a function that counts the tasks of circles as values of metrics; none while no server answers."""
+        queues = cls(settings)
+
+        def sample() -> list[tuple[Metric, Labels, float]]:
+            try:
+                counted = queues.count(circles())
+            except redis.RedisError:
+                return []
+            states = ("waiting", "buffered", "running", "delayed", "dead")
+            return [
+                *((LEASES, (queue.circle,), queue.workers) for queue in counted),
+                *((QUEUE_TASKS, (queue.circle, state), getattr(queue, state)) for queue in counted for state in states),
+            ]
+
+        return sample
 
     def close(self) -> None:
         """Disconnect."""

@@ -9,11 +9,13 @@ import os
 import resource
 import selectors
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -26,10 +28,14 @@ from rhai_tasks.broker import INTERRUPT_SECONDS
 from rhai_tasks.connection import Outage
 from rhai_tasks.engine import MIB, Engine
 from rhai_tasks.errors import ConfigurationError, ServerUnavailable
+from rhai_tasks.monitor import listen, serve
+from rhai_tasks.notify import Notifier
+from rhai_tasks.reports import Reporter, Reports, reports_of_tree
 from rhai_tasks.settings import Settings
 from rhai_tasks.worker import await_servers, make_worker
 
 from .loop import Bridge, CircleBridge
+from .queues import Queues
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +107,13 @@ def supervise(settings: Settings, circle: str, make_engine: Callable[[], Engine]
     Raises:
         ConfigurationError: The server cannot be worked with.
     """
-    with Signals(*_STOP_SIGNALS, signal.SIGCHLD) as signals:
-        if not _server_is_there(settings, signals):
-            return 0
-        tree = _Tree(settings, circle, make_engine)
-        return tree.run(signals)
+    processes = ["bridge", *(f"worker {number}" for number in range(1, settings.processes + 1))]
+    with Signals(*_STOP_SIGNALS, signal.SIGCHLD) as signals, _watched(settings, processes) as watch:
+        tree = _Tree(settings, circle, make_engine, processes, watch)
+        with tree.monitored():  # first of all: whether we live is asked for while the server is away, too
+            if not _server_is_there(settings, signals, watch.notifier):
+                return 0
+            return tree.run(signals)
 
 
 def bridge_circles(settings: Settings, circles: Iterable[str], *, follow_all: bool) -> int:
@@ -114,14 +122,43 @@ def bridge_circles(settings: Settings, circles: Iterable[str], *, follow_all: bo
     Raises:
         ConfigurationError: The server cannot be worked with.
     """
-    with Signals(*_STOP_SIGNALS) as signals:
-        if _server_is_there(settings, signals):
-            _bridge(settings, circles, signals, follow_all=follow_all)
+    with Signals(*_STOP_SIGNALS) as signals, _watched(settings, ["bridge"]) as watch:
+        bridge = Bridge(settings)
+        if watch.listener and watch.reports:
+            serve(watch.listener, watch.reports, Queues.sampling(settings, bridge.circles))
+        if _server_is_there(settings, signals, watch.notifier):
+            _bridge(bridge, circles, signals, watch.reports, watch.notifier, follow_all=follow_all)
     return 0
 
 
-def _server_is_there(settings: Settings, signals: Signals) -> bool:
-    """Wait for the server; say whether it came before a signal."""
+@dataclass(frozen=True)
+class _Watch:
+    """How a tree is watched from outside; nothing, if nobody wants to."""
+
+    reports: Reports | None = None
+    listener: socket.socket | None = None
+    notifier: Notifier | None = None
+
+
+@contextmanager
+def _watched(settings: Settings, processes: list[str]) -> Iterator[_Watch]:
+    """Make ready what the options, and systemd, want of a tree of these processes.
+
+    Raises:
+        ConfigurationError: `--metrics-address` cannot be had.
+    """
+    wanted = settings.metrics_address is not None or Notifier.is_wanted()
+    with reports_of_tree(processes, wanted=wanted) as reports:
+        if reports is None:
+            yield _Watch()
+            return
+        notifier = Notifier(reports) if Notifier.is_wanted() else None
+        with listen(settings.metrics_address) if settings.metrics_address else nullcontext() as listener:
+            yield _Watch(reports, listener, notifier)
+
+
+def _server_is_there(settings: Settings, signals: Signals, notifier: Notifier | None) -> bool:
+    """Wait for the server; say whether it came before a signal to stop."""
     give_up = threading.Event()
     failures: list[Exception] = []
 
@@ -135,59 +172,77 @@ def _server_is_there(settings: Settings, signals: Signals) -> bool:
     waiting.start()
     while waiting.is_alive():
         waiting.join(0.002)
-        if waiting.is_alive() and signals.wait(0.02):
+        if waiting.is_alive() and signals.wait(0.02).intersection(_STOP_SIGNALS):
             give_up.set()
+        if notifier:
+            notifier.tell()
     for failure in failures:
         if isinstance(failure, ConfigurationError):
             raise failure
     return not failures
 
 
-def _bridge(settings: Settings, circles: Iterable[str], signals: Signals, *, follow_all: bool = False) -> None:
-    bridge = Bridge(settings)
-    for circle in circles:
-        bridge.serve(circle)
-    if follow_all:
-        bridge.serve_all()
-    signals.wait()
-    bridge.stop()
-
-
-def _work(settings: Settings, circle: str, make_engine: Callable[[], Engine], broker_id: str, signals: Signals) -> None:
-    broker, worker = make_worker(settings, make_engine(), broker_id=broker_id)
-    broker.declare_circle(circle)
-    worker.start()
-    hurry = signal.SIGHUP in signals.wait()
-    patience = int((settings.shutdown_timeout + INTERRUPT_SECONDS) * 1000)
-    stopping = threading.Thread(target=worker.stop, args=(patience,), daemon=True)
-    stopping.start()
-    while stopping.is_alive():
-        if hurry:
-            broker.interrupt()
-        stopping.join(0.02)
-        hurry = bool(signals.wait(0)) or hurry
+def _bridge(
+    bridge: Bridge,
+    circles: Iterable[str],
+    signals: Signals,
+    reports: Reports | None,
+    notifier: Notifier | None = None,
+    *,
+    follow_all: bool = False,
+) -> None:
+    with Reporter(reports, "bridge", bridge.readiness) if reports else nullcontext():
+        for circle in circles:
+            bridge.serve(circle)
+        if follow_all:
+            bridge.serve_all()
+        while not signals.wait(notifier.pause if notifier else None):
+            if notifier:
+                notifier.tell()
+        if notifier:
+            notifier.stopping()
+        bridge.stop()
 
 
 class _Tree:
     """The supervisor's view of its children. It keeps no connection and no thread, so that it can fork at any time."""
 
-    def __init__(self, settings: Settings, circle: str, make_engine: Callable[[], Engine]) -> None:
-        self._settings, self._circle = settings, circle
+    def __init__(
+        self, settings: Settings, circle: str, make_engine: Callable[[], Engine], processes: list[str], watch: _Watch
+    ) -> None:
+        self._settings, self._circle, self._make_engine = settings, circle, make_engine
+        self._watch = watch
+        bridge, *workers = processes
         # A child that takes a dead one's place takes its name too, and with it what that one held.
         self._broker_ids = [f"{uuid4()}.{number}" for number in range(settings.processes)]
-        self._children = [_Child("bridge", lambda signals: _bridge(settings, [circle], signals))]
-        for number, broker_id in enumerate(self._broker_ids, start=1):
-            self._children.append(
-                _Child(
-                    f"worker {number}",
-                    lambda signals, broker_id=broker_id: _work(settings, circle, make_engine, broker_id, signals),  # type: ignore[misc]
-                )
-            )
+        self._monitor = _Child("monitor", self._run_monitor)
+        self._children = [_Child(bridge, self._run_bridge)]
+        for name, broker_id in zip(workers, self._broker_ids, strict=True):
+            self._children.append(_Child(name, partial(self._run_worker, name, broker_id)))
         # The read end is at its end for children once the supervisor, which alone writes, is gone.
         self._alive_read, self._alive_write = os.pipe()
 
+    @contextmanager
+    def monitored(self) -> Iterator[None]:
+        """Have a child serve the port, if there is one: from before all others start until after they have ended."""
+        if not self._watch.listener:
+            yield
+            return
+        self._start(self._monitor)
+        self._children.append(self._monitor)
+        try:
+            yield
+        finally:
+            self._children.remove(self._monitor)
+            if self._monitor.pid:
+                os.kill(self._monitor.pid, signal.SIGKILL)
+                os.waitpid(self._monitor.pid, 0)
+
     def run(self, signals: Signals) -> int:
         while True:
+            if self._reap(stopping=False) == _EXIT_CONFIGURATION:
+                self._stop(signals)
+                return _EXIT_CONFIGURATION
             now = time.monotonic()
             for child in self._children:
                 if not child.pid and child.start_at <= now:
@@ -196,13 +251,42 @@ class _Tree:
             if self._settings.memory_limit:
                 self._limit_memory()
                 due.append(_WATCH_SECONDS)
-            came = signals.wait(max(min(due), 0) if due else None)
-            if signal.SIGCHLD in came and self._reap(stopping=False) == _EXIT_CONFIGURATION:
-                self._stop(signals)
-                return _EXIT_CONFIGURATION
-            if came.intersection(_STOP_SIGNALS):
+            if self._watch.notifier:
+                self._watch.notifier.tell()
+                due.append(self._watch.notifier.pause)
+            if signals.wait(max(min(due), 0) if due else None).intersection(_STOP_SIGNALS):
                 self._stop(signals)
                 return 0
+
+    # --- what children do
+
+    def _run_monitor(self, signals: Signals) -> None:
+        assert self._watch.listener  # noqa: S101  (else there is no monitor)
+        assert self._watch.reports  # noqa: S101
+        serve(self._watch.listener, self._watch.reports, Queues.sampling(self._settings, lambda: [self._circle]))
+        while signal.SIGHUP not in signals.wait():
+            pass  # a terminal's Ctrl-C is for all; how the others end is to be seen
+
+    def _run_bridge(self, signals: Signals) -> None:
+        _bridge(Bridge(self._settings), [self._circle], signals, self._watch.reports)
+
+    def _run_worker(self, name: str, broker_id: str, signals: Signals) -> None:
+        broker, worker = make_worker(self._settings, self._make_engine(), broker_id=broker_id)
+        broker.declare_circle(self._circle)
+        reports = self._watch.reports
+        with Reporter(reports, name, broker.readiness, broker.counts, broker.gauges) if reports else nullcontext():
+            worker.start()
+            hurry = signal.SIGHUP in signals.wait()
+            patience = int((self._settings.shutdown_timeout + INTERRUPT_SECONDS) * 1000)
+            stopping = threading.Thread(target=worker.stop, args=(patience,), daemon=True)
+            stopping.start()
+            while stopping.is_alive():
+                if hurry:
+                    broker.interrupt()
+                stopping.join(0.02)
+                hurry = bool(signals.wait(0)) or hurry
+
+    # --- how they are looked after
 
     def _start(self, child: _Child) -> None:
         child.started = time.monotonic()
@@ -248,10 +332,12 @@ class _Tree:
 
     def _stop(self, signals: Signals) -> None:
         logger.info("Stopping: running scripts have %g s to finish", self._settings.shutdown_timeout)
+        if self._watch.notifier:
+            self._watch.notifier.stopping()
         self._signal_children(signal.SIGTERM)
         end = time.monotonic() + self._settings.shutdown_timeout + 2 * INTERRUPT_SECONDS
         self._reap(stopping=True)
-        while any(child.pid for child in self._children) and time.monotonic() < end:
+        while any(child.pid for child in self._children if child is not self._monitor) and time.monotonic() < end:
             if signals.wait(min(0.5, max(end - time.monotonic(), 0))).intersection(_STOP_SIGNALS):
                 logger.warning("Stopping at once")
                 self._signal_children(signal.SIGTERM)
@@ -261,6 +347,7 @@ class _Tree:
         for child in self._children:
             if child.pid:
                 os.waitpid(child.pid, 0)
+                child.pid = 0
         self._give_back()
 
     def _signal_children(self, number: signal.Signals) -> None:

@@ -15,8 +15,9 @@ from dramatiq.middleware import CurrentMessage
 
 from .broker import TaskBroker, TaskMessage
 from .current import CurrentTask, running
-from .engine import Engine
+from .engine import Engine, last_use
 from .errors import RhaiError, RhaiTerminated, TaskMalformed
+from .metrics import Run
 from .protocol import ACTOR, Outcome, Status, Task, circle_of, completed, failed
 from .store import Held
 from .watchdog import Watchdog
@@ -42,13 +43,14 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
             task = held.task()
         except TaskMalformed as error:
             if isinstance(held.details, list):
-                held.outcome = failed(str(error))
+                held.outcome = failed(str(error), "Malformed")
             else:
                 message.fail()  # no hash to write an outcome into
             return
         if held.deaths >= broker.settings.max_deliveries:
             held.outcome = failed(
-                f"The worker process died {held.deaths} times while it ran this task; it is not tried again"
+                f"The worker process died {held.deaths} times while it ran this task; it is not tried again",
+                "Poison",
             )
         elif held.deaths:
             with suspects.turn(alone=held.deaths + 1 >= broker.settings.max_deliveries) as may_begin:
@@ -143,15 +145,17 @@ def _run(
     except RhaiTerminated as error:
         if held.interrupted:
             return None
-        outcome = failed(str(error))
+        outcome = failed(str(error), error.kind)
     except RhaiError as error:
-        outcome = failed(error.debug_text if broker.settings.error_format == "debug" else str(error))
+        outcome = failed(error.debug_text if broker.settings.error_format == "debug" else str(error), error.kind)
     else:
         outcome = completed(output)
     finally:
         running.reset(token)
     seconds = time.perf_counter() - started
     broker.ran(seconds)
+    if broker.counts:
+        held.run = Run(time.time() - seconds, seconds, *last_use())
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("Task %r: %s after %.6f s", task.id, outcome.status, seconds)
     return outcome

@@ -22,6 +22,7 @@ from dramatiq.middleware import CurrentMessage
 
 from .cancellation import hear_cancels
 from .connection import Outage, connect, connect_blocking, wait_and_run
+from .metrics import IN_FLIGHT, RECOVERED, RUNNING, Counts
 from .protocol import (
     ACTOR,
     DETAIL_FIELDS,
@@ -83,7 +84,8 @@ class TaskBroker(RedisBroker):
         self.readiness = Readiness()
         self.draining = threading.Event()  # nothing more is fetched
         self.stopping = threading.Event()
-        self.store = TaskStore(settings, self.outage)
+        self.counts = Counts() if settings.metrics_address else None
+        self.store = TaskStore(settings, self.outage, self.counts)
         self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
         self.cancelled: dict[str, float] = {}  # task ids heard of lately: time.monotonic()
         self.lease_ends: dict[str, float] = {}  # by queue, as far as we know: time.monotonic()
@@ -161,6 +163,11 @@ class TaskBroker(RedisBroker):
         """Count fetched messages that no thread has begun with."""
         return self.worker.work_queue.qsize() if self.worker else 0
 
+    def gauges(self) -> dict[str, float]:
+        """Tell values of the moment, by name of the metric."""
+        in_flight = sum(len(by_id) for by_id in list(self.held.values()))
+        return {IN_FLIGHT.name: in_flight, RUNNING.name: self.store.running()}
+
     def ran(self, seconds: float) -> None:
         """Note how long a script took, for the prefetch."""
         self.run_seconds += (seconds - self.run_seconds) * 0.1
@@ -204,6 +211,8 @@ class TaskBroker(RedisBroker):
         )
         if count:
             logger.warning("Put %d task(s) of a worker that died back into queue %s", count, keys.queue)
+            if self.counts:
+                self.counts.add(RECOVERED, count=count)
 
     def _keep_leases(self) -> None:
         """Renew on a clock of our own: a heartbeat that rides on commands stops while long scripts run."""
@@ -471,7 +480,7 @@ class TaskConsumer(dramatiq.Consumer):
         else:
             if held.outcome is None:  # a failure of ours, which dramatiq has logged with its traceback
                 error = message._exception  # noqa: SLF001  (its only access)
-                held.outcome = failed(f"The worker failed to run the task: {error!r}")
+                held.outcome = failed(f"The worker failed to run the task: {error!r}", "Worker")
             store.finish(held, held.outcome, at_once=self._broker.waiting() == 0)
         self._let_go(held)  # last: until it is in the store, it must be known here
 
@@ -548,6 +557,7 @@ class _WorkerLife(Middleware):
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, TaskBroker)  # noqa: S101
+        broker.readiness.stopping = True
         broker.draining.set()
         for thread in worker.consumers.values():
             if isinstance(thread.consumer, TaskConsumer):

@@ -36,6 +36,7 @@ from .errors import (
     TaskNotFound,
     TaskTimeout,
 )
+from .monitor import ask
 from .options import ENVIRONMENT_PREFIX, limits_from, load_engine, server_options, settings_from
 from .protocol import CANCELLED, Outcome, key_pattern, state_channel
 from .settings import Settings
@@ -358,6 +359,24 @@ def queues(settings: Settings, circle: str | None, watch: float | None, as_json:
             raise
     finally:
         found.close()
+
+
+@main.command()
+@click.option(
+    "--address",
+    envvar=f"{ENVIRONMENT_PREFIX}_METRICS_ADDRESS",
+    show_envvar=True,
+    required=True,
+    metavar="HOST:PORT",
+    help="The --metrics-address of the worker or bridge.",
+)
+@click.option("--live", is_flag=True, help="Ask only whether its processes live, not whether they can work now.")
+def health(address: str, live: bool) -> None:
+    """Ask a worker or bridge whether it is ready; status 1, and what is missing, if it is not."""
+    well, answer = ask(address, "/livez" if live else "/readyz")
+    click.echo("; ".join(answer.splitlines()), err=not well)
+    if not well:
+        sys.exit(FAILED)
 
 
 @main.command(name="return")

@@ -25,6 +25,7 @@ from ._engine import (
     NativeEngine,
     NativeScope,
     Timestamp,
+    last_use,
     standard_library,
 )
 from .coroutines import awaited, awaiting_loop
@@ -42,6 +43,7 @@ __all__ = [
     "Result",
     "Scope",
     "Timestamp",
+    "last_use",
 ]
 
 MIB = 1024 * 1024

@@ -63,6 +63,14 @@ bridge_options = _together(
     ),
 )
 
+monitor_options = _together(
+    _option(
+        "--metrics-address",
+        metavar="HOST:PORT",
+        help="Serve /livez, /readyz and /metrics of all processes there; a port alone is this machine's.",
+    ),
+)
+
 run_options = _together(
     _option(
         "--shutdown-timeout",
@@ -184,6 +192,7 @@ def settings_from_environment() -> Settings:
     @server_options
     @broker_options
     @run_options
+    @monitor_options
     def environment(**options: Any) -> Settings:
         return settings_from(options)
 

@@ -7,8 +7,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import UTC, datetime
 from enum import StrEnum
+from math import isfinite
 
 from .errors import TaskMalformed
 
@@ -67,6 +69,7 @@ class Outcome:
 
     status: Status
     text: str
+    kind: str = dataclass_field(default="", compare=False)  # of the error: Rhai's name of it, or one of ours
 
     @property
     def field(self) -> str:
@@ -79,9 +82,9 @@ def completed(output: str) -> Outcome:
     return Outcome(Status.COMPLETED, output)
 
 
-def failed(message: str) -> Outcome:
+def failed(message: str, kind: str) -> Outcome:
     """Build the outcome of a script that failed, or of a task that could not be run."""
-    return Outcome(Status.ERROR, message)
+    return Outcome(Status.ERROR, message, kind)
 
 
 def to_text(data: bytes) -> str:
@@ -132,6 +135,19 @@ def _decode(field: str, value: bytes | None) -> str | None:
 def timestamp(seconds: float) -> str:
     """Write a moment (seconds since the epoch) as RFC 3339 in UTC, with microseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def moment(text: str | bytes) -> float | None:
+    """Read a moment, RFC 3339 or seconds since the epoch, as seconds since the epoch; `None`: it is neither."""
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        try:
+            return datetime.fromisoformat(text).timestamp()
+        except ValueError:
+            seconds = float(text)
+            return seconds if isfinite(seconds) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def reply_json(task: Task, outcome: Outcome, updated_at: str) -> bytes:

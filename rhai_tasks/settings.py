@@ -31,3 +31,4 @@ class Settings:
     error_format: Literal["display", "debug"] = "display"  # Rust's `{}` or `{:?}` of the error, as tasks store it
     delete_finished: bool = False  # some dispatchers want the details gone once they have the reply
     engine: str | None = None  # "package.module:factory" that returns an Engine
+    metrics_address: str | None = None  # "HOST:PORT" of health and metrics of the whole tree; None: neither

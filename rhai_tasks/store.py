@@ -22,11 +22,13 @@ from redis.commands.core import Script
 from .connection import Outage, connect, persist
 from .engine import CancelToken
 from .errors import TaskMalformed
+from .metrics import WRITE_RETRIES, Counts, Run
 from .protocol import (
     DETAIL_FIELDS,
     Outcome,
     QueueKeys,
     Task,
+    circle_of,
     parse_task,
     reply_json,
     state_channel,
@@ -45,6 +47,7 @@ Also the longest that an outcome waits for others to be written with it while th
 """
 
 _FLUSH_BYTES = 4 * 1024 * 1024  # of outputs in one script call: the server does nothing else meanwhile
+_CREATED_AT = DETAIL_FIELDS.index("createdAt")
 _CLOSE_SECONDS = 5.0  # a stopping worker waits so long for a server that is away; then leases bring its tasks back
 
 
@@ -78,6 +81,12 @@ class Held:
     following: Message[Any] | None = None  # of a pipeline: gets enqueued with the outcome
     ended_at: str = ""  # for `updatedAt`
     acknowledge: Callable[[], object] = _nothing  # where another server brought the message; after what is written
+    run: Run | None = None  # what it took, if that is counted
+
+    @property
+    def created_at(self) -> bytes | None:
+        """The task's `createdAt`, if it can be read."""
+        return self.details[_CREATED_AT] if isinstance(self.details, list) else None
 
     def task(self) -> Task:
         """Read the details.
@@ -96,9 +105,10 @@ class TaskStore:
     Threads: any thread calls `started`, `finish`, `release`, `dead_letter`; one of them at a time writes.
     """
 
-    def __init__(self, settings: Settings, outage: Outage) -> None:
+    def __init__(self, settings: Settings, outage: Outage, counts: Counts | None) -> None:
         self._settings = settings
         self._outage = outage
+        self._counts = counts
         self._channel = state_channel(settings.namespace)
         self._client = connect(settings.redis_url)
         self._scripts = {
@@ -129,6 +139,10 @@ class TaskStore:
         self._client.close()
 
     # --- what worker threads say
+
+    def running(self) -> int:
+        """Count scripts that run now."""
+        return len(self._running)
 
     def started(self, held: Held) -> None:
         """Note that this thread runs the task's script from now on."""
@@ -169,6 +183,7 @@ class TaskStore:
                 self._flush()
             except redis.RedisError as error:
                 self._outage.begin(error)
+                self._count_retry()
             finally:
                 self._writing.release()
         if self._ended and self._asleep:
@@ -201,8 +216,16 @@ class TaskStore:
 
     def _write(self) -> None:
         with self._writing:
-            self._flush()
-            self._mark()
+            try:
+                self._flush()
+                self._mark()
+            except redis.RedisError:
+                self._count_retry()
+                raise
+
+    def _count_retry(self) -> None:
+        if self._counts:
+            self._counts.add(WRITE_RETRIES)
 
     def _flush(self) -> None:
         """Write all that has ended, in order; what could not be written stays for the next try."""
@@ -251,6 +274,13 @@ class TaskStore:
                 )
             elif result != b"recorded":
                 logger.error("Task %r goes to the dead letters: %s", held.task_id, result.decode(errors="replace"))
+
+        if self._counts:
+            recorded = [held for held, result in zip(ended, results, strict=True) if result == b"recorded"]
+            self._counts.ended(
+                circle_of(ended[0].keys.queue),
+                [(held.outcome, held.created_at, held.run) for held in recorded if held.outcome],
+            )
 
     def _outcome_arguments(self, held: Held) -> list[Any]:
         outcome = held.outcome

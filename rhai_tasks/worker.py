@@ -1,8 +1,11 @@
 """Workers: dramatiq's `Worker` set up to run tasks, in our own processes or under dramatiq's command."""
 
 import logging
+import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import cast
 
@@ -15,8 +18,11 @@ from .broker import TaskBroker
 from .connection import await_server
 from .engine import Engine
 from .errors import ConfigurationError
+from .monitor import listen, serve
+from .notify import Notifier
 from .options import load_engine, settings_from_environment
 from .protocol import QueueKeys, circle_of
+from .reports import Reporter, Reports
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -86,6 +92,8 @@ def setup() -> None:
         logger.error("%s", error)  # noqa: TRY400  (one line is enough: it says what to do)
         sys.exit(2)
     broker.add_middleware(_FollowBridges())
+    if settings.metrics_address or Notifier.is_wanted():
+        broker.add_middleware(_Watched())
     dramatiq.set_broker(broker)
 
 
@@ -96,6 +104,8 @@ class _FollowBridges(Middleware):
         threading.Thread(target=self._follow, args=(broker,), name="queues", daemon=True).start()
 
     def _follow(self, broker: TaskBroker) -> None:
+        read = "read of the queues' names"
+        broker.readiness.expect(read)
         while not broker.draining.is_set():
             try:
                 queues = cast("set[bytes]", broker.client.smembers(QueueKeys.registry(broker.namespace)))
@@ -103,6 +113,40 @@ class _FollowBridges(Middleware):
                     if queue not in broker.queues:
                         logger.info("Following circle %s", circle_of(queue))
                         broker.declare_queue(queue)
+                broker.readiness.note(read)
             except redis.RedisError as error:
                 broker.outage.begin(error)
             broker.draining.wait(_FOLLOW_SECONDS)
+
+
+class _Watched(Middleware):
+    """Reports for each worker process, and has dramatiq's master fork a process that shows the reports."""
+
+    @property
+    def forks(self) -> list[Callable[[], int]]:
+        return [watch]
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
+        assert isinstance(broker, TaskBroker)  # noqa: S101  (`setup` adds this to no other)
+        name = f"worker {os.getpid()}"
+        self._reporter = Reporter(Reports.of_siblings(), name, broker.readiness, broker.counts, broker.gauges)
+        self._reporter.start()
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
+        self._reporter.stop()
+
+
+def watch() -> int:
+    """Show health and metrics of the worker processes of dramatiq's command; runs in a fork of its master."""
+    settings = settings_from_environment()
+    reports = Reports.of_siblings()
+    try:
+        if settings.metrics_address:
+            serve(listen(settings.metrics_address), reports)
+        notifier = Notifier(reports, main=os.getppid()) if Notifier.is_wanted() else None
+        while True:  # until dramatiq's handler of SIGTERM exits
+            if notifier:
+                notifier.tell()
+            time.sleep(notifier.pause if notifier else 1.0)
+    finally:
+        reports.remove()

@@ -1,6 +1,6 @@
 //! Engines for Python: what they are made of, and how they evaluate.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -37,6 +37,17 @@ const LARGE: usize = 1024 * 1024;
 const HUGE: usize = 16 * 1024 * 1024;
 /// Bytes of the longest string that constants are folded to, or of the source if that is longer.
 const FOLDED_STRING: usize = 1024 * 1024;
+
+thread_local! {
+    /// Operations and peak bytes of the evaluation that ended last in this thread.
+    static LAST_USE: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// Operations, and the most bytes allocated at once, of the evaluation that ended last in this thread, however it ended.
+#[pyfunction]
+pub fn last_use() -> (u64, usize) {
+    LAST_USE.get()
+}
 
 /// `rhai_tasks.Limits`, attribute by attribute.
 #[derive(FromPyObject)]
@@ -223,6 +234,7 @@ impl NativeEngine {
         print: Option<Py<PyAny>>,
         debug: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
+        LAST_USE.set((0, 0)); // what does not compile has used nothing
         let form = match form {
             "text" => Form::Text,
             "value" => Form::Value,
@@ -270,12 +282,12 @@ impl NativeEngine {
         let _outer = Replaced::new(&CALLBACKS, &raw const callbacks);
         let raised = RAISED.take();
         let keep = lasting.is_some();
-        let mut peak = 0;
+        let mut used = (0, 0);
         let ended = border::rhai(py, self.stack_size, || {
             host::apart(|| {
                 let _guard = Guard::new(pulse, &bounds);
                 let ended = run(engine, &ast, entry, &mut scope, form);
-                peak = guard::used().1;
+                used = guard::used();
                 if !keep {
                     scope.clear(); // here, where the lock is not held
                 }
@@ -292,7 +304,8 @@ impl NativeEngine {
             (None, Ok(evaluated)) => returned(py, form, evaluated),
             (None, Err(failure)) => Err(raise(py, &Deep::new(failure))),
         };
-        give_back(peak);
+        LAST_USE.set(used);
+        give_back(used.1);
         RAISED.replace(raised);
         returned
     }

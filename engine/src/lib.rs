@@ -32,6 +32,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<scope::NativeScope>()?;
     module.add_class::<values::FunctionPointer>()?;
     module.add_class::<values::Timestamp>()?;
+    module.add_function(wrap_pyfunction!(engine::last_use, module)?)?;
     module.add_function(wrap_pyfunction!(engine::standard_library, module)?)?;
     module.add_function(wrap_pyfunction!(object::class_slot, module)?)?;
     module.add_function(wrap_pyfunction!(stopped, module)?)

@@ -169,7 +169,7 @@ def test_a_run_that_was_lost_writes_nothing_though_this_process_has_fetched_its_
     assert first
     assert first.held.lost
     second = consumer.__next__()
-    first.held.outcome = failed("stopped half-way")
+    first.held.outcome = failed("stopped half-way", "Cancelled")
     consumer.ack(first)
     broker.store.close()
 

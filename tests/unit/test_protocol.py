@@ -93,4 +93,4 @@ def test_a_reply_holds_all_details_and_null_where_absent() -> None:
         "createdAt": "1700000000",
         "updatedAt": "now",
     }
-    assert json.loads(reply_json(task, failed("no"), "now"))["error"] == "no"
+    assert json.loads(reply_json(task, failed("no", "Runtime"), "now"))["error"] == "no"

