@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		click dramatiq prometheus-client 'redis[hiredis]' rich setproctitle tenacity
+		click dramatiq 'redis[hiredis]' rich setproctitle tenacity
 	@touch $@
 
 $(BUILT): $(INSTALLED) $(ENGINE_SOURCES) pyproject.toml

@@ -6,6 +6,7 @@ python -m bench.run --tasks 20000 --rounds 3
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,14 @@ def sent(client: Any) -> int:
 
 def submit(client: Any, count: int, script: str, queue: str) -> list[str]:
     """Write tasks as a dispatcher does, onto a list of this name; return their details keys."""
+    created = datetime.now(UTC).isoformat()
     keys = [f"rhai_task_details:{queue}-{number}" for number in range(count)]
     for start in range(0, count, 1000):
         with client.pipeline(transaction=False) as pipeline:
             for number, key in enumerate(keys[start : start + 1000], start):
                 source = script.replace("NUMBER", str(number))
-                pipeline.hset(key, mapping={"script": source, "status": "pending", "callerId": "03caller"})
+                details = {"script": source, "status": "pending", "callerId": "03caller", "createdAt": created}
+                pipeline.hset(key, mapping=details)
                 pipeline.lpush(queue, key.removeprefix("rhai_task_details:"))
             pipeline.execute()
     return keys
@@ -209,8 +213,8 @@ def report(console: Console, rounds: dict[str, list[Figures]], first: str) -> No
 @click.option("--threads", default=(1, 8), show_default=True, multiple=True, type=int)
 @click.option("--processes", default=(1,), show_default=True, multiple=True, type=int)
 @click.option("--workload", default="trivial", show_default=True, type=click.Choice(sorted(WORKLOADS)))
+@click.option("--beside", multiple=True, help="Ours once more with these options, as in '--metrics-address 0'.")
 @click.option("--reference/--no-reference", default=True, help="Build and run the reference worker too.")
-@click.option("--broker-url", metavar="URL", help="Measure each again with its messages through this RabbitMQ.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every figure here.")
 def main(
     tasks: int,
@@ -218,8 +222,8 @@ def main(
     threads: tuple[int, ...],
     processes: tuple[int, ...],
     workload: str,
+    beside: tuple[str, ...],
     reference: bool,
-    broker_url: str | None,
     json_file: Path | None,
 ) -> None:
     """Drain TASKS tasks with each contender, in turns, ROUNDS times."""
@@ -230,10 +234,9 @@ def main(
         contenders["reference"] = build_reference()
     for process in processes:
         for thread in threads:
-            name = f"{process} x {thread}"
-            contenders[name] = [ours, "--processes", str(process), "--threads", str(thread)]
-            if broker_url:
-                contenders[f"{name} RabbitMQ"] = [*contenders[name], "--broker-url", broker_url]
+            command = [ours, "--processes", str(process), "--threads", str(thread)]
+            for options in ("", *beside):
+                contenders[f"{process} x {thread} {options}".strip()] = [*command, *shlex.split(options)]
     where = machine()
     console.print(where, highlight=False)
     results: dict[str, list[Figures]] = {name: [] for name in contenders}

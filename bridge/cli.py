@@ -15,10 +15,10 @@ from rhai_tasks.options import (
     bridge_options,
     broker_options,
     load_engine,
-    monitor_options,
     run_options,
     server_options,
     settings_from,
+    watch_options,
 )
 from rhai_tasks.settings import Settings
 
@@ -73,7 +73,7 @@ def _hide_password(settings: Settings) -> None:
 @broker_options
 @bridge_options
 @run_options
-@monitor_options
+@watch_options
 @click.version_option(package_name="rhai-tasks")
 def worker(circle_public_key: str, **options: Any) -> None:
     """Run one circle's tasks until told to stop.
@@ -81,8 +81,8 @@ def worker(circle_public_key: str, **options: Any) -> None:
     A bridge process takes task ids off the native list and hands them to worker processes through dramatiq.
     SIGTERM and SIGINT stop: running scripts finish, the rest goes back to the native list.
     """
-    configure_logging(os.environ.get("RUST_LOG"))
     settings = settings_from(options)
+    configure_logging(os.environ.get("RUST_LOG"), settings.log_format)
     _hide_password(settings)
     try:
         sys.exit(supervise(settings, circle_public_key, load_engine(settings)))
@@ -104,14 +104,14 @@ def worker(circle_public_key: str, **options: Any) -> None:
 @server_options
 @broker_options
 @bridge_options
-@monitor_options
+@watch_options
 @click.version_option(package_name="rhai-tasks")
 def bridge(circles: tuple[str, ...], *, all_circles: bool, **options: Any) -> None:
     """Hand circles' tasks to dramatiq; `dramatiq rhai_tasks.worker:setup` runs them, here or elsewhere."""
     if not circles and not all_circles:
         raise click.UsageError("Name a --circle, or give --all-circles.")
-    configure_logging(os.environ.get("RUST_LOG"))
     settings = settings_from(options)
+    configure_logging(os.environ.get("RUST_LOG"), settings.log_format)
     _hide_password(settings)
     try:
         sys.exit(bridge_circles(settings, circles, follow_all=all_circles))

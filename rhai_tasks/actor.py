@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, cast
 from uuid import uuid4
 
@@ -112,8 +111,8 @@ class _Suspects:
         return self._running == 0 or shared
 
 
-def _log_debug(task_id: str, text: str, _source: str | None, line: int | None, column: int | None) -> None:
-    script_logger.debug("[%s] %s:%s: %s", task_id, line, column, text)
+def _log_debug(text: str, _source: str | None, line: int | None, column: int | None) -> None:
+    script_logger.debug("%s:%s: %s", line, column, text)
 
 
 def _run(
@@ -139,8 +138,8 @@ def _run(
             constants=constants,
             timeout=timeout,
             cancel=held.cancel,
-            print=partial(script_logger.info, "[%s] %s", task.id),
-            debug=partial(_log_debug, task.id),
+            print=script_logger.debug,  # not info: what scripts print is nobody's business by default
+            debug=_log_debug,
         )
     except RhaiTerminated as error:
         if held.interrupted:
@@ -157,5 +156,5 @@ def _run(
     if broker.counts:
         held.run = Run(time.time() - seconds, seconds, *last_use())
     if logger.isEnabledFor(logging.DEBUG):
-        logger.debug("Task %r: %s after %.6f s", task.id, outcome.status, seconds)
+        logger.debug("Task %s after %.6f s", outcome.status, seconds, extra=held.about())
     return outcome

@@ -62,6 +62,9 @@ class TaskMessage(MessageProxy):
         vars(self).update(vars(message))  # dramatiq reads them a dozen times, each time through `__getattr__`
         self.held = held
 
+    def __str__(self) -> str:  # in dramatiq's lines; its own shows arguments, among them scripts and outputs
+        return f"{self.actor_name}({self.held.task_id!r})"
+
 
 class TaskBroker(RedisBroker):
     """A dramatiq broker whose messages are native tasks.
@@ -473,13 +476,14 @@ class TaskConsumer(dramatiq.Consumer):
         held = cast("TaskMessage", message).held
         store = self._broker.store
         if held.lost:  # also if this very process has fetched it anew: that run counts
-            logger.warning("Task %r: this result is dropped; it was taken over by another worker", held.task_id)
+            logger.warning("Result dropped: the task was taken over by another worker", extra=held.about())
             held.acknowledge()
         elif (held.interrupted or held.postponed) and held.outcome is None:
             store.release(held)
         else:
             if held.outcome is None:  # a failure of ours, which dramatiq has logged with its traceback
                 error = message._exception  # noqa: SLF001  (its only access)
+                logger.error("The worker failed to run the task", extra=held.about())
                 held.outcome = failed(f"The worker failed to run the task: {error!r}", "Worker")
             store.finish(held, held.outcome, at_once=self._broker.waiting() == 0)
         self._let_go(held)  # last: until it is in the store, it must be known here
@@ -522,7 +526,7 @@ def _drop_lost(held: list[Held], ours: set[str]) -> None:
     """Stop scripts whose messages went to another broker while we could not renew: their results count no more."""
     for lost in held:
         if lost.message_id not in ours:
-            logger.warning("Lost the lease on task %r: another worker runs it", lost.task_id)
+            logger.warning("Lost the lease on the task: another worker runs it", extra=lost.about())
             lost.lost = True
             lost.cancel.cancel()
 

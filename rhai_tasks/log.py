@@ -1,12 +1,19 @@
-"""Logging to stderr, steered by `RUST_LOG` as the original worker's is.
+"""Logging to stderr, steered by `RUST_LOG` as the original worker's is, as text or as JSON.
 
-The source of the filter's grammar and of the line format is Rust's env_logger.
+The source of the filter's grammar and of the text's format is Rust's env_logger.
 """
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Mapping
+from typing import Literal
+
+from .current import running
+from .protocol import timestamp
+
+LogFormat = Literal["text", "json"]
 
 TRACE = 5
 _LEVELS = {
@@ -23,11 +30,16 @@ _ALIASES = {"rhai_worker": ("rhai_tasks", "bridge"), "worker": ("rhai_tasks", "b
 """Targets of the original, as existing launchers name them, and our loggers that say the same."""
 
 
-def configure_logging(rust_log: str | None) -> None:
+def about(task_id: str, circle: str, caller_id: str) -> dict[str, str]:
+    """Name the task that a line is about, for `extra`; lines written while its script runs need nothing."""
+    return {"task_id": task_id, "circle": circle, "caller_id": caller_id}
+
+
+def configure_logging(rust_log: str | None, log_format: LogFormat = "text") -> None:
     """Send log lines to stderr, filtered by the text of `RUST_LOG`; `None` or an empty text is `info`."""
     logging.addLevelName(TRACE, "TRACE")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Format())
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
     logging.basicConfig(handlers=[handler], force=True)
     ignored: list[str] = []
     for target, level in parse_filter(rust_log or _DEFAULT, ignored).items():
@@ -59,7 +71,30 @@ def parse_filter(text: str, ignored: list[str] | None = None) -> Mapping[str, in
     return levels
 
 
-class _Format(logging.Formatter):
+def format_present_handlers(log_format: LogFormat) -> None:
+    """Make handlers that others have set up name tasks too, in their own text format or as JSON."""
+    for handler in logging.getLogger().handlers:
+        own = handler.formatter._fmt if handler.formatter else None  # noqa: SLF001  (its only access)
+        handler.setFormatter(_Json() if log_format == "json" else _TaskText(own))
+
+
+def _task_of(record: logging.LogRecord) -> Mapping[str, str]:
+    """Name the task that a line is about: as it says, or the one whose script runs in this thread."""
+    if hasattr(record, "task_id"):
+        return about(record.task_id, vars(record)["circle"], vars(record)["caller_id"])
+    task = running.get(None)
+    return about(task.id, task.circle, task.caller_id) if task else {}
+
+
+class _TaskText(logging.Formatter):
+    """A format that names the task at the end of the line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name for it)
+        parts = [super().formatMessage(record), *(f"{name}={value!r}" for name, value in _task_of(record).items())]
+        return " ".join(parts)
+
+
+class _Text(_TaskText):
     """`[2026-01-31T12:00:00Z INFO  bridge.loop] message`."""
 
     converter = staticmethod(time.gmtime)
@@ -70,3 +105,19 @@ class _Format(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.levelname = _NAMES.get(record.levelname, record.levelname)
         return super().format(record)
+
+
+class _Json(logging.Formatter):
+    """An object a line: time, level, logger, message, the task if it is about one, and a traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": timestamp(record.created),
+            "level": _NAMES.get(record.levelname, record.levelname).lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_task_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

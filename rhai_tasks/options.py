@@ -63,11 +63,17 @@ bridge_options = _together(
     ),
 )
 
-monitor_options = _together(
+watch_options = _together(
     _option(
         "--metrics-address",
         metavar="HOST:PORT",
         help="Serve /livez, /readyz and /metrics of all processes there; a port alone is this machine's.",
+    ),
+    _option(
+        "--log-format",
+        default=_DEFAULT.log_format,
+        type=click.Choice(["text", "json"]),
+        help="Lines of text as the original's, or a JSON object each.",
     ),
 )
 
@@ -192,7 +198,7 @@ def settings_from_environment() -> Settings:
     @server_options
     @broker_options
     @run_options
-    @monitor_options
+    @watch_options
     def environment(**options: Any) -> Settings:
         return settings_from(options)
 

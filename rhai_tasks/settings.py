@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .engine import Limits
+from .log import LogFormat
 from .protocol import Prefixes
 
 
@@ -31,4 +32,5 @@ class Settings:
     error_format: Literal["display", "debug"] = "display"  # Rust's `{}` or `{:?}` of the error, as tasks store it
     delete_finished: bool = False  # some dispatchers want the details gone once they have the reply
     engine: str | None = None  # "package.module:factory" that returns an Engine
+    log_format: LogFormat = "text"
     metrics_address: str | None = None  # "HOST:PORT" of health and metrics of the whole tree; None: neither

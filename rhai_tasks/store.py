@@ -22,6 +22,7 @@ from redis.commands.core import Script
 from .connection import Outage, connect, persist
 from .engine import CancelToken
 from .errors import TaskMalformed
+from .log import about
 from .metrics import WRITE_RETRIES, Counts, Run
 from .protocol import (
     DETAIL_FIELDS,
@@ -34,6 +35,7 @@ from .protocol import (
     state_channel,
     timestamp,
     to_bytes,
+    to_text,
 )
 from .settings import Settings
 from .threads import vital_thread
@@ -48,6 +50,7 @@ Also the longest that an outcome waits for others to be written with it while th
 
 _FLUSH_BYTES = 4 * 1024 * 1024  # of outputs in one script call: the server does nothing else meanwhile
 _CREATED_AT = DETAIL_FIELDS.index("createdAt")
+_CALLER = slice(DETAIL_FIELDS.index("callerId"), DETAIL_FIELDS.index("publicKey") + 1)
 _CLOSE_SECONDS = 5.0  # a stopping worker waits so long for a server that is away; then leases bring its tasks back
 
 
@@ -87,6 +90,12 @@ class Held:
     def created_at(self) -> bytes | None:
         """The task's `createdAt`, if it can be read."""
         return self.details[_CREATED_AT] if isinstance(self.details, list) else None
+
+    def about(self) -> dict[str, str]:
+        """Name the task, for a line of the log."""
+        named = self.details[_CALLER] if isinstance(self.details, list) else ()
+        caller = next((value for value in named if value is not None), b"")
+        return about(self.task_id, circle_of(self.keys.queue), to_text(caller))
 
     def task(self) -> Task:
         """Read the details.
@@ -172,7 +181,7 @@ class TaskStore:
 
     def dead_letter(self, held: Held) -> None:
         """Move the message to the dead letters: there is no hash that could take an outcome."""
-        logger.error("Task %r goes to the dead letters: %s", held.task_id, held.details)
+        logger.error("Task goes to the dead letters: %s", held.details, extra=held.about())
         self._end(self._write_dead, held, at_once=False)
 
     def _end(self, write: Callable[[list[Held]], object], held: Held, *, at_once: bool) -> None:
@@ -269,11 +278,12 @@ class TaskStore:
         for held, result in zip(ended, results, strict=True):
             if result == b"lost":
                 logger.warning(
-                    "Task %r: this result is dropped; it was taken over by another worker, or written before",
-                    held.task_id,
+                    "Result dropped: the task was taken over by another worker, or it was written before",
+                    extra=held.about(),
                 )
             elif result != b"recorded":
-                logger.error("Task %r goes to the dead letters: %s", held.task_id, result.decode(errors="replace"))
+                reason = result.decode(errors="replace")
+                logger.error("Task goes to the dead letters: %s", reason, extra=held.about())
 
         if self._counts:
             recorded = [held for held, result in zip(ended, results, strict=True) if result == b"recorded"]

@@ -18,6 +18,7 @@ from .broker import TaskBroker
 from .connection import await_server
 from .engine import Engine
 from .errors import ConfigurationError
+from .log import format_present_handlers
 from .monitor import listen, serve
 from .notify import Notifier
 from .options import load_engine, settings_from_environment
@@ -86,6 +87,7 @@ def setup() -> None:
     """
     try:
         settings = settings_from_environment()
+        format_present_handlers(settings.log_format)
         broker = make_broker(settings)
         declare_actor(broker, load_engine(settings)())
     except ConfigurationError as error:
@@ -139,6 +141,7 @@ class _Watched(Middleware):
 def watch() -> int:
     """Show health and metrics of the worker processes of dramatiq's command; runs in a fork of its master."""
     settings = settings_from_environment()
+    format_present_handlers(settings.log_format)
     reports = Reports.of_siblings()
     try:
         if settings.metrics_address:

@@ -90,15 +90,16 @@ def test_rust_log_off_silences_everything(dispatcher: Dispatcher, start_worker: 
     assert worker.text() == ""
 
 
-def test_print_and_debug_go_to_the_log_with_the_tasks_id(
+def test_print_and_debug_go_to_the_log_with_the_task(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker("c", env={"RUST_LOG": "warn,rhai_tasks.script=debug"})
     dispatcher.submit("c", "my-task", 'print("hello"); debug("there")')
     dispatcher.result("my-task")
 
-    wait_until(lambda: "INFO  rhai_tasks.script] [my-task] hello" in worker.text())
-    wait_until(lambda: 'DEBUG rhai_tasks.script] [my-task] 1:17: "there"' in worker.text())
+    task = "task_id='my-task' circle='c' caller_id='caller'"
+    wait_until(lambda: f"DEBUG rhai_tasks.script] hello {task}\n" in worker.text())
+    wait_until(lambda: f'DEBUG rhai_tasks.script] 1:17: "there" {task}\n' in worker.text())
 
 
 def test_an_idle_tree_sends_at_most_three_commands_a_second(
