@@ -9,7 +9,6 @@ import os
 import resource
 import selectors
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from rhai_tasks.broker import INTERRUPT_SECONDS
 from rhai_tasks.connection import Outage
 from rhai_tasks.engine import MIB, Engine
 from rhai_tasks.errors import ConfigurationError, ServerUnavailable
+from rhai_tasks.metrics import Samples
 from rhai_tasks.monitor import listen, serve
 from rhai_tasks.notify import Notifier
 from rhai_tasks.reports import Reporter, Reports, reports_of_tree
@@ -124,8 +124,8 @@ def bridge_circles(settings: Settings, circles: Iterable[str], *, follow_all: bo
     """
     with Signals(*_STOP_SIGNALS) as signals, _watched(settings, ["bridge"]) as watch:
         bridge = Bridge(settings)
-        if watch.listener and watch.reports:
-            serve(watch.listener, watch.reports, Queues.sampling(settings, bridge.circles))
+        if watch.serve:
+            watch.serve(Queues.sampling(settings, bridge.circles))
         if _server_is_there(settings, signals, watch.notifier):
             _bridge(bridge, circles, signals, watch.reports, watch.notifier, follow_all=follow_all)
     return 0
@@ -136,7 +136,7 @@ class _Watch:
     """How a tree is watched from outside; nothing, if nobody wants to."""
 
     reports: Reports | None = None
-    listener: socket.socket | None = None
+    serve: Callable[[Samples], None] | None = None  # answers at the port, from this process or a fork of it
     notifier: Notifier | None = None
 
 
@@ -153,8 +153,13 @@ def _watched(settings: Settings, processes: list[str]) -> Iterator[_Watch]:
             yield _Watch()
             return
         notifier = Notifier(reports) if Notifier.is_wanted() else None
-        with listen(settings.metrics_address) if settings.metrics_address else nullcontext() as listener:
-            yield _Watch(reports, listener, notifier)
+        if settings.metrics_address is None:
+            yield _Watch(reports, None, notifier)
+            return
+        from rhai_tasks import monitor  # noqa: PLC0415  (takes as long to import as a tenth of all else)
+
+        with monitor.listen(settings.metrics_address) as listener:
+            yield _Watch(reports, partial(monitor.serve, listener, reports), notifier)
 
 
 def _server_is_there(settings: Settings, signals: Signals, notifier: Notifier | None) -> bool:
@@ -225,7 +230,7 @@ class _Tree:
     @contextmanager
     def monitored(self) -> Iterator[None]:
         """Have a child serve the port, if there is one: from before all others start until after they have ended."""
-        if not self._watch.listener:
+        if not self._watch.serve:
             yield
             return
         self._start(self._monitor)
@@ -261,9 +266,8 @@ class _Tree:
     # --- what children do
 
     def _run_monitor(self, signals: Signals) -> None:
-        assert self._watch.listener  # noqa: S101  (else there is no monitor)
-        assert self._watch.reports  # noqa: S101
-        serve(self._watch.listener, self._watch.reports, Queues.sampling(self._settings, lambda: [self._circle]))
+        assert self._watch.serve  # noqa: S101  (else there is no monitor)
+        self._watch.serve(Queues.sampling(self._settings, lambda: [self._circle]))
         while signal.SIGHUP not in signals.wait():
             pass  # a terminal's Ctrl-C is for all; how the others end is to be seen
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 from uuid import uuid4
@@ -18,7 +18,6 @@ from .engine import Engine, last_use
 from .errors import RhaiError, RhaiTerminated, TaskMalformed
 from .metrics import Run
 from .protocol import ACTOR, Outcome, Status, Task, circle_of, completed, failed
-from .store import Held
 from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -33,6 +32,7 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
     timeout = engine.limits.timeout or broker.settings.limits.timeout
     broker.add_middleware(Watchdog(timeout))
     suspects = _Suspects()
+    run = partial(_run_traced if broker.tracer else _run, broker, engine, timeout)
 
     def run_script(*_: object, **__: object) -> None:
         """Run the current message's task, which comes with it; only the script's own failure is an outcome."""
@@ -56,9 +56,9 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
                 held.postponed = not may_begin
                 if may_begin:
                     broker.store.count_delivery(held)
-                    held.outcome = _run(broker, engine, timeout, held, task, piped=message.args[1:])
+                    held.outcome = run(message, task)
         else:
-            held.outcome = _run(broker, engine, timeout, held, task, piped=message.args[1:])
+            held.outcome = run(message, task)
         if held.outcome and "pipe_target" in message.options and held.outcome.status is Status.COMPLETED:
             held.following = _following(message, held.outcome.text)
 
@@ -115,13 +115,27 @@ def _log_debug(text: str, _source: str | None, line: int | None, column: int | N
     script_logger.debug("%s:%s: %s", line, column, text)
 
 
-def _run(
-    broker: TaskBroker, engine: Engine, timeout: float | None, held: Held, task: Task, *, piped: Sequence[Any]
+def _run_traced(
+    broker: TaskBroker, engine: Engine, timeout: float | None, message: TaskMessage, task: Task
 ) -> Outcome | None:
-    """Return how the script ended, `None` if it did not: it goes back.
+    """Do as `_run`, in a span."""
+    held = message.held
+    assert broker.tracer  # noqa: S101  (else nobody calls this)
+    assert isinstance(held.details, list)  # noqa: S101  (the task was read from it)
+    taken = message.message_timestamp / 1000
+    held.trace = broker.tracer.begin(held.about(), held.details[-1], held.created_at, taken, time.time())
+    try:
+        with held.trace.run():
+            return _run(broker, engine, timeout, message, task)
+    finally:
+        held.script_ended = time.time()
 
-    `piped`: what came from the step before in a pipeline, at most one value.
-    """
+
+def _run(
+    broker: TaskBroker, engine: Engine, timeout: float | None, message: TaskMessage, task: Task
+) -> Outcome | None:
+    """Return how the script ended, `None` if it did not: it goes back."""
+    held, piped = message.held, message.args[1:]  # from the step before in a pipeline, at most one value
     if broker.lease_lapsed(held.keys.queue):
         held.interrupted = True  # another worker may run it by now
         return None

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import dramatiq
@@ -26,6 +26,7 @@ from .metrics import IN_FLIGHT, RECOVERED, RUNNING, Counts
 from .protocol import (
     ACTOR,
     DETAIL_FIELDS,
+    TRACEPARENT,
     QueueKeys,
     failed,
     message_head,
@@ -38,6 +39,9 @@ from .readiness import Readiness
 from .settings import Settings
 from .store import Held, TaskStore, load_script
 from .threads import vital_thread
+
+if TYPE_CHECKING:  # an extra
+    from .tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +91,8 @@ class TaskBroker(RedisBroker):
         self.readiness = Readiness()
         self.draining = threading.Event()  # nothing more is fetched
         self.stopping = threading.Event()
+        self.tracer = _tracer() if settings.traces else None
+        self.fields = (*DETAIL_FIELDS, TRACEPARENT) if settings.traces else DETAIL_FIELDS
         self.counts = Counts() if settings.metrics_address else None
         self.store = TaskStore(settings, self.outage, self.counts)
         self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
@@ -396,7 +402,7 @@ class TaskConsumer(dramatiq.Consumer):
                 idle,
                 state_channel(keys.namespace),
                 message_head(keys.queue, time.time()),
-                *DETAIL_FIELDS,
+                *broker.fields,
             ],
         }
 
@@ -545,6 +551,12 @@ def _decode(body: bytes) -> Message[Any]:
     return message
 
 
+def _tracer() -> "Tracer":
+    from .tracing import Tracer  # noqa: PLC0415  (an extra, and only for who asks)
+
+    return Tracer()
+
+
 def _task_id(message: Message[Any]) -> str:
     return str(next(iter(message.args), ""))
 
@@ -584,6 +596,8 @@ class _WorkerLife(Middleware):
             for queue in broker.queues:
                 if not broker.held.get(queue):  # what is held keeps its lease, and comes back by it
                     broker.client.zrem(broker.keys(queue).leases, broker.broker_id)
+        if broker.tracer:
+            broker.tracer.flush()
         broker._timer.join()  # noqa: SLF001
         broker.client.close()
         broker._lease_client.close()  # noqa: SLF001

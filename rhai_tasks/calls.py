@@ -16,6 +16,7 @@ from uuid import uuid4
 from .errors import RhaiTasksError, ScriptError, TaskCancelled, TaskExists, TaskMalformed, TaskNotFound
 from .protocol import (
     CANCELLED,
+    TRACEPARENT,
     Outcome,
     Prefixes,
     QueueKeys,
@@ -58,6 +59,19 @@ class TaskSpec:
     via: Via = "native"
 
 
+def traceparent_if(traces: bool) -> Callable[[], str | None] | None:
+    """Return what tells the current span, if it is wanted.
+
+    Raises:
+        ConfigurationError: There is no OpenTelemetry.
+    """
+    if not traces:
+        return None
+    from .tracing import current_traceparent  # noqa: PLC0415  (an extra, and only for who asks)
+
+    return current_traceparent
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """One round trip."""
@@ -86,6 +100,7 @@ class Calls:
     expire_finished: float | None = None  # seconds; `None` leaves it to the worker
     prefixes: Prefixes = field(default_factory=Prefixes)
     namespace: str = "rhai_dramatiq"
+    traceparent: Callable[[], str | None] | None = None  # tells the current span, for workers to join its trace
 
     def submit(self, specs: Iterable[str | TaskSpec]) -> Iterator[Batch]:
         """Build the calls that submit tasks, in their order.
@@ -129,6 +144,8 @@ class Calls:
             details += ("contextId", context)
         if self.expire_finished is not None:
             details += ("expireFinished", f"{self.expire_finished:g}")
+        if self.traceparent and (parent := self.traceparent()):
+            details += (TRACEPARENT, parent)
         for name, value in (spec.fields or {}).items():
             if name in details[::2]:
                 raise ValueError(f"the field {name!r} is the client's own; it is set by an argument")

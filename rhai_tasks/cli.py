@@ -36,7 +36,6 @@ from .errors import (
     TaskNotFound,
     TaskTimeout,
 )
-from .monitor import ask
 from .options import ENVIRONMENT_PREFIX, limits_from, load_engine, server_options, settings_from
 from .protocol import CANCELLED, Outcome, key_pattern, state_channel
 from .settings import Settings
@@ -373,6 +372,8 @@ def queues(settings: Settings, circle: str | None, watch: float | None, as_json:
 @click.option("--live", is_flag=True, help="Ask only whether its processes live, not whether they can work now.")
 def health(address: str, live: bool) -> None:
     """Ask a worker or bridge whether it is ready; status 1, and what is missing, if it is not."""
+    from .monitor import ask  # noqa: PLC0415  (no other command needs it)
+
     well, answer = ask(address, "/livez" if live else "/readyz")
     click.echo("; ".join(answer.splitlines()), err=not well)
     if not well:

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import redis
 import tenacity
 
-from .calls import LOOK_AT, Batch, Call, CallNumbers, Calls, Found, TaskSpec, Via, batched, unwrap
+from .calls import LOOK_AT, Batch, Call, CallNumbers, Calls, Found, TaskSpec, Via, batched, traceparent_if, unwrap
 from .connection import close_async, connect, connect_async, explain, may_pass
 from .errors import ClientClosed, TaskTimeout
 from .progress import Progress
@@ -135,6 +135,8 @@ class _Base:
         retry_timeout: float,
         prefixes: Prefixes | None,
         namespace: str,
+        *,
+        traces: bool,
     ) -> None:
         self._url = url
         self._calls = Calls(
@@ -144,6 +146,7 @@ class _Base:
             expire_finished=expire_finished,
             prefixes=prefixes or _DEFAULT.prefixes,
             namespace=namespace,
+            traceparent=traceparent_if(traces),
         )
         self._retry_timeout = retry_timeout
         self._numbers = CallNumbers(namespace)
@@ -179,9 +182,11 @@ class Client(_Base):
         retry_timeout: Seconds for which a call is tried again while the server is away.
         prefixes: Of the native keys; as the worker's.
         namespace: Of the dramatiq keys; as the worker's.
+        traces: Let workers that trace join each task to the span that is current when it is submitted.
 
     Raises:
-        ConfigurationError: The URL cannot be read. Nothing is connected to before the first call.
+        ConfigurationError: The URL cannot be read, or there is no OpenTelemetry. Nothing is connected to before
+            the first call.
     """
 
     def __init__(
@@ -195,8 +200,11 @@ class Client(_Base):
         retry_timeout: float = 30.0,
         prefixes: Prefixes | None = None,
         namespace: str = _DEFAULT.namespace,
+        traces: bool = False,
     ) -> None:
-        super().__init__(url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace)
+        super().__init__(
+            url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace, traces=traces
+        )
         self._redis = connect(url)
         self._retrying = tenacity.Retrying(**self._policy)
         self._process, self._lock = os.getpid(), threading.Lock()
@@ -383,8 +391,11 @@ class AsyncClient(_Base):
         retry_timeout: float = 30.0,
         prefixes: Prefixes | None = None,
         namespace: str = _DEFAULT.namespace,
+        traces: bool = False,
     ) -> None:
-        super().__init__(url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace)
+        super().__init__(
+            url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace, traces=traces
+        )
         self._redis = connect_async(url)
         self._retrying = tenacity.AsyncRetrying(**self._policy)
         self._results = ResultListener(url, self._calls, self._call_once, retry_timeout)

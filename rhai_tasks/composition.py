@@ -8,7 +8,7 @@ import dramatiq
 from dramatiq import Message
 
 from .broker import TaskBroker
-from .calls import Calls, TaskSpec
+from .calls import Calls, TaskSpec, traceparent_if
 from .protocol import ACTOR, Prefixes, queue_name, timestamp
 from .settings import Settings
 
@@ -44,9 +44,10 @@ class ScriptActor(dramatiq.Actor[..., str]):
         context_id: str | None = None,
         prefixes: Prefixes | None = None,
         namespace: str = _DEFAULT.namespace,
+        traces: bool = False,
     ) -> None:
         settings = Settings(redis_url=url, prefixes=prefixes or _DEFAULT.prefixes, namespace=namespace)
-        self._calls = Calls(caller_id=caller_id, context_id=context_id)
+        self._calls = Calls(caller_id=caller_id, context_id=context_id, traceparent=traceparent_if(traces))
         super().__init__(
             _runs_elsewhere,
             broker=TaskBroker(settings),

@@ -144,6 +144,7 @@ run_options = _together(
         type=click.Choice(["display", "debug"]),
         help="Rust's {} or {:?} of a script's error; some dispatchers expect the latter.",
     ),
+    _option("--traces", is_flag=True, help="Trace tasks with OpenTelemetry, in the trace that `traceparent` names."),
     _option("--delete-finished", is_flag=True, help="Delete a task's details once it has ended and replied."),
     _option(
         "--engine",

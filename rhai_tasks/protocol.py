@@ -38,6 +38,9 @@ class Status(StrEnum):
 DETAIL_FIELDS = ("script", "callerId", "publicKey", "contextId", "createdAt", "replyToQueue")
 """Fields of a details hash that a worker reads, in the order in which `parse_task` expects them."""
 
+TRACEPARENT = "traceparent"
+"""Field of a details hash that joins the task to a trace, as W3C writes it; read only by workers that trace."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:

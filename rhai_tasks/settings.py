@@ -34,3 +34,4 @@ class Settings:
     engine: str | None = None  # "package.module:factory" that returns an Engine
     log_format: LogFormat = "text"
     metrics_address: str | None = None  # "HOST:PORT" of health and metrics of the whole tree; None: neither
+    traces: bool = False  # spans of OpenTelemetry

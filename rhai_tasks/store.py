@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 from dramatiq import Message
@@ -39,6 +39,9 @@ from .protocol import (
 )
 from .settings import Settings
 from .threads import vital_thread
+
+if TYPE_CHECKING:  # an extra
+    from .tracing import TaskTrace
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,8 @@ class Held:
     ended_at: str = ""  # for `updatedAt`
     acknowledge: Callable[[], object] = _nothing  # where another server brought the message; after what is written
     run: Run | None = None  # what it took, if that is counted
+    trace: "TaskTrace | None" = None
+    script_ended: float = 0.0  # seconds since the epoch, if it is traced
 
     @property
     def created_at(self) -> bytes | None:
@@ -292,6 +297,14 @@ class TaskStore:
                 [(held.outcome, held.created_at, held.run) for held in recorded if held.outcome],
             )
 
+        self._end_traces(ended)
+
+    def _end_traces(self, ended: list[Held]) -> None:
+        if self._settings.traces:
+            for held in ended:
+                if held.trace:
+                    held.trace.finish(held.outcome, held.script_ended, time.time())
+
     def _outcome_arguments(self, held: Held) -> list[Any]:
         outcome = held.outcome
         assert outcome is not None  # noqa: S101  (only `finish` queues for this)
@@ -325,6 +338,7 @@ class TaskStore:
         for held in sorted(released, key=lambda held: (len(held.message_id), held.message_id)):
             arguments += [held.message_id, self._details_key(held), int(held.counted), int(held.postponed)]
         self._scripts["release"](keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries], args=arguments)
+        self._end_traces(released)
 
     def _write_dead(self, dead: list[Held]) -> None:
         for held in dead:

@@ -19,7 +19,6 @@ from .connection import await_server
 from .engine import Engine
 from .errors import ConfigurationError
 from .log import format_present_handlers
-from .monitor import listen, serve
 from .notify import Notifier
 from .options import load_engine, settings_from_environment
 from .protocol import QueueKeys, circle_of
@@ -145,6 +144,8 @@ def watch() -> int:
     reports = Reports.of_siblings()
     try:
         if settings.metrics_address:
+            from .monitor import listen, serve  # noqa: PLC0415  (only for who asks)
+
             serve(listen(settings.metrics_address), reports)
         notifier = Notifier(reports, main=os.getppid()) if Notifier.is_wanted() else None
         while True:  # until dramatiq's handler of SIGTERM exits

@@ -51,6 +51,20 @@ def make_hasty_engine() -> Engine:
     return make_engine(timeout=2.0)
 
 
+def make_traced_engine() -> Engine:
+    """Make an engine in a process that writes its spans to the file that SPANS names, a line each, after a while."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+    file = Path(os.environ["SPANS"]).open("a")  # noqa: SIM115  (it is open as long as the process lives)
+    exporter = ConsoleSpanExporter(out=file, formatter=lambda span: span.to_json(indent=None) + "\n")
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=3_600_000))
+    trace.set_tracer_provider(provider)
+    return Engine()
+
+
 def not_an_engine() -> int:
     """Return something else."""
     return 42

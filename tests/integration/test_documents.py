@@ -1,14 +1,18 @@
 """What the documents show runs as it stands."""
 
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 import rhai_tasks
+from tests.conftest import BIN, Worker, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +22,7 @@ def snippets(document: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("rhai_worker")
-@pytest.mark.parametrize("page", ["quickstart", "client", "async", "cancel", "delay"])
+@pytest.mark.parametrize("page", ["quickstart", "client", "async", "cancel", "delay", "operations/traces"])
 def test_snippets_run(page: str, rhai_server: str, rhai_circle: str, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
 
@@ -41,6 +45,30 @@ def test_the_readmes_client_runs(
     names["ask"](rhai_server, rhai_circle)
 
     assert capsys.readouterr().out == "42\n999000\nRuntime error: no (line 1, position 1) 1\n"
+
+
+@pytest.mark.parametrize("page", ["metrics", "health"])
+def test_a_port_answers_as_documented(page: str, spawn: Callable[..., Worker], rhai_server: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    console = "".join(re.findall(r"```console\n(.*?)```", (ROOT / f"docs/operations/{page}.md").read_text(), re.DOTALL))
+    asked = [command.replace("9187", port).split("\n", 1) for command in console.split("$ ")]
+    environment = {"RHAI_TASKS_REDIS_URL": rhai_server, "RUST_LOG": "warn"}
+    worker = f"rhai-worker --circle-public-key 02abc --metrics-address 127.0.0.1:{port}"
+    if page == "metrics":
+        assert [worker, ""] in asked
+    spawn(*worker.split(), env=environment)
+    health = ["rhai-tasks", "health", "--address", f"127.0.0.1:{port}"]
+    wait_until(lambda: subprocess.run([BIN / health[0], *health[1:]], check=False, capture_output=True).returncode == 0)
+
+    for command, answer in asked:
+        program, *arguments = command.split() or [""]
+        if program == "curl":
+            with urlopen(arguments[0]) as response:
+                assert b"rhai_tasks_ready" in response.read()
+        elif program == "rhai-tasks":
+            ended = subprocess.run([BIN / program, *arguments], check=True, capture_output=True, text=True)
+            assert ended.stdout == answer
 
 
 def test_an_application_tests_with_the_plugin_as_documented(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Spans of tasks, in the traces of whoever submitted them; needs the extra `otel`.
+
+Where spans go is the application's: without a provider of OpenTelemetry's SDK they go nowhere.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from .errors import ConfigurationError
+from .protocol import TRACEPARENT, Outcome, Status, moment, to_bytes
+
+try:
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ModuleNotFoundError as error:
+    raise ConfigurationError("traces need the API of OpenTelemetry: pip install 'rhai-tasks[otel]'") from error
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+def current_traceparent() -> str | None:
+    """Write the current span as W3C's `traceparent`; `None` if there is none."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    return carrier.get(TRACEPARENT)
+
+
+class Tracer:
+    """Makes a span `task` for each task, from its `createdAt` to its recorded end, and four below it.
+
+    These are `take`, until a bridge took it; `wait`, until its script began; `run`; and `finish`, until its end was
+    recorded.
+    """
+
+    def __init__(self) -> None:
+        self._tracer = trace.get_tracer("rhai_tasks")
+
+    def begin(
+        self,
+        task: Mapping[str, str],
+        traceparent: bytes | None,
+        created_at: bytes | None,
+        taken: float,
+        now: float,
+    ) -> "TaskTrace":
+        """Begin the trace of a task whose script is about to begin.
+
+        Args:
+            task: Attributes that all its spans get.
+            traceparent: The submitter's span; what cannot be read is as if it were not there.
+            created_at: The task's `createdAt`.
+            taken: When a bridge took it, seconds since the epoch.
+            now: Likewise.
+        """
+        submitter = _PROPAGATOR.extract({TRACEPARENT: traceparent.decode(errors="replace")} if traceparent else {})
+        created = moment(created_at) if created_at else None
+        attributes = {name: to_bytes(value).decode(errors="replace") for name, value in task.items()}
+        start = taken if created is None else min(created, taken)  # clocks of machines differ
+        whole = self._tracer.start_span(
+            "task", submitter, trace.SpanKind.CONSUMER, attributes, start_time=_nanoseconds(start)
+        )
+        begun = TaskTrace(self._tracer, whole, attributes)
+        begun.add("take", start, taken)
+        begun.add("wait", taken, now)
+        return begun
+
+    @staticmethod
+    def flush() -> None:
+        """Have what has gathered sent: the process ends."""
+        flush = getattr(trace.get_tracer_provider(), "force_flush", None)  # only the SDK's has it
+        if flush:
+            flush()
+
+
+class TaskTrace:
+    """The spans of one task that runs."""
+
+    def __init__(self, tracer: trace.Tracer, whole: trace.Span, attributes: Mapping[str, str]) -> None:
+        self._tracer, self._whole, self._attributes = tracer, whole, attributes
+        self._context = trace.set_span_in_context(whole)
+
+    def add(self, name: str, start: float, end: float) -> None:
+        """Add a span of the past; seconds since the epoch."""
+        span = self._tracer.start_span(name, self._context, attributes=self._attributes, start_time=_nanoseconds(start))
+        span.end(_nanoseconds(max(start, end)))
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Trace the script: what its host functions trace is below this span."""
+        with self._tracer.start_as_current_span("run", self._context, attributes=self._attributes):
+            yield
+
+    def finish(self, outcome: Outcome | None, ended: float, now: float) -> None:
+        """End the trace: the outcome is recorded, or, without one, the task has gone back."""
+        self.add("finish", ended, now)
+        if outcome and outcome.status is Status.ERROR:
+            self._whole.set_attribute("error.type", outcome.kind)
+            self._whole.set_status(trace.StatusCode.ERROR)
+        self._whole.end(_nanoseconds(now))
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
