@@ -28,7 +28,6 @@ from rhai_tasks.connection import Outage
 from rhai_tasks.engine import MIB, Engine
 from rhai_tasks.errors import ConfigurationError, ServerUnavailable
 from rhai_tasks.metrics import Samples
-from rhai_tasks.monitor import listen, serve
 from rhai_tasks.notify import Notifier
 from rhai_tasks.reports import Reporter, Reports, reports_of_tree
 from rhai_tasks.settings import Settings

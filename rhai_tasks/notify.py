@@ -5,6 +5,7 @@ The source of the protocol is sd_notify(3).
 
 import os
 import socket
+import time
 from contextlib import suppress
 
 from .reports import Reports
@@ -13,7 +14,7 @@ _LOOK_SECONDS = 1.0  # between two looks at the tree
 
 
 class Notifier:
-    """Tells systemd how a tree is, as often as `tell` is called.
+    """Tells systemd how a tree is; call `tell` every `pause` seconds, or more often.
 
     Args:
         reports: Of the tree.
@@ -24,6 +25,7 @@ class Notifier:
         self._reports = reports
         self._was_ready = False
         self._status = ""
+        self._told = float("-inf")  # time.monotonic()
         # Watched is the main process alone, if it is said which: WATCHDOG_USEC is inherited.
         main = main or os.getpid()
         watched = int(os.environ.get("WATCHDOG_PID", main)) == main
@@ -37,7 +39,10 @@ class Notifier:
         return "NOTIFY_SOCKET" in os.environ
 
     def tell(self) -> None:
-        """Tell what has changed, and that the tree is alive if it is."""
+        """Tell what has changed, and that the tree is alive if it is; nothing if that was told just now."""
+        if time.monotonic() < self._told + self.pause / 2:
+            return
+        self._told = time.monotonic()
         lines = []
         missing = self._reports.missing()
         status = f"Waiting: {'; '.join(missing)}" if missing else "Ready"

@@ -84,7 +84,7 @@ class Reports:
         """Replace a process's report."""
         file = self._file(process)
         new = file.with_suffix(".new")
-        with suppress(FileNotFoundError):  # the directory is gone: the tree has ended
+        with suppress(OSError):  # the tree has ended and the directory is gone; or the disk is full, which ends nobody
             new.write_text(json.dumps(report))
             new.replace(file)
 
@@ -189,9 +189,17 @@ class Reporter:
 
 @contextmanager
 def reports_of_tree(expected: Sequence[str], *, wanted: bool) -> Iterator[Reports | None]:
-    """Make a place for the reports of a tree of processes that this one starts; `None` if nobody wants them."""
+    """Make a place for the reports of a tree of processes that this one starts; `None` if nobody wants them.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
     if not wanted:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="rhai-tasks-") as directory:
-        yield Reports(Path(directory), expected)
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="rhai-tasks-")
+    except OSError as error:
+        raise ConfigurationError(f"The processes' reports need a directory; set TMPDIR to one: {error}") from error
+    with directory as name:
+        yield Reports(Path(name), expected)

