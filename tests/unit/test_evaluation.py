@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rhai_tasks import errors
-from rhai_tasks.engine import AST, Engine, FnPtr, Limits, Scope
+from rhai_tasks.engine import AST, Engine, FnPtr, Limits, Scope, last_use
 
 SCRIPT = """
 /// The area of a rectangle.
@@ -314,6 +314,39 @@ def test_a_scope_holds_any_value(value: object) -> None:
     ENGINE.eval("let y = x;", scope=scope)
 
     assert same(scope["y"], value)
+
+
+def test_what_the_last_evaluation_used_is_known_however_it_ended() -> None:
+    ENGINE.run("let x = []; for i in 0..1000 { x.push(i) }")
+    operations, peak_memory = last_use()
+    assert operations > 1000
+    assert peak_memory > 1000
+
+    with pytest.raises(errors.RhaiRuntimeError):
+        ENGINE.run("throw 1")
+    assert 0 < last_use()[0] < 10
+    with pytest.raises(errors.RhaiSyntaxError):
+        ENGINE.run("let")
+    assert last_use() == (0, 0)
+
+
+def test_what_an_evaluation_used_is_its_own_also_if_it_holds_another() -> None:
+    outer = Engine()
+    outer.register("inner", lambda: ENGINE.run("for i in 0..1000 {}"))
+
+    outer.run("inner()")
+
+    assert 0 < last_use()[0] < 100
+
+
+def test_each_thread_knows_its_own_last_evaluation() -> None:
+    ENGINE.run("1")
+    here = last_use()
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(ENGINE.run, "for i in 0..1000 {}").result()
+
+    assert last_use() == here
 
 
 @given(st.integers())

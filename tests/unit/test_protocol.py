@@ -10,6 +10,7 @@ from rhai_tasks.protocol import (
     circle_of,
     completed,
     failed,
+    moment,
     parse_task,
     queue_name,
     reply_json,
@@ -94,3 +95,20 @@ def test_a_reply_holds_all_details_and_null_where_absent() -> None:
         "updatedAt": "now",
     }
     assert json.loads(reply_json(task, failed("no", "Runtime"), "now"))["error"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        pytest.param("2026-01-31T12:00:00Z", 1769860800.0, id="RFC 3339"),
+        pytest.param(b"2026-01-31T13:00:00.500000+01:00", 1769860800.5, id="in another zone, as bytes"),
+        pytest.param("1769860800.25", 1769860800.25, id="unix seconds"),
+        pytest.param("1769860800", 1769860800.0, id="whole unix seconds"),
+        pytest.param("yesterday", None, id="no moment"),
+        pytest.param(b"\xff", None, id="no text"),
+        pytest.param("inf", None, id="no number"),
+        pytest.param("", None, id="nothing"),
+    ],
+)
+def test_moments_are_read_as_dispatchers_write_them(text: str | bytes, seconds: float | None) -> None:
+    assert moment(text) == seconds
