@@ -17,7 +17,6 @@ from .broker import TaskBroker, TaskMessage
 from .current import CurrentTask, running
 from .engine import Engine, last_use
 from .errors import RhaiError, RhaiTerminated, TaskMalformed
-from .metrics import Run
 from .protocol import ACTOR, Outcome, Status, Task, circle_of, completed, failed
 from .watchdog import Watchdog
 
@@ -169,7 +168,7 @@ def _run(
     seconds = time.perf_counter() - started
     broker.ran(seconds)
     if broker.counts:
-        held.run = Run(time.time() - seconds, seconds, *last_use())
+        held.run = (time.time() - seconds, seconds, *last_use())
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("Task %s after %.6f s", outcome.status, seconds, extra=held.about())
     return outcome

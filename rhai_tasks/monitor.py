@@ -99,6 +99,7 @@ def _verdict(wrong: list[str]) -> tuple[HTTPStatus, str, bytes]:
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = _REQUEST_SECONDS
+    server_version, sys_version = "rhai-tasks", ""
 
     def do_GET(self) -> None:
         assert isinstance(self.server, _Server)  # noqa: S101  (nobody else uses this handler)

@@ -292,11 +292,7 @@ class TaskStore:
 
         if self._counts:
             recorded = [held for held, result in zip(ended, results, strict=True) if result == b"recorded"]
-            self._counts.ended(
-                circle_of(ended[0].keys.queue),
-                [(held.outcome, held.created_at, held.run) for held in recorded if held.outcome],
-            )
-
+            self._counts.ended(circle_of(ended[0].keys.queue), recorded)
         self._end_traces(ended)
 
     def _end_traces(self, ended: list[Held]) -> None:

