@@ -122,8 +122,7 @@ def _run_traced(
     held = message.held
     assert broker.tracer  # noqa: S101  (else nobody calls this)
     assert isinstance(held.details, list)  # noqa: S101  (the task was read from it)
-    taken = message.message_timestamp / 1000
-    held.trace = broker.tracer.begin(held.about(), held.details[-1], held.created_at, taken, time.time())
+    held.trace = broker.tracer.begin(held.about(), held.details[-1], held.created_at, held.fetched, time.time())
     try:
         with held.trace.run():
             return _run(broker, engine, timeout, message, task)

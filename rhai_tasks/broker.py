@@ -423,6 +423,7 @@ class TaskConsumer(dramatiq.Consumer):
             broker.lease_ends[self._queue_name] = began + LEASE_SECONDS
         elif lapsed:
             broker.drop_lost(self._queue_name)
+        fetched = time.time() if broker.tracer else 0.0
         for place, (name, task_id, body, deaths, details, cancelled) in enumerate(rows):
             message_id = name.decode()
             held = Held(
@@ -432,6 +433,7 @@ class TaskConsumer(dramatiq.Consumer):
                 details=details.decode(errors="replace") if isinstance(details, bytes) else details,
                 deaths=deaths,
                 marked=place < idle and deaths == 0,
+                fetched=fetched,
             )
             held.acknowledge = acknowledgements.get(held.message_id, held.acknowledge)
             try:

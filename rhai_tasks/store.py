@@ -88,8 +88,9 @@ class Held:
     ended_at: str = ""  # for `updatedAt`
     acknowledge: Callable[[], object] = _nothing  # where another server brought the message; after what is written
     run: Run | None = None  # what it took, if that is counted
+    fetched: float = 0.0  # seconds since the epoch, if it is traced, like the next two
     trace: "TaskTrace | None" = None
-    script_ended: float = 0.0  # seconds since the epoch, if it is traced
+    script_ended: float = 0.0  # seconds since the epoch
 
     @property
     def created_at(self) -> bytes | None:

@@ -28,7 +28,7 @@ def current_traceparent() -> str | None:
 class Tracer:
     """Makes a span `task` for each task, from its `createdAt` to its recorded end, and four below it.
 
-    These are `take`, until a bridge took it; `wait`, until its script began; `run`; and `finish`, until its end was
+    These are `wait`, until a worker fetched it; `take`, until its script began; `run`; and `finish`, until its end was
     recorded.
     """
 
@@ -40,7 +40,7 @@ class Tracer:
         task: Mapping[str, str],
         traceparent: bytes | None,
         created_at: bytes | None,
-        taken: float,
+        fetched: float,
         now: float,
     ) -> "TaskTrace":
         """Begin the trace of a task whose script is about to begin.
@@ -49,19 +49,19 @@ class Tracer:
             task: Attributes that all its spans get.
             traceparent: The submitter's span; what cannot be read is as if it were not there.
             created_at: The task's `createdAt`.
-            taken: When a bridge took it, seconds since the epoch.
+            fetched: When a worker did, seconds since the epoch.
             now: Likewise.
         """
         submitter = _PROPAGATOR.extract({TRACEPARENT: traceparent.decode(errors="replace")} if traceparent else {})
         created = moment(created_at) if created_at else None
         attributes = {name: to_bytes(value).decode(errors="replace") for name, value in task.items()}
-        start = taken if created is None else min(created, taken)  # clocks of machines differ
+        start = fetched if created is None else min(created, fetched)  # clocks of machines differ
         whole = self._tracer.start_span(
             "task", submitter, trace.SpanKind.CONSUMER, attributes, start_time=_nanoseconds(start)
         )
         begun = TaskTrace(self._tracer, whole, attributes)
-        begun.add("take", start, taken)
-        begun.add("wait", taken, now)
+        begun.add("wait", start, fetched)
+        begun.add("take", fetched, now)
         return begun
 
     @staticmethod

@@ -72,7 +72,7 @@ def test_a_tasks_spans_follow_each_other_in_its_submitters_trace(
     assert whole.parent.span_id == order.get_span_context().span_id
     assert whole.parent.is_remote
     assert {span.context.trace_id for span in found.values()} == {order.get_span_context().trace_id}
-    parts = [found[name] for name in ("take", "wait", "run", "finish")]
+    parts = [found[name] for name in ("wait", "take", "run", "finish")]
     assert {part.parent.span_id for part in parts if part.parent} == {whole.context.span_id}
     for span in (whole, *parts):
         assert dict(span.attributes or {}) == TASK
