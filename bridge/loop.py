@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import redis
 
-from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking, persist, wait_and_run
+from rhai_tasks.connection import BLOCK_SECONDS, Outage, break_off, connect, connect_blocking, persist, wait_and_run
 from rhai_tasks.protocol import (
     ACTOR,
     QueueKeys,
@@ -133,7 +133,7 @@ class CircleBridge:
 
     def unblock(self) -> None:
         """End a blocking command from another thread; what it moved meanwhile waits in dramatiq's queue."""
-        self._blocking.connection_pool.disconnect()
+        break_off(self._blocking)
 
     def close(self) -> None:
         """Disconnect."""
@@ -159,7 +159,7 @@ class _Delays:
 
     def stop(self) -> None:
         if self._bridges:
-            self._blocking.connection_pool.disconnect()
+            break_off(self._blocking)
             self._thread.join()
         self._client.close()
         self._blocking.close()

@@ -17,7 +17,7 @@ from dramatiq.errors import ConnectionClosed
 from pika.adapters.select_connection import IOLoop
 from pika.exceptions import AMQPChannelError, AMQPConnectionError, AMQPError
 
-from rhai_tasks.connection import BLOCK_SECONDS, Outage, connect, connect_blocking
+from rhai_tasks.connection import BLOCK_SECONDS, Outage, break_off, connect, connect_blocking
 from rhai_tasks.protocol import ACTOR, QueueKeys, message_head, queue_name, to_text
 from rhai_tasks.rabbitmq import connect_rabbitmq, connection_parameters
 from rhai_tasks.readiness import Readiness
@@ -101,7 +101,7 @@ class Relay:
 
     def unblock(self) -> None:
         """End a blocking command from another thread."""
-        self._blocking.connection_pool.disconnect()
+        break_off(self._blocking)
 
     def close(self) -> None:
         """Disconnect."""

@@ -130,9 +130,7 @@ def _run_traced(
         held.script_ended = time.time()
 
 
-def _run(
-    broker: TaskBroker, engine: Engine, timeout: float | None, message: TaskMessage, task: Task
-) -> Outcome | None:
+def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: TaskMessage, task: Task) -> Outcome | None:
     """Return how the script ended, `None` if it did not: it goes back."""
     held, piped = message.held, message.args[1:]  # from the step before in a pipeline, at most one value
     if broker.lease_lapsed(held.keys.queue):

@@ -21,7 +21,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage
 
 from .cancellation import hear_cancels
-from .connection import Outage, connect, connect_blocking, wait_and_run
+from .connection import Outage, break_off, connect, connect_blocking, wait_and_run
 from .metrics import IN_FLIGHT, RECOVERED, RUNNING, Counts
 from .protocol import (
     ACTOR,
@@ -513,7 +513,7 @@ class TaskConsumer(dramatiq.Consumer):
 
     def unblock(self) -> None:
         """End a blocking command from another thread."""
-        self._blocking.connection_pool.disconnect()
+        break_off(self._blocking)
 
     def close(self) -> None:
         """Give back what is left and disconnect."""

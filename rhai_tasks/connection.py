@@ -2,9 +2,11 @@
 
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import redis
@@ -99,6 +101,18 @@ def _make(url: str, plain: Any, through_sentinels: Any, retry: Any, socket_timeo
         return plain.from_url(url, **options)
     except ValueError as error:
         raise ConfigurationError(f"--redis-url {redact(url)!r}: {error}") from error
+
+
+def break_off(client: redis.Redis) -> None:
+    """End what another thread waits for with this client, as if the server had closed the connection.
+
+    redis-py's `disconnect` would take the socket from under the command, which then fails in any way at all.
+    """
+    for connection in list(client.connection_pool._in_use_connections):  # noqa: SLF001  (there is no other way to them)
+        sock = connection._sock  # noqa: SLF001
+        if sock is not None:
+            with suppress(OSError):  # it is closed already
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own would also forget how to read the rest
 
 
 def wait_and_run(

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 5.0
 """For a script to stop after its time limit, or after it was cancelled."""
 
+_ENDED = f"it did not stop within {GRACE_SECONDS:g} s, and its process was ended"
+
 _LOOK_SECONDS = 0.5
 
 
@@ -71,11 +73,11 @@ def _running(broker: TaskBroker) -> list[Held]:
 
 
 def _record(broker: TaskBroker, held: Held, why: str) -> None:
-    logger.error("Task %r does not stop (%s): this process fetches no more, and ends", held.task_id, why)
+    logger.error("The script does not stop (%s): this process fetches no more, and ends", why, extra=held.about())
     broker.draining.set()
     broker.store.finish(
         held,
-        failed(f"Script terminated: {why}; it did not stop within {GRACE_SECONDS:g} s, and its process was ended"),
+        failed(f"Script terminated: {why}; {_ENDED}", kind="Timeout"),
         at_once=False,
     )
 
