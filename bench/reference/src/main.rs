@@ -1,5 +1,5 @@
 //! The original worker, written from its protocol alone, to measure against: one task at a time, a round
-//! trip for each of its four steps.
+//! trip for each of its four steps. The host function `wait` blocks the worker, as one that does I/O does.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,7 +33,10 @@ async fn main() -> redis::RedisResult<()> {
     let mut connection = redis::Client::open(args.redis_url)?
         .get_multiplexed_async_connection_with_config(&config)
         .await?;
-    let engine = Engine::new();
+    let mut engine = Engine::new();
+    engine.register_fn("wait", |milliseconds: i64| {
+        std::thread::sleep(Duration::from_millis(milliseconds.unsigned_abs()));
+    });
     let queue = format!("rhai_tasks:{}", args.circle_public_key);
     loop {
         let popped: Option<(String, String)> =
