@@ -57,8 +57,7 @@ class Contender:
         if not self.environment:
             return f"dramatiq {version('dramatiq')}, redis-py {version('redis')}"
         lines = (LOCKS / f"{self.environment}.txt").read_text().splitlines()
-        wanted = self.application.removesuffix("_")
-        return ", ".join(line.replace("==", " ") for line in lines if line.lower().startswith((wanted, "redis=")))
+        return ", ".join(line.replace("==", " ") for line in lines if line.startswith((self.environment, "redis=")))
 
 
 def _ours(processes: int, threads: int, workloads: tuple[str, ...] = ("W1", "W1d", "W2", "W3")) -> Contender:
@@ -141,9 +140,7 @@ CONTENDERS = (
         name="rq, simple",
         application="rq",
         environment="rq",
-        commands=(
-            "rq worker-pool default --num-workers 2 --worker-class rq.worker.SimpleWorker --url {url} --quiet",
-        ),
+        commands=("rq worker-pool default --num-workers 2 --worker-class rq.worker.SimpleWorker --url {url} --quiet",),
         rate=500,
         workloads=("W1", "W2", "W3", "W4"),
     ),

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import select
 import socket
 import statistics
 import subprocess
@@ -24,6 +25,7 @@ Figures = dict[str, Any]
 
 PATIENCE_SECONDS = 60.0  # for any one wait; a worker that hangs ends the measurement
 START_SECONDS = 30.0
+ANSWER_SECONDS = 180.0  # of a client: filling a queue may take long
 IDLE_SECONDS = 5.0
 SETTLE_SECONDS = 1.0
 STOP_SECONDS = 2.0
@@ -80,6 +82,8 @@ class _Client:
     def answer(self) -> Figures:
         """Read one answer."""
         assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], ANSWER_SECONDS)[0]:
+            raise Failure(f"the client has not answered for {ANSWER_SECONDS:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             raise Failure("the client has ended")
@@ -139,7 +143,7 @@ class Session:
             "server_cpu_us": (after[1] - before[1]) / count * 1e6,
             "commands": (commands - looked["commands"]) / count,
             "requests": (requests - looked["requests"]) / count,
-            "resident_mib": self._resident(),
+            "resident_mib": self.resident(),
             "fill_per_second": count / filled["seconds"],
         }
 
@@ -162,7 +166,7 @@ class Session:
             "idle_commands": commands / seconds,
             "idle_requests": requests / seconds,
             "idle_cpu_ms": (cpu[0] - before[0]) / seconds * 1000,
-            "resident_mib": self._resident(),
+            "resident_mib": self.resident(),
         }
 
     def arrive(self, seconds: float) -> Figures:
@@ -197,7 +201,7 @@ class Session:
         commands = sum(one["calls"] for name, one in found if name.removeprefix("cmdstat_") not in ours)
         return commands, self.database.info("stats")["total_reads_processed"] - 2
 
-    def _resident(self) -> float:
+    def resident(self) -> float:
         """Sum the proportional set sizes, in MiB: shared pages count once."""
         total = 0
         for process in self.tree():
@@ -332,4 +336,3 @@ def measure_submitting(session: Session, seconds: float) -> Figures:
         "submit_per_second": count / singly["seconds"],
         "submit_many_per_second": 10 * count / many["seconds"] if many["batched"] else None,
     }
-

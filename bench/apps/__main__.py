@@ -84,7 +84,9 @@ class Client:
 
     def _check(self, deadline: float) -> None:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{self._ended(self._handles).count(False)} of {len(self._handles)} tasks have not ended")
+            raise TimeoutError(
+                f"{self._ended(self._handles).count(False)} of {len(self._handles)} tasks have not ended"
+            )
         time.sleep(_LOOK_SECONDS)
 
     async def results(self) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""Plots, in colours that can be read on a light and on a dark page."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from .results import Results
+
+OURS, REFERENCE, OTHERS = "#3b8eea", "#e0803a", "#8a8f98"
+INK = "#808890"
+WIDTH = 7.2  # inches
+
+mpl.rcParams.update(
+    {
+        "svg.fonttype": "none",  # text stays text: small, and set in the reader's font
+        "svg.hashsalt": "bench",  # the same figures make the same file
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+        "grid.color": INK,
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+    }
+)
+
+
+def colour(contender: str) -> str:
+    """Tell ours and the reference from the others."""
+    return OURS if contender.startswith("ours") else REFERENCE if contender == "reference" else OTHERS
+
+
+def _figure(height: float, panels: int = 1) -> tuple[Figure, list[Any]]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def _save(figure: Figure, results: Results, path: Path) -> None:
+    machine = results.machine
+    figure.supxlabel(
+        f"{machine['date']}, {machine['cores']} cores, {machine['server']}, Python {machine['python']}", fontsize=7
+    )
+    figure.savefig(path, transparent=True, metadata={"Date": None})
+
+
+def _medians(results: Results, names: list[str], workload: str, figure: str) -> list[float]:
+    return [statistics.median(results.values(name, workload, figure).values()) for name in names]
+
+
+def compare(results: Results, folder: Path) -> None:
+    """Draw throughput, CPU and latency of all contenders."""
+    names = results.contenders("W1")[::-1]
+    if not names:
+        return
+    figure, axes = _figure(0.9 + 0.24 * len(names), 2)
+    for axis, workload, title in zip(axes, ("W1", "W2"), ("trivial scripts", "scripts of 3 ms CPU"), strict=True):
+        have = [name for name in names if results.values(name, workload, "tasks_per_second")]
+        medians = _medians(results, have, workload, "tasks_per_second")
+        values = [results.values(name, workload, "tasks_per_second").values() for name in have]
+        errors = [
+            [median - min(one) for median, one in zip(medians, values, strict=True)],
+            [max(one) - median for median, one in zip(medians, values, strict=True)],
+        ]
+        axis.barh(have, medians, xerr=errors, color=[colour(name) for name in have], ecolor=INK)
+        axis.set_title(f"{title}, tasks a second", fontsize=9)
+        axis.grid(axis="x")
+    _save(figure, results, folder / "throughput.svg")
+
+    figure, (axis,) = _figure(0.9 + 0.24 * len(names))
+    tree, server = (_medians(results, names, "W1", one) for one in ("tree_cpu_us", "server_cpu_us"))
+    axis.barh(names, tree, color=[colour(name) for name in names], label="workers")
+    axis.barh(names, server, left=tree, color=[colour(name) for name in names], alpha=0.45, label="server")
+    axis.set_xscale("log")
+    axis.set_xlabel("CPU of a trivial task, µs: workers (full) and server (pale)")
+    axis.grid(axis="x")
+    _save(figure, results, folder / "cpu.svg")
+
+    figure, axes = _figure(3.4, 2)
+    for axis, workload, title in zip(axes, ("W4", "W5"), ("one task at a time", "trivial among mixed"), strict=True):
+        for name in results.contenders(workload):
+            if name in {"ours, bridge and dramatiq", "rq, simple"}:
+                continue  # as good as the same line again
+            rounds = results.quantiles(name, workload)
+            medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+            wide = 1.8 if colour(name) != OTHERS else 0.9
+            axis.plot(medians, range(1, 100), color=colour(name), linewidth=wide)
+            axis.annotate(name, (medians[49], 50), fontsize=6, rotation=90, va="center", ha="right", color=colour(name))
+        axis.set_xscale("log")
+        axis.set_title(f"{title}: ms to the result", fontsize=9)
+        axis.grid()
+    axes[0].set_ylabel("% of tasks")
+    _save(figure, results, folder / "latency.svg")
+
+
+def _line(axis: Any, results: Results, workload: str, across: str, figure: str, **style: Any) -> None:
+    names = results.contenders(workload)
+    where = _medians(results, names, workload, across)
+    axis.plot(where, _medians(results, names, workload, figure), marker="o", color=OURS, **style)
+    axis.set_ylim(bottom=0)
+    axis.grid()
+
+
+def grow(results: Results, folder: Path) -> None:
+    """Draw a plot for each way to grow that was measured."""
+    if names := results.contenders("workers"):
+        figure, axes = _figure(2.6, 2)
+        for axis, what, title in zip(
+            axes, ("tasks_per_second", "computing"), ("trivial scripts", "scripts of 3 ms CPU"), strict=True
+        ):
+            for processes, style in ((1, ":"), (2, "--"), (4, "-")):
+                some = [name for name in names if name.startswith(f"{processes} x")]
+                if some:
+                    threads = _medians(results, some, "workers", "threads")
+                    values = _medians(results, some, "workers", what)
+                    axis.plot(threads, values, style, marker="o", color=OURS, label=f"{processes} processes")
+            axis.set_title(f"{title}, tasks a second", fontsize=9)
+            axis.set_xlabel("threads of each process")
+            axis.set_ylim(bottom=0)
+            axis.grid()
+        axes[1].legend(fontsize=7)
+        _save(figure, results, folder / "growth-workers.svg")
+    if results.contenders("circles"):
+        figure, axes = _figure(2.6, 2)
+        _line(axes[0], results, "circles", "circles", "tasks_per_second")
+        axes[0].set_title("tasks a second", fontsize=9)
+        _line(axes[1], results, "circles", "circles", "idle_requests")
+        axes[1].set_title("requests a second when idle", fontsize=9)
+        for axis in axes:
+            axis.set_xscale("log")
+            axis.set_xlabel("circles of one bridge")
+        _save(figure, results, folder / "growth-circles.svg")
+    if results.contenders("backlog"):
+        figure, (axis,) = _figure(2.4)
+        _line(axis, results, "backlog", "waiting", "tasks_per_second")
+        axis.set_xscale("log")
+        axis.set_xlabel("waiting tasks")
+        axis.set_ylabel("tasks a second")
+        _save(figure, results, folder / "growth-backlog.svg")
+    if results.contenders("size"):
+        figure, axes = _figure(2.6, 2)
+        _line(axes[0], results, "size", "kibibytes", "tasks_per_second")
+        axes[0].set_yscale("log")
+        axes[0].set_title("tasks a second", fontsize=9)
+        _line(axes[1], results, "size", "kibibytes", "mib_per_second")
+        axes[1].set_title("MiB of scripts a second", fontsize=9)
+        for axis in axes:
+            axis.set_xscale("log")
+            axis.set_xlabel("KiB of a script")
+        _save(figure, results, folder / "growth-size.svg")

@@ -1,0 +1,336 @@
+"""Tables and plots of what was measured: for a terminal, and for docs/performance.md."""
+
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from .engine import CALL, CONVERSION, PARALLEL, SCRIPTS
+from .results import Results
+from .workloads import DRAINED, TITLES
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
+IMAGES = DOCUMENT.parent / "images"
+REFERENCE = "reference"
+DEFAULT = "ours 1x8"
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a title."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def rich(self) -> RichTable:
+        """Make it one for a terminal."""
+        table = RichTable(*self.columns, title=self.title, title_justify="left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """Make it one for a document."""
+        lines = [self.columns, ["---", *["--:"] * (len(self.columns) - 1)], *self.rows]
+        return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+def number(value: float) -> str:
+    """Write three digits, and all of a large one."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _median(results: Results, contender: str, workload: str, figure: str) -> str:
+    values = list(results.values(contender, workload, figure).values())
+    return number(statistics.median(values)) if values else MISSING
+
+
+def _spread(results: Results, contender: str, workload: str, figure: str) -> str:
+    values = list(results.values(contender, workload, figure).values())
+    if not values:
+        return MISSING
+    return f"{number(statistics.median(values))} ({number(min(values))} .. {number(max(values))})"
+
+
+def _ratios(results: Results, upper: tuple[str, str, str], lower: tuple[str, str, str]) -> list[float]:
+    """Divide figures of the same rounds; each is named by contender, workload, figure."""
+    above, below = results.values(*upper), results.values(*lower)
+    return [above[one] / below[one] for one in sorted(above) if below.get(one)]
+
+
+def _by_contender(results: Results, title: str, workload: str, columns: dict[str, tuple[str, str]]) -> Table:
+    names = results.contenders(workload)
+    rows = [[name, *(_spread(results, name, *column) for column in columns.values())] for name in names]
+    return Table(title, ["", *columns], rows)
+
+
+def throughput(results: Results) -> Table:
+    """Say how many tasks a second each contender runs from a full queue."""
+    columns = {TITLES[name]: (name, "tasks_per_second") for name in DRAINED}
+    return _by_contender(results, "Tasks a second from a full queue: medians (least .. most)", "W1", columns)
+
+
+def latency(results: Results) -> Table:
+    """Say how long a single task takes, and a trivial one among others."""
+    columns = {
+        "alone, p50 ms": ("W4", "p50_ms"),
+        "alone, p99 ms": ("W4", "p99_ms"),
+        "mixed, p50 ms": ("W5", "p50_ms"),
+        "mixed, p99 ms": ("W5", "p99_ms"),
+        "mixed, arrivals a second": ("W5", "rate"),
+        "start to first result, s": ("W4", "start_s"),
+    }
+    return _by_contender(results, "Latency: push to visible result", "W4", columns)
+
+
+def cost(results: Results) -> Table:
+    """Say what a trivial task takes, and what doing nothing does."""
+    columns = {
+        "CPU of the workers, µs": ("W1", "tree_cpu_us"),
+        "CPU of the server, µs": ("W1", "server_cpu_us"),
+        "commands": ("W1", "commands"),
+        "requests": ("W1", "requests"),
+        "resident, MiB": ("W1", "resident_mib"),
+        "idle: commands a second": ("W4", "idle_commands"),
+        "idle: requests a second": ("W4", "idle_requests"),
+    }
+    return _by_contender(results, "What a trivial task costs", "W1", columns)
+
+
+def submitting(results: Results) -> Table:
+    """Say how fast tasks are submitted."""
+    columns = {
+        "one by one, tasks a second": ("W7", "submit_per_second"),
+        "many at once, tasks a second": ("W7", "submit_many_per_second"),
+    }
+    return _by_contender(results, "Submitting, to a queue that nobody serves", "W7", columns)
+
+
+def ratios(results: Results) -> Table:
+    """Compare throughput with the reference's, round by round."""
+    names = [name for name in results.contenders("W1") if name != REFERENCE]
+    rows = []
+    for name in names:
+        row = [name]
+        for workload in DRAINED:
+            one, base = (name, workload, "tasks_per_second"), (REFERENCE, workload, "tasks_per_second")
+            row.append(" ".join(f"{ratio:.2f}" for ratio in _ratios(results, one, base)) or MISSING)
+        rows.append(row)
+    return Table("Tasks a second / the reference's, round by round", ["", *(TITLES[name] for name in DRAINED)], rows)
+
+
+def engine(results: Results) -> Table:
+    """Compare the engine with Rhai in Rust."""
+    rows = []
+    for row in [*SCRIPTS, CALL, CONVERSION]:
+        measured = [one[row] for one in results.records if row in one]
+        if not measured:
+            continue
+        own, rust, *python = (statistics.median(column) * 1e6 for column in zip(*measured, strict=True))
+        quotients = [one[1] / one[0] for one in measured]
+        span = f"{statistics.median(quotients):.2f} ({min(quotients):.2f} .. {max(quotients):.2f})"
+        rows.append([row, number(own), number(rust), span, number(python[0]) if python else MISSING])
+    columns = ["µs", "ours", "Rhai in Rust", "its time / ours", "Python"]
+    return Table("The engine alone", columns, rows)
+
+
+def scaling(results: Results) -> Table:
+    """Say what two threads do."""
+    measured = [one["scaling"] for one in results.records if "scaling" in one]
+    rows = [
+        [row, f"{min(values):.2f} .. {max(values):.2f}"]
+        for row, values in zip(PARALLEL, zip(*measured, strict=True), strict=False)
+    ]
+    return Table("Work of two threads / work of one", ["", "times"], rows)
+
+
+def failures(results: Results) -> Table:
+    """List what could not be measured."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for (contender, workload), error in results.errors().items():
+        reasons.setdefault((contender, " ".join(error.split())[:200]), []).append(workload)
+    rows = [[contender, " ".join(workloads), error] for (contender, error), workloads in reasons.items()]
+    return Table("Not measured", ["", "workloads", "why"], rows)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was aimed at: a figure for each round, and the bound that its median is to meet."""
+
+    title: str
+    rounds: Callable[[Results], list[float]]
+    bound: float
+    at_most: bool = False
+
+
+def _versus(
+    workload: str, figure: str, *, ours: str = DEFAULT, inverse: bool = False
+) -> Callable[[Results], list[float]]:
+    def rounds(results: Results) -> list[float]:
+        own, base = (ours, workload, figure), (REFERENCE, workload, figure)
+        return _ratios(results, base, own) if inverse else _ratios(results, own, base)
+
+    return rounds
+
+
+def _own(workload: str, figure: str) -> Callable[[Results], list[float]]:
+    return lambda results: list(results.values(DEFAULT, workload, figure).values())
+
+
+def best_python(results: Results) -> str:
+    """Name the contender that is not ours and runs most trivial tasks a second."""
+    names = [name for name in results.contenders("W1") if name != REFERENCE and not name.startswith("ours")]
+
+    def median(name: str) -> float:
+        return statistics.median(results.values(name, "W1", "tasks_per_second").values())
+
+    return max(names, key=median, default="")
+
+
+def _versus_python(results: Results) -> list[float]:
+    return _ratios(results, (DEFAULT, "W1", "tasks_per_second"), (best_python(results), "W1", "tasks_per_second"))
+
+
+def _whole_cpu(results: Results) -> list[float]:
+    def whole(name: str) -> dict[int, float]:
+        tree, server = (results.values(name, "W1", figure) for figure in ("tree_cpu_us", "server_cpu_us"))
+        return {one: tree[one] + server[one] for one in tree}
+
+    own, base = whole(DEFAULT), whole(REFERENCE)
+    return [base[one] / own[one] for one in sorted(own) if one in base]
+
+
+TARGETS = (
+    Target("trivial script: ours / reference", _versus("W1", "tasks_per_second"), 3.0),
+    Target("trivial script: ours / best of Python", _versus_python, 3.5),
+    Target("CPU a trivial task, workers and server: reference / ours", _whole_cpu, 2.0),
+    Target("3 ms of CPU: ours / reference", _versus("W2", "tasks_per_second"), 1.8),
+    Target("20 ms blocked: ours / reference", _versus("W3", "tasks_per_second"), 8.0),
+    Target("one task, p50: ours / reference", _versus("W4", "p50_ms"), 1.5, at_most=True),
+    Target("one task, p99: ours / reference", _versus("W4", "p99_ms"), 1.5, at_most=True),
+    Target("mixed, p99 of the trivial: reference / ours", _versus("W5", "p99_ms", inverse=True), 3.0),
+    Target("256 KiB: ours / reference", _versus("W6", "tasks_per_second"), 1.0),
+    Target("requests a second, idle", _own("W4", "idle_requests"), 3.0, at_most=True),
+    Target("start to first result, s", _own("W4", "start_s"), 0.5, at_most=True),
+    Target("resident, MiB", _own("W1", "resident_mib"), 100.0, at_most=True),
+)
+
+
+def targets(results: Results) -> Table:
+    """Compare medians with what was aimed at; ours is `rhai-worker` with its defaults."""
+    rows = []
+    for target in TARGETS:
+        values = target.rounds(results)
+        if values:
+            median = statistics.median(values)
+            met = median <= target.bound if target.at_most else median >= target.bound
+            bound = f"{'at most' if target.at_most else 'at least'} {target.bound:g}"
+            rows.append(
+                [target.title, bound, number(median), "yes" if met else "no", " ".join(number(one) for one in values)]
+            )
+    for row in [*SCRIPTS, CALL, CONVERSION]:
+        quotients = [one[row][1] / one[row][0] for one in results.records if row in one]
+        if quotients:
+            median = statistics.median(quotients)
+            values_ = " ".join(number(one) for one in quotients)
+            rows.append(
+                [f"{row}: Rust / ours", "at least 0.9", number(median), "yes" if median >= 0.9 else "no", values_]
+            )
+    title = f"Targets; the best of Python is {best_python(results) or 'not measured'}"
+    return Table(title, ["", "target", "median", "met", "round by round"], rows)
+
+
+def growth_tables(results: Results) -> dict[str, Table]:
+    """Show each step of the growth measurements."""
+    columns = {
+        "workers": {
+            "trivial, tasks a second": "tasks_per_second",
+            "3 ms CPU, tasks a second": "computing",
+            "resident, MiB": "resident_mib",
+        },
+        "circles": {
+            "tasks a second": "tasks_per_second",
+            "idle: requests a second": "idle_requests",
+            "idle: CPU of the workers, ms a second": "idle_cpu_ms",
+            "resident, MiB": "resident_mib",
+        },
+        "backlog": {
+            "tasks a second": "tasks_per_second",
+            "resident, MiB": "resident_mib",
+            "server, bytes a waiting task": "server_bytes",
+        },
+        "size": {
+            "tasks a second": "tasks_per_second",
+            "MiB a second": "mib_per_second",
+            "CPU of the workers, µs": "tree_cpu_us",
+            "CPU of the server, µs": "server_cpu_us",
+        },
+    }
+    names = {"workers": "processes x threads", "circles": "circles", "backlog": "waiting tasks", "size": "script"}
+    found = {}
+    for axis, shown in columns.items():
+        rows = [
+            [step, *(_spread(results, step, axis, figure) for figure in shown.values())]
+            for step in results.contenders(axis)
+        ]
+        if rows:
+            found[axis] = Table(f"Growth by {names[axis]}", [names[axis], *shown], rows)
+    return found
+
+
+def setting(results: Results) -> str:
+    """Say where and when, in one paragraph."""
+    rounds = max((one["round"] for one in results.records), default=0)
+    machine = "; ".join(f"{name}: {value}" for name, value in results.machine.items())
+    return f"{machine}; rounds: {rounds}."
+
+
+def show(results: Results, console: Console) -> None:
+    """Print all tables that have something in them."""
+    console.print(setting(results))
+    for table in (targets, throughput, ratios, cost, latency, submitting, engine, scaling, failures):
+        made = table(results)
+        if made.rows:
+            console.print(made.rich())
+
+
+def show_growth(results: Results, console: Console) -> None:
+    """Print the growth tables."""
+    console.print(setting(results))
+    for table in [*growth_tables(results).values(), failures(results)]:
+        if table.rows:
+            console.print(table.rich())
+
+
+def write_documents(results: Results, grown: Results | None) -> None:
+    """Put tables into docs/performance.md, between their markers, and plots into docs/images/."""
+    from . import plots  # noqa: PLC0415  (only here matplotlib is needed)
+
+    IMAGES.mkdir(exist_ok=True)
+    versions = Table("", ["contender", "versions"], [[name, text] for name, text in results.versions.items()])
+    parts = {"setting": setting(results), "versions": versions.markdown()}
+    for table in (targets, throughput, ratios, cost, latency, submitting, engine, scaling, failures):
+        made = table(results)
+        parts[table.__name__] = made.markdown() if made.rows else "Nothing failed." if table is failures else MISSING
+    parts["targets"] = f"{targets(results).title}.\n\n{parts['targets']}"
+    plots.compare(results, IMAGES)
+    if grown:
+        parts |= {f"growth-{axis}": table.markdown() for axis, table in growth_tables(grown).items()}
+        parts["growth-setting"] = setting(grown)
+        plots.grow(grown, IMAGES)
+    DOCUMENT.write_text(_filled(DOCUMENT.read_text(), parts))
+
+
+def _filled(text: str, parts: dict[str, str]) -> str:
+    """Replace what stands between `<!-- measured: NAME -->` and `<!-- end -->`."""
+
+    def replace(found: re.Match[str]) -> str:
+        return f"{found[1]}\n\n{parts[found[2]]}\n\n{found[3]}" if found[2] in parts else found[0]
+
+    return re.sub(r"(<!-- measured: ([\w-]+) -->).*?(<!-- end -->)", replace, text, flags=re.DOTALL)
