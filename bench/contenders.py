@@ -249,7 +249,7 @@ def install(contender: Contender) -> None:
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps")
     if not done.exists() or done.read_text() != lock.read_text():
         _run(_find_python(contender.python), "-m", "venv", "--clear", folder)
-        _run(*pip, "--only-binary", ":all:", "-r", lock)
+        _run(*pip, "-r", lock)
         done.write_text(lock.read_text())
     _run(*pip, "--force-reinstall", *WHEELS.glob("*.whl"))
 

@@ -218,16 +218,16 @@ def _latencies(seconds: list[float]) -> Figures:
 @contextmanager
 def _server(contender: Contender) -> Iterator[str]:
     """Run a server that keeps nothing on disk; yield its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     if not contender.redis:
-        with ValkeyServer() as server:
+        with ValkeyServer(port=port) as server:
             yield str(server.connection_url)
         return
     try:
         program = find_server(contender)
     except RuntimeError as error:
         raise Failure(str(error)) from error
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     with _running([program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""], {}, Path(os.devnull)):
         url = f"redis://127.0.0.1:{port}/0"
         with redis.Redis.from_url(url) as database:

@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 IMAGES = DOCUMENT.parent / "images"
 REFERENCE = "reference"
 DEFAULT = "ours 1x8"
-MISSING = "–"
+MISSING = "-"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Figures as they are kept: one JSON file, written anew after every measurement."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class Results:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_suffix(".unfinished")
         unfinished.write_text(f'{head},\n "records": [\n{lines}\n]}}\n')
-        os.replace(unfinished, self._path)
+        unfinished.replace(self._path)
 
     def errors(self) -> dict[tuple[str, str], str]:
         """Return why there are no figures, by contender and workload."""

@@ -127,7 +127,8 @@ class Client:
         Latencies, in seconds, are those of the common ones, each from the moment at which it was due.
         """
         chance = random.Random(1)
-        due, waiting, latencies, submitted = 0.0, [], [], 0
+        waiting: list[tuple[float, Any]] = []  # when it was due, handle
+        due, latencies, submitted = 0.0, [], 0
         deadline = time.monotonic() + count / rate + patience
         began = time.perf_counter()
         while submitted < count or waiting:
@@ -161,7 +162,7 @@ async def serve(name: str) -> None:
                 work: Callable[..., Awaitable[Any]] = getattr(client, arguments.pop("do"))
                 try:
                     answer = await work(**arguments)
-                except Exception as error:  # noqa: BLE001  (the contender's libraries may raise anything: it is reported)
+                except Exception as error:  # the contender's libraries may raise anything: it is reported
                     answer = {"error": f"{type(error).__name__}: {error}"}
                 print(json.dumps(answer), file=answers, flush=True)
 

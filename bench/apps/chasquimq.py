@@ -1,7 +1,8 @@
 """ChasquiMQ's Python bindings: two worker processes, started by this module; there is no command for it.
 
-Handlers are coroutines, so scripts run in threads, 16 at a time in each process. It adds jobs with `XADD ... IDMP`, which
-Redis has had since 8.6 and Valkey 9.1 has not. No such server could be had when this was written: it has not run yet.
+Handlers are coroutines, so scripts run in threads, 16 at a time in each process. It adds jobs with `XADD ... IDMP`,
+which Redis has had since 8.6 and Valkey 9.1 has not. No such server could be had when this was written: it has not run
+yet.
 """
 
 import asyncio

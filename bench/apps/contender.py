@@ -15,7 +15,7 @@ class Contender(ABC):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Disconnect."""
+        return None
 
     @abstractmethod
     async def submit(self, script: str) -> Any:

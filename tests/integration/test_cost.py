@@ -1,0 +1,116 @@
+"""What a task costs, in counts that no other load on the machine changes; times are measured by `make bench`.
+
+Each bound is 10 to 20 % above what was counted when it was set, unless it says otherwise. A change that needs more
+moves the bound, and says why.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from bridge.loop import CircleBridge
+from rhai_tasks import Engine, Settings
+from rhai_tasks.connection import Outage
+from rhai_tasks.worker import make_worker
+from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+
+MANY = 2000
+
+
+def commands(client: Any) -> int:
+    """Count since the last reset, also what Lua scripts call."""
+    found = client.info("commandstats")
+    return sum(one["calls"] for name, one in found.items() if name not in {"cmdstat_info", "cmdstat_config|resetstat"})
+
+
+def requests(client: Any) -> int:
+    """Count reads from sockets: a command, or a pipeline, arrives in one."""
+    return int(client.info("stats")["total_reads_processed"])
+
+
+class Look:
+    """Sees tasks end, and counts what that asks of the server."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.count = 0
+
+    def __call__(self, task_id: str) -> bool:
+        self.count += 1
+        return self._dispatcher.status(task_id) in FINAL
+
+
+def test_a_task_of_a_full_queue_costs_the_server_few_commands_and_hardly_a_request(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    worker = start_worker("circle")
+    dispatcher.run("circle", "1")
+    tree = [psutil.Process(worker.process.pid), *worker.children()]
+    for process in tree:
+        process.suspend()
+    for number in range(MANY):
+        dispatcher.submit("circle", f"t{number}", "1")
+    client.config_resetstat()
+    look = Look(dispatcher)
+
+    for process in tree:
+        process.resume()
+    wait_until(lambda: look("t0"), within=30, what="the oldest, which runs last, to end")
+    wait_until(lambda: all(look(f"t{number}") for number in range(300)), within=30, what="those beside it to end")
+
+    # 10.4: one or two commands for each of the moves between list, queue, lease and hash; what a batch costs is
+    # spread over it.
+    assert (commands(client) - look.count) / MANY < 12
+    # 0.05. How much work a batch brings together depends on the machine's speed, so this bound is a wide one: it tells
+    # batches from tasks that travel alone, which take 5.
+    assert (requests(client) - look.count) / MANY < 0.5
+
+
+def test_a_task_of_an_idle_worker_takes_five_requests(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    dispatcher.run("circle", "1")
+    alone = 100
+    before, look = requests(client), Look(dispatcher)
+
+    for number in range(alone):
+        dispatcher.submit("circle", f"t{number}", "1")
+        wait_until(partial(look, f"t{number}"), what="the task to end")
+
+    submitting = 2 * alone
+    # Bridge: BLMOVE, take. Worker: BLMOVE to look, fetch, finish. Idle requests, some three a second, come on top.
+    assert (requests(client) - before - submitting - look.count) / alone < 6
+
+
+def test_a_task_takes_few_calls_of_python_functions(dispatcher: Dispatcher, server_url: str, client: Any) -> None:
+    settings = Settings(redis_url=server_url, threads=2, buffer=MANY + 1)
+    for number in range(MANY):
+        dispatcher.submit("circle", f"t{number}", "1")
+    bridge = CircleBridge(settings, "circle", Outage(server_url))
+    while client.llen("rhai_tasks:circle"):
+        bridge.forward(0)
+    bridge.close()
+    calls: Counter[int] = Counter()  # by thread: they count at the same time
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call":
+            calls[threading.get_ident()] += 1
+
+    threading.setprofile(count)  # of threads that start from here on
+    try:
+        broker, worker = make_worker(settings, Engine())
+        broker.declare_circle("circle")
+        worker.start()
+        wait_until(lambda: dispatcher.status("t0") in FINAL, within=60, what="the last task to end")
+    finally:
+        threading.setprofile(None)
+        worker.stop()
+
+    # 160, most of them dramatiq's for each message, and redis-py's for each argument of the write.
+    assert sum(calls.values()) / MANY < 185
