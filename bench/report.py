@@ -18,6 +18,8 @@ IMAGES = DOCUMENT.parent / "images"
 REFERENCE = "reference"
 DEFAULT = "ours 1x8"
 MISSING = "-"
+SERVER_LOAD = 0.7  # of one core: beyond it what waits for the server grows fast
+QUIET = 1.0  # load average below which figures are trusted
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,37 @@ def scaling(results: Results) -> Table:
         for row, values in zip(PARALLEL, zip(*measured, strict=True), strict=False)
     ]
     return Table("Work of two threads / work of one", ["", "times"], rows)
+
+
+def fleet(results: Results) -> Table:
+    """Say on paper how many machines one server carries: what both took a task, at full queues."""
+    rows = []
+    for workload in ("W1", "W2"):
+        tree, server = (results.values(DEFAULT, workload, figure) for figure in ("tree_cpu_us", "server_cpu_us"))
+        if not tree:
+            continue
+        worker_us, server_us = statistics.median(tree.values()), statistics.median(server.values())
+        carried = SERVER_LOAD * 1e6 / server_us
+        machine = 8 * 1e6 / worker_us
+        rows.append(
+            [
+                TITLES[workload],
+                number(worker_us),
+                number(server_us),
+                number(machine),
+                number(carried),
+                number(carried / machine),
+            ]
+        )
+    columns = [
+        "",
+        "w, µs",
+        "s, µs",
+        "a machine of 8 cores, tasks/s",
+        "one server, tasks/s",
+        "machines a server carries",
+    ]
+    return Table("One server, on paper", columns, rows)
 
 
 def failures(results: Results) -> Table:
@@ -288,13 +321,18 @@ def setting(results: Results) -> str:
     """Say where and when, in one paragraph."""
     rounds = max((one["round"] for one in results.records), default=0)
     machine = "; ".join(f"{name}: {value}" for name, value in results.machine.items())
-    return f"{machine}; rounds: {rounds}."
+    busy = float(results.machine["load before"].split(",")[0]) > QUIET
+    warning = " **Others used the machine meanwhile: these figures are rough.**" if busy else ""
+    return f"{machine}; rounds: {rounds}.{warning}"
+
+
+TABLES = (targets, throughput, ratios, cost, latency, submitting, engine, scaling, fleet, failures)
 
 
 def show(results: Results, console: Console) -> None:
     """Print all tables that have something in them."""
     console.print(setting(results))
-    for table in (targets, throughput, ratios, cost, latency, submitting, engine, scaling, failures):
+    for table in TABLES:
         made = table(results)
         if made.rows:
             console.print(made.rich())
@@ -315,7 +353,7 @@ def write_documents(results: Results, grown: Results | None) -> None:
     IMAGES.mkdir(exist_ok=True)
     versions = Table("", ["contender", "versions"], [[name, text] for name, text in results.versions.items()])
     parts = {"setting": setting(results), "versions": versions.markdown()}
-    for table in (targets, throughput, ratios, cost, latency, submitting, engine, scaling, failures):
+    for table in TABLES:
         made = table(results)
         parts[table.__name__] = made.markdown() if made.rows else "Nothing failed." if table is failures else MISSING
     parts["targets"] = f"{targets(results).title}.\n\n{parts['targets']}"

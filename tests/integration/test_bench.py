@@ -1,0 +1,41 @@
+"""The benchmark runs, and reports also what an interrupted run left; its figures are nobody's business here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*arguments: str) -> str:
+    command = [sys.executable, "-m", "bench", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_workers_of_ours_are_measured_and_who_fails_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+
+    shown = bench(
+        *("all", "--no-build", "--rounds", "1", "--seconds", "0.05", "--json", str(path)),
+        *("--only", "ours 1x8,chasquimq", "--workload", "W1,W4,W7"),
+    )
+
+    figures = {(one["contender"], one["workload"]): one for one in json.loads(path.read_text())["records"]}
+    assert figures["ours 1x8", "W1"]["tasks_per_second"] > 0
+    assert 0 < figures["ours 1x8", "W4"]["p50_ms"] <= figures["ours 1x8", "W4"]["p99_ms"]
+    assert figures["ours 1x8", "W7"]["submit_many_per_second"] > 0
+    assert "error" in figures["chasquimq", "W1"]
+    assert "Not measured" in shown
+
+
+def test_an_interrupted_run_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    record = {"contender": "ours 1x8", "workload": "W1", "round": 1, "tasks_per_second": 4321.0}
+    path.write_text(json.dumps({"machine": {"load before": "0.10, 0.10, 0.10"}, "records": [record]}))
+
+    shown = bench("report", str(path), "--growth", str(tmp_path / "none.json"))
+
+    assert "4,321" in shown
