@@ -124,6 +124,7 @@ _build = click.option("--build/--no-build", default=True, help="Build and instal
 @_build
 def all_(rounds: int, only: list[str], workload: list[str], seconds: float, path: Path, *, build: bool) -> None:
     """Run every contender through every workload, in turns."""
+    began = time.perf_counter()
     results = Results(path, machine())
     run = Run(results)
     able = run.installed(chosen(only), build=build)
@@ -133,7 +134,8 @@ def all_(rounds: int, only: list[str], workload: list[str], seconds: float, path
             run.turn(contender, workloads, number, seconds)
         if "W8" in workloads and not only:
             run.engine(number)
-    results.machine["load after"] = load()
+        console.print(f"round {number} ended after {(time.perf_counter() - began) / 60:.1f} minutes")
+    results.machine |= {"load after": load(), "minutes": f"{(time.perf_counter() - began) / 60:.0f}"}
     results.save()
     report.show(results, console)
 

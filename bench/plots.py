@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from .results import Results
 
 OURS, REFERENCE, OTHERS = "#3b8eea", "#e0803a", "#8a8f98"
+HUES = ("#c678a0", "#4fae86", "#b59a3c", "#8f7fd6", "#d0655a", "#4aa8b8", "#9a7b5c", "#7d9b46", "#a0a0a8", "#c08bd0")
 INK = "#808890"
 WIDTH = 7.2  # inches
 
@@ -33,9 +34,9 @@ def colour(contender: str) -> str:
     return OURS if contender.startswith("ours") else REFERENCE if contender == "reference" else OTHERS
 
 
-def _figure(height: float, panels: int = 1) -> tuple[Figure, list[Any]]:
+def _figure(height: float, panels: int = 1, *, sharey: bool = False) -> tuple[Figure, list[Any]]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    return figure, list(figure.subplots(1, panels, squeeze=False, sharey=sharey)[0])
 
 
 def _save(figure: Figure, results: Results, path: Path) -> None:
@@ -55,8 +56,9 @@ def compare(results: Results, folder: Path) -> None:
     names = results.contenders("W1")[::-1]
     if not names:
         return
-    figure, axes = _figure(0.9 + 0.24 * len(names), 2)
-    for axis, workload, title in zip(axes, ("W1", "W2"), ("trivial scripts", "scripts of 3 ms CPU"), strict=True):
+    figure, axes = _figure(0.9 + 0.22 * len(names), 3, sharey=True)
+    titles = ("trivial", "3 ms of CPU", "20 ms blocked")
+    for axis, workload, title in zip(axes, ("W1", "W2", "W3"), titles, strict=True):
         have = [name for name in names if results.values(name, workload, "tasks_per_second")]
         medians = _medians(results, have, workload, "tasks_per_second")
         values = [results.values(name, workload, "tasks_per_second").values() for name in have]
@@ -65,33 +67,36 @@ def compare(results: Results, folder: Path) -> None:
             [max(one) - median for median, one in zip(medians, values, strict=True)],
         ]
         axis.barh(have, medians, xerr=errors, color=[colour(name) for name in have], ecolor=INK)
-        axis.set_title(f"{title}, tasks a second", fontsize=9)
+        axis.set_title(title, fontsize=9)
         axis.grid(axis="x")
+        axis.locator_params(axis="x", nbins=4)
+    axes[1].set_xlabel("tasks a second")
     _save(figure, results, folder / "throughput.svg")
 
-    figure, (axis,) = _figure(0.9 + 0.24 * len(names))
+    figure, (axis,) = _figure(0.9 + 0.2 * len(names))
+    colours = [colour(name) for name in names]
     tree, server = (_medians(results, names, "W1", one) for one in ("tree_cpu_us", "server_cpu_us"))
-    axis.barh(names, tree, color=[colour(name) for name in names], label="workers")
-    axis.barh(names, server, left=tree, color=[colour(name) for name in names], alpha=0.45, label="server")
+    axis.scatter(tree, names, c=colours, label="workers")
+    axis.scatter(server, names, facecolors="none", edgecolors=colours, label="server")
     axis.set_xscale("log")
-    axis.set_xlabel("CPU of a trivial task, µs: workers (full) and server (pale)")
-    axis.grid(axis="x")
+    axis.set_xlabel("CPU of a trivial task, µs: workers (full) and server (hollow)")
+    axis.grid()
     _save(figure, results, folder / "cpu.svg")
 
     figure, axes = _figure(3.4, 2)
+    others = [name for name in results.contenders("W4") if colour(name) == OTHERS]
+    hues = dict(zip(others, HUES, strict=False))
     for axis, workload, title in zip(axes, ("W4", "W5"), ("one task at a time", "trivial among mixed"), strict=True):
         for name in results.contenders(workload):
-            if name in {"ours, bridge and dramatiq", "rq, simple"}:
-                continue  # as good as the same line again
-            rounds = results.quantiles(name, workload)
-            medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
-            wide = 1.8 if colour(name) != OTHERS else 0.9
-            axis.plot(medians, range(1, 100), color=colour(name), linewidth=wide)
-            axis.annotate(name, (medians[49], 50), fontsize=6, rotation=90, va="center", ha="right", color=colour(name))
+            medians = [statistics.median(column) for column in zip(*results.quantiles(name, workload), strict=True)]
+            style = "-" if name in {"reference", "ours 1x8"} or name in hues else "--"
+            width = 1.0 if name in hues else 2.0
+            axis.plot(medians, range(1, 100), style, color=hues.get(name, colour(name)), linewidth=width, label=name)
         axis.set_xscale("log")
         axis.set_title(f"{title}: ms to the result", fontsize=9)
         axis.grid()
     axes[0].set_ylabel("% of tasks")
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
     _save(figure, results, folder / "latency.svg")
 
 
@@ -115,9 +120,17 @@ def grow(results: Results, folder: Path) -> None:
                 if some:
                     threads = _medians(results, some, "workers", "threads")
                     values = _medians(results, some, "workers", what)
-                    axis.plot(threads, values, style, marker="o", color=OURS, label=f"{processes} processes")
+                    axis.plot(
+                        threads,
+                        values,
+                        style,
+                        marker="o",
+                        color=OURS,
+                        label=f"{processes} process{'es' * (processes > 1)}",
+                    )
             axis.set_title(f"{title}, tasks a second", fontsize=9)
             axis.set_xlabel("threads of each process")
+            axis.set_xticks([1, 2, 4])
             axis.set_ylim(bottom=0)
             axis.grid()
         axes[1].legend(fontsize=7)

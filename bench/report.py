@@ -57,6 +57,8 @@ def _spread(results: Results, contender: str, workload: str, figure: str) -> str
     values = list(results.values(contender, workload, figure).values())
     if not values:
         return MISSING
+    if len(values) == 1:
+        return number(values[0])
     return f"{number(statistics.median(values))} ({number(min(values))} .. {number(max(values))})"
 
 
