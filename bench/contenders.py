@@ -88,7 +88,7 @@ CONTENDERS = (
     _ours(1, 1),
     _ours(2, 1),
     Contender(
-        name="ours, bridge and dramatiq",
+        name="ours bridge+dramatiq",
         application="native",
         commands=(
             "rhai-bridge --redis-url {url} --circle {circle}",
@@ -118,7 +118,7 @@ CONTENDERS = (
         rate=1_200,
     ),
     Contender(
-        name="celery, threads",
+        name="celery threads",
         application="celery",
         environment="celery",
         commands=(
@@ -137,7 +137,7 @@ CONTENDERS = (
         rate=100,
     ),
     Contender(
-        name="rq, simple",
+        name="rq simple",
         application="rq",
         environment="rq",
         commands=("rq worker-pool default --num-workers 2 --worker-class rq.worker.SimpleWorker --url {url} --quiet",),

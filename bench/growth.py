@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from .contenders import CIRCLE, CONTENDERS, Contender
-from .measure import Figures, session
+from .measure import PATIENCE_SECONDS, Figures, session, until
 from .workloads import DRAINED, TRIVIAL, Workload, large
 
 AXES = {
@@ -60,7 +60,7 @@ def _workers(processes: int, threads: int) -> Figures:
 
 def _circles(count: int) -> Figures:
     """Serve so many circles with one bridge and two worker processes, all of them with tasks at first."""
-    bridged = next(one for one in CONTENDERS if one.name.startswith("ours, bridge"))
+    bridged = next(one for one in CONTENDERS if one.name.startswith("ours bridge"))
     bridge, workers = bridged.commands
     contender: Contender = replace(bridged, commands=(bridge.replace("--circle {circle}", "--all-circles"), workers))
     with (
@@ -85,8 +85,7 @@ def _backlog(count: int) -> Figures:
             running.client("fill", script=TRIVIAL, count=count)
             waiting = running.database.llen(queue)
         began = time.perf_counter()
-        while running.database.llen(queue) > waiting - PART:
-            time.sleep(0.005)
+        until(lambda: running.database.llen(queue) <= waiting - PART, PATIENCE_SECONDS, "the first tasks to be taken")
         return {
             "waiting": count,
             "tasks_per_second": PART / (time.perf_counter() - began),

@@ -231,11 +231,16 @@ def _server(contender: Contender) -> Iterator[str]:
     with _running([program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""], {}, Path(os.devnull)):
         url = f"redis://127.0.0.1:{port}/0"
         with redis.Redis.from_url(url) as database:
-            _until(database.ping, START_SECONDS, "the server to answer")
+            until(database.ping, START_SECONDS, "the server to answer")
         yield url
 
 
-def _until(condition: Callable[[], Any], seconds: float, what: str) -> None:
+def until(condition: Callable[[], Any], seconds: float, what: str) -> None:
+    """Wait for a condition, that the server may not answer yet.
+
+    Raises:
+        Failure: It has not come about.
+    """
     deadline = time.monotonic() + seconds
     while True:
         with suppress(redis.ConnectionError):
@@ -243,7 +248,7 @@ def _until(condition: Callable[[], Any], seconds: float, what: str) -> None:
                 return
         if time.monotonic() > deadline:
             raise Failure(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 @contextmanager

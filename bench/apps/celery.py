@@ -1,8 +1,8 @@
 """Celery with the prefork pool.
 
 As its documents advise: a process a core (the default), acknowledged late so that nothing is lost with a process; many
-short tasks are fetched ahead; no gossip, mingle or heartbeat, which one worker has no use for. In the contender with
-threads the pool is of threads instead, for scripts that wait.
+short tasks are fetched ahead; no gossip, mingle or heartbeat, which one worker has no use for. `celery threads` has a
+pool of threads instead, for scripts that wait.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """RQ: a pool of two workers.
 
 The contender `rq` has the default worker, which forks for each job, as its documents advise for production; in
-`rq-simple` the workers run jobs in their own process, which is faster and lets a crash end the worker.
+`rq simple` the workers run jobs in their own process, which is faster and lets a crash end the worker.
 """
 
 from collections.abc import Sequence
