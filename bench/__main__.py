@@ -1,5 +1,6 @@
 """The commands: `python -m bench all`, `growth`, `report`."""
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -107,6 +108,7 @@ def _submitting(contender: Contender, folder: Path, application: str, seconds: f
 @click.group()
 def main() -> None:
     """Measure rhai-tasks beside the worker that it replaces, and what a Python user would pick instead."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # also a log shows figures as they come
 
 
 _rounds = click.option("--rounds", default=5, show_default=True)
