@@ -84,7 +84,7 @@ def test_a_task_of_an_idle_worker_takes_three_requests(
         wait_until(partial(look, f"t{number}"), what="the task to end")
 
     submitting = 2 * alone
-    # 3.0: the bridge's wait and take; the worker's wait and fetch; finish. Idle requests, some two a second, come on top.
+    # 3.0: the bridge's wait and take; the worker's wait and fetch; finish. Idle requests, two a second, come on top.
     assert (requests(client) - before - submitting - look.count) / alone < 3.5
 
 
