@@ -121,7 +121,7 @@ _build = click.option("--build/--no-build", default=True, help="Build and instal
     "--only", default="", callback=_names, metavar="NAMES", help="Contenders whose name begins so, by commas."
 )
 @click.option("--workload", default="", callback=_names, metavar="NAMES", help=", ".join([*TITLES, "W8"]))
-@click.option("--seconds", default=2.0, show_default=True, help="That one measurement should take, about.")
+@click.option("--seconds", default=1.5, show_default=True, help="That one measurement should take, about.")
 @click.option("--json", "path", default=FOLDER / "latest.json", show_default=True, type=click.Path(path_type=Path))
 @_build
 def all_(rounds: int, only: list[str], workload: list[str], seconds: float, path: Path, *, build: bool) -> None:

@@ -326,9 +326,9 @@ def measure(session: Session, contender: Contender, workload: str, seconds: floa
         return figures
     if workload == "W4":
         latencies = session.singles(max(20, min(300, int(seconds * 100))))
-        return {"start_s": session.start_s, **latencies, **session.idle(min(IDLE_SECONDS, 2 * seconds))}
+        return {"start_s": session.start_s, **latencies, **session.idle(min(IDLE_SECONDS, 4 * seconds))}
     if workload == "W5":
-        return session.arrive(min(ARRIVALS_SECONDS, 3 * seconds))
+        return session.arrive(min(ARRIVALS_SECONDS, 5 * seconds))
     raise KeyError(workload)
 
 
