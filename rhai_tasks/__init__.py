@@ -1,5 +1,7 @@
 """Run Rhai jobs from a Redis queue, in the real Rhai engine."""
 
+from importlib.metadata import version as _version
+
 from .calls import TaskSpec
 from .client import AsyncClient, AsyncTask, Client, Task
 from .composition import ScriptActor
@@ -27,6 +29,8 @@ from .errors import (
 )
 from .protocol import Status
 from .settings import Settings
+
+__version__ = _version("rhai-tasks")
 
 __all__ = [
     "AST",

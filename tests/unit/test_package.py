@@ -1,0 +1,92 @@
+"""What is published: the sdist here, wheels by the same code where they are built (tests/contents.py)."""
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import rhai_tasks
+from engine.licenses import LICENSES, TARGETS, licenses
+from tests.contents import ENGINE, complaints
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    maturin = Path(sys.executable).parent / "maturin"
+    subprocess.run([maturin, "sdist", "--out", folder], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    (package,) = folder.glob("*.tar.gz")
+    return package
+
+
+def test_the_sdist_contains_what_it_should_and_nothing_else(sdist: Path) -> None:
+    assert complaints(sdist) == []
+
+
+def test_a_missing_script_and_a_stray_file_are_told(sdist: Path, tmp_path: Path) -> None:
+    broken = tmp_path / sdist.name
+    with tarfile.open(sdist) as whole, tarfile.open(broken, "w:gz") as archive:
+        for member in whole:
+            if member.name.endswith("take.lua"):
+                member.name = member.name.replace("take.lua", "stray.so")
+            archive.addfile(member, whole.extractfile(member))
+
+    assert complaints(broken) == [f"{sdist.name} lacks bridge/take.lua", f"{sdist.name} contains bridge/stray.so"]
+
+
+def test_a_wheel_without_engine_and_licences_is_told(tmp_path: Path) -> None:
+    wheel = tmp_path / "rhai_tasks-1.0.0-cp311-abi3-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("rhai_tasks/__init__.py", "")
+
+    told = complaints(wheel)
+
+    assert f"{wheel.name} lacks {ENGINE}" in told
+    assert f"{wheel.name} lacks rhai_tasks-1.0.0.dist-info/licenses/engine/LICENSES.txt" in told
+
+
+def test_the_version_stands_in_one_place() -> None:
+    cargo = tomllib.loads((ROOT / "engine/Cargo.toml").read_text())["package"]["version"]
+    lock = tomllib.loads((ROOT / "engine/Cargo.lock").read_text())["package"]
+
+    assert rhai_tasks.__version__ == version("rhai-tasks") == cargo
+    assert [package["version"] for package in lock if package["name"] == "rhai-tasks-engine"] == [cargo]
+    elsewhere = subprocess.run(
+        ["git", "grep", "--files-with-matches", "--fixed-strings", f'"{cargo}"'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
+    assert {path for path in elsewhere if "Cargo" not in path} <= {"pyproject.toml"}
+
+
+def test_the_licences_are_those_of_the_locked_crates() -> None:
+    assert LICENSES.read_text() == licenses(), "run: python engine/licenses.py"
+
+
+def test_wheels_are_built_for_the_targets_whose_licences_they_carry() -> None:
+    workflow = (ROOT / ".github/workflows/release.yml").read_text()
+
+    assert sorted(re.findall(r"target: ([\w-]+),", workflow)) == sorted(TARGETS)
+
+
+def test_the_workflow_files_are_well_formed() -> None:
+    files = [str(path) for path in (ROOT / ".github/workflows").glob("*.yml")]
+    for command in (["check-jsonschema", "--builtin-schema", "vendor.github-workflows"], ["zizmor", "--offline"]):
+        ended = subprocess.run(
+            [Path(sys.executable).parent / command[0], *command[1:], *files],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
