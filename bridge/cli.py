@@ -68,7 +68,10 @@ def _hide_password(settings: Settings) -> None:
     show_envvar=True,
     type=click.IntRange(0),
     metavar="MIB",
-    help="Memory of one worker process, scripts and host functions together; 0: no bound.",
+    help=(
+        "Memory of one worker process, scripts and host functions together (Linux). One that holds more is killed and "
+        "started again; the task under which that happens again and again ends as an error. 0: no bound."
+    ),
 )
 @broker_options
 @bridge_options
@@ -98,7 +101,7 @@ def worker(circle_public_key: str, **options: Any) -> None:
     show_envvar=True,
     metavar="KEY",
     envvar="RHAI_TASKS_CIRCLES",
-    help="Whose tasks to bridge; repeat it.",
+    help="Whose tasks to bridge; repeat it. In the variable: separated by blanks.",
 )
 @click.option("--all-circles", is_flag=True, show_envvar=True, help="Every circle, as its native list appears.")
 @server_options

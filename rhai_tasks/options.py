@@ -38,7 +38,7 @@ server_options = _together(
         "--redis-url",
         default=_DEFAULT.redis_url,
         metavar="URL",
-        help="Server of the native lists and of dramatiq.",
+        help="Server of the native lists and of dramatiq: redis, rediss, unix or redis+sentinel://host:port,host:port/service.",
     ),
     _option("--namespace", default=_DEFAULT.namespace, help="Prefix of the dramatiq keys."),
     _option("--queue-prefix", default=_DEFAULT.prefixes.queue, help="Native lists: this and the circle."),
@@ -123,7 +123,11 @@ run_options = _together(
         type=click.IntRange(1),
         help="A task ends as an error after its worker process died so often while it ran.",
     ),
-    _option("--reply-lists", is_flag=True, help="Also push each result to the task's own reply list."),
+    _option(
+        "--reply-lists",
+        is_flag=True,
+        help="Also push each result to the task's own reply list, named by the reply prefix and its id.",
+    ),
     _option(
         "--reply-expiry",
         default=_DEFAULT.reply_expiry,
@@ -136,20 +140,20 @@ run_options = _together(
         default=_DEFAULT.expire_finished,
         type=click.FloatRange(0),
         metavar="SECONDS",
-        help="Delete a task's details so long after its end, unless the task says otherwise; 0: keep them.",
+        help="Delete a task's details so long after its end, unless its field expireFinished says else; 0: keep them.",
     ),
     _option(
         "--error-format",
         default=_DEFAULT.error_format,
         type=click.Choice(["display", "debug"]),
-        help="Rust's {} or {:?} of a script's error; some dispatchers expect the latter.",
+        help="debug stores Rust's {:?} of a script's error instead of its text; some dispatchers expect that.",
     ),
     _option("--traces", is_flag=True, help="Trace tasks with OpenTelemetry, in the trace that `traceparent` names."),
     _option("--delete-finished", is_flag=True, help="Delete a task's details once it has ended and replied."),
     _option(
         "--engine",
         metavar="MODULE:FACTORY",
-        help="Function that returns the rhai_tasks.Engine to use, with functions registered.",
+        help="Function that returns the rhai_tasks.Engine to use; its limits hold, and --task-timeout if it has none.",
     ),
 )
 

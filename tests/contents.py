@@ -1,4 +1,6 @@
-"""Say what is missing from built packages, and what is too much: python tests/contents.py dist/*
+"""Say what is missing from built packages, and what is too much.
+
+python tests/contents.py dist/*
 
 Needs nothing but Python, and the checkout that they were built of.
 """

