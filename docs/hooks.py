@@ -71,9 +71,9 @@ def options_table() -> Iterator[str]:
     options: dict[tuple[str, str], click.Option] = {}
     readers: dict[tuple[str, str], dict[str, None]] = {}
     for command, definition in COMMANDS.items():
-        for option in _options(definition):
+        for option, read_from in _options(definition):
             if option.show_envvar:
-                key = option.opts[0], variable(option)
+                key = option.opts[0], read_from
                 options.setdefault(key, option)
                 readers.setdefault(key, {})[f"`{command}`"] = None
     yield "| option | variable | default | of | meaning |"
@@ -84,20 +84,19 @@ def options_table() -> Iterator[str]:
         yield f"| `{name}{metavar}` | `{read_from}` | {_default(option)} | {of} | {_escaped(option.help or '')} |"
 
 
-def _options(command: click.Command) -> Iterator[click.Option]:
-    yield from (parameter for parameter in command.params if isinstance(parameter, click.Option))
-    for below in getattr(command, "commands", {}).values():
-        yield from _options(below)
-
-
-def variable(option: click.Option) -> str:
-    """Name the environment variable of an option, as click does."""
-    return str(option.envvar or f"{ENVIRONMENT_PREFIX}_{(option.name or '').upper()}")
-
-
 def known_variables() -> set[str]:
     """Name every variable that a command reads."""
-    return {variable(option) for command in COMMANDS.values() for option in _options(command)}
+    return {variable for command in COMMANDS.values() for _, variable in _options(command)}
+
+
+def _options(command: click.Command, prefix: str = ENVIRONMENT_PREFIX) -> Iterator[tuple[click.Option, str]]:
+    """Yield the options of a command and of those below it, with their variables, named as click names them."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            yield option, str(option.envvar or f"{prefix}_{(option.name or '').upper()}")
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from _options(below, f"{prefix}_{name.upper().replace('-', '_')}")
 
 
 def _default(option: click.Option) -> str:

@@ -1,36 +1,130 @@
-"""What the documents show runs as it stands."""
+"""What the documents show runs as it stands.
 
+Python runs page by page, and so do commands: in one shell, with the test server's address, ports and circle in place of
+the page's, and what stays (workers, bridges) beside what follows. Where a page shows output, that is what comes out. A
+block that cannot run says why in a comment above it: <!-- not run: the reason -->. The pages about the engine, and the
+README's other snippets, are run in tests/unit.
+"""
+
+import os
 import re
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
-import rhai_tasks
-from tests.conftest import BIN, Worker, wait_until
+from tests.chaos.world import free_port
+from tests.conftest import BIN
 
 ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "bench/README.md", *ROOT.glob("docs/**/*.md")]
+)
+STAYS = re.compile(
+    r"(rhai-worker|rhai-bridge|dramatiq|rhai-tasks web|rhai-tasks queues --watch)\b(?!.*--(help|version))"
+)
 
 
-def snippets(document: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+@dataclass(frozen=True)
+class Block:
+    """A block of code in a page."""
+
+    language: str
+    text: str
+    excuse: str  # why it is not run
+
+    def commands(self) -> list[tuple[str, str]]:
+        """Return each command with the output that is shown below it."""
+        parts = re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]
+        return [
+            (command, shown) for command, _, shown in (re.sub(r"\\\n\s*", "", part).partition("\n") for part in parts)
+        ]
+
+
+def blocks(page: str, language: str = "") -> list[Block]:
+    found = re.findall(
+        r"(?:<!-- not run: ([^>]+) -->\n+)?^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+    return [Block(kind, text, excuse) for excuse, kind, text in found if kind == language or not language]
+
+
+def snippets(page: str) -> list[str]:
+    return [block.text for block in blocks(page, "python") if not block.excuse]
+
+
+def pages_with(language: str) -> list[str]:
+    return [page for page in PAGES if any(not block.excuse for block in blocks(page, language))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_run_or_says_why_not(page: str) -> None:
+    for block in blocks(page):
+        runs = block.language in {"python", "console"}
+        shows = block.language == "text" or block.text.startswith('--8<-- "')
+        assert runs or shows or block.excuse, block.text
 
 
 @pytest.mark.usefixtures("rhai_worker")
-@pytest.mark.parametrize("page", ["quickstart", "client", "async", "cancel", "delay", "operations/traces"])
+@pytest.mark.parametrize("page", pages_with("console"))
+def test_commands_run(page: str, rhai_server: str, rhai_circle: str, tmp_path: Path) -> None:
+    commands = [command for block in blocks(page, "console") if not block.excuse for command in block.commands()]
+    lines = ["stay=()"]
+    for number, (command, _) in enumerate(commands):
+        if STAYS.match(command):
+            lines += [
+                f"{command.partition(' #')[0]} >out.{number} 2>&1 &",
+                "stay+=($!); SECONDS=0",
+                f"until [ -s out.{number} -o $SECONDS -ge 2 ]; do kill -0 $! || exit; sleep 0.02; done",
+            ]
+        else:
+            lines += [f"{{ {command}", f"}} >out.{number} 2>&1; echo $? >status.{number}"]
+    lines += ['for pid in "${stay[@]}"; do kill $pid; wait $pid; echo $? >>stopped; done']
+    script = "\n".join(lines).replace("redis://127.0.0.1/", rhai_server).replace("02abc", rhai_circle)
+    for port in set(re.findall(r"(?<=\s)127\.0\.0\.1:(\d+)", script)):
+        script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}")
+
+    ended = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, ""), script
+    for number, (command, shown) in enumerate(commands):
+        out = (tmp_path / f"out.{number}").read_text()
+        if not STAYS.match(command):
+            failed = (
+                not command.startswith("rhai-tasks doctor") and (tmp_path / f"status.{number}").read_text() != "0\n"
+            )
+            assert failed == shown.startswith("Error: "), f"{command}: {out}"
+        if shown:
+            pattern = ".*".join(re.escape(part) for part in re.split(r"…|\.\.\.", shown.strip()))
+            assert re.fullmatch(pattern, out.strip()), f"{command}: {out}"
+    if (tmp_path / "stopped").exists():
+        assert set((tmp_path / "stopped").read_text().split()) <= {"0", "143"}
+
+
+@pytest.mark.usefixtures("rhai_worker")
+@pytest.mark.parametrize(
+    "page",
+    [page for page in pages_with("python") if re.fullmatch(r"docs/(?!testing|engine/).*", page)],
+)
 def test_snippets_run(page: str, rhai_server: str, rhai_circle: str, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
 
-    for snippet in snippets(f"docs/{page}.md"):
+    for snippet in snippets(page):
         code = snippet.replace("redis://127.0.0.1/", rhai_server).replace("02abc", rhai_circle)
         exec(compile(code, page, "exec"), names)
 
-    if page == "quickstart":
+    if page == "docs/quickstart.md":
         printed = capsys.readouterr().out
         assert re.search(r" 42\nArray index 5 out of bounds.* 1 \d+\n332833500\n$", printed), printed
 
@@ -45,30 +139,6 @@ def test_the_readmes_client_runs(
     names["ask"](rhai_server, rhai_circle)
 
     assert capsys.readouterr().out == "42\n999000\nRuntime error: no (line 1, position 1) 1\n"
-
-
-@pytest.mark.parametrize("page", ["metrics", "health"])
-def test_a_port_answers_as_documented(page: str, spawn: Callable[..., Worker], rhai_server: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    console = "".join(re.findall(r"```console\n(.*?)```", (ROOT / f"docs/operations/{page}.md").read_text(), re.DOTALL))
-    asked = [command.replace("9187", port).split("\n", 1) for command in console.split("$ ")[1:]]
-    environment = {"RHAI_TASKS_REDIS_URL": rhai_server, "RUST_LOG": "warn"}
-    worker = f"rhai-worker --circle-public-key 02abc --metrics-address 127.0.0.1:{port}"
-    if page == "metrics":
-        assert [worker, ""] in asked
-    spawn(*worker.split(), env=environment)
-    health = ["rhai-tasks", "health", "--address", f"127.0.0.1:{port}"]
-    wait_until(lambda: subprocess.run([BIN / health[0], *health[1:]], check=False, capture_output=True).returncode == 0)
-
-    for command, answer in asked:
-        program, *arguments = command.split()
-        if program == "curl":
-            with urlopen(arguments[0]) as response:
-                assert b"rhai_tasks_ready" in response.read()
-        elif program == "rhai-tasks":
-            ended = subprocess.run([BIN / program, *arguments], check=True, capture_output=True, text=True)
-            assert ended.stdout == answer
 
 
 def test_an_application_tests_with_the_plugin_as_documented(tmp_path: Path) -> None:
@@ -104,20 +174,3 @@ def test_users_code_passes_strict_types(tmp_path: Path) -> None:
     )
 
     assert ended.returncode == 0, ended.stdout
-
-
-def test_the_reference_is_made_of_docstrings_and_names_everything_public(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-        cwd=ROOT,
-    )
-    assert ended.returncode == 0, ended.stderr
-
-    page = (tmp_path / "api/index.html").read_text()
-    errors = {name for name in rhai_tasks.__all__ if f'id="rhai_tasks.errors.{name}"' in page}
-    assert {name for name in rhai_tasks.__all__ if f'id="rhai_tasks.{name}"' not in page} == errors
-    assert "a call whose reply got lost is repeated, and done once" in page
