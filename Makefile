@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 BUILT := .venv/.built
 ENGINE_SOURCES := engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs)
 
-.PHONY: setup demo test check lint rust types unit integration docs format bench chaos soak clean
+.PHONY: setup demo test check lint rust types unit integration docs licenses format bench chaos soak clean
 
 setup: $(BUILT)
 
@@ -57,7 +57,10 @@ integration: setup
 	$(BIN)/python -m pytest tests/integration tests/faults
 
 docs: setup
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+licenses: setup
+	$(BIN)/python engine/licenses.py
 
 # make chaos ARGS="--minutes 5 --seed 7 --only kill-worker"
 chaos: setup
