@@ -75,13 +75,13 @@ def options_table() -> Iterator[str]:
             if option.show_envvar:
                 key = option.opts[0], read_from
                 options.setdefault(key, option)
-                readers.setdefault(key, {})[f"`{command}`"] = None
-    yield "| option | variable | default | of | meaning |"
-    yield "| --- | --- | --- | --- | --- |"
+                readers.setdefault(key, {})[command.removeprefix("rhai-")] = None
+    yield "| option, variable | default | of | meaning |"
+    yield "| --- | --- | --- | --- |"
     for (name, read_from), option in options.items():
         metavar = "" if option.is_flag or not option.metavar else f" {option.metavar}"
         of = ", ".join(readers[name, read_from])
-        yield f"| `{name}{metavar}` | `{read_from}` | {_default(option)} | {of} | {_escaped(option.help or '')} |"
+        yield f"| `{name}{metavar}`<br>`{read_from}` | {_default(option)} | {of} | {_escaped(option.help or '')} |"
 
 
 def known_variables() -> set[str]:

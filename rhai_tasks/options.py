@@ -38,7 +38,7 @@ server_options = _together(
         "--redis-url",
         default=_DEFAULT.redis_url,
         metavar="URL",
-        help="Server of the native lists and of dramatiq: redis, rediss, unix or redis+sentinel://host:port,host:port/service.",
+        help="Server of the native lists and of dramatiq: a redis, rediss, unix or redis+sentinel URL.",
     ),
     _option("--namespace", default=_DEFAULT.namespace, help="Prefix of the dramatiq keys."),
     _option("--queue-prefix", default=_DEFAULT.prefixes.queue, help="Native lists: this and the circle."),

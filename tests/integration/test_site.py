@@ -70,7 +70,7 @@ def test_the_reference_of_variables_names_the_workers_all_with_their_defaults(si
         variable = f"RHAI_TASKS_{option.name.upper()}"
         if variable in known_variables() and option.name != "version":
             assert variable in page
-    assert re.search(r"--shutdown-timeout SECONDS\s+RHAI_TASKS_SHUTDOWN_TIMEOUT\s+30\s", page)
+    assert re.search(r"--shutdown-timeout SECONDS\s*RHAI_TASKS_SHUTDOWN_TIMEOUT\s*30\s", page)
 
 
 def test_files_to_copy_are_shown_as_they_are(site: Path) -> None:
