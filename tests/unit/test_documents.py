@@ -1,10 +1,14 @@
 """What the documents say is so."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rhai_tasks import protocol
+from rhai_tasks.protocol import QueueKeys
 
 ROOT = Path(__file__).parent.parent.parent
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -25,3 +29,17 @@ def test_the_readmes_python_runs_as_it_stands() -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+def test_every_key_and_field_is_in_the_protocol() -> None:
+    page = (ROOT / "docs/protocol.md").read_text()
+    own = QueueKeys("<ns>", "<queue>")
+    properties = [name for name, value in vars(QueueKeys).items() if isinstance(value, property)]
+    keys = {getattr(own, name).removeprefix(f"{own.messages}.") for name in properties}
+    keys |= {own.acks("<broker>"), QueueKeys.registry("<ns>"), protocol.submits_key("<ns>", "<client>")}
+    keys |= {protocol.state_channel("<ns>"), protocol.cancel_channel("<ns>")}
+    reply = protocol.reply_json(protocol.Task(id="", script=""), protocol.completed(""), "")
+
+    assert len(properties) >= 14
+    assert [key for key in keys if key not in page] == []
+    assert [field for field in (*protocol.DETAIL_FIELDS, *json.loads(reply)) if f"`{field}`" not in page] == []
