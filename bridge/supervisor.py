@@ -384,7 +384,9 @@ def _run_child(child: _Child, alive: int) -> NoReturn:
     code = 1
     setproctitle(f"{getproctitle()} [{child.name}]")
     try:
-        with Signals(*_STOP_SIGNALS, ends=alive) as signals:
+        with Signals(signal.SIGTERM, ends=alive) as signals:
+            # Ctrl-C reaches the whole group. The supervisor passes it on; heard twice, it would mean "at once".
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             child.run(signals)
         code = 0

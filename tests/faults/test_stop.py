@@ -82,16 +82,18 @@ def test_a_process_stuck_in_a_host_function_is_killed_and_its_task_given_back(
     assert (dispatcher.status(task), client.lrange("rhai_tasks:circle", 0, -1)) == ("pending", ["t"])
 
 
-def test_an_interrupt_of_a_whole_terminal_stops_as_cleanly(
+def test_an_interrupt_of_a_whole_terminal_lets_running_scripts_finish_too(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker("circle")
-    dispatcher.run("circle", "1")
+    task = dispatcher.submit("circle", "t", "sleep(0.5); 42")
+    wait_until(lambda: dispatcher.status(task) == "processing")
 
-    for pid in [worker.process.pid, *(child.pid for child in worker.children())]:
+    for pid in [*(child.pid for child in worker.children()), worker.process.pid]:
         os.kill(pid, signal.SIGINT)
 
     assert worker.process.wait(10) == 0
+    assert dispatcher.details(task)["output"] == "42"
     assert "Traceback" not in worker.text()
 
 
