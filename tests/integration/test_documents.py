@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,10 @@ class Block:
     excuse: str  # why it is not run
 
     def commands(self) -> list[tuple[str, str]]:
-        """Return each command with the output that is shown below it."""
+        """Return each command with the output that is shown below it; nothing is installed."""
         parts = re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]
-        return [
-            (command, shown) for command, _, shown in (re.sub(r"\\\n\s*", "", part).partition("\n") for part in parts)
-        ]
+        pairs = (re.sub(r"\\\n\s*", "", part).partition("\n") for part in parts)
+        return [(command, shown) for command, _, shown in pairs if not command.startswith("pip install ")]
 
 
 def blocks(page: str, language: str = "") -> list[Block]:
@@ -65,8 +65,16 @@ def pages_with(language: str) -> list[str]:
 def test_every_block_is_run_or_says_why_not(page: str) -> None:
     for block in blocks(page):
         runs = block.language in {"python", "console"}
-        shows = block.language == "text" or block.text.startswith('--8<-- "')
+        shows = block.language in {"text", "json"} or block.text.startswith('--8<-- "')
         assert runs or shows or block.excuse, block.text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_extra_that_a_page_installs_is_there(page: str) -> None:
+    extras = metadata("rhai-tasks").get_all("Provides-Extra") or []
+
+    for names in re.findall(r"pip install '(?:\.|rhai-tasks)\[([\w,]+)\]'", (ROOT / page).read_text()):
+        assert set(names.split(",")) <= set(extras)
 
 
 @pytest.mark.usefixtures("rhai_worker")
