@@ -34,6 +34,7 @@ from .protocol import (
     state_channel,
     to_bytes,
     to_text,
+    workers_key,
 )
 from .readiness import Readiness
 from .settings import Settings
@@ -228,9 +229,11 @@ class TaskBroker(RedisBroker):
         pause = 0.0
         while not self.stopping.wait(pause):
             pause = RENEW_SECONDS
+            heartbeat = self.store.heartbeat(self.queues)
             for queue in list(self.queues):
                 try:
-                    self.renew(queue)
+                    self.renew(queue, heartbeat)
+                    heartbeat = ""  # it is told once
                     self.outage.end()
                 except redis.RedisError as error:
                     self.outage.begin(error)
@@ -238,8 +241,12 @@ class TaskBroker(RedisBroker):
                     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
                         break  # the next queue would wait as long for nothing
 
-    def renew(self, queue: str) -> None:
+    def renew(self, queue: str, heartbeat: str = "") -> None:
         """Renew our lease on a queue, stop what we lost, and take back what dead workers held.
+
+        Args:
+            queue: Whose messages we hold.
+            heartbeat: Of this process, to be told with it, or nothing.
 
         Raises:
             redis.RedisError: The server does not answer, or refuses.
@@ -248,10 +255,11 @@ class TaskBroker(RedisBroker):
         held = list(self.held.get(queue, {}).values())  # before: what is fetched meanwhile is ours
         prefix = self.settings.prefixes.details
         stood, expired, cancelled, ours = self.task_scripts["renew"](
-            keys=[keys.leases, keys.acks(self.broker_id)],
+            keys=[keys.leases, keys.acks(self.broker_id), workers_key(self.namespace)],
             args=[
                 self.broker_id,
                 int(LEASE_SECONDS * 1000),
+                heartbeat,
                 *(to_bytes(prefix + one.task_id) for one in held),
             ],
             client=self._lease_client,
@@ -595,6 +603,7 @@ class _WorkerLife(Middleware):
         broker.stopping.set()
         broker.store.close()
         with suppress(redis.RedisError):
+            broker.client.hdel(workers_key(broker.namespace), broker.broker_id)
             for queue in broker.queues:
                 if not broker.held.get(queue):  # what is held keeps its lease, and comes back by it
                     broker.client.zrem(broker.keys(queue).leases, broker.broker_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from math import isfinite
 
 from .errors import TaskMalformed
@@ -153,6 +154,14 @@ def moment(text: str | bytes) -> float | None:
         return None
 
 
+_OUR_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+
+
+def is_our_timestamp(text: str) -> bool:
+    """Say whether a moment is written as `timestamp` does; the original worker writes it otherwise, or not at all."""
+    return _OUR_TIMESTAMP.fullmatch(text) is not None
+
+
 def reply_json(task: Task, outcome: Outcome, updated_at: str) -> bytes:
     """Write the final details as clients of a reply list read them: camelCase, null where absent."""
     is_output = outcome.status is Status.COMPLETED
@@ -199,9 +208,10 @@ def queue_name(circle: str) -> str:
     return _QUEUE_PREFIX + escaped.decode()
 
 
+@lru_cache(maxsize=1024)  # asked for every task
 def circle_of(queue: str) -> str:
     """Read the circle from the name of its dramatiq queue."""
-    escaped = queue.removeprefix(_QUEUE_PREFIX).encode()
+    escaped = to_bytes(queue.removeprefix(_QUEUE_PREFIX))
     return to_text(_ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), escaped))
 
 
@@ -290,6 +300,11 @@ class QueueKeys:
     def registry(namespace: str) -> str:
         """Set of the names of all queues that a bridge ever served."""
         return f"{namespace}:__queues__"
+
+
+def workers_key(namespace: str) -> str:
+    """Hash of broker id to the heartbeat of that worker process; see activity.py."""
+    return f"{namespace}:__workers__"
 
 
 def state_channel(namespace: str) -> str:

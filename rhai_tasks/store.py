@@ -19,6 +19,7 @@ import redis
 from dramatiq import Message
 from redis.commands.core import Script
 
+from .activity import Activity, EndedTask, RunningTask, shorten
 from .connection import Outage, connect, persist
 from .engine import CancelToken
 from .errors import TaskMalformed
@@ -30,6 +31,7 @@ from .protocol import (
     QueueKeys,
     Task,
     circle_of,
+    moment,
     parse_task,
     reply_json,
     state_channel,
@@ -85,12 +87,18 @@ class Held:
     postponed: bool = False  # it could not begin yet, and goes back behind all others
     outcome: Outcome | None = None
     following: Message[Any] | None = None  # of a pipeline: gets enqueued with the outcome
-    ended_at: str = ""  # for `updatedAt`
+    ended: float = 0.0  # seconds since the epoch
+    ran: float | None = None  # seconds; `None`: it could not begin
     acknowledge: Callable[[], object] = _nothing  # where another server brought the message; after what is written
     run: Run | None = None  # what it took, if that is counted
     fetched: float = 0.0  # seconds since the epoch, if it is traced, like the next two
     trace: "TaskTrace | None" = None
     script_ended: float = 0.0  # seconds since the epoch
+
+    @property
+    def ended_at(self) -> str:
+        """When it ended, for `updatedAt`."""
+        return timestamp(self.ended)
 
     @property
     def created_at(self) -> bytes | None:
@@ -130,6 +138,7 @@ class TaskStore:
             name: load_script(self._client, "rhai_tasks", name)
             for name in ("finish", "mark", "release", "dead_letter", "requeue")
         }
+        self._activity = Activity(settings.threads)
         self._running: dict[int, Held] = {}  # by thread
         self._ended: deque[tuple[Callable[[list[Held]], object], Held]] = deque()
         self._writing = threading.Lock()
@@ -178,7 +187,8 @@ class TaskStore:
     def finish(self, held: Held, outcome: Outcome, *, at_once: bool) -> None:
         """Record how the task ended. `at_once`: write now, in this thread, unless somebody is writing."""
         held.outcome = outcome
-        held.ended_at = timestamp(time.time())
+        held.ended = time.time()
+        held.ran = None if held.started is None else time.monotonic() - held.started
         self._end(self._write_outcomes, held, at_once=at_once)
 
     def release(self, held: Held) -> None:
@@ -207,6 +217,20 @@ class TaskStore:
     def ending(self) -> set[str]:
         """Name the messages whose end is not written yet."""
         return {held.message_id for _, held in list(self._ended)}
+
+    def heartbeat(self, queues: Iterable[str]) -> str:
+        """Write what this process does and has done, for those who look."""
+        now, clock = time.time(), time.monotonic()
+        running = (
+            RunningTask(
+                shorten(held.task_id),
+                circle_of(held.keys.queue),
+                now - clock + (held.started or clock),
+                held.deaths + 1,
+            )
+            for held in list(self._running.values())
+        )
+        return self._activity.heartbeat(queues, running)
 
     # --- the writer
 
@@ -290,6 +314,8 @@ class TaskStore:
             elif result != b"recorded":
                 reason = result.decode(errors="replace")
                 logger.error("Task goes to the dead letters: %s", reason, extra=held.about())
+            else:
+                self._activity.ended(held.keys.queue, _as_ended(held))
 
         if self._counts:
             recorded = [held for held, result in zip(ended, results, strict=True) if result == b"recorded"]
@@ -353,6 +379,20 @@ class TaskStore:
             ],
             args=arguments,
         )
+
+
+def _as_ended(held: Held) -> EndedTask:
+    assert held.outcome is not None  # noqa: S101  (it is recorded)
+    submitted = moment(held.created_at) if held.created_at and held.ran is not None else None
+    return EndedTask(
+        shorten(held.task_id),
+        circle_of(held.keys.queue),
+        held.outcome.status,
+        held.ended,
+        held.ran,
+        None if submitted is None or held.ran is None else max(held.ended - held.ran - submitted, 0.0),
+        held.deaths + 1,
+    )
 
 
 def _reason(held: Held) -> str:
