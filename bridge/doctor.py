@@ -156,10 +156,10 @@ def _orphans(
     known: set[str] = set()
     for broker_id, queue in holders:
         names = QueueKeys(settings.namespace, queue)
-        known |= tasks_of(client, names, client.smembers(names.acks(broker_id)))
+        known.update(tasks_of(client, names, client.smembers(names.acks(broker_id))))
     for circle in circles:
         names = queues.keys(circle)
-        known |= tasks_of(client, names, queues.buffered(circle))
+        known.update(tasks_of(client, names, queues.buffered(circle)))
     keys = client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="HASH")
     while some := list(islice(keys, _SCANNED)):
         with client.pipeline(transaction=False) as pipeline:

@@ -206,8 +206,9 @@ class RhaiPanic(RhaiError):
     """The engine itself failed; the process lives on."""
 
 
-_POSITION = re.compile(r"\(line (\d+), position (\d+)\)$")
-_FRAME = re.compile(r"in call to function '?(.*?)'?(?: @ '.*?')? \(line (\d+), position (\d+)\)$")
+_PLACE = r"\(line (\d{1,9}), position (\d{1,9})\)$"  # anybody may have written the text
+_POSITION = re.compile(_PLACE)
+_FRAME = re.compile(rf"in call to function '?(.*?)'?(?: @ '.*?')? {_PLACE}")
 
 
 class ScriptError(RhaiError):
