@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from setproctitle import getproctitle, setproctitle
 
 from bridge.doctor import Finding, examine
 from bridge.queues import DeadLetter, Queues
 
 from .calls import Calls
 from .client import Client, Task
-from .connection import connect, explain
+from .connection import connect, explain, redact
 from .engine import MIB, RHAI_VERSION, Engine, Limits
 from .errors import (
     ConfigurationError,
@@ -591,6 +592,30 @@ def start_repl(context_id: str, caller_id: str, **options: Any) -> None:
     if sys.stdin.isatty():
         click.echo(f"Rhai {RHAI_VERSION}. :help tells what there is, Ctrl-D leaves.")
     repl(Session(engine, {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}), engine)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8020, show_default=True, show_envvar=True, type=click.IntRange(1, 65535), help="TCP port."
+)
+@click.option(
+    "--token",
+    show_envvar=True,
+    metavar="TEXT",
+    help="What a login asks for; needed where other machines reach the page.",
+)
+@click.option("--read-only", is_flag=True, show_envvar=True, help="Show everything, and change nothing.")
+@click.pass_obj
+def web(settings: Settings, /, host: str, port: int, token: str | None, read_only: bool) -> None:
+    """Serve a page that shows queues, workers and tasks as they change, and lets you act on them."""
+    try:
+        from .web.server import serve  # noqa: PLC0415  (needs more than the other commands)
+    except ImportError as error:
+        raise click.UsageError(f"{error.name} is not installed: pip install 'rhai-tasks[web]'") from error
+    title = getproctitle().replace(settings.redis_url, redact(settings.redis_url))
+    setproctitle(title.replace(token, "***") if token else title)  # everyone on the machine can read it
+    serve(settings, host=host, port=port, token=token or None, read_only=read_only)
 
 
 @main.command()

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rhai_tasks import Client, Status, TaskCancelled
 from tests.conftest import Dispatcher, Worker, wait_until
 from tests.observed import ADDRESS, Observed
 from tests.rabbitmq import RabbitServer
+from tests.web_page import Browser, serve
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs/security.md"
 SECRET = "s3cret-p4ssword"
@@ -190,6 +192,46 @@ def test_a_client_needs_no_more_rights_than_documented(
         endless.cancel()
         with pytest.raises(TaskCancelled):
             endless.result(timeout=20)
+    assert refused(admin) == []
+
+
+def _found(browser: Browser) -> bool:
+    page = browser.get("/doctor")
+    assert "could not be done" not in page.text, page.text
+    return "no-details" in page.text
+
+
+def test_the_web_page_needs_no_more_rights_than_documented(users: dict[str, str], admin: Any) -> None:
+    with Client(users["rhai-client"], circle="c") as app:
+        for task_id in ("late", "later"):
+            app.submit("1", task_id=task_id, delay=1000)
+    admin.hset("rhai_dramatiq:rhai-c.XQ.msgs", mapping={"a": "{}", "b": "{}"})
+    admin.zadd("rhai_dramatiq:rhai-c.XQ", {"a": 1, "b": 2})
+    admin.hset(
+        "rhai_task_details:lost", mapping={"script": "1", "status": "processing", "contextId": "c", "other": "1"}
+    )
+    admin.lpush("rhai_tasks:c", "no-details")
+    pages = [
+        *("/", "/tasks?place=waiting&circle=c", "/tasks?place=buffered&circle=c", "/tasks?place=search&go=1"),
+        *("/dead?circle=c", "/delayed?circle=c", "/task?id=lost", "/task/field?id=lost&name=script"),
+    ]
+    for user, read_only in (("rhai-web-reader", True), ("rhai-web", False)):
+        with serve(users[user], read_only=read_only) as site:
+            browser = Browser(site)
+            for page in pages:
+                browser.get(page)
+            browser.send("/doctor/examine")
+            wait_until(partial(_found, browser))
+            if not read_only:
+                browser.send("/submit", script="1", circle="c", id="mine")
+                browser.send("/cancel", id="mine")
+                browser.send("/dead/retry", circle="c", message="a")
+                browser.send("/dead/delete", circle="c", message="b")
+                browser.send("/delayed/run", circle="c", delayed="t late late")
+                browser.send("/delayed/cancel", circle="c", delayed="t later later")
+                for element, attributes in browser.get("/doctor").elements:
+                    if element == "input" and attributes.get("name") == "finding":
+                        browser.send("/doctor/repair", finding=str(attributes["value"]))
     assert refused(admin) == []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rhai_tasks import protocol
+from rhai_tasks.cli import web
 from rhai_tasks.protocol import QueueKeys
 
 ROOT = Path(__file__).parent.parent.parent
@@ -21,6 +22,17 @@ def test_the_readmes_python_runs_as_it_stands() -> None:
         exec(compile(snippet, "README.md", "exec"), names)
 
     assert callable(names["main"])
+
+
+def test_every_option_of_the_web_page_is_documented_with_its_default() -> None:
+    table = (ROOT / "docs/web.md").read_text()
+
+    for option in web.params:
+        variable, default = f"RHAI_TASKS_WEB_{str(option.name).upper()}", f"`{option.default}`"
+        default = {"token": "none", "read_only": "off"}.get(str(option.name), default)
+        assert re.search(rf"^\| `{option.opts[0]}` \| `{variable}` \| {re.escape(default)} \|", table, re.MULTILINE), (
+            option
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The web page, `rhai-tasks web`: what is where, what runs, and what to do about it."""

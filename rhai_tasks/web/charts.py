@@ -1,0 +1,112 @@
+"""Lines over time: numbers in, points out; the template draws them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+WIDTH, HEIGHT = 480, 130
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 20  # around the plot
+_GAP_SECONDS = 10.0  # without a sample: nobody looked, and no line is drawn
+_SHORTEST_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a chart, broken where there is nothing to show."""
+
+    name: str
+    kind: str  # class in the style sheet
+    latest: str
+    pieces: tuple[str, ...]  # SVG points
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What the template draws; positions in its own units, from the upper left."""
+
+    title: str
+    lines: tuple[Line, ...]
+    levels: tuple[tuple[float, str], ...]  # position and label
+    times: tuple[tuple[float, str], ...]
+
+
+def draw(
+    title: str, names: Sequence[str], points: Sequence[tuple[float, Sequence[float | None]]], *, seconds: bool = False
+) -> Chart:
+    """Lay out a chart.
+
+    Args:
+        title: What is shown.
+        names: Of the lines.
+        points: Seconds since the epoch, and a value for each line, `None` where there is none; in their order.
+        seconds: The values are durations.
+    """
+    write = duration if seconds else number
+    end = points[-1][0] if points else 0.0
+    span = max(end - points[0][0], _SHORTEST_SECONDS) if points else _SHORTEST_SECONDS
+    top = _round_up(max((value for _, values in points for value in values if value is not None), default=0.0))
+
+    def x(at: float) -> float:
+        return round(WIDTH - RIGHT - (end - at) / span * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM), 1)
+
+    lines = []
+    for place, name in enumerate(names):
+        values = [(at, row[place]) for at, row in points]
+        latest = next((value for _, value in reversed(values) if value is not None), None)
+        pieces = [
+            " ".join(f"{x(at)},{y(value)}" for at, value in piece if value is not None) for piece in _pieces(values)
+        ]
+        lines.append(Line(name, f"line-{name.strip(' %')}", "-" if latest is None else write(latest), tuple(pieces)))
+    levels = tuple((y(top * part), write(top * part)) for part in (0.0, 0.5, 1.0))
+    times = tuple((x(end - span * part), _ago(span * part)) for part in (1.0, 0.5, 0.0))
+    return Chart(title, tuple(lines), levels, times)
+
+
+def _pieces(values: Sequence[tuple[float, float | None]]) -> list[list[tuple[float, float | None]]]:
+    """Break a line where nobody looked; where nothing ended it goes on from the last value to the next."""
+    known = [pair for pair in values if pair[1] is not None]
+    piece, pieces = 0, []
+    for (at, value), before in zip(known, [None, *known], strict=False):
+        piece += before is not None and at - before[0] > _GAP_SECONDS
+        pieces.append((piece, (at, value)))
+    return [[pair for _, pair in group] for _, group in groupby(pieces, key=lambda entry: entry[0])]
+
+
+def _round_up(value: float) -> float:
+    """Return the next number that begins with 1, 2 or 5."""
+    if value <= 0:
+        return 1.0
+    size = 10.0 ** (len(f"{value:.0f}") - 1) if value >= 1 else 1.0
+    while size > value:
+        size /= 10
+    return next(size * step for step in (1, 2, 5, 10) if size * step >= value)
+
+
+def _ago(seconds: float) -> str:
+    return "now" if seconds < 1 else f"-{duration(seconds)}"
+
+
+def number(value: float) -> str:
+    """Write a count or a rate in few characters."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.3g}{unit}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in few characters."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} µs" if seconds > 0 else "0 s"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s" if seconds % 60 >= 1 else f"{seconds // 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return f"{seconds / 86400:.0f} days"

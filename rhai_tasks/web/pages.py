@@ -1,0 +1,217 @@
+"""The pages: each a function that looks at the server and returns its template and what that shows.
+
+The same function makes the part of a page that changes by itself, so an update costs what the page costs.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from rhai_tasks.protocol import moment
+
+from . import charts
+from .render import reference
+from .sampler import Sample, Worker, is_foreign
+from .site import Query, Site
+from .tasks import PAGE, SHOWN_LINES, Details
+
+T = TypeVar("T")
+Page = tuple[str, dict[str, Any]]
+
+_CIRCLES = 25  # on a page
+_WORKERS = 20
+_PLACES = ("recent", "running", "waiting", "buffered", "search")
+
+
+def overview(site: Site, query: Query) -> Page:
+    """Show what is where, who works, and how fast."""
+    sample = site.sampler.look()
+    wanted = query.text("circle")
+    queues = sorted(
+        (queue for queue in sample.queues.values() if wanted in queue.circle),
+        key=lambda queue: (-queue.waiting - queue.buffered, -queue.running, queue.circle),
+    )
+    history = sample.history
+    return "overview.html", {
+        "sample": sample,
+        "circles": _page_of(queues, query.page(), _CIRCLES),
+        "wanted": wanted,
+        "workers": _page_of(sample.workers, query.number("workers", 1) or 1, _WORKERS),
+        "charts": [
+            charts.draw(
+                "Ended tasks a second", ("completed", "error"), [(m.at, (m.completed, m.failed)) for m in history]
+            ),
+            charts.draw("Tasks in the native lists", ("waiting",), [(m.at, (m.waiting,)) for m in history]),
+            charts.draw("Run time", ("median", "95 %"), [(m.at, m.ran) for m in history], seconds=True),
+            charts.draw(
+                "From submitted to begun", ("median", "95 %"), [(m.at, m.waited) for m in history], seconds=True
+            ),
+        ],
+        "totals": {
+            name: sum(getattr(queue, name) for queue in sample.queues.values())
+            for name in ("waiting", "buffered", "running", "delayed", "dead")
+        },
+    }
+
+
+def tasks(site: Site, query: Query) -> Page:
+    """List tasks: what has ended lately, runs or waits, and what a search finds."""
+    sample, page = site.sampler.look(), query.page()
+    place = query.text("place", "recent")
+    place = place if place in _PLACES else "recent"
+    circle, status, caller = query.text("circle"), query.text("status"), query.text("caller")
+    context: dict[str, Any] = {"place": place, "circle": circle, "status": status, "caller": caller, "sample": sample}
+    if place == "recent":
+        ended = [
+            (task, worker)
+            for task, worker in sample.recent()
+            if circle in {"", task.circle} and status in {"", task.status}
+        ]
+        context["found"] = _page_of(ended, page, PAGE)
+    elif place == "running":
+        context["found"] = _page_of([one for one in sample.running() if circle in {"", one[0].circle}], page, PAGE)
+    elif place == "search":
+        context |= {"found": None, "looked": query.number("looked"), "keys": sample.keys}
+        if query.text("go"):
+            found = site.tasks.search(
+                str(query.number("cursor")), status=status, caller=caller, circle=query.text("circle")
+            )
+            context |= {"found": found, "looked": context["looked"] + found.looked}
+    elif circle:
+        (queue,) = site.queues.count([circle])
+        read = site.tasks.waiting if place == "waiting" else site.tasks.buffered
+        context["found"] = _Part(read(circle, (page - 1) * PAGE), page, getattr(queue, place), PAGE)
+    else:
+        context["choice"] = _choice(sample, place)
+    return "tasks.html", context
+
+
+def delayed(site: Site, query: Query) -> Page:
+    """List what is to be handed over later."""
+    sample, circle, page = site.sampler.look(), query.text("circle"), query.page()
+    context: dict[str, Any] = {"circle": circle, "sample": sample}
+    if circle:
+        (queue,) = site.queues.count([circle])
+        rows = site.queues.delayed(circle, (page - 1) * PAGE, PAGE)
+        details = site.tasks.rows([row.task_id for row in rows])
+        context["found"] = _Part(list(zip(rows, details, strict=True)), page, queue.delayed, PAGE)
+    else:
+        context["choice"] = _choice(sample, "delayed")
+    return "delayed.html", context
+
+
+def dead(site: Site, query: Query) -> Page:
+    """List messages that could not be processed."""
+    sample, circle, page = site.sampler.look(), query.text("circle"), query.page()
+    context: dict[str, Any] = {"circle": circle, "sample": sample}
+    if circle:
+        (queue,) = site.queues.count([circle])
+        letters = site.queues.dead_letters(circle, (page - 1) * PAGE, PAGE)
+        context["found"] = _Part(letters, page, queue.dead, PAGE)
+    else:
+        context["choice"] = _choice(sample, "dead")
+    return "dead.html", context
+
+
+def task(site: Site, query: Query) -> Page:
+    """Show one task."""
+    task_id = query.text("id")
+    details, sample = site.tasks.details(task_id), site.sampler.look()
+    running = next((pair for pair in sample.running() if pair[0].task_id == task_id), None)
+    ended = next((pair for pair in sample.recent() if pair[0].task_id == task_id), None)
+    if details.is_final:
+        running = None  # the heartbeat is older
+    elif ended:
+        ended = None  # it was submitted anew
+    told = running or ended
+    error = details.error if details.is_final else None
+    return "task.html", {
+        "details": details,
+        "sample": sample,
+        "circle": told[0].circle if told else query.text("circle") or details.text("contextId"),
+        "running": running,
+        "ended": ended,
+        "error": error,
+        "script": _lines(details.text("script"), error.line if error else None),
+        "output": _lines(details.text("output"), None),
+        "replies": [] if details.problem else site.tasks.reply_lists(details),
+        "timeline": _timeline(details, running, ended),
+        "is_foreign": details.is_final and not ended and _is_foreign(details),
+        "has_ended": details.is_final,
+    }
+
+
+def doctor(site: Site, _: Query) -> Page:
+    """Show what the doctor found."""
+    return "doctor.html", {"surgery": site.surgery, "has_ended": not site.surgery.is_busy}
+
+
+def submit(site: Site, query: Query) -> Page:
+    """Show the form that submits a script, filled in from another task if one is named."""
+    again = site.tasks.details(query.text("again")) if query.text("again") else Details("")
+    return "submit.html", {
+        "circle": query.text("circle"),
+        "script": again.text("script"),
+        "is_cut": "script" in again.fields and again.fields["script"].is_cut,
+        "caller": again.caller,
+        "names": sorted(site.sampler.look().queues)[:200],
+    }
+
+
+class _Part:
+    """A page of a list."""
+
+    def __init__(self, rows: Sequence[Any], page: int, total: int, size: int) -> None:
+        self.rows, self.page, self.total = rows, page, total
+        self.first, self.last = (page - 1) * size + 1, (page - 1) * size + len(rows)
+        self.pages = max((total + size - 1) // size, 1)
+
+
+def _page_of(rows: Sequence[T], page: int, size: int) -> _Part:
+    page = min(page, max((len(rows) + size - 1) // size, 1))
+    return _Part(rows[(page - 1) * size : page * size], page, len(rows), size)
+
+
+def _choice(sample: Sample, place: str) -> list[tuple[str, int]]:
+    """Name the circles that have something in this place, the fullest first."""
+    full = [(queue.circle, getattr(queue, place)) for queue in sample.queues.values() if getattr(queue, place)]
+    return sorted(full, key=lambda pair: (-pair[1], pair[0]))[:100]
+
+
+def _lines(text: str, marked: int | None) -> dict[str, Any]:
+    """Number the lines of a text; of many those around the marked one."""
+    lines = text.split("\n")  # as Rhai counts them
+    start = max((marked or 0) - SHOWN_LINES // 2, 0) if marked and marked > SHOWN_LINES else 0
+    shown = [(start + place + 1, line.removesuffix("\r")) for place, line in enumerate(lines[start:][:SHOWN_LINES])]
+    return {"lines": shown, "total": len(lines), "start": start, "text": "\n".join(line for _, line in shown)}
+
+
+def _timeline(details: Details, running: Any, ended: Any) -> list[tuple[float, str, str]]:
+    """List what is known of a task's life: when (seconds since the epoch), what, and how long that took."""
+    created, updated = (moment(details.text(name)) for name in ("createdAt", "updatedAt"))
+    events: list[tuple[float, str, str]] = []
+    if created is not None:
+        events.append((created, "submitted", ""))
+    if running:
+        waited = "" if created is None else f"waited {charts.duration(max(running[0].since - created, 0))}"
+        events.append((running[0].since, f"begun by {_name(running[1])}", waited))
+    elif ended and ended[0].ran is not None:
+        waited = "" if ended[0].waited is None else f"waited {charts.duration(ended[0].waited)}"
+        events.append((ended[0].at - ended[0].ran, f"begun by {_name(ended[1])}", waited))
+        events.append((ended[0].at, details.status, f"ran {charts.duration(ended[0].ran)}"))
+    elif updated is not None and (updated != created or details.is_final):
+        passed = f"{charts.duration(max(updated - created, 0))} after it was submitted" if created is not None else ""
+        events.append((updated, "cancelled" if details.is_cancelled else details.status, passed))
+    return sorted(events)
+
+
+def _name(worker: Worker) -> str:
+    return f"{worker.beat.host}, process {worker.beat.pid}"
+
+
+def _is_foreign(details: Details) -> bool:
+    return not details.is_cancelled and is_foreign(details.text("updatedAt"), details.text("createdAt"))
+
+
+def address(path: str, **values: str) -> str:
+    """Write an address of this site."""
+    return f"{path}?" + "&".join(f"{name}={reference(value)}" for name, value in values.items())

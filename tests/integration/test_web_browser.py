@@ -1,0 +1,355 @@
+"""The web page in a real browser.
+
+With RHAI_TASKS_SCREENSHOTS=1 the tests also take the pictures of docs/web.md.
+"""
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import NoAlertPresentException, StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from rhai_tasks import Client
+from tests.conftest import Dispatcher, Worker, wait_until
+from tests.web_page import INJECTIONS
+
+TOKEN = "correct horse battery staple"
+IMAGES = Path(__file__).parents[2] / "docs/images"
+SCRIPT = """\
+// Invoices of a month, summed by customer.
+let invoices = [
+    #{ customer: "Ada",   cents: 1250 },
+    #{ customer: "Grace", cents: 990 },
+];
+let totals = #{};
+for invoice in invoices {
+    let so_far = totals[invoice.customer] ?? 0;
+    totals[invoice.customer] = so_far + invoice.amount.cents;
+}
+totals"""
+
+
+@dataclass
+class Screen:
+    """A browser, and the page that it is on."""
+
+    driver: webdriver.Chrome
+    base: str = ""
+
+    def open(self, path: str) -> None:
+        self.driver.get(self.base + path)
+
+    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Be a screen of that size: a phone's, if it is narrow."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def run(self, script: str) -> Any:
+        return self.driver.execute_script(script)
+
+    def text(self) -> str:
+        """Return what can be read on the page."""
+        return str(self.run("return document.body.innerText"))
+
+    def await_text(self, *words: str, within: float = 15.0) -> None:
+        wait_until(lambda: all(word in self.text() for word in words), within=within, what=f"{words} on the page")
+
+    def click(self, css: str) -> None:
+        """Click what is there now, or is put in its place meanwhile."""
+
+        def click() -> bool:
+            try:
+                self.driver.find_element(By.CSS_SELECTOR, css).click()
+            except StaleElementReferenceException:
+                return False
+            return True
+
+        wait_until(click, what=f"a click on {css}")
+
+    def press(self, *keys: str) -> None:
+        webdriver.ActionChains(self.driver).send_keys(*keys).perform()
+
+    def complaints(self) -> list[Any]:
+        """Return what the browser says was wrong since the last call: errors, and breaches of the policy."""
+        return list(self.driver.get_log("browser"))  # type: ignore[no-untyped-call]
+
+    def keep(self, name: str) -> None:
+        """Keep a picture, if pictures are wanted."""
+        if "RHAI_TASKS_SCREENSHOTS" in os.environ:
+            IMAGES.mkdir(exist_ok=True)
+            self.driver.save_screenshot(str(IMAGES / f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[webdriver.Chrome]:
+    driver, program = shutil.which("chromedriver"), shutil.which("chromium")
+    if driver is None or program is None:
+        assert "CI" not in os.environ, "CI installs chromium and chromium-driver"
+        pytest.skip("chromium and chromium-driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def screen(chromium: webdriver.Chrome) -> Iterator[Screen]:
+    screen = Screen(chromium)
+    screen.resize(1280, 800)
+    screen.complaints()
+    yield screen
+    chromium.get("about:blank")  # before its server is stopped
+
+
+@pytest.fixture
+def start_web(spawn: Callable[..., Worker], screen: Screen) -> Callable[..., None]:
+    """Start the command, and turn the browser to it."""
+
+    def start(*options: str, env: dict[str, str] | None = None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        spawn("rhai-tasks", "web", "--port", str(port), *options, env=env)
+        screen.base = f"http://127.0.0.1:{port}"
+
+        def answers() -> bool:
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until(answers, what="the page to be served")
+
+    return start
+
+
+@pytest.fixture
+def web(client: Any, start_web: Callable[..., None]) -> None:
+    """The command on an empty server."""
+    assert client.dbsize() == 0
+    start_web()
+
+
+@pytest.mark.usefixtures("web")
+def test_a_dispatchers_task_appears_runs_and_shows_its_result_without_a_reload(
+    screen: Screen, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    screen.open("/")
+    screen.await_text("No circle has ever had a task here")
+    screen.run("window.was_loaded_once = true")
+
+    dispatcher.submit("circle", "long", "sleep(1.5); 40 + 2")
+    screen.await_text("circle\t1")
+    screen.click("#circles td[data-name=waiting] a")
+    screen.await_text("long", "pending")
+    screen.click("#list a.id")
+    screen.await_text("Task long")
+    screen.run("window.was_loaded_once = true")
+    start_worker()
+
+    screen.await_text("processing")
+    screen.await_text("completed", "42")
+    assert screen.run("return window.was_loaded_once")
+    assert screen.complaints() == []
+
+
+@pytest.mark.usefixtures("web")
+def test_an_endless_script_is_cancelled(
+    screen: Screen, app: Client, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("circle", "--threads", "1")
+    dispatcher.submit("circle", "endless", "loop {}")
+    wait_until(lambda: dispatcher.status("endless") == "processing")
+    screen.open("/")
+    wait_until(lambda: "endless" in screen.text(), what="the worker to tell what it runs")
+
+    screen.click(".runs a")
+    screen.await_text("processing", "begun by")
+    screen.click("#cancel")
+
+    screen.await_text("Cancelled.")
+    assert screen.driver.find_element(By.CSS_SELECTOR, ".state").text == "cancelled"
+    assert app.submit("1").result(timeout=10) == "1"  # the thread is free
+
+
+@pytest.mark.usefixtures("web")
+def test_a_dead_letter_is_retried(
+    screen: Screen, client: Any, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker()
+    client.set("rhai_task_details:mended", "no hash")
+    client.lpush("rhai_tasks:circle", "mended")
+    screen.open("/dead")
+    screen.await_text("circle\t1")
+    screen.click("#choice a")
+    screen.await_text("its details are not a hash")
+
+    client.delete("rhai_task_details:mended")
+    client.hset("rhai_task_details:mended", mapping={"script": "40 + 2", "status": "pending"})
+    screen.click("input[type=checkbox]")
+    time.sleep(2.5)  # longer than an update: what is chosen stays so
+    screen.click(".actions button")
+
+    screen.await_text("1 dead letter(s) put back")
+    assert dispatcher.result("mended")["output"] == "42"
+
+
+@pytest.mark.usefixtures("web")
+def test_a_script_is_submitted_and_watched_with_the_keyboard_alone(
+    screen: Screen, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker()
+    screen.open("/")
+    screen.press(Keys.TAB)
+    assert screen.run("return document.activeElement.innerText") == "Skip to content"
+    for _ in range(20):
+        screen.press(Keys.TAB)
+        if screen.run("return document.activeElement.innerText") == "Submit":
+            break
+    outline = screen.run("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+    screen.press(Keys.ENTER)
+    screen.await_text("Submit a script")
+
+    screen.press("sleep(1.0); `Hello ${CALLER_ID}`", Keys.TAB, "circle", Keys.TAB, "me", Keys.ENTER)
+
+    screen.await_text("Submitted.")
+    screen.await_text("completed", "Hello me")
+    assert screen.complaints() == []
+
+
+@pytest.mark.usefixtures("web")
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_injections_show_as_text(screen: Screen, dispatcher: Dispatcher, app: Client, client: Any, text: str) -> None:
+    fields = dict.fromkeys(("script", "callerId", "output", "error", "other", "replyToQueue"), text)
+    client.hset("rhai_task_details:t", mapping={**fields, "status": "completed"})
+    app.submit(text, circle=text, caller_id=text, task_id=text, delay=1000)
+    dispatcher.submit(text, text, text)
+
+    for path in ("/", "/task?id=t", "/tasks?place=waiting", "/tasks?place=search&go=1", "/delayed"):
+        screen.open(path)
+        wait_until(lambda: screen.run("return document.readyState") == "complete")
+        with pytest.raises(NoAlertPresentException):
+            _ = screen.driver.switch_to.alert.text
+        assert screen.run("return document.querySelectorAll('script').length") == 1
+        assert screen.run("return document.querySelectorAll('main img, iframe, base, style').length") == 0
+        assert screen.complaints() == []
+    first = text.split("\n", maxsplit=1)[0][:20]
+    if first.isprintable():
+        assert first in screen.text() or first in str(screen.run("return document.body.textContent"))
+
+
+def test_a_login_is_refused_and_accepted(
+    screen: Screen, client: Any, start_web: Callable[..., None], app: Client
+) -> None:
+    app.submit("40 + 2", task_id="guarded")
+    start_web("--read-only", env={"RHAI_TASKS_WEB_TOKEN": TOKEN})
+    screen.open("/task?id=guarded")
+    assert "40 + 2" not in screen.text()
+
+    screen.press("wrong", Keys.ENTER)
+    screen.await_text("That is not the token")
+    screen.press(TOKEN, Keys.ENTER)
+
+    screen.await_text("Task guarded", "40 + 2", "read-only")
+    assert not screen.driver.find_elements(By.CSS_SELECTOR, "#cancel")
+    screen.click("header button.plain")
+    screen.await_text("Token")
+    screen.open("/")
+    assert "Overview" not in screen.text()
+
+
+PAGES = {
+    "overview": "/",
+    "tasks": "/tasks",
+    "task": "/task?id=invoices-2026-11&circle=02abc",
+    "waiting": "/tasks?place=waiting&circle=03backlog",
+    "dead": "/dead?circle=02abc",
+    "delayed": "/delayed?circle=02abc",
+    "search": "/tasks?place=search&go=1&status=error&caller=&circle=",
+    "doctor": "/doctor",
+    "submit": "/submit?circle=02abc",
+}
+
+
+def fill(client: Any, dispatcher: Dispatcher, app: Client, start_worker: Callable[..., Worker]) -> None:
+    """Make a server that has something of everything."""
+    start_worker("02abc", "--processes", "2", "--threads", "4")
+    for circle, count in (("03backlog", 12_000), ("04" + "f" * 62, 900), ("05night", 40), ("06", 1)):
+        with client.pipeline() as pipeline:
+            for number in range(count):
+                pipeline.lpush(f"rhai_tasks:{circle}", f"{circle[:8]}-{number:05}")
+            pipeline.execute()
+    for number in range(60):
+        fields = {"script": f"let total = {number};\ntotal * 2", "status": "pending", "callerId": "03caller"}
+        client.hset(f"rhai_task_details:03backlo-{11_999 - number:05}", mapping=fields)
+    for number in range(3):
+        client.set(f"rhai_task_details:odd-{number}", "no hash")
+        client.lpush("rhai_tasks:02abc", f"odd-{number}")
+        app.submit("1", circle="02abc", task_id=f"nightly-report-{number}", delay=3600 * (number + 1))
+    for number in range(4):
+        dispatcher.submit("02abc", f"nightly-import-{number}", "loop {}", createdAt=str(time.time()))
+    app.submit(SCRIPT, circle="02abc", task_id="invoices-2026-11", caller_id="03caller")
+    dispatcher.result("invoices-2026-11")
+    wait_until(lambda: client.zcard("rhai_dramatiq:rhai-02abc.XQ") == 3)
+
+
+def load(app: Client, seconds: float) -> None:
+    """Keep the workers busy, now more, now less."""
+    end, turn = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        turn += 1
+        scripts = [
+            f"let s = 0; for i in 0..{500 + 37 * (n * turn % 400)} {{ s += i; }} s"
+            for n in range(80 + 90 * (turn % 40 // 10))
+        ]
+        app.submit_many([*scripts, "throw `no such customer`", "throw `no such invoice`"])
+        time.sleep(0.5)
+
+
+@pytest.mark.usefixtures("web")
+@pytest.mark.timeout(240)
+def test_pages_fit_every_screen_in_light_and_dark(
+    screen: Screen,
+    client: Any,
+    dispatcher: Dispatcher,
+    server_url: str,
+    app: Client,
+    start_worker: Callable[..., Worker],
+) -> None:
+    fill(client, dispatcher, app, start_worker)
+    screen.open("/")
+    with Client(server_url, circle="02abc", caller_id="03caller") as loader:
+        load(loader, 130.0 if "RHAI_TASKS_SCREENSHOTS" in os.environ else 3.0)
+        screen.await_text("02abc")
+        screen.keep("web-overview")
+    screen.open("/doctor")
+    screen.click("main form button")
+    screen.await_text("what to do", within=30)
+    papers = set()
+    for name, path in PAGES.items():
+        for width, height, dark in ((1280, 800, False), (1280, 800, True), (390, 844, False), (320, 640, True)):
+            screen.resize(width, height, dark=dark)
+            screen.open(path)
+            wait_until(lambda: screen.run("return document.readyState") == "complete")
+            assert screen.run("return document.documentElement.scrollWidth") <= width, (name, width)
+            papers.add((dark, screen.run("return getComputedStyle(document.body).backgroundColor")))
+            if (width, dark) == (1280, name == "tasks") and name in {"task", "tasks", "dead"}:
+                screen.keep(f"web-{name}")
+            if width == 390 and name == "overview":
+                screen.keep("web-overview-phone")
+    assert len(papers) == 2
+    assert screen.complaints() == []
