@@ -90,7 +90,8 @@ class Relay:
             keys=[name, self._keys.bodies, self._keys.sequence, self._keys.published],
             args=[_AT_ONCE, message_head(self._queue, time.time())],
         )
-        self._publisher.publish(self._queue, [_body(self._queue, to_text(message_id)) for message_id in ids])
+        if ids:  # else another bridge's relay, or a worker, was quicker
+            self._publisher.publish(self._queue, [_body(self._queue, to_text(message_id)) for message_id in ids])
 
     def _lost_any(self) -> bool:
         """Say whether something was published that neither RabbitMQ nor a worker has: somebody purged the queue."""

@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import dramatiq
 import pika
-from dramatiq import Message, MessageProxy
+import redis
+from dramatiq import MessageProxy
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.errors import ConnectionClosed
 from pika.exceptions import AMQPError, AuthenticationError, ProbableAccessDeniedError, ProbableAuthenticationError
@@ -158,8 +159,8 @@ class RabbitConsumer(TaskConsumer):
     def _claim_received(self) -> None:
         acknowledgements: dict[str, list[Callable[[], object]]] = defaultdict(list)
         for message in list(self._received):
-            name = message.options.get("redis_message_id")
-            if isinstance(name, str):
+            name = _name_on_redis(message)
+            if name:
                 acknowledgements[name].append(partial(_acknowledge, self._source, message))
             else:
                 self._adopt(message)
@@ -178,8 +179,8 @@ class RabbitConsumer(TaskConsumer):
     def _adopt(self, message: MessageProxy) -> None:
         """Make a message like all others of one from a broker that is not ours."""
         try:
-            self._broker.enqueue(cast("Message[Any]", message))
-        except (AttributeError, TypeError, ValueError):
+            self._broker.enqueue(message.copy(queue_name=self._queue_name))
+        except (AttributeError, TypeError, ValueError, redis.DataError):  # it would come again and again
             logger.exception("Message %s goes to RabbitMQ's dead letters", message.message_id)
             self._source.nack(message)
         else:
@@ -209,6 +210,12 @@ class RabbitConsumer(TaskConsumer):
         if self._source is not None:
             with suppress(ConnectionClosed):
                 self._source.close()
+
+
+def _name_on_redis(message: MessageProxy) -> str:
+    """Read under which id a bridge of ours published this; empty: somebody else did."""
+    name = message.options.get("redis_message_id") if isinstance(message.options, dict) else None
+    return name if isinstance(name, str) and name.isascii() else ""
 
 
 def _acknowledge(source: dramatiq.Consumer, message: MessageProxy) -> None:

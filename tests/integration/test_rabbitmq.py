@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from dramatiq import Message, pipeline
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-from rhai_tasks import Client, ScriptActor, TaskCancelled
+from bridge.relay import Publisher, Relay
+from rhai_tasks import Client, ScriptActor, Settings, TaskCancelled
+from rhai_tasks.connection import Outage
 from tests.conftest import BIN, FINAL, Dispatcher, Worker, wait_until
 from tests.rabbitmq import Queue, RabbitServer, free_ports
 
@@ -199,6 +202,43 @@ def test_a_message_that_dramatiq_sends_itself_runs_too(
     broker.close()
 
     assert dispatcher.result("t")["output"] == "42"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"options": {"redis_message_id": "\ud800"}},
+        {"options": []},
+        {"kwargs": {"details": {"script": None}}},
+        {"kwargs": {"details": {"script": "\ud800"}}},
+        {"args": ["\ud800"]},
+    ],
+)
+def test_a_message_that_nobody_can_read_does_not_come_again(
+    dispatcher: Dispatcher, start: Start, queue: Queue, fields: dict[str, Any]
+) -> None:
+    start("--threads", "1")
+    message = {"queue_name": "rhai-circle", "actor_name": "run_script", "args": ["t"], "kwargs": {}, "options": {}}
+
+    queue.publish(json.dumps(message | fields).encode())
+
+    assert dispatcher.run("circle", "42")["output"] == "42"
+
+
+def test_a_relay_that_finds_nothing_goes_on(
+    dispatcher: Dispatcher, rabbitmq: RabbitServer, server_url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = Outage(server_url)
+    publisher = Publisher(rabbitmq.url)
+    relay = Relay(Settings(redis_url=server_url, broker_url=rabbitmq.url), "circle", publisher, outage)
+    monkeypatch.setattr(relay._blocking, "blmove", lambda *_: b"taken by another bridge meanwhile")
+    turn = threading.Thread(target=relay._forward, daemon=True)
+    turn.start()
+    turn.join(20)
+
+    assert not turn.is_alive()
+    publisher.close()
+    relay.close()
 
 
 def command(server_url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
