@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -132,7 +132,7 @@ class Logins:
         }
         if len(self._failures.get(address, ())) >= MOST_FAILURES:
             raise HTTPException(429, f"Too many failed logins. Try again in {PATIENCE_SECONDS:.0f} s.")
-        if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
+        if hmac.compare_digest(token.encode(), self._token):
             return True
         self._failures.setdefault(address, []).append(now)
         return False
@@ -151,13 +151,13 @@ def csrf_token(request: Request) -> str:
 
 
 async def read_form(request: Request) -> Mapping[str, list[str]]:
-    """Read a form of ours; bytes that are not UTF-8 stand as surrogate escapes.
+    """Read a form of ours. Ids in it are references (`render.reference`), so that all of it is text.
 
     Raises:
         HTTPException: It comes from another site, is too large, or is none.
     """
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         raise HTTPException(403, "This form was not sent by this page.")
     body = bytearray()
     async for chunk in request.stream():
@@ -165,12 +165,10 @@ async def read_form(request: Request) -> Mapping[str, list[str]]:
         if len(body) > MOST_BYTES:
             raise HTTPException(413, f"That is more than {MOST_BYTES // 1024 // 1024} MiB.")
     try:
-        form = parse_qs(
-            body.decode("ascii"), keep_blank_values=True, errors="surrogateescape", max_num_fields=MOST_FIELDS
-        )
+        form = parse_qs(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
     except ValueError as error:
         raise HTTPException(400, "That is no form.") from error
-    sent = form.get("csrf", [""])[0].encode("utf-8", "surrogateescape")
+    sent = form.get("csrf", [""])[0].encode()
     if not hmac.compare_digest(sent, csrf_token(request).encode()):
         raise HTTPException(403, "This form is of another session. Load the page again, and repeat what you did.")
     return form
