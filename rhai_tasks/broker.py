@@ -103,7 +103,9 @@ class TaskBroker(RedisBroker):
         self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
         self.worker: dramatiq.Worker | None = None
-        self.task_scripts = {name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "renew", "requeue")}
+        self.task_scripts = {
+            name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "renew", "requeue", "leave")
+        }
         self.task_scripts["fetch"] = load_script(client, "rhai_tasks", "number", "fetch", "hold")
         # Of its own, and impatient: a connection that hangs must be noticed while there is time to renew by another.
         self._lease_client = connect(settings.redis_url, timeout=RENEW_SECONDS)
@@ -294,9 +296,10 @@ class TaskConsumer(dramatiq.Consumer):
         self._enough = self._threads  # messages to hold; below that, more are fetched
         self._room = threading.Event()
         self._blocking = connect_blocking(broker.settings.redis_url)
-        self._unsure = False  # a fetch may have been done whose reply got lost
         self._more = False  # the last fetch brought all it asked for
-        self._recovered = queue_name in broker.held  # not when dramatiq restarts a consumer: its messages run on
+        restarted = queue_name in broker.held  # by dramatiq, after an error: what the last consumer brought runs on
+        self._recovered = restarted
+        self._unsure = restarted  # a fetch may have been done whose reply got lost
         self._held = broker.held.setdefault(queue_name, {})
         self._read = f"read of {queue_name}"
         broker.readiness.expect(self._read)
@@ -326,7 +329,9 @@ class TaskConsumer(dramatiq.Consumer):
         """Fetch what there is room for, after a while of waiting; a `RedisError` leaves open whether it was done."""
         ahead = self._ahead()
         self._enough = self._threads + ahead // 2
-        if not self._has_room() and not self._wait(self._timeout, unless=self._has_room):
+        if not self._has_room():
+            self._wait(self._timeout, unless=self._has_room)
+        if not self._has_room():  # also after the wait: who ended it may have found room before the last fetch took it
             self._look_alive()
             return
         self._catch_up()
@@ -350,10 +355,11 @@ class TaskConsumer(dramatiq.Consumer):
     def _has_room(self) -> bool:
         return len(self._held) < self._enough
 
-    def _wait(self, seconds: float, *, unless: Callable[[], bool]) -> bool:
-        """Wait until a task has ended and there is room; say whether there is."""
+    def _wait(self, seconds: float, *, unless: Callable[[], bool]) -> None:
+        """Wait until a task has ended and there is room."""
         self._room.clear()
-        return unless() or self._room.wait(seconds)
+        if not unless():
+            self._room.wait(seconds)
 
     def _ahead(self) -> int:
         """How many messages may wait for a thread: those of some milliseconds, none while scripts take longer."""
@@ -445,12 +451,12 @@ class TaskConsumer(dramatiq.Consumer):
             )
             held.acknowledge = acknowledgements.get(held.message_id, held.acknowledge)
             try:
-                message = self._message(message_id, to_text(task_id)) if body is None else _decode(body)
+                message = self._message(message_id, to_text(task_id)) if body is None else self._decode(body)
+                held.task_id = _task_id(message)
             except (ValueError, TypeError, RecursionError) as error:
                 held.details = f"its message cannot be read: {error}"
                 self._broker.store.dead_letter(held)
                 continue
-            held.task_id = _task_id(message)
             if cancelled:
                 held.cancel.cancel()
             self._held[held.message_id] = held
@@ -470,6 +476,19 @@ class TaskConsumer(dramatiq.Consumer):
             message_id=message_id,
         )
 
+    def _decode(self, body: bytes) -> Message[Any]:
+        """Read a message; not with dramatiq's decoder, because a task's id may be no UTF-8.
+
+        Raises:
+            ValueError, TypeError, RecursionError: It is none.
+        """
+        fields = json.loads(to_text(body))
+        message: Message[Any] = Message(**fields)
+        for name, kind in (("actor_name", str), ("args", list), ("kwargs", dict), ("options", dict)):
+            if not isinstance(fields[name], kind):
+                raise TypeError(f"{name} is no {kind.__name__}")  # and dramatiq relies on it
+        return message.copy(queue_name=self._queue_name)  # whatever it says: dramatiq acknowledges it there
+
     def _release_unknown(self) -> None:
         """Put back what a fetch took whose reply never came: held by this broker, and known to nobody here.
 
@@ -482,7 +501,7 @@ class TaskConsumer(dramatiq.Consumer):
             body = cast("bytes | None", self._broker.client.hget(self._keys.bodies, message_id))
             task_id = ""
             with suppress(ValueError, TypeError, RecursionError):  # the next fetch will say what is wrong with it
-                task_id = _task_id(_decode(body or b""))
+                task_id = _task_id(self._decode(body or b""))
             self._broker.store.release(Held(self._keys, message_id, task_id, details=None, deaths=0))
         if unknown:
             logger.warning("Put %d task(s) back whose fetch was cut off", len(unknown))
@@ -547,20 +566,6 @@ def _drop_lost(held: list[Held], ours: set[str]) -> None:
             lost.cancel.cancel()
 
 
-def _decode(body: bytes) -> Message[Any]:
-    """Read a message; not with dramatiq's decoder, because a task's id may be no UTF-8.
-
-    Raises:
-        ValueError, TypeError, RecursionError: It is none.
-    """
-    fields = json.loads(to_text(body))
-    message: Message[Any] = Message(**fields)
-    for name, kind in (("actor_name", str), ("args", list), ("kwargs", dict), ("options", dict)):
-        if not isinstance(fields[name], kind):
-            raise TypeError(f"{name} is no {kind.__name__}")  # and dramatiq relies on it
-    return message
-
-
 def _tracer() -> "Tracer":
     from .tracing import Tracer  # noqa: PLC0415  (an extra, and only for who asks)
 
@@ -568,7 +573,14 @@ def _tracer() -> "Tracer":
 
 
 def _task_id(message: Message[Any]) -> str:
-    return str(next(iter(message.args), ""))
+    """Read the id of a message's task.
+
+    Raises:
+        ValueError: JSON can spell what no key can hold: half of a pair of surrogates.
+    """
+    task_id = str(next(iter(message.args), ""))
+    to_bytes(task_id)
+    return task_id
 
 
 class _WorkerLife(Middleware):
@@ -605,8 +617,8 @@ class _WorkerLife(Middleware):
         with suppress(redis.RedisError):
             broker.client.hdel(workers_key(broker.namespace), broker.broker_id)
             for queue in broker.queues:
-                if not broker.held.get(queue):  # what is held keeps its lease, and comes back by it
-                    broker.client.zrem(broker.keys(queue).leases, broker.broker_id)
+                keys = broker.keys(queue)
+                broker.task_scripts["leave"](keys=[keys.leases, keys.acks(broker.broker_id)], args=[broker.broker_id])
         if broker.tracer:
             broker.tracer.flush()
         broker._timer.join()  # noqa: SLF001

@@ -43,7 +43,9 @@ for i, id in ipairs(ids) do
     local key = ARGV[5] .. task
     if type(carried) == 'table' and redis.call('EXISTS', key) == 0 then -- sent by a broker that is not ours
       for name, value in pairs(carried) do
-        redis.call('HSET', key, name, value)
+        if type(value) == 'string' then -- an error here would leave all of this fetch held, and undone
+          redis.call('HSET', key, name, value)
+        end
       end
     end
     details = redis.pcall('HMGET', key, unpack(fields))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import dramatiq
 import pytest
 import redis
 
@@ -65,11 +66,12 @@ def test_a_message_that_cannot_be_read_is_a_dead_letter(broker: TaskBroker, clie
         '{"queue_name":"q","actor_name":"run_script","args":5,"kwargs":{},"options":{},"message_id":"m"}',
         '{"queue_name":"q","actor_name":"run_script","args":[],"kwargs":{},"options":7,"message_id":"m"}',
         '{"queue_name":"q","actor_name":[],"args":[],"kwargs":{},"options":{},"message_id":"m"}',
+        '{"queue_name":"q","actor_name":"run_script","args":["\\ud800"],"kwargs":{},"options":{},"message_id":"m"}',
         "[" * 100_000,
         "[]",
         "null",
     ],
-    ids=["arguments", "options", "actor", "nested", "list", "null"],
+    ids=["arguments", "options", "actor", "half a character", "nested", "list", "null"],
 )
 def test_a_message_that_is_none_of_ours_is_a_dead_letter(broker: TaskBroker, client: Any, body: str) -> None:
     keys = broker.keys(queue_name("c"))
@@ -82,6 +84,87 @@ def test_a_message_that_is_none_of_ours_is_a_dead_letter(broker: TaskBroker, cli
 
     wait_until(lambda: client.zcard(keys.dead) == 1)
     broker.store.close()
+
+
+def test_a_task_whose_name_no_key_can_hold_is_put_back_like_any_other(broker: TaskBroker, client: Any) -> None:
+    keys = broker.keys(queue_name("c"))
+    body = '{"queue_name":"q","actor_name":"run_script","args":["\\ud800"],"kwargs":{},"options":{},"message_id":"m"}'
+    client.hset(keys.bodies, "odd", body)
+    client.sadd(keys.acks(broker.broker_id), "odd")  # by a fetch whose reply got lost
+    broker.held[keys.queue] = {}  # dramatiq starts a consumer after one that failed
+    broker.store.open(broker.broker_id)
+
+    TaskConsumer(broker, keys.queue, 2, 100).__next__()
+
+    wait_until(lambda: client.zcard(keys.dead) == 1 or client.llen(keys.messages) == 1)
+    assert client.scard(keys.acks(broker.broker_id)) == 0
+    broker.store.close()
+
+
+def test_a_task_that_ended_before_the_last_fetch_makes_no_room_after_it(
+    broker: TaskBroker, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = broker.keys(queue_name("c"))
+    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+    client.rpush(keys.messages, "t")
+    assert consumer.__next__() is not None
+    waiting = consumer._room.clear
+
+    def told_late() -> None:
+        waiting()
+        consumer._room.set()  # by a thread that found room when there still was some
+
+    monkeypatch.setattr(consumer._room, "clear", told_late)
+    monkeypatch.setattr(consumer, "_fetch", lambda count: pytest.fail(f"fetched {count}"))
+
+    assert consumer.__next__() is None
+
+
+def test_details_that_no_hash_can_hold_do_not_stop_the_queue(broker: TaskBroker, client: Any) -> None:
+    keys = broker.keys(queue_name("c"))
+    details = '{"script":"1","a":null,"b":{},"c":true}'
+    for name, kwargs in (("odd", f'{{"details":{details}}}'), ("good", "{}")):
+        client.hset(
+            keys.bodies,
+            name,
+            f'{{"queue_name":"q","actor_name":"run_script","args":["{name}"],"kwargs":{kwargs},"options":{{}}}}',
+        )
+        client.rpush(keys.messages, name)
+    consumer = TaskConsumer(broker, keys.queue, 200, 100)
+
+    fetched = [consumer.__next__(), consumer.__next__()]
+
+    assert [list(message.args) for message in fetched if message] == [["odd"], ["good"]]
+    assert client.hget("rhai_task_details:odd", "script") == "1"
+
+
+def test_a_lease_with_messages_under_it_outlasts_the_worker(
+    broker: TaskBroker, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = broker.keys(queue_name("c"))
+    monkeypatch.setattr(TaskConsumer, "_release_unknown", lambda _: None)  # it came too early to see what follows
+    broker.declare_circle("c")
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
+    worker.start()
+    wait_until(lambda: client.zscore(keys.leases, broker.broker_id))
+    client.sadd(keys.acks(broker.broker_id), "m")  # by a fetch that the server did after we had given it up
+
+    worker.stop()
+
+    assert client.zscore(keys.leases, broker.broker_id)
+    assert client.zcard(keys.leases) == 1
+
+
+def test_a_worker_that_holds_nothing_gives_its_lease_up(broker: TaskBroker, client: Any) -> None:
+    leases = broker.keys(queue_name("c")).leases
+    broker.declare_circle("c")
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
+    worker.start()
+    wait_until(lambda: client.zscore(leases, broker.broker_id))
+
+    worker.stop()
+
+    assert not client.exists(leases)
 
 
 def test_message_ids_are_not_given_out_again_after_the_server_lost_its_last_writes(
