@@ -17,7 +17,7 @@ from .broker import TaskBroker, TaskMessage
 from .current import CurrentTask, running
 from .engine import Engine, last_use
 from .errors import RhaiError, RhaiTerminated, TaskMalformed
-from .protocol import ACTOR, Outcome, Status, Task, circle_of, completed, failed
+from .protocol import ACTOR, Outcome, Status, Task, circle_of, completed, failed, to_bytes
 from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -56,20 +56,30 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
                 held.postponed = not may_begin
                 if may_begin:
                     broker.store.count_delivery(held)
-                    held.outcome = run(message, task)
+                    outcome = run(message, task)
+                    held.outcome = held.outcome or outcome  # the watchdog may have recorded one, which stands
         else:
-            held.outcome = run(message, task)
+            outcome = run(message, task)
+            held.outcome = held.outcome or outcome
         if held.outcome and "pipe_target" in message.options and held.outcome.status is Status.COMPLETED:
             held.following = _following(message, held.outcome.text)
 
     dramatiq.Actor(run_script, broker=broker, actor_name=ACTOR, queue_name="", priority=0, options={})
 
 
-def _following(message: TaskMessage, output: str) -> Message[Any]:
-    """Return the message of a pipeline that gets this one's output."""
-    following: Message[Any] = Message(**message.options["pipe_target"])
-    args = following.args if following.options.get("pipe_ignore") else (*following.args, output)
-    return following.copy(args=args, options={"redis_message_id": str(uuid4())})
+def _following(message: TaskMessage, output: str) -> tuple[bytes, str, bytes] | None:
+    """Write the message of a pipeline that gets this one's output: its queue, id and body; `None`: it is none."""
+    try:
+        following: Message[Any] = Message(**message.options["pipe_target"])
+        args = following.args if following.options.get("pipe_ignore") else (*following.args, output)
+        message_id = str(uuid4())
+        body = following.copy(args=args, options={"redis_message_id": message_id}).encode()
+        return to_bytes(following.queue_name), message_id, body
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        logger.error(  # noqa: TRY400  (not a failure of ours)
+            "The pipeline ends here, its next message cannot be read: %s", error, extra=message.held.about()
+        )
+        return None
 
 
 class _Suspects:

@@ -53,7 +53,7 @@ while i <= #ARGV do
       if ARGV[1] == '1' then
         redis.call('DEL', details)
       elseif expiry > 0 then
-        redis.call('PEXPIRE', details, math.ceil(expiry * 1000))
+        redis.pcall('PEXPIRE', details, math.ceil(expiry * 1000)) -- a client may have asked for any number
       end
       if queue ~= '' then
         local messages = ARGV[5] .. ':' .. queue

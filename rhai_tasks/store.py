@@ -16,7 +16,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import redis
-from dramatiq import Message
 from redis.commands.core import Script
 
 from .activity import Activity, EndedTask, RunningTask, shorten
@@ -86,7 +85,8 @@ class Held:
     lost: bool = False  # to another worker, while we could not renew the lease: nothing more is written for it
     postponed: bool = False  # it could not begin yet, and goes back behind all others
     outcome: Outcome | None = None
-    following: Message[Any] | None = None  # of a pipeline: gets enqueued with the outcome
+    following: tuple[bytes, str, bytes] | None = None
+    """Of a pipeline, the next message's queue, id and body: gets enqueued with the outcome."""
     ended: float = 0.0  # seconds since the epoch
     ran: float | None = None  # seconds; `None`: it could not begin
     acknowledge: Callable[[], object] = _nothing  # where another server brought the message; after what is written
@@ -135,8 +135,7 @@ class TaskStore:
         self._channel = state_channel(settings.namespace)
         self._client = connect(settings.redis_url)
         self._scripts = {
-            name: load_script(self._client, "rhai_tasks", name)
-            for name in ("finish", "mark", "release", "dead_letter", "requeue")
+            name: load_script(self._client, "rhai_tasks", name) for name in ("finish", "mark", "release", "dead_letter")
         }
         self._activity = Activity(settings.threads)
         self._running: dict[int, Held] = {}  # by thread
@@ -334,8 +333,7 @@ class TaskStore:
         more: list[Any] = []
         reply_lists = list(self._reply_lists(held))
         if held.following or reply_lists:
-            next_ = held.following
-            more += (next_.queue_name, next_.options["redis_message_id"], next_.encode()) if next_ else ("", "", "")
+            more += held.following or ("", "", "")
             more += (reply_json(_as_far_as_readable(held), outcome, held.ended_at), *reply_lists)
         return [
             held.message_id,

@@ -1,5 +1,6 @@
 """Bad input ends as a clear error, loses nothing, and the worker goes on."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -187,3 +188,41 @@ def test_a_reply_list_of_another_type_does_not_stop_the_result(dispatcher: Dispa
     client.set("answers", "text")
 
     assert dispatcher.run("circle", "1", replyToQueue="answers")["status"] == "completed"
+
+
+@pytest.mark.parametrize("seconds", ["inf", "1e300", "nan", "-1"])
+def test_an_expiry_of_no_time_at_all_does_not_stop_the_end(dispatcher: Dispatcher, client: Any, seconds: str) -> None:
+    client.hset("rhai_task_details:t", mapping={"script": "1", "expireFinished": seconds})
+    client.lpush("rhai_tasks:circle", "t")
+
+    assert dispatcher.result("t")["output"] == "1"
+    wait_until(lambda: not client.exists("rhai_dramatiq:rhai-circle.msgs"))
+
+
+@pytest.mark.parametrize("queue", [None, {}, 5])
+def test_a_pipeline_that_leads_nowhere_ends_after_its_step(
+    dispatcher: Dispatcher, client: Any, worker: Worker, queue: object
+) -> None:
+    following = {"queue_name": queue, "actor_name": "a", "args": [], "kwargs": {}, "options": {}}
+    send(client, "m", {"args": ["t"], "options": {"pipe_target": following}})
+
+    assert dispatcher.result("t")["output"] == "1"
+    assert "The pipeline ends here" in worker.text()
+    assert dispatcher.run("circle", "2")["output"] == "2"
+
+
+def test_a_message_of_another_queue_costs_no_thread(dispatcher: Dispatcher, client: Any) -> None:
+    for number in range(2):  # as many as there are threads
+        send(client, f"m{number}", {"queue_name": "other", "args": [f"t{number}"]}, f"t{number}")
+
+    assert dispatcher.result("t0")["output"] == "1"
+    assert dispatcher.result("t1")["output"] == "1"
+    assert dispatcher.run("circle", "2")["output"] == "2"
+
+
+def send(client: Any, message_id: str, fields: dict[str, Any], task_id: str = "t") -> None:
+    """Put a message into dramatiq's queue as its own broker does, with the fields of whoever writes it."""
+    message = {"queue_name": "rhai-circle", "actor_name": "run_script", "args": [], "kwargs": {}, "options": {}}
+    client.hset(f"rhai_task_details:{task_id}", "script", "1")
+    client.hset("rhai_dramatiq:rhai-circle.msgs", message_id, json.dumps(message | fields))
+    client.rpush("rhai_dramatiq:rhai-circle", message_id)
