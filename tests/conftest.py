@@ -35,6 +35,13 @@ def wait_until(condition: Callable[[], Any], *, within: float = 10.0, what: str 
     return value
 
 
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @dataclass
 class Worker:
     """A process of ours, with the tree below it."""
@@ -61,6 +68,8 @@ class Worker:
         for process in tree:
             process.kill()
         self.process.wait()
+        # Until it is dead a child is connected, and the server would give it the next test's tasks.
+        wait_until(lambda: not any(_is_alive(process) for process in tree), what="the tree to die")
 
     def text(self) -> str:
         """Everything it logged."""
