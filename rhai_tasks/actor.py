@@ -175,7 +175,7 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
     seconds = time.perf_counter() - started
     broker.ran(seconds)
     if broker.counts:
-        held.run = (time.time() - seconds, seconds, *last_use())
+        held.use = (time.time() - seconds, seconds, *last_use())
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("Task %s after %.6f s", outcome.status, seconds, extra=held.about())
     return outcome

@@ -99,8 +99,8 @@ Samples = Callable[[], Iterable[tuple[Metric, Labels, float]]]
 """Reads values at the moment they are asked for; nothing if they cannot be had."""
 
 
-Run = tuple[float, float, int, int]
-"""What the run of a script took: when it began (seconds since the epoch), seconds, operations, peak memory in bytes.
+Use = tuple[float, float, int, int]
+"""What the run of a script used: when it began (seconds since the epoch), seconds, operations, peak memory in bytes.
 
 A bare tuple: a named one takes a tenth of all that counting a task costs.
 """
@@ -110,7 +110,7 @@ class Ended(Protocol):
     """What is counted of a task that ended."""
 
     outcome: Outcome | None
-    run: Run | None  # None: there was none
+    use: Use | None  # None: no script ran
 
     @property
     def created_at(self) -> bytes | None:
@@ -147,9 +147,9 @@ class Counts:
                 failed.append(outcome.kind)
             else:
                 completed += 1
-            if task.run is None:
+            if task.use is None:
                 continue
-            began, seconds, used, held = task.run
+            began, seconds, used, held = task.use
             created_at = task.created_at
             created = moment(created_at) if created_at else None
             if created is not None:

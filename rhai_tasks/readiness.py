@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 READY_SECONDS = 8.0
-"""An idle process hears from the server every two or three seconds; one that has not for so long is not ready."""
+"""An idle process hears from the server every three seconds; one that has not for so long is not ready."""
 
 
 def overdue(succeeded: Mapping[str, float], now: float) -> dict[str, float]:

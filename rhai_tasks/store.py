@@ -23,7 +23,7 @@ from .connection import Outage, connect, persist
 from .engine import CancelToken
 from .errors import TaskMalformed
 from .log import about
-from .metrics import WRITE_RETRIES, Counts, Run
+from .metrics import WRITE_RETRIES, Counts, Use
 from .protocol import (
     DETAIL_FIELDS,
     Outcome,
@@ -90,7 +90,7 @@ class Held:
     ended: float = 0.0  # seconds since the epoch
     ran: float | None = None  # seconds; `None`: it could not begin
     acknowledge: Callable[[], object] = _nothing  # where another server brought the message; after what is written
-    run: Run | None = None  # what it took, if that is counted
+    use: Use | None = None  # what its script used, if that is counted
     fetched: float = 0.0  # seconds since the epoch, if it is traced, like the next two
     trace: "TaskTrace | None" = None
     script_ended: float = 0.0  # seconds since the epoch
