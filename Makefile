@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 BUILT := .venv/.built
 ENGINE_SOURCES := engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs)
 
-.PHONY: setup demo test check lint rust types unit integration docs licenses format bench chaos soak clean
+.PHONY: setup demo test check lint rust types unit integration docs licenses format bench chaos soak kill-plot clean
 
 setup: $(BUILT)
 
@@ -70,6 +70,11 @@ chaos: setup
 soak: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group soak
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
+
+# draws docs/images/kill.svg, or make kill-plot ARGS="--output kill.svg"
+kill-plot: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group soak
+	$(BIN)/python -m tests.chaos.kill_plot $(ARGS)
 
 # make bench ARGS="--rounds 1 --only ours,reference"
 bench: setup

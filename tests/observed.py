@@ -12,6 +12,18 @@ from tests.conftest import Worker, wait_until
 
 ADDRESS = ("--metrics-address", "127.0.0.1:0")
 
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+"""Values by name and labels."""
+
+
+def parse(text: str) -> Samples:
+    """Read what /metrics says."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
 
 class Observed:
     """The port of a worker or bridge that was started with `ADDRESS`."""
@@ -36,15 +48,11 @@ class Observed:
     def is_ready(self) -> bool:
         return self.get("/readyz") == (200, "ok\n")
 
-    def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """Scrape; values by name and labels."""
+    def samples(self) -> Samples:
+        """Scrape."""
         status, body = self.get("/metrics")
         assert status == 200, body
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(body)
-            for sample in family.samples
-        }
+        return parse(body)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.samples().get((name, frozenset(labels.items())))

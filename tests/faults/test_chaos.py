@@ -1,10 +1,15 @@
 """A short run of the chaos ledger: `make chaos` is the long one, and holds recoveries to what is promised."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.chaos.__main__ import run_mixed
 from tests.chaos.faults import FAULTS
+from tests.chaos.soak import Probe
 from tests.chaos.world import Strain
+from tests.conftest import wait_until
 
 SHORT = {
     "kill-worker",
@@ -29,3 +34,14 @@ def test_every_task_ends_once_whatever_is_killed_and_cut(tmp_path: Path) -> None
     assert account.submitted > 500
     assert account.defects() == []
     assert (account.recovery or 0.0) < 60.0  # four times as long as promised: others may load this machine
+
+
+def test_a_probe_of_the_soak_that_nobody_answers_counts_as_a_slow_one(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.chaos.soak._PATIENCE_SECONDS", 0.5)
+
+    probe = Probe(client)
+
+    assert min(wait_until(probe.take)) >= 500
+    probe.stop()
