@@ -29,7 +29,7 @@ class Finding:
     where: str  # a circle, or the server
     what: str
     remedy: str
-    repair: Callable[[], object] | None = None  # mends it; loses nothing
+    repair: Callable[[], object] | None = None  # mends what is still so; loses nothing, however late it comes
 
 
 def examine(settings: Settings, *, stale_seconds: float = 60.0) -> list[Finding]:
@@ -122,24 +122,32 @@ def _workers(queues: Queues, circle: str, holders: list[tuple[str, str]]) -> Ite
 
 
 def _ids_without_hash(settings: Settings, queues: Queues, circle: str) -> Iterator[Finding]:
-    client, native = queues.client, queues.native_key(circle)
+    client, native, prefix = queues.client, queues.native_key(circle), to_bytes(settings.prefixes.details)
     missing: list[bytes] = []
     for start in range(0, client.llen(native), _SCANNED):
         ids = client.lrange(native, start, start + _SCANNED - 1)
         with client.pipeline(transaction=False) as pipeline:
             for task_id in ids:
-                pipeline.exists(to_bytes(settings.prefixes.details) + task_id)
+                pipeline.exists(prefix + task_id)
             missing += [task_id for task_id, there in zip(ids, pipeline.execute(), strict=True) if not there]
     if missing:
 
-        def remove() -> None:
-            with client.pipeline(transaction=False) as pipeline:
-                for task_id in missing:
-                    pipeline.lrem(native, 0, task_id)
-                pipeline.execute()
+        def repair() -> None:
+            for task_id in missing:
+                _remove(client, native, task_id, prefix + task_id)
 
         what = f"{len(missing)} id(s) in the native list have no details, as {to_text(missing[0])!r}"
-        yield Finding(circle, what, "they end as errors when they are taken; or remove them", remove)
+        yield Finding(circle, what, "they end as errors when they are taken; or remove them", repair)
+
+
+def _remove(client: Any, native: bytes, task_id: bytes, details: bytes) -> None:
+    def remove(pipeline: Any) -> None:
+        is_submitted = pipeline.exists(details)
+        pipeline.multi()
+        if not is_submitted:
+            pipeline.lrem(native, 0, task_id)
+
+    client.transaction(remove, details)
 
 
 def _dead_letters(queues: Queues, circle: str) -> Iterator[Finding]:
@@ -172,16 +180,20 @@ def _orphans(
                 continue
             what = f"task {task_id!r} is processing, and no worker of ours holds it"
             circle = to_text(context) if context else ""
-            repair = partial(_submit_again, settings, queues, circle, key) if circle in circles else None
+            repair = partial(_submit_again, settings, queues, circle, key, updated) if circle in circles else None
             yield Finding(circle or "tasks", what, "unless an original worker runs it, submit it again", repair)
 
 
-def _submit_again(settings: Settings, queues: Queues, circle: str, key: bytes) -> None:
-    with queues.client.pipeline() as pipeline:
-        pipeline.hset(key, mapping={"status": "pending", "updatedAt": timestamp(time.time())})
-        pipeline.lpush(queues.native_key(circle), key.removeprefix(to_bytes(settings.prefixes.details)))
-        pipeline.publish(to_bytes(state_channel(settings.namespace)) + key, "pending")
-        pipeline.execute()
+def _submit_again(settings: Settings, queues: Queues, circle: str, key: bytes, updated: bytes | None) -> None:
+    def submit(pipeline: Any) -> None:
+        is_as_seen = pipeline.hmget(key, "status", "updatedAt") == [Status.PROCESSING.encode(), updated]
+        pipeline.multi()
+        if is_as_seen:
+            pipeline.hset(key, mapping={"status": "pending", "updatedAt": timestamp(time.time())})
+            pipeline.lpush(queues.native_key(circle), key.removeprefix(to_bytes(settings.prefixes.details)))
+            pipeline.publish(to_bytes(state_channel(settings.namespace)) + key, "pending")
+
+    queues.client.transaction(submit, key)
 
 
 def _age(updated: bytes | None) -> float:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from rhai_tasks import Client
+from bridge.doctor import examine
+from rhai_tasks import Client, Settings
 from tests.conftest import BIN, Dispatcher, Worker, wait_until
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -273,6 +274,26 @@ def test_a_doctor_finds_a_circle_that_nobody_serves(run: Run, app: Client) -> No
         "1 task(s) wait and nobody takes them",
         "1 task(s) are ready and no worker process is alive",
     ]
+
+
+def test_a_repair_that_comes_late_mends_only_what_is_still_so(
+    dispatcher: Dispatcher, client: Any, server_url: str
+) -> None:
+    ended, again = (dispatcher.submit("circle", name, "1", contextId="circle") for name in ("ended", "again"))
+    client.lrem("rhai_tasks:circle", 0, ended)
+    details = client.hgetall(f"rhai_task_details:{again}")
+    client.delete(f"rhai_task_details:{again}")
+    client.hset(f"rhai_task_details:{ended}", mapping={"status": "processing", "updatedAt": "2020-01-01T00:00:00Z"})
+    repairs = [finding.repair for finding in examine(Settings(redis_url=server_url)) if finding.repair]
+    client.hset(f"rhai_task_details:{ended}", mapping={"status": "completed", "output": "1"})  # by an original worker
+    client.hset(f"rhai_task_details:{again}", mapping=details)  # submitted anew
+
+    for repair in repairs:
+        repair()
+
+    assert len(repairs) == 2
+    assert dispatcher.status(ended) == "completed"
+    assert client.lrange("rhai_tasks:circle", 0, -1) == [again]
 
 
 def test_a_doctor_repairs_what_dead_processes_left(
