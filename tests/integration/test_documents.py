@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.world import free_port
-from tests.conftest import BIN
+from tests.conftest import BIN, free_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

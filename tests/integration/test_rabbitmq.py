@@ -16,8 +16,8 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from bridge.relay import Publisher, Relay
 from rhai_tasks import Client, ScriptActor, Settings, TaskCancelled
 from rhai_tasks.connection import Outage
-from tests.conftest import BIN, FINAL, Dispatcher, Worker, wait_until
-from tests.rabbitmq import Queue, RabbitServer, free_ports
+from tests.conftest import BIN, FINAL, Dispatcher, Worker, free_port, wait_until
+from tests.rabbitmq import Queue, RabbitServer
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
 Start = Callable[..., Worker]
@@ -353,7 +353,7 @@ def test_without_pika_one_line_says_what_to_install(tmp_path: Path, server_url: 
 def test_a_worker_waits_for_a_server_that_is_not_there_yet(
     dispatcher: Dispatcher, start_worker: Start, rabbitmq: RabbitServer, server_url: str
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     worker = start_worker("circle", "--broker-url", f"amqp://guest:secret@127.0.0.1:{port}/")
     wait_until(lambda: "RabbitMQ at amqp://guest:***@127.0.0.1" in worker.text())
 

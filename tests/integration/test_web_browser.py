@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from rhai_tasks import Client
-from tests.conftest import Dispatcher, Worker, wait_until
+from tests.conftest import Dispatcher, Worker, free_port, wait_until
 from tests.web_page import INJECTIONS
 
 TOKEN = "correct horse battery staple"
@@ -122,8 +122,7 @@ def start_web(spawn: Callable[..., Worker], screen: Screen) -> Callable[..., Non
     """Start the command, and turn the browser to it."""
 
     def start(*options: str, env: dict[str, str] | None = None) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         spawn("rhai-tasks", "web", "--port", str(port), *options, env=env)
         screen.base = f"http://127.0.0.1:{port}"
 
