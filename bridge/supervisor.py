@@ -4,6 +4,7 @@ Unlike dramatiq's master, which stops everything when one child crashes: scripts
 that takes its process down must not take the others'.
 """
 
+import gc
 import logging
 import os
 import resource
@@ -382,6 +383,7 @@ def _private_bytes(pid: int) -> int:
 def _run_child(child: _Child, alive: int) -> NoReturn:
     """Run in a fork, and leave without the parent's exit handlers."""
     code = 1
+    gc.freeze()  # what there was before the fork stays, and need not be looked through again and again
     setproctitle(f"{getproctitle()} [{child.name}]")
     try:
         with Signals(signal.SIGTERM, ends=alive) as signals:

@@ -11,8 +11,8 @@ local ids = room > 0 and redis.pcall('LPOP', KEYS[1], room) or {}
 if not ids or ids.err then -- there is none, or the key holds no list
   ids = {}
 end
-for _, id in ipairs(ids) do
-  redis.call('RPUSH', KEYS[2], id)
+for first = 1, #ids, 1000 do -- Lua hands no more than some thousand arguments over
+  redis.call('RPUSH', KEYS[2], unpack(ids, first, math.min(first + 999, #ids)))
 end
 room = room - #ids
 if room <= 0 then

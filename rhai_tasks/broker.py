@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -40,6 +41,7 @@ from .readiness import Readiness
 from .settings import Settings
 from .store import Held, TaskStore, load_script
 from .threads import vital_thread
+from .work_queue import WorkQueue
 
 if TYPE_CHECKING:  # an extra
     from .tracing import Tracer
@@ -55,7 +57,7 @@ INTERRUPT_SECONDS = 5.0
 
 _RETRY_SECONDS = 0.5  # until a renewal that failed is tried again: others wait only so long before they take over
 _PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
-_QUICK_SECONDS = 0.001  # a script that takes less is not worth a look for the next one
+_QUICK_SECONDS = 0.001
 _PREFETCH_MOST = 128  # messages; bounds what waits to be written during an outage, too
 
 
@@ -82,6 +84,7 @@ class TaskBroker(RedisBroker):
 
     def __init__(self, settings: Settings, *, broker_id: str | None = None) -> None:
         client = connect(settings.redis_url)
+        self._hooks = _Hooks(self)
         super().__init__(  # type: ignore[no-untyped-call]  # dramatiq's is not annotated
             client=client, namespace=settings.namespace, middleware=[CurrentMessage()]
         )
@@ -120,6 +123,21 @@ class TaskBroker(RedisBroker):
     def keys(self, queue: str) -> QueueKeys:
         """Name the keys of a queue."""
         return QueueKeys(self.namespace, queue)
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the middleware that has a hook for this; dramatiq would call many empty ones for each message."""
+        if self._hooks["before_" + signal]:
+            super().emit_before(signal, *args, **kwargs)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Likewise."""
+        if self._hooks["after_" + signal]:
+            super().emit_after(signal, *args, **kwargs)
+
+    def add_middleware(self, middleware: Middleware, **place: Any) -> None:
+        """Add a middleware, in front of or behind another one as dramatiq's brokers can."""
+        super().add_middleware(middleware, **place)
+        self._hooks.clear()
 
     def declare_actor(self, actor: Any) -> None:
         """Declare an actor without a queue of its own: queues are declared circle by circle."""
@@ -181,8 +199,12 @@ class TaskBroker(RedisBroker):
         return {IN_FLIGHT.name: in_flight, RUNNING.name: self.store.running()}
 
     def ran(self, seconds: float) -> None:
-        """Note how long a script took, for the prefetch."""
+        """Note how long a script took."""
         self.run_seconds += (seconds - self.run_seconds) * 0.1
+
+    def runs_quickly(self) -> bool:
+        """Say whether scripts have been so short of late that it is not worth looking for the next one meanwhile."""
+        return self.run_seconds < _QUICK_SECONDS
 
     def lease_lapsed(self, queue: str) -> bool:
         """Say whether what we hold of this queue may be another's by now: we were frozen, or cut off."""
@@ -335,7 +357,7 @@ class TaskConsumer(dramatiq.Consumer):
             self._look_alive()
             return
         self._catch_up()
-        if self._held and not self._more and self._broker.run_seconds < _QUICK_SECONDS:
+        if self._held and not self._more and self._broker.runs_quickly():
             # Leave the interpreter to whoever runs a quick script: it will have ended before the next one comes.
             self._wait(_QUICK_SECONDS, unless=lambda: not self._held)
         self._fetch(self._threads + ahead - len(self._held))
@@ -443,25 +465,28 @@ class TaskConsumer(dramatiq.Consumer):
             held = Held(
                 keys=self._keys,
                 message_id=message_id,
-                task_id="",
+                task_id=to_text(task_id or b""),
                 details=details.decode(errors="replace") if isinstance(details, bytes) else details,
                 deaths=deaths,
                 marked=place < idle and deaths == 0,
                 fetched=fetched,
             )
-            held.acknowledge = acknowledgements.get(held.message_id, held.acknowledge)
-            try:
-                message = self._message(message_id, to_text(task_id)) if body is None else self._decode(body)
-                held.task_id = _task_id(message)
-            except (ValueError, TypeError, RecursionError) as error:
-                held.details = f"its message cannot be read: {error}"
-                self._broker.store.dead_letter(held)
-                continue
+            held.acknowledge = acknowledgements.get(message_id, held.acknowledge)
+            if body is None:
+                message = self._message(message_id, held.task_id)
+            else:
+                try:
+                    message = self._decode(body)
+                    held.task_id = _task_id(message)
+                except (ValueError, TypeError, RecursionError) as error:
+                    held.details = f"its message cannot be read: {error}"
+                    self._broker.store.dead_letter(held)
+                    continue
             if cancelled:
                 held.cancel.cancel()
             self._held[held.message_id] = held
             self._fetched.append(TaskMessage(message, held))
-        if any(message.held.task_id in broker.cancelled for message in self._fetched):
+        if broker.cancelled and any(message.held.task_id in broker.cancelled for message in self._fetched):
             broker.renew(self._queue_name)  # it sees whether they are, or have been submitted again since
         return {to_text(row[0]) for row in rows}
 
@@ -487,6 +512,7 @@ class TaskConsumer(dramatiq.Consumer):
         for name, kind in (("actor_name", str), ("args", list), ("kwargs", dict), ("options", dict)):
             if not isinstance(fields[name], kind):
                 raise TypeError(f"{name} is no {kind.__name__}")  # and dramatiq relies on it
+        fields["options"].pop("eta", None)  # dramatiq would keep it in memory until then, and enqueue a second one
         return message.copy(queue_name=self._queue_name)  # whatever it says: dramatiq acknowledges it there
 
     def _release_unknown(self) -> None:
@@ -557,6 +583,19 @@ class TaskConsumer(dramatiq.Consumer):
             self._room.set()
 
 
+class _Hooks(dict[str, bool]):
+    """Which hooks do something in any of a broker's middleware."""
+
+    def __init__(self, broker: dramatiq.Broker) -> None:
+        super().__init__()
+        self._broker = broker
+
+    def __missing__(self, name: str) -> bool:
+        empty = getattr(Middleware, name)
+        self[name] = any(getattr(type(middleware), name) is not empty for middleware in self._broker.middleware)
+        return self[name]
+
+
 def _drop_lost(held: list[Held], ours: set[str]) -> None:
     """Stop scripts whose messages went to another broker while we could not renew: their results count no more."""
     for lost in held:
@@ -589,9 +628,13 @@ class _WorkerLife(Middleware):
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, TaskBroker)  # noqa: S101  (nobody else adds this middleware)
         broker.worker = worker
+        worker.work_queue = WorkQueue(broker.runs_quickly)  # type: ignore[assignment]  # it has all that dramatiq calls
         broker.store.open(broker.broker_id)
         broker._timer.start()  # noqa: SLF001  (one class in two parts)
         broker._hearing.start()  # noqa: SLF001
+
+    def after_consumer_thread_boot(self, broker: dramatiq.Broker, thread: Any) -> None:  # noqa: ARG002
+        thread.delay_queue = SimpleQueue()  # dramatiq looks into it after each message, and this one is empty sooner
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, TaskBroker)  # noqa: S101

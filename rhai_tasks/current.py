@@ -1,15 +1,14 @@
 """Which task runs here: for host functions that want to know for whom they work."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import NoCurrentTask
 
 running: ContextVar["CurrentTask"] = ContextVar("rhai_task")
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentTask:
+class CurrentTask(NamedTuple):
     """The task whose script called this host function."""
 
     id: str

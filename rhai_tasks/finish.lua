@@ -11,6 +11,7 @@
 -- Returns for each task: "recorded"; "lost": another broker holds it now, nothing was written; or the
 -- server's error text: its details key is no hash any more, the message is a dead letter.
 local results = {}
+local gone = {} -- ids of messages that nobody needs any more
 local i = 6
 while i <= #ARGV do
   local id, details, status, text, at, more = unpack(ARGV, i, i + 5)
@@ -42,7 +43,9 @@ while i <= #ARGV do
       end
       local completed = status == 'completed'
       redis.call('HSET', details, 'status', status, completed and 'output' or 'error', text, 'updatedAt', at)
-      redis.call('HDEL', details, completed and 'error' or 'output') -- of an earlier run
+      if known[2] or not completed then
+        redis.call('HDEL', details, completed and 'error' or 'output') -- of an earlier run
+      end
       for r = i, last - 1 do
         local pushed = redis.pcall('LPUSH', ARGV[r], json)
         if type(pushed) == 'number' and ARGV[2] ~= '0' then
@@ -63,10 +66,14 @@ while i <= #ARGV do
       -- Not `call`: who may not publish may still finish.
       redis.pcall('PUBLISH', ARGV[4] .. details, #text <= 4096 and status .. ' ' .. text or status)
     end
-    redis.call('HDEL', KEYS[2], id)
-    redis.call('HDEL', KEYS[3], id)
+    gone[#gone + 1] = id
   end
   results[#results + 1] = result
   i = last
+end
+for first = 1, #gone, 1000 do
+  local some = {unpack(gone, first, math.min(first + 999, #gone))}
+  redis.call('HDEL', KEYS[2], unpack(some))
+  redis.call('HDEL', KEYS[3], unpack(some))
 end
 return results

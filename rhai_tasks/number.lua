@@ -7,15 +7,18 @@
 local function number(ids, time, bodies_key, sequence_key, head)
   local bodies, tasks = redis.call('HMGET', bodies_key, unpack(ids)), {}
   local last
+  local made = {}
   for i, id in ipairs(ids) do
     if not bodies[i] then
       last = (last or math.max(tonumber(redis.call('GET', sequence_key) or 0), time[1] * 1000000 + time[2])) + 1
       tasks[i], ids[i] = id, string.format('m-%.0f', last)
-      redis.call('HSET', bodies_key, ids[i], head .. cjson.encode(id)
-        .. '],"options":{"redis_message_id":"' .. ids[i] .. '"},"message_id":"' .. ids[i] .. '"}')
+      made[#made + 1] = ids[i]
+      made[#made + 1] = head .. cjson.encode(id)
+        .. '],"options":{"redis_message_id":"' .. ids[i] .. '"},"message_id":"' .. ids[i] .. '"}'
     end
   end
   if last then
+    redis.call('HSET', bodies_key, unpack(made))
     redis.call('SET', sequence_key, string.format('%.0f', last))
   end
   return bodies, tasks

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from math import isfinite
+from typing import NamedTuple
 
 from .errors import TaskMalformed
 
@@ -52,8 +53,7 @@ class Prefixes:
     reply: str = "rhai_reply:"
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """One native task, as its details hash describes it.
 
     Ids hold any bytes: those that are not UTF-8 stand as surrogate escapes (`to_text`, `to_bytes`).
@@ -112,7 +112,16 @@ def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
     Raises:
         TaskMalformed: There is no script, or a field is not UTF-8. Its text is the task's `error`.
     """
-    script, caller, public_key, context, created, reply_to = map(_decode, DETAIL_FIELDS, values)
+    try:
+        script, caller, public_key, context, created, reply_to = [
+            None if value is None else value.decode() for value in values[: len(DETAIL_FIELDS)]
+        ]
+    except UnicodeDecodeError as error:
+        field = DETAIL_FIELDS[values.index(error.object)]
+        raise TaskMalformed(
+            f"Field '{field}' of the task is not valid UTF-8: "
+            f"byte {error.object[error.start]:#04x} at position {error.start}"
+        ) from error
     if script is None:
         raise TaskMalformed(MISSING_SCRIPT)
     return Task(
@@ -125,20 +134,15 @@ def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
     )
 
 
-def _decode(field: str, value: bytes | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise TaskMalformed(
-            f"Field '{field}' of the task is not valid UTF-8: byte {value[error.start]:#04x} at position {error.start}"
-        ) from error
-
-
 def timestamp(seconds: float) -> str:
     """Write a moment (seconds since the epoch) as RFC 3339 in UTC, with microseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    whole, microseconds = divmod(round(seconds * 1e6), 1_000_000)
+    return f"{_to_the_second(whole)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=4)  # many tasks end within a second
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 def moment(text: str | bytes) -> float | None:

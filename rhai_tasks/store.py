@@ -54,6 +54,7 @@ Also the longest that an outcome waits for others to be written with it while th
 
 _FLUSH_BYTES = 4 * 1024 * 1024  # of outputs in one script call: the server does nothing else meanwhile
 _CREATED_AT = DETAIL_FIELDS.index("createdAt")
+_REPLY_TO = DETAIL_FIELDS.index("replyToQueue")
 _CALLER = slice(DETAIL_FIELDS.index("callerId"), DETAIL_FIELDS.index("publicKey") + 1)
 _CLOSE_SECONDS = 5.0  # a stopping worker waits so long for a server that is away; then leases bring its tasks back
 
@@ -331,7 +332,7 @@ class TaskStore:
         outcome = held.outcome
         assert outcome is not None  # noqa: S101  (only `finish` queues for this)
         more: list[Any] = []
-        reply_lists = list(self._reply_lists(held))
+        reply_lists = self._reply_lists(held)
         if held.following or reply_lists:
             more += held.following or ("", "", "")
             more += (reply_json(_as_far_as_readable(held), outcome, held.ended_at), *reply_lists)
@@ -345,13 +346,12 @@ class TaskStore:
             *more,
         ]
 
-    def _reply_lists(self, held: Held) -> Iterator[bytes]:
-        if isinstance(held.details, Sequence) and not isinstance(held.details, str):
-            named = held.details[DETAIL_FIELDS.index("replyToQueue")]
-            if named:
-                yield named
+    def _reply_lists(self, held: Held) -> list[bytes]:
+        named = held.details[_REPLY_TO] if isinstance(held.details, list) else None
+        lists = [named] if named else []
         if self._settings.reply_lists:
-            yield to_bytes(self._settings.prefixes.reply + held.task_id)
+            lists.append(to_bytes(self._settings.prefixes.reply + held.task_id))
+        return lists
 
     def _write_released(self, released: list[Held]) -> None:
         keys = released[0].keys

@@ -1,0 +1,103 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+
+import pytest
+
+from rhai_tasks.work_queue import WorkQueue
+
+PATIENCE = 10.0  # seconds; none of it is spent unless a test fails
+
+
+@contextmanager
+def threads(queue: WorkQueue[int], count: int, work: Callable[[int], object]) -> Iterator[None]:
+    """Work items off in threads as dramatiq's do."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.is_set():
+            try:
+                item = queue.get(timeout=0.5)
+            except Empty:
+                continue
+            work(item)
+            queue.task_done()
+
+    running = [threading.Thread(target=run) for _ in range(count)]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in running:
+            thread.join()
+
+
+def test_items_come_in_their_order() -> None:
+    queue: WorkQueue[int] = WorkQueue(lambda: True)
+
+    for item in range(3):
+        queue.put(item)
+
+    assert queue.qsize() == 3
+    assert [queue.get(timeout=0), queue.get_nowait(), queue.get(timeout=0)] == [0, 1, 2]
+
+
+def test_an_empty_queue_says_so_after_a_while() -> None:
+    queue: WorkQueue[int] = WorkQueue(lambda: True)
+
+    with pytest.raises(Empty):
+        queue.get_nowait()
+    with pytest.raises(Empty):
+        queue.get(timeout=0.01)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_item_is_taken_once(quick: bool) -> None:
+    queue: WorkQueue[int] = WorkQueue(lambda: quick)
+    taken: SimpleQueue[int] = SimpleQueue()
+
+    with threads(queue, 4, taken.put):
+        for item in range(5000):
+            queue.put(item)
+            if item % 500 == 0:
+                time.sleep(0.002)  # so that the threads go to sleep now and then
+        found = sorted(taken.get(timeout=PATIENCE) for _ in range(5000))
+
+    assert found == list(range(5000))
+    assert taken.empty()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_waits_behind_a_long_item_is_taken_by_other_threads(quick: bool) -> None:
+    queue: WorkQueue[int] = WorkQueue(lambda: quick)  # also where it was thought that all would be quick
+    running = threading.Barrier(4)  # none gets on before all three run, and we have seen it
+
+    with threads(queue, 3, lambda _: running.wait(PATIENCE)):
+        queue.put(0)
+        queue.put(1)
+        time.sleep(0.01)  # these two run
+        queue.put(2)
+        running.wait(PATIENCE)
+
+
+def test_one_thread_works_off_what_comes_now_and_then() -> None:
+    queue: WorkQueue[int] = WorkQueue(lambda: True)
+    workers: list[int] = []
+    done = threading.Semaphore(0)
+
+    def work(_: int) -> None:
+        workers.append(threading.get_ident())
+        done.release()
+
+    with threads(queue, 8, work):
+        for item in range(100):
+            queue.put(item)
+            assert done.acquire(timeout=PATIENCE)
+            time.sleep(0.001)  # it falls asleep again
+
+    most = max(workers.count(one) for one in set(workers))
+    assert most > len(workers) / 2  # not all: their wait ends now and then, and they begin a new one
