@@ -146,7 +146,9 @@ def test_a_lease_with_messages_under_it_outlasts_the_worker(
     broker.declare_circle("c")
     worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
     worker.start()
-    wait_until(lambda: client.info("clients")["blocked_clients"])  # it has seen to what it held when it died
+    thread = worker.consumers[keys.queue]
+    wait_until(lambda: getattr(thread.consumer, "_recovered", False))  # what it held when it died is seen to
+    wait_until(lambda: client.zscore(keys.leases, broker.broker_id))
     client.sadd(keys.acks(broker.broker_id), "m")  # by a fetch that the server did after we had given it up
 
     worker.stop()
