@@ -1,7 +1,7 @@
 """What is wrong with the queues, and what to do about it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -67,14 +67,22 @@ def _server(client: Any) -> Iterator[Finding]:
     policy = _option(client, "maxmemory-policy", "noeviction")
     if policy != "noeviction":
         yield Finding("server", f"maxmemory-policy is {policy}: tasks may vanish", "set it to noeviction")
-    memory = client.info("memory")
-    if memory["maxmemory"] and memory["used_memory"] > 0.9 * memory["maxmemory"]:
-        used = memory["used_memory"] / memory["maxmemory"]
-        yield Finding("server", f"{used:.0%} of its memory is used", "raise maxmemory, or let finished tasks expire")
+    yield from _memory(client.info("memory"))
     persistence = client.info("persistence")
     if not persistence["aof_enabled"] and not _option(client, "save", "unknown"):
         yield Finding("server", "it keeps nothing on disk: a restart loses all tasks", "set appendonly yes, or save")
     yield from _refusals(client)
+
+
+def _memory(memory: Mapping[str, Any]) -> Iterator[Finding]:
+    most = memory["maxmemory"]
+    used = memory["used_memory"] - memory["mem_not_counted_for_evict"]  # as the server itself compares
+    remedy = "raise maxmemory, or let finished tasks go (--expire-finished)"
+    if 0 < most <= used:
+        what = f"its memory is full, so that it takes no more tasks: maxmemory is {memory['maxmemory_human']}"
+        yield Finding("server", what, remedy)
+    elif used > 0.9 * most > 0:
+        yield Finding("server", f"{used / most:.0%} of maxmemory, {memory['maxmemory_human']}, are used", remedy)
 
 
 def _refusals(client: Any) -> Iterator[Finding]:

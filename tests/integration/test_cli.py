@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import time
@@ -261,6 +262,27 @@ def test_a_doctor_has_nothing_to_say_of_a_healthy_circle(run: Run, app: Client, 
 
     assert ok(run("doctor", "--stale", "0")) == "Nothing is wrong.\n"
     client.config_set("save", "")
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.01, "its memory is full, so that it takes no more tasks: maxmemory is "),
+        (1.05, r"9\d% of maxmemory, .*, are used"),
+    ],
+    ids=["full", "nearly full"],
+)
+def test_a_doctor_says_when_the_server_has_no_room(run: Run, client: Any, share: float, told: str) -> None:
+    client.setrange("ballast", 32 * 1024 * 1024, "x")  # beside which connections weigh nothing
+    client.config_set("maxmemory", int(client.info("memory")["used_memory"] * share))
+    try:
+        found = json.loads(run("doctor", "--json").stdout)
+    finally:
+        client.config_set("maxmemory", 0)
+
+    (memory,) = [one for one in found if "maxmemory" in one["what"]]
+    assert re.search(told, memory["what"])
+    assert memory["remedy"].startswith("raise maxmemory")
 
 
 def test_a_doctor_finds_a_circle_that_nobody_serves(run: Run, app: Client) -> None:
