@@ -146,8 +146,9 @@ class Calls:
             details += ("expireFinished", f"{self.expire_finished:g}")
         if self.traceparent and (parent := self.traceparent()):
             details += (TRACEPARENT, parent)
+        own = details[::2]
         for name, value in (spec.fields or {}).items():
-            if name in details[::2]:
+            if name in own:
                 raise ValueError(f"the field {name!r} is the client's own; it is set by an argument")
             details += (name, value)
         return details

@@ -7,7 +7,9 @@
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 if ARGV[6] then
   redis.call('DEL', KEYS[6]) -- of an earlier run
-  redis.call('HSET', KEYS[6], unpack(ARGV, 6))
+  for first = 6, #ARGV, 1000 do -- Lua has no room for many thousand arguments
+    redis.call('HSET', KEYS[6], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+  end
 end
 if ARGV[4] == '0' then
   redis.call(ARGV[5] == '1' and 'LPUSH' or 'RPUSH', KEYS[1], ARGV[1])

@@ -37,7 +37,10 @@ while i <= #ARGV do
   local id, count = ARGV[i], tonumber(ARGV[i + 1])
   local details = ARGV[7] .. id
   redis.call('DEL', details) -- of an earlier run: its outcome, and when it was to expire
-  redis.call('HSET', details, unpack(ARGV, i + 2, i + 1 + count))
+  local last = i + 1 + count
+  for first = i + 2, last, 1000 do -- Lua has no room for many thousand arguments
+    redis.call('HSET', details, unpack(ARGV, first, math.min(first + 999, last)))
+  end
   if delay > 0 then
     redis.call('ZADD', native and KEYS[5] or KEYS[6], due, id)
   elseif native then
@@ -46,7 +49,7 @@ while i <= #ARGV do
     redis.call(ARGV[5] == 'urgent' and 'LPUSH' or 'RPUSH', KEYS[3], id)
   end
   redis.pcall('PUBLISH', ARGV[8] .. details, 'pending')
-  i = i + 2 + count
+  i = last + 1
 end
 if not native or delay > 0 then
   redis.call('SADD', KEYS[4], ARGV[6])

@@ -120,6 +120,15 @@ def test_options_stand_in_the_details(app: Client, client: Any) -> None:
     assert client.lrange("rhai_tasks:other", 0, -1) == ["mine"]
 
 
+def test_a_task_may_have_ten_thousand_fields(app: Client) -> None:
+    fields = {f"field {number}": str(number) for number in range(10_000)}
+
+    first, second = app.submit_many([TaskSpec("1", fields=fields, circle="circle"), "2"])
+
+    assert first.details().items() > fields.items()
+    assert second.details()["script"] == "2"
+
+
 def test_a_field_of_the_clients_own_is_refused(app: Client, client: Any) -> None:
     with pytest.raises(ValueError, match="'status'"):
         app.submit("1", fields={"status": "completed"})

@@ -63,6 +63,14 @@ def test_a_message_with_a_delay_is_not_in_a_workers_memory(
     assert app.task(message.args[0]).result(timeout=20) == "5"
 
 
+def test_a_message_may_have_ten_thousand_fields(app: Client, run_script: ScriptActor) -> None:
+    fields = {f"field {number}": str(number) for number in range(10_000)}
+
+    message = run_script.send("1", fields=fields)
+
+    assert app.task(message.args[0]).details().items() > fields.items()
+
+
 def test_an_urgent_message_goes_before_the_others(run_script: ScriptActor, client: Any) -> None:
     run_script.send("1")
     urgent = run_script.send_with_options(args=("2",), urgent=True)
