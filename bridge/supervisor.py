@@ -40,7 +40,7 @@ from .queues import Queues
 logger = logging.getLogger(__name__)
 
 _EXIT_CONFIGURATION = 2  # of a child: starting it again would not help
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0  # seconds before a child that died is started again
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0  # seconds before a child that died, or could not be started, is started
 _STEADY_SECONDS = 30.0  # a child that lived so long starts again without backoff
 _WATCH_SECONDS = 0.1  # between two looks at the children's memory, if it is limited
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -294,7 +294,11 @@ class _Tree:
 
     def _start(self, child: _Child) -> None:
         child.started = time.monotonic()
-        child.pid = os.fork()
+        try:
+            child.pid = os.fork()
+        except OSError as error:  # no memory, or too many processes: the others go on, and it may pass
+            self._start_later(child, f"could not be started ({error}); trying again")
+            return
         if not child.pid:
             os.close(self._alive_write)
             _run_child(child, self._alive_read)
@@ -316,11 +320,14 @@ class _Tree:
                 return code
             lived = time.monotonic() - child.started
             child.backoff = 0.0 if lived > _STEADY_SECONDS else child.backoff
-            child.start_at = time.monotonic() + child.backoff
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-            logger.error("The %s process died (%s); starting it again in %.1f s", child.name, how, child.backoff)
-            child.backoff = min(max(child.backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
+            self._start_later(child, f"died ({how}); starting it again")
         return 0
+
+    def _start_later(self, child: _Child, why: str) -> None:
+        child.start_at = time.monotonic() + child.backoff
+        logger.error("The %s process %s in %.1f s", child.name, why, child.backoff)
+        child.backoff = min(max(child.backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
 
     def _limit_memory(self) -> None:
         """Kill a child that holds too much; a limit from inside would fail whoever asks next, guilty or not."""

@@ -55,6 +55,42 @@ def test_a_worker_child_killed_loses_nothing_and_its_siblings_go_on(
     assert len(worker.children()) == 3
 
 
+_SCARCE = """
+import errno, os
+from bridge.cli import worker
+
+forks = iter([True, False, True, False, False])
+fork = os.fork
+
+def fork_if_there_is_room():
+    if not next(forks, True):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+os.fork = fork_if_there_is_room
+worker()
+"""
+
+
+def test_a_system_without_room_for_processes_is_waited_out_and_siblings_go_on(
+    dispatcher: Dispatcher, spawn: Callable[..., Worker]
+) -> None:
+    tree = spawn(
+        "python", "-c", _SCARCE, "--circle-public-key", "circle"
+    )  # the worker's first fork fails, and two later
+    assert dispatcher.run("circle", "1")["output"] == "1"
+    bridge, worker = tree.children()
+
+    os.kill(worker.pid, signal.SIGKILL)
+
+    assert dispatcher.run("circle", "2")["output"] == "2"
+    failures = [line for line in tree.text().splitlines() if "could not be started" in line]
+    assert len(failures) == 3
+    assert "The worker 1 process could not be started ([Errno 11]" in failures[0]
+    assert tree.children()[0].pid == bridge.pid
+    assert tree.stop() == 0
+
+
 def test_long_scripts_of_a_killed_worker_all_run_again_soon(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
 ) -> None:
