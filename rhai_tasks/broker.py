@@ -512,7 +512,7 @@ class TaskConsumer(dramatiq.Consumer):
         for name, kind in (("actor_name", str), ("args", list), ("kwargs", dict), ("options", dict)):
             if not isinstance(fields[name], kind):
                 raise TypeError(f"{name} is no {kind.__name__}")  # and dramatiq relies on it
-        fields["options"].pop("eta", None)  # dramatiq would keep it in memory until then, and enqueue a second one
+        fields["options"].pop("eta", None)  # what lies in the queue is due; dramatiq would enqueue a copy of it later
         return message.copy(queue_name=self._queue_name)  # whatever it says: dramatiq acknowledges it there
 
     def _release_unknown(self) -> None:

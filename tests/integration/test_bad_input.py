@@ -220,6 +220,13 @@ def test_a_message_of_another_queue_costs_no_thread(dispatcher: Dispatcher, clie
     assert dispatcher.run("circle", "2")["output"] == "2"
 
 
+def test_a_message_with_an_eta_is_due_since_it_is_in_the_queue(dispatcher: Dispatcher, client: Any) -> None:
+    send(client, "m", {"args": ["t"], "options": {"eta": 10**15}})
+
+    assert dispatcher.result("t")["output"] == "1"
+    wait_until(lambda: not client.exists("rhai_dramatiq:rhai-circle.msgs"))
+
+
 def send(client: Any, message_id: str, fields: dict[str, Any], task_id: str = "t") -> None:
     """Put a message into dramatiq's queue as its own broker does, with the fields of whoever writes it."""
     message = {"queue_name": "rhai-circle", "actor_name": "run_script", "args": [], "kwargs": {}, "options": {}}
