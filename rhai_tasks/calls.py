@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, Literal, TypeVar, get_args
 from uuid import uuid4
 
@@ -35,6 +36,9 @@ T = TypeVar("T")
 Via = Literal["native", "dramatiq", "urgent"]
 """How a task gets to a worker: `native`, by its circle's list, which any worker may serve; `dramatiq`, as a message
 of dramatiq's, past what waits in the native list; `urgent`, likewise, and before all that waits in dramatiq."""
+
+_WAYS: tuple[str, ...] = get_args(Via)
+_PENDING = Status.PENDING.value
 
 Found = Outcome | RhaiTasksError
 """How a task ended, or why that cannot be known."""
@@ -130,14 +134,14 @@ class Calls:
         circle = spec.circle if spec.circle is not None else self.circle
         if circle is None:
             raise ValueError("no circle: name one for the client or for the task")
-        if spec.via not in get_args(Via):
-            raise ValueError(f"via={spec.via!r}: wanted is one of {', '.join(get_args(Via))}")
+        if spec.via not in _WAYS:
+            raise ValueError(f"via={spec.via!r}: wanted is one of {', '.join(_WAYS)}")
         return circle, spec.via, spec.delay, spec.unique
 
     def details_of(self, spec: TaskSpec, now: str) -> list[str]:
         """List names and values of the fields of a task that is submitted `now`."""
         caller = spec.caller_id if spec.caller_id is not None else self.caller_id
-        details: list[str] = ["script", spec.script, "status", Status.PENDING.value, "callerId", caller]
+        details: list[str] = ["script", spec.script, "status", _PENDING, "callerId", caller]
         details += ("createdAt", now, "updatedAt", now)
         context = spec.context_id if spec.context_id is not None else self.context_id
         if context is not None:
@@ -155,37 +159,9 @@ class Calls:
 
     def _batch(self, destination: tuple[str, Via, float, bool], task_ids: list[str], args: list[Any]) -> Batch:
         circle, via, delay, unique = destination
-        queue = queue_name(circle)
-        keys = QueueKeys(self.namespace, queue)
-
-        def read(taken: list[bytes]) -> None:
-            if taken:
-                raise TaskExists(to_text(taken[0]))
-
-        return Batch(
-            task_ids,
-            Call(
-                "submit",
-                [
-                    to_bytes(self.prefixes.queue + circle),
-                    keys.messages,
-                    keys.registry(self.namespace),
-                    keys.delayed,
-                    keys.delayed_messages,
-                    keys.wake,
-                ],
-                [
-                    int(unique),
-                    round(delay * 1000),
-                    via,
-                    queue,
-                    self.prefixes.details,
-                    state_channel(self.namespace),
-                    *args,
-                ],
-                read,
-            ),
-        )
+        queue, keys = _places(self.namespace, self.prefixes.queue, circle)
+        what = [int(unique), round(delay * 1000), via, queue, self.prefixes.details, state_channel(self.namespace)]
+        return Batch(task_ids, Call("submit", keys, [*what, *args], _none_taken))
 
     def cancel(self, task_id: str) -> Call[bool]:
         """Build the call that cancels a task; `False`: it had ended."""
@@ -266,6 +242,20 @@ def _spec(spec: str | TaskSpec) -> TaskSpec:
     if not isinstance(spec, TaskSpec) or not isinstance(spec.script, str):
         raise TypeError(f"a script or a TaskSpec is wanted, not {spec!r}")
     return spec
+
+
+@lru_cache(maxsize=1024)  # asked for every task
+def _places(namespace: str, prefix: str, circle: str) -> tuple[str, tuple[str | bytes, ...]]:
+    """Name a circle's queue, and the keys of `submit.lua`, but for the first."""
+    queue = queue_name(circle)
+    keys = QueueKeys(namespace, queue)
+    registry = keys.registry(namespace)
+    return queue, (to_bytes(prefix + circle), keys.messages, registry, keys.delayed, keys.delayed_messages, keys.wake)
+
+
+def _none_taken(taken: list[bytes]) -> None:
+    if taken:
+        raise TaskExists(to_text(taken[0]))
 
 
 class CallNumbers:

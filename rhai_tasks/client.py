@@ -151,10 +151,24 @@ class _Base:
         self._retry_timeout = retry_timeout
         self._numbers = CallNumbers(namespace)
         self._scripts: dict[str, Any] = {}
-        self._policy: dict[str, Any] = {
+
+    def _policy(self, error: redis.RedisError, began: float) -> dict[str, Any]:
+        """Say how a call that failed is repeated.
+
+        Args:
+            error: Of the first try.
+            began: time.monotonic() before it.
+
+        Raises:
+            redis.RedisError: Not at all: that error stands.
+        """
+        left = self._retry_timeout - (time.monotonic() - began)
+        if left <= 0 or not may_pass(error):
+            raise error
+        return {
             "retry": tenacity.retry_if_exception(may_pass),
             "wait": tenacity.wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
-            "stop": tenacity.stop_after_delay(retry_timeout),
+            "stop": tenacity.stop_after_delay(left),
             "reraise": True,
         }
 
@@ -206,7 +220,6 @@ class Client(_Base):
             url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace, traces=traces
         )
         self._redis = connect(url)
-        self._retrying = tenacity.Retrying(**self._policy)
         self._process, self._lock = os.getpid(), threading.Lock()
         self._waiting: _ListenerThread | None = None
         self._closed = False
@@ -331,11 +344,18 @@ class Client(_Base):
         """Carry a call out; it is repeated while the server is away, so it must bear that."""
         if self._closed:
             raise ClientClosed("this client is closed")
+        began = time.monotonic()
         try:
-            reply = self._retrying(self._run, self._redis, call)
+            reply = self._run(self._redis, call)  # most calls need no more
         except redis.RedisError as error:
-            raise explain(error, self._url) from error
+            reply = self._repeat(call, error, began)
         return call.read(reply)
+
+    def _repeat(self, call: Call[Any], error: redis.RedisError, began: float) -> Any:
+        try:
+            return tenacity.Retrying(**self._policy(error, began))(self._run, self._redis, call)
+        except redis.RedisError as last:
+            raise explain(last, self._url) from last
 
     def _guard(self) -> threading.Lock:
         if self._process != os.getpid():  # a fork: the thread that may have held the lock is not here
@@ -397,7 +417,6 @@ class AsyncClient(_Base):
             url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace, traces=traces
         )
         self._redis = connect_async(url)
-        self._retrying = tenacity.AsyncRetrying(**self._policy)
         self._results = ResultListener(url, self._calls, self._call_once, retry_timeout)
         self._closed = False
 
@@ -471,10 +490,17 @@ class AsyncClient(_Base):
         """Carry a call out; it is repeated while the server is away, so it must bear that."""
         if self._closed:
             raise ClientClosed("this client is closed")
+        began = time.monotonic()
         try:
-            return await self._retrying(self._call_once, call)
+            return await self._call_once(call)  # most calls need no more
         except redis.RedisError as error:
-            raise explain(error, self._url) from error
+            return await self._repeat(call, error, began)
+
+    async def _repeat(self, call: Call[T], error: redis.RedisError, began: float) -> T:
+        try:
+            return await tenacity.AsyncRetrying(**self._policy(error, began))(self._call_once, call)
+        except redis.RedisError as last:
+            raise explain(last, self._url) from last
 
     async def _call_once(self, call: Call[T]) -> T:
         """Carry a call out; the server's errors are redis-py's."""

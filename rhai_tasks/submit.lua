@@ -28,9 +28,11 @@ redis.call('ZADD', KEYS[1], ARGV[1], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2])
 redis.call('PEXPIRE', KEYS[1], 3600000)
 
-local time = redis.call('TIME')
-local delay = tonumber(ARGV[4])
-local due = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + delay)
+local delay, due = tonumber(ARGV[4]), nil
+if delay > 0 then
+  local time = redis.call('TIME')
+  due = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + delay)
+end
 local native = ARGV[5] == 'native'
 local i = 9
 while i <= #ARGV do

@@ -4,6 +4,7 @@ Each bound is 10 to 20 % above what was counted when it was set, unless it says 
 moves the bound, and says why.
 """
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import psutil
 
 from bridge.loop import CircleBridge
-from rhai_tasks import Engine, Settings
+from rhai_tasks import Client, Engine, Settings
 from rhai_tasks.connection import Outage
 from rhai_tasks.worker import make_worker
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
@@ -86,6 +87,26 @@ def test_a_task_of_an_idle_worker_takes_three_requests(
     submitting = 2 * alone
     # 3.0: the bridge's wait and take; the worker's wait and fetch; finish. Idle requests, two a second, come on top.
     assert (requests(client) - before - submitting - look.count) / alone < 3.5
+
+
+def test_a_submission_is_one_request_and_takes_few_calls_of_python_functions(app: Client, client: Any) -> None:
+    app.submit("1")
+    alone, calls, before = 100, 0, requests(client)
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        for _ in range(alone):
+            app.submit("1")
+    finally:
+        sys.setprofile(None)
+
+    assert requests(client) - before - 1 == alone  # this question is one, too
+    # 141, of which redis-py takes 110: 31 to look at as many arguments.
+    assert calls / alone < 160
 
 
 def test_a_task_takes_few_calls_of_python_functions(dispatcher: Dispatcher, server_url: str, client: Any) -> None:
