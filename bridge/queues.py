@@ -189,7 +189,7 @@ class Queues:
             revived += int(
                 self._revive(
                     keys=[keys.messages, keys.bodies, keys.dead, keys.dead_bodies, keys.dead_reasons],
-                    args=[letter.message_id],
+                    args=[to_bytes(letter.message_id)],
                 )
             )
         return revived
@@ -198,11 +198,11 @@ class Queues:
         """Delete dead letters; return how many."""
         deleted = 0
         for letter in letters:
-            keys = self.keys(letter.circle)
+            keys, name = self.keys(letter.circle), to_bytes(letter.message_id)
             with self.client.pipeline() as pipeline:
-                pipeline.zrem(keys.dead, letter.message_id)
-                pipeline.hdel(keys.dead_bodies, letter.message_id)
-                pipeline.hdel(keys.dead_reasons, letter.message_id)
+                pipeline.zrem(keys.dead, name)
+                pipeline.hdel(keys.dead_bodies, name)
+                pipeline.hdel(keys.dead_reasons, name)
                 deleted += int(pipeline.execute()[0])
         return deleted
 
@@ -239,7 +239,7 @@ class Queues:
             if self.client.zrem(waits_in, to_bytes(one.name)):  # else it is due, and its body is needed
                 forgotten += 1
                 if one.is_message:
-                    self.client.hdel(keys.bodies, one.name)
+                    self.client.hdel(keys.bodies, to_bytes(one.name))
         return forgotten
 
 

@@ -1,5 +1,6 @@
 """What can be done: each action a function of what a form says, that returns where to go and what was done."""
 
+import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -15,6 +16,8 @@ from .pages import address
 from .render import dereference
 from .security import own_path, read_form
 from .site import Site, site_of
+
+_FINDING = re.compile(r"(\d{1,9})\.(\d{1,9})")  # the look, and the place in it
 
 Form = Mapping[str, list[str]]
 Done = tuple[str | None, str]
@@ -88,8 +91,8 @@ def cancel_delayed(site: Site, form: Form) -> Done:
 
 def repair(site: Site, form: Form) -> Done:
     """Mend what the doctor found."""
-    look, _, place = _text(form, "finding").partition(".")
-    if not (look.isdecimal() and place.isdecimal()) or not site.surgery.repair(int(look), int(place)):
+    found = _FINDING.fullmatch(_text(form, "finding"))
+    if not found or not site.surgery.repair(int(found[1]), int(found[2])):
         return None, "The findings have changed. Nothing was done."
     return None, "Repaired."
 
@@ -114,7 +117,10 @@ def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:
 
 
 def _back(request: Request) -> str:
-    referrer = urlsplit(request.headers.get("referer", "/"))  # only its path counts
+    try:
+        referrer = urlsplit(request.headers.get("referer", "/"))  # only its path counts
+    except ValueError:  # it is no address
+        return "/"
     return own_path(referrer.path + (f"?{referrer.query}" if referrer.query else ""))
 
 

@@ -547,6 +547,49 @@ def test_a_form_that_is_no_text_is_refused(browser: Browser, field: str, client:
     assert client.dbsize() == 0
 
 
+@pytest.mark.parametrize(
+    ("action", "field", "value", "said"),
+    [
+        ("/doctor/repair", "finding", f"{'9' * 5000}.1", "Nothing was done"),  # more digits than Python reads
+        ("/doctor/repair", "finding", "².²", "Nothing was done"),
+        ("/dead/retry", "message", "%FF", "0 dead letter(s) put back"),  # no UTF-8 once it is dereferenced
+        ("/dead/delete", "message", "%ED%A0%80", "0 dead letter(s) deleted"),
+        ("/delayed/run", "delayed", "m %FF %FF", "0 task(s) handed over"),
+        ("/delayed/cancel", "delayed", "m %FF %FF", "0 delayed task(s) cancelled"),
+        ("/cancel", "id", "%FF", "no details any more"),
+    ],
+)
+def test_a_form_that_no_page_of_ours_has_does_nothing(
+    browser: Browser, action: str, field: str, value: str, said: str
+) -> None:
+    form = {"csrf": browser.csrf(), "circle": "c", field: value}
+
+    answer = browser.site.post(action, data=form)
+
+    assert answer.status_code == 200
+    assert said in answer.text
+
+
+def test_a_dead_letter_may_have_any_name(browser: Browser, server_url: str) -> None:
+    with redis.Redis.from_url(server_url) as raw:
+        raw.zadd("rhai_dramatiq:rhai-c.XQ", {b"\xff": 1, b"\xfe": 2})
+        raw.hset("rhai_dramatiq:rhai-c.XQ.msgs", mapping={b"\xff": b"{}", b"\xfe": b"{}"})
+
+        assert "1 dead letter(s) put back" in browser.send("/dead/retry", circle="c", message="%FF").text
+        assert "1 dead letter(s) deleted" in browser.send("/dead/delete", circle="c", message="%FE").text
+        assert raw.lrange("rhai_dramatiq:rhai-c", 0, -1) == [b"\xff"]
+        assert not raw.exists("rhai_dramatiq:rhai-c.XQ.msgs")
+
+
+@pytest.mark.parametrize("referrer", ["http://[", "http://a]b/"])
+def test_an_action_goes_to_the_overview_from_where_is_no_address(browser: Browser, referrer: str) -> None:
+    fields = {"csrf": browser.csrf(), "id": "t"}
+
+    answer = browser.site.post("/cancel", data=fields, headers={"referer": referrer}, follow_redirects=False)
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
 @pytest.fixture
 def guarded(server_url: str, client: Any) -> Iterator[Browser]:
     with serve(server_url, token=TOKEN, base="https://tasks.example") as site:
