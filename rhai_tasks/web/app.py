@@ -21,7 +21,7 @@ from rhai_tasks.settings import Settings
 
 from . import actions, pages
 from .sampler import SECONDS
-from .security import Gate, Headers, Logins, Sessions, own_path, read_form
+from .security import Gate, Headers, Logins, Sessions, Streams, own_path, read_form
 from .site import Query, Site, site_of
 
 _QUICK_SECONDS = 0.5  # between two looks at a single task
@@ -64,8 +64,12 @@ def make_app(settings: Settings, *, token: str | None, read_only: bool, host: st
         app.state.site.close()
 
     routes: list[Route | Mount] = [Route(path, _page(make)) for path, make in _PAGES.items()]
-    routes += [Route(f"/live{path}", _live(make)) for path, make in _PAGES.items()]
     routes += [
+        Mount(
+            "/live",
+            routes=[Route(path, _live(make)) for path, make in _PAGES.items()],
+            middleware=[Middleware(Streams)],
+        ),
         Route("/task/field", _download),
         Route("/doctor/examine", actions.endpoint(actions.examine), methods=["POST"]),
         Mount("/static", StaticFiles(packages=[("rhai_tasks.web", "static")])),

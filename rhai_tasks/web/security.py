@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 SESSION_SECONDS = 12 * 3600
 MOST_BYTES = 8 * 1024 * 1024  # of a form
 MOST_FIELDS = 1000
+MOST_STREAMS = 100
 PATIENCE_SECONDS = 60.0  # for which failed logins are remembered
 MOST_FAILURES = 5  # of an address in that time
 
@@ -109,6 +110,26 @@ class Gate:
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         address = request.url_for("login").include_query_params(next=wanted)
         await RedirectResponse(f"{address.path}?{address.query}", status_code=303)(scope, receive, send)
+
+
+class Streams:
+    """Lets only so many pages be live at a time: each asks the server again and again."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or say that there are too many."""
+        if self._open >= MOST_STREAMS:
+            answer = PlainTextResponse(f"{MOST_STREAMS} pages are live already. Close some, or try again later.", 503)
+            await answer(scope, receive, send)
+            return
+        self._open += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._open -= 1
 
 
 class Logins:

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +20,7 @@ from bridge.loop import CircleBridge
 from rhai_tasks import Client
 from rhai_tasks.connection import Outage
 from rhai_tasks.settings import Settings
+from rhai_tasks.web.security import MOST_STREAMS
 from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
 from tests.web_page import INJECTIONS, Browser, Page, serve
 
@@ -687,6 +690,32 @@ def test_pages_come_back_with_the_server() -> None:
 
 
 # --- the command
+
+
+def test_only_so_many_pages_are_live_at_a_time(spawn: Callable[..., Worker], client: Any) -> None:
+    port = free_port()
+    spawn("rhai-tasks", "web", "--port", str(port))
+
+    def get(path: str) -> HTTPResponse:
+        connection = HTTPConnection("127.0.0.1", port)
+        opened.callback(connection.close)
+        connection.request("GET", path, headers={"Connection": "close"})  # the answer is all that holds it open
+        return opened.enter_context(connection.getresponse())
+
+    def answers() -> bool:
+        with suppress(ConnectionRefusedError):
+            return get("/").status == 200
+        return False
+
+    with ExitStack() as opened:
+        wait_until(answers, what="the page to be served")
+        live = [get("/live/delayed") for _ in range(MOST_STREAMS)]
+        assert {answer.status for answer in live} == {200}
+
+        assert (get("/live/delayed").status, get("/delayed").status) == (503, 200)
+
+        live[0].close()
+        wait_until(lambda: get("/live/delayed").status == 200, what="room for another")
 
 
 def test_an_address_of_others_needs_a_token(server_url: str) -> None:

@@ -5,6 +5,7 @@
 const region = document.querySelector("[data-live]");
 const connection = document.getElementById("connection");
 let source = null;
+let again = 0;
 let ended = false;
 
 function isInUse(part) {
@@ -40,7 +41,10 @@ function open() {
   source = new EventSource(region.dataset.live);
   source.onopen = () => { connection.textContent = "live"; };
   source.onmessage = (event) => show(event.data);
-  source.onerror = () => { connection.textContent = "not connected, trying again"; };
+  source.onerror = () => {
+    connection.textContent = "not connected, trying again";
+    if (source.readyState === EventSource.CLOSED) again = setTimeout(open, 10000); // refused: browsers give up then
+  };
   source.addEventListener("end", () => { ended = true; connection.textContent = ""; source.close(); });
 }
 
@@ -48,6 +52,7 @@ function open() {
 document.addEventListener("visibilitychange", () => {
   if (!region || ended) return;
   source?.close();
+  clearTimeout(again);
   if (!document.hidden) open();
 });
 if (region && !document.hidden) open();
