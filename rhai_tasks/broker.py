@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, repeat
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -22,7 +22,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage
 
 from .cancellation import hear_cancels
-from .connection import Outage, break_off, connect, connect_blocking, wait_and_run
+from .connection import Outage, break_off, connect, connect_blocking, run_each, wait_and_run
 from .metrics import IN_FLIGHT, RECOVERED, RUNNING, Counts
 from .protocol import (
     ACTOR,
@@ -253,56 +253,68 @@ class TaskBroker(RedisBroker):
         pause = 0.0
         while not self.stopping.wait(pause):
             pause = RENEW_SECONDS
-            heartbeat = self.store.heartbeat(self.queues)
-            for queue in list(self.queues):
-                try:
-                    self.renew(queue, heartbeat)
-                    heartbeat = ""  # it is told once
-                    self.outage.end()
-                except redis.RedisError as error:
-                    self.outage.begin(error)
-                    pause = _RETRY_SECONDS
-                    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-                        break  # the next queue would wait as long for nothing
+            try:
+                self.renew(*self.queues, heartbeat=self.store.heartbeat(self.queues))
+                self.outage.end()
+            except redis.RedisError as error:
+                self.outage.begin(error)
+                pause = _RETRY_SECONDS
 
-    def renew(self, queue: str, heartbeat: str = "") -> None:
-        """Renew our lease on a queue, stop what we lost, and take back what dead workers held.
+    def renew(self, *queues: str, heartbeat: str = "") -> None:
+        """Renew our leases on queues, stop what we lost, and take back what dead workers held.
 
         Args:
-            queue: Whose messages we hold.
-            heartbeat: Of this process, to be told with it, or nothing.
+            queues: Whose messages we hold: one round trip for all of them.
+            heartbeat: Of this process, to be told with the first of them, or nothing.
 
         Raises:
-            redis.RedisError: The server does not answer, or refuses.
+            redis.RedisError: The server does not answer, or refuses a queue; the others are renewed.
         """
-        keys, began = self.keys(queue), time.monotonic()
-        held = list(self.held.get(queue, {}).values())  # before: what is fetched meanwhile is ours
-        prefix = self.settings.prefixes.details
-        stood, expired, cancelled, ours = self.task_scripts["renew"](
-            keys=[keys.leases, keys.acks(self.broker_id), workers_key(self.namespace)],
-            args=[
+        began = time.monotonic()
+        # Before: what is fetched meanwhile is ours.
+        held = [list(self.held.get(queue, {}).values()) for queue in queues]
+        calls = list(map(self._renewal, queues, held, chain([heartbeat], repeat(""))))
+        replies = run_each(self._lease_client, self.task_scripts["renew"], calls)
+        renewed = [one for one in zip(queues, held, replies, strict=True) if not isinstance(one[2], redis.RedisError)]
+        for queue, messages, (stood, _, cancelled, ours) in renewed:
+            for position in cancelled:  # we should have heard of it
+                messages[position].cancel.cancel()
+            if not stood:
+                _drop_lost(messages, {to_text(message_id) for message_id in ours})
+            self._note_renewal(queue, began)
+        for queue, _, (_, expired, _, _) in renewed:  # last: it asks the server again, which may fail
+            if began >= self._sweeps.get(queue, 0.0):
+                self._sweep(queue, [broker_id.decode() for broker_id in expired])
+        for reply in replies:
+            if isinstance(reply, redis.RedisError):
+                raise reply
+
+    def _renewal(self, queue: str, held: list[Held], heartbeat: str) -> dict[str, Any]:
+        """Write keys and arguments of `renew.lua`."""
+        keys, prefix = self.keys(queue), self.settings.prefixes.details
+        return {
+            "keys": [keys.leases, keys.acks(self.broker_id), workers_key(self.namespace)],
+            "args": [
                 self.broker_id,
                 int(LEASE_SECONDS * 1000),
                 heartbeat,
                 *(to_bytes(prefix + one.task_id) for one in held),
             ],
-            client=self._lease_client,
-        )
+        }
+
+    def _note_renewal(self, queue: str, began: float) -> None:
         if began - self._renewed.get(queue, float("-inf")) > LEASE_SECONDS - RENEW_SECONDS:
             # Either we were away or the server was. Then the others' leases ran out as ours did: they get the
             # time to renew them, else their tasks would run twice though nobody died.
             self._sweeps[queue] = began + RENEW_SECONDS
         self._renewed[queue] = began
-        self.readiness.note(f"lease of {queue}")
-        for position in cancelled:  # we should have heard of it
-            held[position].cancel.cancel()
-        if not stood:
-            _drop_lost(held, {to_text(message_id) for message_id in ours})
         self.lease_ends[queue] = began + LEASE_SECONDS
-        if began >= self._sweeps.get(queue, 0.0):
-            for broker_id in expired:
-                if broker_id.decode() != self.broker_id:
-                    self._requeue(keys, broker_id.decode(), "expired")
+        self.readiness.note(f"lease of {queue}")
+
+    def _sweep(self, queue: str, expired: list[str]) -> None:
+        for broker_id in expired:
+            if broker_id != self.broker_id:
+                self._requeue(self.keys(queue), broker_id, "expired")
 
 
 class TaskConsumer(dramatiq.Consumer):

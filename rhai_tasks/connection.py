@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -153,6 +153,27 @@ def wait_and_run(
         if isinstance(reply, redis.RedisError):
             raise reply
     return replies[-1]
+
+
+def run_each(client: redis.Redis, script: Script, calls: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Run a script once for each of these calls, which are its `keys` and `args`, in one round trip.
+
+    Returns:
+        For each call what the script returned, or the server's error: the others are done all the same.
+
+    Raises:
+        redis.RedisError: The server does not answer. Any of them may have been done.
+    """
+    with client.pipeline(transaction=False) as pipeline:
+        for call in calls:
+            pipeline.evalsha(script.sha, len(call["keys"]), *call["keys"], *call["args"])
+        replies = pipeline.execute(raise_on_error=False)
+    if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in replies):
+        client.connection_pool.disconnect()
+    return [
+        script(client=client, **call) if isinstance(reply, redis.exceptions.NoScriptError) else reply
+        for call, reply in zip(calls, replies, strict=True)
+    ]
 
 
 def redact(url: str) -> str:
