@@ -209,16 +209,17 @@ def explain(error: redis.RedisError, url: str) -> RhaiTasksError:
         return ServerUnavailable(f"Redis at {redact(url)} {how}: {error}")
     if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError):
         return ConfigurationError(f"Redis at {redact(url)} refuses us: {error}. Check user and password in the URL")
-    return ServerError(f"Redis at {redact(url)} refuses: {error}{_advice(error)}")
+    return ServerError(f"Redis at {redact(url)} refuses: {_advised(error)}")
 
 
-def _advice(error: BaseException) -> str:
-    """Say what to do, where the server's own words do not."""
-    if _NO_RIGHT.search(str(error)):
-        return ". Give this user all rights that docs/security.md lists"
+def _advised(error: BaseException) -> str:
+    """Add what to do to the server's words, where they do not say it."""
+    words = str(error)
+    if _NO_RIGHT.search(words):
+        return f"{words.rstrip('.')}. Give this user all rights that docs/security.md lists"
     if isinstance(error, _OF_CLUSTERS) and not may_pass(error):
-        return f". It {_NO_CLUSTER}"
-    return ""
+        return f"{words.rstrip('.')}. It {_NO_CLUSTER}"
+    return words
 
 
 _OF_CLUSTERS = (
@@ -249,8 +250,7 @@ class Outage:
             if isinstance(error, _ANSWERS):
                 if time.monotonic() - self._refused >= _REMIND_SECONDS:
                     self._refused = time.monotonic()
-                    told = f"{error}{_advice(error)}"
-                    logger.warning("%s at %s refuses, trying again: %s", self._server, self._url, told)
+                    logger.warning("%s at %s refuses, trying again: %s", self._server, self._url, _advised(error))
             elif self._since is None:
                 self._since = time.monotonic()
                 logger.warning(
@@ -324,7 +324,7 @@ def await_server(url: str, give_up: threading.Event) -> None:
         except redis.ResponseError as error:
             if str(error).startswith(("LOADING", "MASTERDOWN", "BUSY")):
                 raise
-            raise ConfigurationError(f"Redis at {redact(url)} refuses us: {error}{_advice(error)}") from error
+            raise ConfigurationError(f"Redis at {redact(url)} refuses us: {_advised(error)}") from error
 
     with client:
         found = persist(look, Outage(url), give_up)
