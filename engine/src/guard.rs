@@ -335,10 +335,10 @@ impl Meter {
     }
 }
 
-/// Count an allocation; negative: memory that was freed.
-pub fn allocated(bytes: isize) {
+/// Count an allocation.
+pub fn allocated(bytes: usize) {
     METER.with(|meter| {
-        let live = meter.live.get().wrapping_add(bytes);
+        let live = meter.live.get().wrapping_add_unsigned(bytes);
         meter.live.set(live);
         if live > meter.peak.get() {
             meter.peak.set(live);
@@ -347,6 +347,11 @@ pub fn allocated(bytes: isize) {
             }
         }
     });
+}
+
+/// Count memory that was freed.
+pub fn freed(bytes: usize) {
+    METER.with(|meter| meter.live.set(meter.live.get().wrapping_sub_unsigned(bytes)));
 }
 
 #[cold]
