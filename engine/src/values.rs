@@ -14,7 +14,7 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMapping, PyMemoryView,
     PyRange, PySet, PyString, PyTuple, PyType,
 };
-use rhai::{Array, Blob, Dynamic, FnPtr, INT, Map};
+use rhai::{Array, Blob, Dynamic, FLOAT, FnPtr, INT, ImmutableString, Map};
 use rust_decimal::Decimal;
 
 use crate::garbage::Objects;
@@ -286,66 +286,94 @@ type Texts = HashMap<*const u8, Py<PyAny>>;
 /// Bytes from which on a text is remembered.
 const LONG_TEXT: usize = 512;
 
+/// The keys of a map, in order. Maps beside each other mostly have the same, and then share them.
+type Keys<'py> = Vec<Bound<'py, PyString>>;
+
 /// Convert a script's value.
 pub fn to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
-    nested_to_python(py, value, &mut Texts::new(), 0)
+    nested_to_python(py, value, &mut Texts::new(), &mut Keys::new(), 0)
 }
 
-fn nested_to_python(py: Python<'_>, value: &Dynamic, texts: &mut Texts, depth: usize) -> PyResult<Py<PyAny>> {
+/// `keys` are those of the map beside.
+fn nested_to_python<'py>(
+    py: Python<'py>,
+    value: &Dynamic,
+    texts: &mut Texts,
+    keys: &mut Keys<'py>,
+    depth: usize,
+) -> PyResult<Py<PyAny>> {
     if depth > MAX_DEPTH {
         return Err(PyValueError::new_err(format!(
             "the script's value is nested deeper than {MAX_DEPTH} levels"
         )));
     }
+    // Not `as_int` and so on: whatever is no integer would have its type's name looked up, for the error.
     if value.is_unit() {
         return Ok(py.None());
     }
-    if let Ok(truth) = value.as_bool() {
-        return Ok(PyBool::new(py, truth).to_owned().into_any().unbind());
+    if let Some(truth) = value.read_lock::<bool>() {
+        return Ok(PyBool::new(py, *truth).to_owned().into_any().unbind());
     }
-    if let Ok(number) = value.as_int() {
+    if let Some(number) = value.read_lock::<INT>() {
         return Ok(number.into_pyobject(py)?.into_any().unbind());
     }
-    if let Ok(number) = value.as_float() {
-        return Ok(PyFloat::new(py, number).into_any().unbind());
+    if let Some(number) = value.read_lock::<FLOAT>() {
+        return Ok(PyFloat::new(py, *number).into_any().unbind());
     }
-    if let Ok(text) = value.as_immutable_string_ref() {
+    if let Some(text) = value.read_lock::<ImmutableString>() {
         let convert = || PyString::new(py, &text).into_any().unbind();
         if text.len() < LONG_TEXT {
             return Ok(convert());
         }
         return Ok(texts.entry(text.as_ptr()).or_insert_with(convert).clone_ref(py));
     }
-    if let Ok(letter) = value.as_char() {
+    if let Some(letter) = value.read_lock::<char>() {
         return Ok(PyString::new(py, letter.encode_utf8(&mut [0; 4]))
             .into_any()
             .unbind());
     }
-    if let Ok(items) = value.as_array_ref() {
+    if let Some(items) = value.read_lock::<Array>() {
+        let mut keys = Keys::new();
         let items = items
             .iter()
-            .map(|item| nested_to_python(py, item, texts, depth + 1))
+            .map(|item| nested_to_python(py, item, texts, &mut keys, depth + 1))
             .collect::<PyResult<Vec<_>>>()?;
         return Ok(PyList::new(py, items)?.into_any().unbind());
     }
-    if let Ok(entries) = value.as_map_ref() {
+    if let Some(entries) = value.read_lock::<Map>() {
         let dict = PyDict::new(py);
-        for (key, value) in entries.iter() {
-            dict.set_item(key.as_str(), nested_to_python(py, value, texts, depth + 1)?)?;
+        let mut inner = Keys::new();
+        for (place, (key, value)) in entries.iter().enumerate() {
+            let value = nested_to_python(py, value, texts, &mut inner, depth + 1)?;
+            dict.set_item(key_to_python(py, key, keys, place), value)?;
         }
         return Ok(dict.into_any().unbind());
     }
-    if let Ok(bytes) = value.as_blob_ref() {
-        let bytes: &Blob = &bytes;
-        return Ok(PyBytes::new(py, bytes).into_any().unbind());
+    if let Some(bytes) = value.read_lock::<Blob>() {
+        return Ok(PyBytes::new(py, &bytes).into_any().unbind());
     }
-    if let Ok(number) = value.as_decimal() {
+    if let Some(number) = value.read_lock::<Decimal>() {
         return Ok(decimal_class(py)?.call1((number.to_string(),))?.unbind());
     }
     if let Some(object) = object::unwrap(value) {
         return Ok(object.clone_ref(py));
     }
     other_to_python(py, value)
+}
+
+/// Take a map's key from the map beside, if that has the same at this place.
+fn key_to_python<'a, 'py>(
+    py: Python<'py>,
+    key: &str,
+    keys: &'a mut Keys<'py>,
+    place: usize,
+) -> &'a Bound<'py, PyString> {
+    let known = keys.get(place).and_then(|known| known.to_str().ok());
+    if known != Some(key) {
+        keys.truncate(place);
+        keys.push(PyString::new(py, key));
+    }
+    &keys[place]
 }
 
 fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
