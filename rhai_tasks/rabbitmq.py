@@ -29,6 +29,7 @@ from .store import load_script
 
 logger = logging.getLogger(__name__)
 
+_FULL_SECONDS = 0.05  # between two looks whether there is room again
 _HEARTBEAT_SECONDS = 10  # unless the URL says otherwise: a connection that hangs is noticed within 15 s
 
 
@@ -106,14 +107,16 @@ class RabbitConsumer(TaskConsumer):
     """Claims in Redis what RabbitMQ brings, and acknowledges it there once its end is written here.
 
     RabbitMQ brings no more than a worker has threads until one of them has been acknowledged; more while scripts are
-    quick, as `TaskConsumer` fetches ahead.
+    quick, as `TaskConsumer` fetches ahead. What it brought over a connection that broke it knows nothing of any more:
+    what of that still runs takes room all the same.
     """
 
     def __init__(self, broker: RabbitBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         super().__init__(broker, queue_name, prefetch, timeout)
         self._rabbitmq, self._rabbitmq_outage = broker.rabbitmq, broker.rabbitmq_outage
         self._source: Any = None  # dramatiq's consumer, while there is a connection
-        self._prefetch = self._threads  # messages that RabbitMQ brings before one is acknowledged
+        self._prefetch = 0  # messages that RabbitMQ brings before one is acknowledged
+        self._strays = set(self._held)  # ids of those that came over a connection that broke, and have not ended
         self._received: list[MessageProxy] = []  # and not claimed yet
 
     def _bring(self) -> None:
@@ -127,16 +130,17 @@ class RabbitConsumer(TaskConsumer):
         """Wait for messages, and for what else comes over the connection."""
         try:
             if self._source is None:
-                self._prefetch = self._threads
-                self._source = self._rabbitmq.consume(
-                    self._queue_name, prefetch=self._prefetch, timeout=int(self._timeout * 1000)
-                )
+                self._prefetch = 0
+                self._source = self._rabbitmq.consume(self._queue_name)  # not yet: it begins with the first message
                 del self._rabbitmq.connection  # it was for declaring the queue
             self._adapt()
-            message = next(self._source)
-            while message is not None:
-                self._received.append(message)
-                message = next(self._source) if self._source.channel.get_waiting_message_count() else None
+            if self._prefetch:
+                message = next(self._source)
+                while message is not None:
+                    self._received.append(message)
+                    message = next(self._source) if self._source.channel.get_waiting_message_count() else None
+            else:
+                self._source.connection.sleep(_FULL_SECONDS)
         except (ConnectionClosed, AMQPError, StopIteration) as error:  # the last: the queue is gone
             self._disconnect()
             self._rabbitmq_outage.begin(error)
@@ -147,14 +151,18 @@ class RabbitConsumer(TaskConsumer):
 
     def _adapt(self) -> None:
         """Let RabbitMQ bring as much as is worth it now; what it has brought and nobody has read goes back."""
-        wanted = self._threads + self._ahead()
-        if self._prefetch <= 2 * wanted and wanted <= 2 * self._prefetch:
+        ended = self._strays - self._held.keys()
+        self._strays -= ended
+        wanted = max(self._threads + self._ahead() - len(self._strays), 0)
+        if not ended and self._prefetch <= 2 * wanted and wanted <= 2 * self._prefetch:
             return
-        self._prefetch = wanted
         channel = self._source.channel
-        channel.cancel()
-        channel.basic_qos(prefetch_count=wanted)  # of consumers from now on
-        self._source.iterator = channel.consume(self._queue_name, inactivity_timeout=self._timeout)
+        if self._prefetch:
+            channel.cancel()
+        if wanted:
+            channel.basic_qos(prefetch_count=wanted)  # of consumers from now on
+            self._source.iterator = channel.consume(self._queue_name, inactivity_timeout=self._timeout)
+        self._prefetch = wanted
 
     def _claim_received(self) -> None:
         acknowledgements: dict[str, list[Callable[[], object]]] = defaultdict(list)
@@ -199,6 +207,7 @@ class RabbitConsumer(TaskConsumer):
     def _disconnect(self) -> None:
         """Forget a connection that broke; RabbitMQ brings again what it has brought over it."""
         source, self._source = self._source, None
+        self._strays = set(self._held)
         self._received.clear()
         if source is not None and source.connection.is_open:  # it was the channel
             with suppress(AMQPError):

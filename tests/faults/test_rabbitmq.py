@@ -106,6 +106,21 @@ def test_a_script_that_runs_while_rabbitmq_dies_ends_meanwhile(
     assert not rabbitmq.is_running()
 
 
+def test_a_worker_with_a_long_script_takes_nothing_to_wait_behind_it_when_rabbitmq_is_back(
+    dispatcher: Dispatcher, start: Start, rabbitmq: RabbitServer
+) -> None:
+    start("--processes", "2", "--threads", "1")
+    long = dispatcher.submit("circle", "long", "loop {}")
+    wait_until(lambda: dispatcher.status(long) == "processing")
+
+    rabbitmq.kill()
+    rabbitmq.start()
+
+    for number in range(10):
+        dispatcher.run("circle", str(number))
+    assert dispatcher.status(long) == "processing"
+
+
 def test_a_bridge_killed_under_load_loses_nothing_and_runs_nothing_twice(load: Load, start: Start) -> None:
     worker = start("--threads", "2", "--buffer", "16")
     load.submit(TASKS)
