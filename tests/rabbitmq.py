@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,6 +77,13 @@ class RabbitServer:
     def kill(self) -> None:
         """Kill it with SIGKILL, all of it."""
         self._signal(signal.SIGKILL)
+
+    def freeze(self, seconds: float) -> None:
+        """Stop it, and let it go on after some seconds."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it, and the port mapper."""

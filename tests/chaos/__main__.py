@@ -24,9 +24,9 @@ from .world import Fault, Strain, World
 _WARM_SECONDS, _COOL_SECONDS = 2.0, 5.0  # of load before and after a fault that happens alone
 
 
-def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int) -> Account:
+def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int, *, rabbitmq: bool) -> Account:
     """Bring one fault about, once."""
-    with World(folder / fault.name, strain, seed, **fault.setting) as world:
+    with World(folder / fault.name, strain, seed, rabbitmq=rabbitmq, **fault.setting) as world:
         time.sleep(_WARM_SECONDS)
         fault.inject(world)
         time.sleep(_COOL_SECONDS)
@@ -34,11 +34,11 @@ def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int) -> Account:
 
 
 def run_mixed(
-    faults: list[Fault], folder: Path, strain: Strain, seed: int, seconds: float
+    faults: list[Fault], folder: Path, strain: Strain, seed: int, seconds: float, *, rabbitmq: bool = False
 ) -> tuple[Account, list[str]]:
     """Bring faults about at random for some time, some of them two at a time; name them in their order."""
     happened: list[str] = []
-    with World(folder / "mixed", strain, seed) as world:
+    with World(folder / "mixed", strain, seed, rabbitmq=rabbitmq) as world:
         choice = random.Random(seed)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -70,28 +70,39 @@ def machine() -> str:
 @click.option("--seed", type=int, help="Of everything random; printed, and made up if it is not given.")
 @click.option("--only", multiple=True, type=click.Choice([fault.name for fault in FAULTS]), help="No other faults.")
 @click.option("--alone/--no-alone", default=True, help="First each fault by itself.")
+@click.option("--rabbitmq", is_flag=True, help="Messages travel through RabbitMQ, and it suffers faults, too.")
 @click.option("--rate", default=Strain().tasks_per_second, show_default=True, help="Tasks a second.")
 @click.option("--longest", default=Strain().longest, show_default=True, help="Seconds of the longest script.")
 @click.option("--json", "json_file", default="chaos.json", show_default=True, type=click.Path(path_type=Path))
 def main(
-    minutes: float, seed: int | None, only: tuple[str, ...], alone: bool, rate: float, longest: float, json_file: Path
+    minutes: float,
+    seed: int | None,
+    only: tuple[str, ...],
+    alone: bool,
+    rabbitmq: bool,
+    rate: float,
+    longest: float,
+    json_file: Path,
 ) -> None:
     """Count what faults do to tasks; the exit status is 1 if that is anything but running some twice."""
+    names = only or [fault.name for fault in FAULTS if rabbitmq or fault.kind != "rabbitmq"]
+    faults = [fault for fault in FAULTS if fault.name in names]
+    if not rabbitmq and any(fault.kind == "rabbitmq" for fault in faults):
+        raise click.UsageError("Faults of RabbitMQ need --rabbitmq.")
     console = Console(width=150 if not sys.stdout.isatty() else None)
     seed = random.randrange(2**32) if seed is None else seed
     strain = Strain(tasks_per_second=rate, longest=longest)
-    title = f"{machine()}; seed {seed}"
+    title = f"{machine()}; seed {seed}{'; through RabbitMQ' if rabbitmq else ''}"
     console.print(title, highlight=False)
-    faults = [fault for fault in FAULTS if not only or fault.name in only]
     accounts: list[Account] = []
     happened: list[str] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         for fault in faults if alone else []:
-            accounts.append(run_alone(fault, Path(folder), strain, seed))
+            accounts.append(run_alone(fault, Path(folder), strain, seed, rabbitmq=rabbitmq))
             console.print(f"{fault.name}: {'; '.join(accounts[-1].defects()) or 'ok'}", highlight=False)
         mixed = [fault for fault in faults if fault.kind != "alone"]
         if minutes and mixed:
-            account, happened = run_mixed(mixed, Path(folder), strain, seed, minutes * 60)
+            account, happened = run_mixed(mixed, Path(folder), strain, seed, minutes * 60, rabbitmq=rabbitmq)
             accounts.append(account)
     console.print(as_table(title, accounts))
     json_file.write_text(

@@ -121,6 +121,20 @@ def fail_over(world: World) -> None:
     time.sleep(5.0)
 
 
+def kill_rabbitmq(world: World) -> None:
+    """It comes back with what it has confirmed; its boot takes some seconds, which are not ours."""
+    world.rabbitmq.kill()
+    time.sleep(2.0)
+    world.rabbitmq.start()
+    world.all_resume()
+
+
+def stall_rabbitmq(world: World) -> None:
+    """Longer than clients wait for a heartbeat: they give their connections up, and new ones stall, too."""
+    world.rabbitmq.freeze(FREEZE_SECONDS)
+    world.all_resume()
+
+
 def stall_server(world: World) -> None:
     """It accepts commands and does not answer, longer than leases last."""
     with world.server_lock:
@@ -268,6 +282,8 @@ FAULTS = [
     Fault("client-kill", client_kill, RETURN_BOUND, "server"),
     Fault("out-of-memory", out_of_memory, RETURN_BOUND, "server"),
     Fault("script-flush", flush_scripts, RETURN_BOUND, "server"),
+    Fault("kill-rabbitmq", kill_rabbitmq, RETURN_BOUND, "rabbitmq"),
+    Fault("stall-rabbitmq", stall_rabbitmq, RETURN_BOUND, "rabbitmq"),
     Fault("drop", drop_connections, RETURN_BOUND, "network"),
     Fault("cut", cut_replies, RETURN_BOUND, "network"),
     Fault("delay", delay_everything, None, "network"),

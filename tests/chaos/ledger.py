@@ -115,7 +115,7 @@ def balance(
             account.written_twice.append(task)
         text = found.get("output" if status == "completed" else "error", "")
         if not _as_expected(sent.expected, status, text, its_runs):
-            account.wrong.append(task)
+            account.wrong.append(f"{task} ({status}: {text[:100]!r}; {', '.join(map(str, its_runs)) or 'never run'})")
         if len(its_runs) > 1:
             account.run_twice += 1
             if not all(any(excuse.holds(run) for excuse in excuses) for run in _in_vain(its_runs, text)):

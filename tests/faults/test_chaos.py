@@ -23,17 +23,35 @@ SHORT = {
 }
 
 
-def test_every_task_ends_once_whatever_is_killed_and_cut(tmp_path: Path) -> None:
-    faults = [fault for fault in FAULTS if fault.name in SHORT]
+THROUGH_RABBITMQ = {"kill-worker", "kill-bridge", "kill-server", "kill-rabbitmq"}
+
+
+def every_task_ends_once(
+    names: set[str], folder: Path, *, seed: int, seconds: float, rabbitmq: bool = False
+) -> list[str]:
+    """Mix these faults; return which of them happened, in their order."""
+    faults = [fault for fault in FAULTS if fault.name in names]
     strain = Strain(tasks_per_second=100, longest=1.0, threads=8)
 
-    account, happened = run_mixed(faults, tmp_path, strain, seed=2, seconds=20.0)
+    account, happened = run_mixed(faults, folder, strain, seed, seconds, rabbitmq=rabbitmq)
 
     print(happened, account)
-    assert len(happened) >= 3
     assert account.submitted > 500
     assert account.defects() == []
     assert (account.recovery or 0.0) < 60.0  # four times as long as promised: others may load this machine
+    return happened
+
+
+def test_every_task_ends_once_whatever_is_killed_and_cut(tmp_path: Path) -> None:
+    happened = every_task_ends_once(SHORT, tmp_path, seed=2, seconds=20.0)
+
+    assert len(happened) >= 3
+
+
+def test_every_task_ends_once_though_rabbitmq_is_killed(tmp_path: Path) -> None:
+    happened = every_task_ends_once(THROUGH_RABBITMQ, tmp_path, seed=4, seconds=10.0, rabbitmq=True)
+
+    assert any("kill-rabbitmq" in together for together in happened)
 
 
 def test_a_probe_of_the_soak_that_nobody_answers_counts_as_a_slow_one(
