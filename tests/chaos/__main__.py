@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from .faults import FAULTS
+from .faults import FAULTS, KILL_BOUND, RABBITMQ_KILL_BOUND
 from .ledger import Account, as_json, as_table
 from .world import Fault, Strain, World
 
@@ -30,7 +30,8 @@ def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int, *, rabbitmq
         time.sleep(_WARM_SECONDS)
         fault.inject(world)
         time.sleep(_COOL_SECONDS)
-        return world.balance(fault.name, fault.bound)
+        bound = RABBITMQ_KILL_BOUND if rabbitmq and fault.bound == KILL_BOUND else fault.bound
+        return world.balance(fault.name, bound)
 
 
 def run_mixed(

@@ -9,10 +9,12 @@ import time
 import psutil
 
 from .ledger import Expected
-from .world import CIRCLE, Fault, World
+from .world import CIRCLE, FREEZE_SECONDS, Fault, World
 
-FREEZE_SECONDS = 13.0  # longer than a lease, and the time until others notice
 KILL_BOUND, RETURN_BOUND = 15.0, 5.0  # seconds: what is promised
+RABBITMQ_KILL_BOUND = (
+    20.0  # there, what comes back waits behind `--buffer` messages, too: 4 s with one tree under this load
+)
 
 DIED = Expected("error", "The worker process died")
 

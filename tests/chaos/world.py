@@ -33,6 +33,7 @@ CIRCLE = "chaos"
 REPLIES = "chaos:replies"  # one more with each final write, in the same step
 PREFIX = "rhai_task_details:"
 WORKERS = ("worker 1", "worker 2")  # what the worker processes of a tree are called
+FREEZE_SECONDS = 13.0  # longer than a lease, and the time until others notice
 SKEW_SECONDS = 300.0  # by which the clock of one tree is wrong
 _BATCH_SECONDS = 0.05
 _SUBMIT = """
@@ -80,7 +81,8 @@ class Tree:
         environment = {
             RUNS: str(self._folder / "runs"),
             CLOCK_OFFSET: str(self._offset),
-            LONGEST_TASK: str(self._strain.longest + 1.0),
+            # Its time goes on while the process is frozen; and if nobody could take it over meanwhile, its end counts.
+            LONGEST_TASK: str(self._strain.longest + FREEZE_SECONDS + 1.0),
         }
         with self.log.open("a") as stderr:
             process = subprocess.Popen(
