@@ -273,6 +273,7 @@ class TaskBroker(RedisBroker):
         began = time.monotonic()
         # Before: what is fetched meanwhile is ours.
         held = [list(self.held.get(queue, {}).values()) for queue in queues]
+        lapsed = {queue for queue, messages in zip(queues, held, strict=True) if messages and self.lease_lapsed(queue)}
         calls = list(map(self._renewal, queues, held, chain([heartbeat], repeat(""))))
         replies = run_each(self._lease_client, self.task_scripts["renew"], calls)
         renewed = [one for one in zip(queues, held, replies, strict=True) if not isinstance(one[2], redis.RedisError)]
@@ -281,8 +282,12 @@ class TaskBroker(RedisBroker):
                 messages[position].cancel.cancel()
             if not stood:
                 _drop_lost(messages, {to_text(message_id) for message_id in ours})
-            self._note_renewal(queue, began)
-        for queue, _, (_, expired, _, _) in renewed:  # last: it asks the server again, which may fail
+            if not (stood and queue in lapsed):
+                self._note_renewal(queue, began)
+        for queue, _, (stood, expired, _, _) in renewed:  # last: it asks the server again, which may fail
+            if stood and queue in lapsed:  # it stands again by a renewal whose reply got lost
+                self.drop_lost(queue)
+                self._note_renewal(queue, began)
             if began >= self._sweeps.get(queue, 0.0):
                 self._sweep(queue, [broker_id.decode() for broker_id in expired])
         for reply in replies:

@@ -238,6 +238,24 @@ def test_leases_that_ran_out_while_the_server_was_away_get_time_to_be_renewed(
     assert client.llen(alive.keys(queue).messages) == 1
 
 
+def test_a_renewal_whose_reply_got_lost_does_not_hide_what_was_lost_before_it(
+    dispatcher: Dispatcher, broker: TaskBroker, server_url: str
+) -> None:
+    queue = queue_name("c")
+    dispatcher.submit("c", "t", "1")
+    CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
+    message = TaskConsumer(broker, queue, 4, 100).__next__()
+    same = TaskBroker(Settings(redis_url=server_url), broker_id=broker.broker_id)
+    same.recover_own(queue)  # as if the lease had run out
+    same.renew(queue)  # the server has done it, and nobody here heard of it
+    broker.lease_ends[queue] = 0.0
+
+    broker.renew(queue)
+
+    assert message
+    assert message.held.lost
+
+
 def test_a_run_that_was_lost_writes_nothing_though_this_process_has_fetched_its_task_anew(
     dispatcher: Dispatcher, broker: TaskBroker, server_url: str, client: Any
 ) -> None:
