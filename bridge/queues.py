@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from rhai_tasks.calls import batched
-from rhai_tasks.connection import Outage, connect
+from rhai_tasks.connection import connect
 from rhai_tasks.metrics import LEASES, QUEUE_TASKS, Labels, Metric, Samples
 from rhai_tasks.protocol import QueueKeys, circle_of, queue_name, state_channel, timestamp, to_bytes, to_text
 from rhai_tasks.settings import Settings
@@ -129,11 +129,7 @@ class Queues:
 
     def give_back(self, circle: str) -> int:
         """Return what no worker holds to the native list; a bridge that serves the circle takes it again."""
-        bridge = CircleBridge(self._settings, circle, Outage(self._settings.redis_url))
-        try:
-            return bridge.give_back()
-        finally:
-            bridge.close()
+        return CircleBridge(self._settings, circle, self.client).give_back()
 
     def purge(self, circle: str) -> int:
         """Remove all that waits, delayed tasks too; each ends as cancelled. What runs goes on."""

@@ -25,7 +25,7 @@ import redis
 from setproctitle import getproctitle, setproctitle
 
 from rhai_tasks.broker import INTERRUPT_SECONDS
-from rhai_tasks.connection import Outage
+from rhai_tasks.connection import connect
 from rhai_tasks.engine import MIB, Engine
 from rhai_tasks.errors import ConfigurationError, ServerUnavailable
 from rhai_tasks.metrics import Samples
@@ -369,13 +369,11 @@ class _Tree:
 
     def _give_back(self) -> None:
         """Everything that the children left, in order: nobody of this tree runs it any more."""
-        bridge = CircleBridge(self._settings, self._circle, Outage(self._settings.redis_url))
-        try:
-            bridge.give_back(held_by=self._broker_ids)
-        except redis.RedisError as error:
-            logger.warning("Redis does not answer; what was not finished comes back by its lease: %s", error)
-        finally:
-            bridge.close()
+        with connect(self._settings.redis_url) as client:
+            try:
+                CircleBridge(self._settings, self._circle, client).give_back(held_by=self._broker_ids)
+            except redis.RedisError as error:
+                logger.warning("Redis does not answer; what was not finished comes back by its lease: %s", error)
 
 
 def _private_bytes(pid: int) -> int:

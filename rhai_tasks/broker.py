@@ -21,8 +21,9 @@ from dramatiq import Message, MessageProxy, Middleware
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage
 
+from .arrivals import ALONE, Arrivals
 from .cancellation import hear_cancels
-from .connection import Outage, break_off, connect, connect_blocking, run_each, wait_and_run
+from .connection import BLOCK_SECONDS, Outage, break_off, connect, connect_blocking, run_each, wait_and_run
 from .metrics import IN_FLIGHT, RECOVERED, RUNNING, Counts
 from .protocol import (
     ACTOR,
@@ -55,6 +56,7 @@ RENEW_SECONDS = 3.0
 INTERRUPT_SECONDS = 5.0
 """For interrupted scripts to end and be given back when a worker stops."""
 
+_FETCHES = 8  # at a time by consumers that share connections: more would only wait for the interpreter
 _RETRY_SECONDS = 0.5  # until a renewal that failed is tried again: others wait only so long before they take over
 _PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
 _QUICK_SECONDS = 0.001
@@ -95,6 +97,8 @@ class TaskBroker(RedisBroker):
         self.readiness = Readiness()
         self.draining = threading.Event()  # nothing more is fetched
         self.stopping = threading.Event()
+        self.arrivals = Arrivals(settings, self.outage, self.stopping)
+        self.turns = threading.BoundedSemaphore(_FETCHES)
         self.tracer = _tracer() if settings.traces else None
         self.fields = (*DETAIL_FIELDS, TRACEPARENT) if settings.traces else DETAIL_FIELDS
         self.counts = Counts() if settings.metrics_address else None
@@ -118,7 +122,7 @@ class TaskBroker(RedisBroker):
     @property
     def consumer_class(self) -> type["TaskConsumer"]:
         """The consumer that dramatiq's worker makes for each queue."""
-        return TaskConsumer
+        return TaskConsumer if len(self.held) < ALONE else SharingConsumer
 
     def keys(self, queue: str) -> QueueKeys:
         """Name the keys of a queue."""
@@ -600,6 +604,36 @@ class TaskConsumer(dramatiq.Consumer):
             self._room.set()
 
 
+class SharingConsumer(TaskConsumer):
+    """Waits for messages on one connection with all others of its kind, and shares those that fetch."""
+
+    def __init__(self, broker: TaskBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)
+        self._arrived = threading.Event()
+
+    def _catch_up(self) -> None:
+        with self._broker.turns:
+            super()._catch_up()
+
+    def _fetch(self, count: int) -> None:
+        if not self._more:
+            self._arrived.clear()
+            self._broker.arrivals.expect(to_bytes(self._keys.messages), self._arrived.set)
+            self._more = self._arrived.wait(BLOCK_SECONDS) and not self._broker.draining.is_set()
+        self._look_alive()
+        if self._more:
+            with self._broker.turns:
+                super()._fetch(count)
+
+    def _look_alive(self) -> None:
+        if self._broker.arrivals.heard() > time.monotonic() - BLOCK_SECONDS:
+            self._broker.readiness.note(self._read)
+
+    def unblock(self) -> None:
+        """End a wait from another thread."""
+        self._arrived.set()
+
+
 class _Hooks(dict[str, bool]):
     """Which hooks do something in any of a broker's middleware."""
 
@@ -673,6 +707,7 @@ class _WorkerLife(Middleware):
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         assert isinstance(broker, TaskBroker)  # noqa: S101
         broker.stopping.set()
+        broker.arrivals.stop()
         broker.store.close()
         with suppress(redis.RedisError):
             broker.client.hdel(workers_key(broker.namespace), broker.broker_id)

@@ -36,8 +36,10 @@ _NO_CLUSTER = (
 _NO_RIGHT = re.compile(r"permission|user executing the script can't")  # only outside scripts has it a code of its own
 
 
-def connect(url: str, *, timeout: float = 5.0) -> redis.Redis:
+def connect(url: str, *, timeout: float = 5.0, **options: Any) -> redis.Redis:
     """Make a client for commands that answer at once, within `timeout` seconds; it connects on first use.
+
+    `options` are redis-py's.
 
     Nothing is retried below us: a command whose reply got lost may have been done, and only its caller
     knows whether doing it twice is harmless.
@@ -45,7 +47,7 @@ def connect(url: str, *, timeout: float = 5.0) -> redis.Redis:
     Raises:
         ConfigurationError: The URL is none that redis-py reads.
     """
-    return _client(url, socket_timeout=timeout)
+    return _client(url, timeout, **options)
 
 
 def connect_blocking(url: str) -> redis.Redis:
@@ -54,7 +56,7 @@ def connect_blocking(url: str) -> redis.Redis:
     Its socket outlives the command: a client that gives up first, as redis-py's defaults do, would leave a
     blocked pop behind that takes a task for nobody.
     """
-    return _client(url, socket_timeout=BLOCK_SECONDS + 3.0)
+    return _client(url, BLOCK_SECONDS + 3.0)
 
 
 class _Client(redis.Redis):
@@ -88,13 +90,15 @@ async def close_async(client: redis.asyncio.Redis) -> None:
         await sentinels.aclose()
 
 
-def _client(url: str, *, socket_timeout: float) -> redis.Redis:
-    client: redis.Redis = _make(url, _Client, redis.Sentinel, Retry(NoBackoff(), 0), socket_timeout)
+def _client(url: str, socket_timeout: float, **options: Any) -> redis.Redis:
+    client: redis.Redis = _make(url, _Client, redis.Sentinel, Retry(NoBackoff(), 0), socket_timeout, **options)
     return client
 
 
-def _make(url: str, plain: Any, through_sentinels: Any, retry: Any, socket_timeout: float | None) -> Any:
-    options = {
+def _make(
+    url: str, plain: Any, through_sentinels: Any, retry: Any, socket_timeout: float | None, **options: Any
+) -> Any:
+    options |= {
         "retry": retry,
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": min(socket_timeout or 5.0, 5.0),

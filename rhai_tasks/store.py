@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,12 @@ _CLOSE_SECONDS = 5.0  # a stopping worker waits so long for a server that is awa
 
 def load_script(client: redis.Redis, package: str, *names: str) -> Script:
     """Register a Lua script, of one file or several, that lies beside the module that uses it."""
-    return client.register_script(b"".join(files(package).joinpath(f"{name}.lua").read_bytes() for name in names))
+    return client.register_script(_source(package, names))
+
+
+@cache
+def _source(package: str, names: tuple[str, ...]) -> bytes:
+    return b"".join(files(package).joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
 def _nothing() -> None:

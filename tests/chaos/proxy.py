@@ -95,6 +95,8 @@ class Proxy:
                 await asyncio.sleep(self.delay)
             while self.black_hole or link.silent:
                 await asyncio.sleep(_LOOK_SECONDS)
+                if writer.is_closing():  # and nobody reads what would say so
+                    return
             if cut and self._cut_replies and len(chunk) > 1:
                 self._cut_replies -= 1
                 writer.write(chunk[: len(chunk) // 2])

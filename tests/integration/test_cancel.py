@@ -10,7 +10,6 @@ import pytest
 
 from bridge.loop import CircleBridge
 from rhai_tasks import Client, Settings, TaskCancelled, TaskNotFound
-from rhai_tasks.connection import Outage
 from tests.conftest import Dispatcher, Worker, wait_until
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine", "--threads", "1")
@@ -68,7 +67,7 @@ def test_a_task_in_dramatiqs_queue_never_runs(
     app: Client, start_worker: Callable[..., Worker], client: Any, runs: Path, server_url: str
 ) -> None:
     task = app.submit(f'note("{runs}", "ran")')
-    bridge = CircleBridge(Settings(redis_url=server_url), "circle", Outage(server_url))
+    bridge = CircleBridge(Settings(redis_url=server_url), "circle", client)
     bridge.forward(0)
     bridge.close()
     assert client.llen("rhai_dramatiq:rhai-circle") == 1

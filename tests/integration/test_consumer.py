@@ -13,7 +13,7 @@ import redis
 from bridge.loop import CircleBridge
 from rhai_tasks import Settings
 from rhai_tasks.broker import TaskBroker, TaskConsumer
-from rhai_tasks.connection import Outage, wait_and_run
+from rhai_tasks.connection import wait_and_run
 from rhai_tasks.protocol import failed, queue_name
 from tests.conftest import Dispatcher, wait_until
 
@@ -24,10 +24,10 @@ def broker(server_url: str) -> TaskBroker:
 
 
 def test_tasks_whose_fetch_was_cut_off_are_not_lost(
-    dispatcher: Dispatcher, broker: TaskBroker, server_url: str, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, broker: TaskBroker, server_url: str, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatcher.submit("c", "t", "1")
-    CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
+    CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
     consumer = TaskConsumer(broker, queue_name("c"), 2, 100)
 
     def cut_off(*arguments: Any, **call: Any) -> Any:
@@ -221,7 +221,7 @@ def test_leases_that_ran_out_while_the_server_was_away_get_time_to_be_renewed(
     queue = queue_name("c")
     alive, other = TaskBroker(Settings(redis_url=server_url)), TaskBroker(Settings(redis_url=server_url))
     dispatcher.submit("c", "t", "1")
-    CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
+    CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
     TaskConsumer(alive, queue, 2, 100).__next__()
     held = alive.keys(queue).acks(alive.broker_id)
     client.zadd(alive.keys(queue).leases, {alive.broker_id: 1})  # long ago: nobody could renew
@@ -239,11 +239,11 @@ def test_leases_that_ran_out_while_the_server_was_away_get_time_to_be_renewed(
 
 
 def test_a_renewal_whose_reply_got_lost_does_not_hide_what_was_lost_before_it(
-    dispatcher: Dispatcher, broker: TaskBroker, server_url: str
+    dispatcher: Dispatcher, broker: TaskBroker, server_url: str, client: Any
 ) -> None:
     queue = queue_name("c")
     dispatcher.submit("c", "t", "1")
-    CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
+    CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
     message = TaskConsumer(broker, queue, 4, 100).__next__()
     same = TaskBroker(Settings(redis_url=server_url), broker_id=broker.broker_id)
     same.recover_own(queue)  # as if the lease had run out
@@ -261,7 +261,7 @@ def test_a_run_that_was_lost_writes_nothing_though_this_process_has_fetched_its_
 ) -> None:
     queue = queue_name("c")
     dispatcher.submit("c", "t", "1")
-    CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url)).forward(0)
+    CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
     consumer = TaskConsumer(broker, queue, 4, 100)
     first = consumer.__next__()
     broker.store.open(broker.broker_id)
@@ -287,7 +287,7 @@ def test_an_idle_look_at_a_full_buffer_waits_for_room(dispatcher: Dispatcher, se
     settings = Settings(redis_url=server_url, buffer=2)
     for number in range(5):
         dispatcher.submit("c", f"t{number}", "1")
-    bridge = CircleBridge(settings, "c", Outage(server_url))
+    bridge = CircleBridge(settings, "c", client)
 
     room = bridge.forward(0)
 

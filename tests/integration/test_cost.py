@@ -16,7 +16,6 @@ import psutil
 
 from bridge.loop import CircleBridge
 from rhai_tasks import Client, Engine, Settings
-from rhai_tasks.connection import Outage
 from rhai_tasks.worker import make_worker
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
 
@@ -113,7 +112,7 @@ def test_a_task_takes_few_calls_of_python_functions(dispatcher: Dispatcher, serv
     settings = Settings(redis_url=server_url, threads=2, buffer=MANY + 1)
     for number in range(MANY):
         dispatcher.submit("circle", f"t{number}", "1")
-    bridge = CircleBridge(settings, "circle", Outage(server_url))
+    bridge = CircleBridge(settings, "circle", client)
     while client.llen("rhai_tasks:circle"):
         bridge.forward(0)
     bridge.close()

