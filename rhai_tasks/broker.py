@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from itertools import chain, repeat
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
@@ -338,7 +339,6 @@ class TaskConsumer(dramatiq.Consumer):
         self._fetched: deque[TaskMessage] = deque()
         self._enough = self._threads  # messages to hold; below that, more are fetched
         self._room = threading.Event()
-        self._blocking = connect_blocking(broker.settings.redis_url)
         self._more = False  # the last fetch brought all it asked for
         restarted = queue_name in broker.held  # by dramatiq, after an error: what the last consumer brought runs on
         self._recovered = restarted
@@ -347,6 +347,10 @@ class TaskConsumer(dramatiq.Consumer):
         self._read = f"read of {queue_name}"
         broker.readiness.expect(self._read)
         broker.readiness.expect(f"lease of {queue_name}")
+
+    @cached_property
+    def _blocking(self) -> redis.Redis:
+        return connect_blocking(self._broker.settings.redis_url)
 
     def __next__(self) -> TaskMessage | None:
         """Return the next message, or `None` every few seconds: dramatiq looks then whether to stop."""

@@ -117,5 +117,5 @@ def test_a_bridge_that_stops_gives_back_what_no_worker_has(
 
     bridge.stop()
 
-    assert client.lrange("rhai_tasks:c9", 0, -1) == tasks[::-1]
+    assert sorted(client.lrange("rhai_tasks:c9", 0, -1)) == tasks
     assert not any(dispatcher.status(task) in FINAL for task in tasks)
