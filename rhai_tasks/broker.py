@@ -20,7 +20,7 @@ import dramatiq
 import redis
 from dramatiq import Message, MessageProxy, Middleware
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import CurrentMessage
+from dramatiq.middleware import CurrentMessage, MiddlewareError
 
 from .arrivals import ALONE, Arrivals
 from .cancellation import hear_cancels
@@ -61,16 +61,30 @@ _FETCHES = 8  # at a time by consumers that share connections: more would only w
 _RETRY_SECONDS = 0.5  # until a renewal that failed is tried again: others wait only so long before they take over
 _PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
 _QUICK_SECONDS = 0.001
-_PREFETCH_MOST = 128  # messages; bounds what waits to be written during an outage, too
+_PREFETCH_MOST = 256  # messages; bounds what waits to be written during an outage, too
+_RUNS = 50  # scripts that the average goes over: one that had to wait for the processor is not to look like slow ones
 
 
 class TaskMessage(MessageProxy):
-    """A message with the task that it is for, as the actor gets it from `CurrentMessage`."""
+    """A message with the task that it is for, as the actor gets it from `CurrentMessage`.
 
-    def __init__(self, message: Message[Any], held: Held) -> None:
-        super().__init__(message)
-        vars(self).update(vars(message))  # dramatiq reads them a dozen times, each time through `__getattr__`
+    It has the message's fields itself: dramatiq reads them a dozen times, and hardly ever wants the message.
+
+    Args:
+        fields: Of dramatiq's `Message`.
+        held: The task.
+    """
+
+    def __init__(self, fields: dict[str, Any], held: Held) -> None:
+        vars(self).update(fields)
+        self.failed = False
         self.held = held
+        self._fields = fields
+        self._exception = None
+
+    @cached_property
+    def _message(self) -> Message[Any]:  # type: ignore[override]  # an attribute of dramatiq's
+        return Message(**self._fields)
 
     def __str__(self) -> str:  # in dramatiq's lines; its own shows arguments, among them scripts and outputs
         return f"{self.actor_name}({self.held.task_id!r})"
@@ -110,6 +124,7 @@ class TaskBroker(RedisBroker):
         self._renewed: dict[str, float] = {}  # by queue, the last time
         self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
+        self._runs = 0  # that it is the average of
         self.worker: dramatiq.Worker | None = None
         self.task_scripts = {
             name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "renew", "requeue", "leave")
@@ -131,13 +146,21 @@ class TaskBroker(RedisBroker):
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the middleware that has a hook for this; dramatiq would call many empty ones for each message."""
-        if self._hooks["before_" + signal]:
-            super().emit_before(signal, *args, **kwargs)
+        for hook in self._hooks["before_" + signal]:
+            try:
+                hook(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                logger.critical("Unexpected failure in %r", hook, exc_info=True)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Likewise."""
-        if self._hooks["after_" + signal]:
-            super().emit_after(signal, *args, **kwargs)
+        """Likewise, the last one first."""
+        for hook in reversed(self._hooks["after_" + signal]):
+            try:
+                hook(self, *args, **kwargs)
+            except Exception:
+                logger.critical("Unexpected failure in %r", hook, exc_info=True)
 
     def add_middleware(self, middleware: Middleware, **place: Any) -> None:
         """Add a middleware, in front of or behind another one as dramatiq's brokers can."""
@@ -205,7 +228,8 @@ class TaskBroker(RedisBroker):
 
     def ran(self, seconds: float) -> None:
         """Note how long a script took."""
-        self.run_seconds += (seconds - self.run_seconds) * 0.1
+        self._runs = min(self._runs + 1, _RUNS)
+        self.run_seconds += (seconds - self.run_seconds) / self._runs
 
     def runs_quickly(self) -> bool:
         """Say whether scripts have been so short of late that it is not worth looking for the next one meanwhile."""
@@ -498,11 +522,11 @@ class TaskConsumer(dramatiq.Consumer):
             )
             held.acknowledge = acknowledgements.get(message_id, held.acknowledge)
             if body is None:
-                message = self._message(message_id, held.task_id)
+                fields = self._fields(message_id, held.task_id)
             else:
                 try:
                     message = self._decode(body)
-                    held.task_id = _task_id(message)
+                    held.task_id, fields = _task_id(message), vars(message)
                 except (ValueError, TypeError, RecursionError) as error:
                     held.details = f"its message cannot be read: {error}"
                     self._broker.store.dead_letter(held)
@@ -510,21 +534,22 @@ class TaskConsumer(dramatiq.Consumer):
             if cancelled:
                 held.cancel.cancel()
             self._held[held.message_id] = held
-            self._fetched.append(TaskMessage(message, held))
+            self._fetched.append(TaskMessage(fields, held))
         if broker.cancelled and any(message.held.task_id in broker.cancelled for message in self._fetched):
             broker.renew(self._queue_name)  # it sees whether they are, or have been submitted again since
         return {to_text(row[0]) for row in rows}
 
-    def _message(self, message_id: str, task_id: str) -> Message[Any]:
-        """Make the message that `fetch.lua` has made."""
-        return Message(
-            queue_name=self._queue_name,
-            actor_name=ACTOR,
-            args=(task_id,),
-            kwargs={},
-            options={"redis_message_id": message_id},
-            message_id=message_id,
-        )
+    def _fields(self, message_id: str, task_id: str) -> dict[str, Any]:
+        """Make the fields of the message that `fetch.lua` has made."""
+        return {
+            "queue_name": self._queue_name,
+            "actor_name": ACTOR,
+            "args": (task_id,),
+            "kwargs": {},
+            "options": {"redis_message_id": message_id},
+            "message_id": message_id,
+            "message_timestamp": int(time.time() * 1000),
+        }
 
     def _decode(self, body: bytes) -> Message[Any]:
         """Read a message; not with dramatiq's decoder, because a task's id may be no UTF-8.
@@ -638,16 +663,20 @@ class SharingConsumer(TaskConsumer):
         self._arrived.set()
 
 
-class _Hooks(dict[str, bool]):
-    """Which hooks do something in any of a broker's middleware."""
+class _Hooks(dict[str, list[Callable[..., object]]]):
+    """By name, the hooks of a broker's middleware that do something."""
 
     def __init__(self, broker: dramatiq.Broker) -> None:
         super().__init__()
         self._broker = broker
 
-    def __missing__(self, name: str) -> bool:
+    def __missing__(self, name: str) -> list[Callable[..., object]]:
         empty = getattr(Middleware, name)
-        self[name] = any(getattr(type(middleware), name) is not empty for middleware in self._broker.middleware)
+        self[name] = [
+            getattr(middleware, name)
+            for middleware in self._broker.middleware
+            if getattr(type(middleware), name) is not empty
+        ]
         return self[name]
 
 

@@ -11,8 +11,32 @@
 -- Returns for each task: "recorded"; "lost": another broker holds it now, nothing was written; or the
 -- server's error text: its details key is no hash any more, the message is a dead letter.
 local results = {}
+local ids, held = {}, {} -- of all messages; and whether the broker still holds them
 local gone = {} -- ids of messages that nobody needs any more
+
+local function each_thousand(list, call) -- Lua hands no more than some thousand arguments over
+  for first = 1, #list, 1000 do
+    call({unpack(list, first, math.min(first + 999, #list))})
+  end
+end
+
 local i = 6
+while i <= #ARGV do
+  ids[#ids + 1] = ARGV[i]
+  i = i + 6 + ARGV[i + 5]
+end
+each_thousand(ids, function(some)
+  for n, is_held in ipairs(redis.call('SMISMEMBER', KEYS[1], unpack(some))) do
+    held[some[n]] = is_held == 1
+    gone[#gone + 1] = is_held == 1 and some[n] or nil
+  end
+end)
+-- First of all a write that a server without memory does not refuse, nor then what follows; acknowledged is last of all.
+each_thousand(gone, function(some)
+  redis.call('HDEL', KEYS[3], unpack(some))
+end)
+
+i = 6
 while i <= #ARGV do
   local id, details, status, text, at, more = unpack(ARGV, i, i + 5)
   i = i + 6
@@ -23,7 +47,8 @@ while i <= #ARGV do
     i = i + 4
   end
   local result = 'lost'
-  if redis.call('SREM', KEYS[1], id) == 1 then
+  if held[id] then
+    held[id] = false
     local known = redis.pcall('HMGET', details, 'status', 'error', 'expireFinished')
     if known.err then
       result = known.err
@@ -66,14 +91,12 @@ while i <= #ARGV do
       -- Not `call`: who may not publish may still finish.
       redis.pcall('PUBLISH', ARGV[4] .. details, #text <= 4096 and status .. ' ' .. text or status)
     end
-    gone[#gone + 1] = id
   end
   results[#results + 1] = result
   i = last
 end
-for first = 1, #gone, 1000 do
-  local some = {unpack(gone, first, math.min(first + 999, #gone))}
+each_thousand(gone, function(some)
+  redis.call('SREM', KEYS[1], unpack(some))
   redis.call('HDEL', KEYS[2], unpack(some))
-  redis.call('HDEL', KEYS[3], unpack(some))
-end
+end)
 return results

@@ -90,8 +90,10 @@ class WorkQueue(Generic[T]):
 
     def _call(self) -> None:
         """Have a thread that is asleep see to the next item; if none is, the first that has nothing to do will."""
+        if not self._asleep:
+            return
         watch = self._busy > 0 and self._quick()
-        if self._asleep and not (watch and self._watched):
+        if not (watch and self._watched):
             sleeper = self._asleep.pop()
             sleeper.watches = watch
             self._watched = self._watched or watch
