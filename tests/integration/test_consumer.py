@@ -11,10 +11,11 @@ import pytest
 import redis
 
 from bridge.loop import CircleBridge
-from rhai_tasks import Settings
+from rhai_tasks import Engine, Settings
 from rhai_tasks.broker import TaskBroker, TaskConsumer
 from rhai_tasks.connection import wait_and_run
 from rhai_tasks.protocol import failed, queue_name
+from rhai_tasks.worker import make_worker
 from tests.conftest import Dispatcher, wait_until
 
 
@@ -293,3 +294,47 @@ def test_an_idle_look_at_a_full_buffer_waits_for_room(dispatcher: Dispatcher, se
 
     assert (room, client.llen("rhai_tasks:c"), client.llen(f"rhai_dramatiq:{queue_name('c')}")) == (0, 3, 2)
     bridge.close()
+
+
+def test_middleware_of_an_application_is_called_in_its_order_and_may_fail(
+    dispatcher: Dispatcher, server_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[tuple[Any, ...]] = []
+
+    class Middleware(dramatiq.Middleware):
+        def before_process_message(self, _broker: Any, message: Any) -> None:
+            called.append(("before", self, message.args, message.copy().message_id == message.message_id))
+
+        def after_process_message(self, *_: Any, **__: Any) -> None:
+            called.append(("after", self))
+
+    class Failing(Middleware):
+        def before_process_message(self, *_: Any) -> None:
+            raise ValueError("of this middleware, before")
+
+        def after_process_message(self, *_: Any, **__: Any) -> None:
+            raise ValueError("of this middleware, after")
+
+    first, second = Middleware(), Middleware()
+    broker, worker = make_worker(Settings(redis_url=server_url, threads=1), Engine())
+    for middleware in (first, Failing(), second):
+        broker.add_middleware(middleware)
+    broker.declare_circle("c")
+    dispatcher.submit("c", "t", "40 + 2")
+    bridge = CircleBridge(broker.settings, "c", broker.client)
+    bridge.forward(0)
+    worker.start()
+
+    assert dispatcher.result("t")["output"] == "42"
+
+    wait_until(lambda: len(called) == 4)
+    worker.stop()
+    bridge.close()
+    assert called == [
+        ("before", first, ("t",), True),
+        ("before", second, ("t",), True),
+        ("after", second),
+        ("after", first),
+    ]
+    for when in ("before", "after"):
+        assert f"of this middleware, {when}" in caplog.text
