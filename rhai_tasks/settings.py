@@ -21,7 +21,7 @@ class Settings:
     namespace: str = "rhai_dramatiq"  # of the dramatiq keys; no prefix of the native ones, so no scan confuses them
     processes: int = 1
     threads: int = 8
-    buffer: int = 512  # messages that may wait in dramatiq; the rest of the backlog stays in the native list
+    buffer: int = 256  # messages that may wait in dramatiq; the rest of the backlog stays in the native list
     shutdown_timeout: float = 30.0  # how long running scripts may go on after SIGTERM
     limits: Limits = field(default_factory=lambda: Limits(timeout=3600.0))
     memory_limit: int = 0  # bytes of one worker process, beyond which its supervisor kills it; 0: none
