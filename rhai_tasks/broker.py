@@ -61,6 +61,7 @@ _FETCHES = 8  # at a time by consumers that share connections: more would only w
 _RETRY_SECONDS = 0.5  # until a renewal that failed is tried again: others wait only so long before they take over
 _PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
 _QUICK_SECONDS = 0.001
+_STUCK_SECONDS = 1.0  # for which what was fetched ahead waits, until others may have it
 _PREFETCH_MOST = 256  # messages; bounds what waits to be written during an outage, too
 _RUNS = 50  # scripts that the average goes over: one that had to wait for the processor is not to look like slow ones
 
@@ -125,7 +126,7 @@ class TaskBroker(RedisBroker):
         self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
         self._runs = 0  # that it is the average of
-        self.worker: dramatiq.Worker | None = None
+        self.work_queue: WorkQueue[Any] = WorkQueue(self.runs_quickly)
         self.task_scripts = {
             name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "renew", "requeue", "leave")
         }
@@ -219,7 +220,7 @@ class TaskBroker(RedisBroker):
 
     def waiting(self) -> int:
         """Count fetched messages that no thread has begun with."""
-        return self.worker.work_queue.qsize() if self.worker else 0
+        return self.work_queue.qsize()
 
     def gauges(self) -> dict[str, float]:
         """Tell values of the moment, by name of the metric."""
@@ -383,6 +384,7 @@ class TaskConsumer(dramatiq.Consumer):
             return None
         if self._fetched:
             return self._fetched.popleft()
+        self._give_back()
         try:
             self._bring()
         except redis.RedisError as error:
@@ -422,6 +424,14 @@ class TaskConsumer(dramatiq.Consumer):
             self._unsure = False
         if self._held and self._broker.lease_lapsed(self._queue_name):
             self._broker.renew(self._queue_name)  # before a fetch renews it, and hides what was lost
+
+    def _give_back(self) -> None:
+        """Give back what waits behind scripts that turned out to be long: others may have a thread for it."""
+        broker = self._broker
+        if (stuck := broker.work_queue.stuck()) > _STUCK_SECONDS:
+            broker.run_seconds = max(broker.run_seconds, stuck)  # nothing is fetched ahead until scripts are quick again
+            waiting = broker.work_queue.take_back(lambda item: item.message.queue_name == self._queue_name)
+            self.requeue([item.message for item in waiting])
 
     def _has_room(self) -> bool:
         return len(self._held) < self._enough
@@ -606,7 +616,7 @@ class TaskConsumer(dramatiq.Consumer):
         self._let_go(held)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Give messages back that no thread has begun with; a stopping worker calls this."""
+        """Give messages back that no thread has begun with; a stopping worker calls this, too."""
         for message in [*messages, *self._fetched]:
             held = cast("TaskMessage", message).held
             if not held.lost:
@@ -711,8 +721,7 @@ class _WorkerLife(Middleware):
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, TaskBroker)  # noqa: S101  (nobody else adds this middleware)
-        broker.worker = worker
-        worker.work_queue = WorkQueue(broker.runs_quickly)  # type: ignore[assignment]  # it has all that dramatiq calls
+        worker.work_queue = broker.work_queue  # type: ignore[assignment]  # it has all that dramatiq calls
         broker.store.open(broker.broker_id)
         broker._timer.start()  # noqa: SLF001  (one class in two parts)
         broker._hearing.start()  # noqa: SLF001

@@ -32,6 +32,7 @@ class WorkQueue(Generic[T]):
         self._asleep: list[_Sleeper] = []
         self._watched = False
         self._taken = 0  # items, ever
+        self._first = 0.0  # time.monotonic() since when the first item has been the first
         self._busy = 0  # threads that have one
 
     def qsize(self) -> int:
@@ -41,6 +42,8 @@ class WorkQueue(Generic[T]):
     def put(self, item: T) -> None:
         """Add an item."""
         with self._lock:
+            if not self._items:
+                self._first = time.monotonic()
             self._items.append(item)
             self._call()
 
@@ -75,6 +78,17 @@ class WorkQueue(Generic[T]):
                 return self._take()
         raise Empty
 
+    def stuck(self) -> float:
+        """Say for how many seconds the next item has waited as the next: all threads have theirs."""
+        return time.monotonic() - self._first if self._items else 0.0
+
+    def take_back(self, which: Callable[[T], bool]) -> list[T]:
+        """Take all items like this, in their order."""
+        with self._lock:
+            taken = [item for item in self._items if which(item)]
+            self._items = deque(item for item in self._items if not which(item))
+        return taken
+
     def task_done(self) -> None:
         """Say that a thread has done with its item."""
         with self._lock:
@@ -83,6 +97,7 @@ class WorkQueue(Generic[T]):
     def _take(self) -> T:
         self._busy += 1
         self._taken += 1
+        self._first = time.monotonic()
         item = self._items.popleft()
         if self._items:
             self._call()

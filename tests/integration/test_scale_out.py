@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.conftest import Dispatcher, Worker, wait_until
 
 DRAMATIQ = ("dramatiq", "rhai_tasks.worker:setup", "--processes", "2", "--threads", "2")
@@ -87,3 +89,25 @@ def test_an_application_runs_its_own_engine(
 
     assert dispatcher.run("app", "greet(CALLER_ID)")["output"] == "hello caller"
     assert application.stop() == 0
+
+
+def test_what_waits_behind_a_script_that_turns_out_to_be_long_goes_to_another_worker(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    first = start_worker("circle", "--threads", "1", env=ENGINE)
+    for _ in range(20):
+        dispatcher.run("circle", "1")  # scripts are quick, it learns, and fetches many at a time
+    tree = [psutil.Process(first.process.pid), *first.children()]
+    for process in tree:
+        process.suspend()
+    quick = [dispatcher.submit("circle", f"quick{number}", "1") for number in range(10)]
+    dispatcher.submit("circle", "long", "nap(50.0)")  # the list's head
+    for process in tree:
+        process.resume()
+    wait_until(lambda: dispatcher.status("long") == "processing")
+    wait_until(lambda: not client.exists("rhai_tasks:circle", "rhai_dramatiq:rhai-circle"), what="all to be fetched")
+
+    start_worker("circle", "--threads", "1", env=ENGINE)
+
+    assert [dispatcher.result(task, within=15.0)["output"] for task in quick] == ["1"] * len(quick)
+    assert dispatcher.status("long") == "processing"

@@ -101,3 +101,25 @@ def test_one_thread_works_off_what_comes_now_and_then() -> None:
 
     most = max(workers.count(one) for one in set(workers))
     assert most > len(workers) / 2  # not all: their wait ends now and then, and they begin a new one
+
+
+def test_items_can_be_taken_back_that_no_thread_has_come_for() -> None:
+    queue: WorkQueue[int] = WorkQueue(lambda: True)
+    running, go_on = threading.Event(), threading.Event()
+
+    def work(_: int) -> None:
+        running.set()
+        go_on.wait(PATIENCE)
+
+    with threads(queue, 1, work):
+        queue.put(0)
+        assert running.wait(PATIENCE)
+        assert queue.stuck() == 0.0  # nothing waits
+        for item in range(1, 6):
+            queue.put(item)
+        time.sleep(0.05)
+
+        assert queue.stuck() >= 0.05
+        assert queue.take_back(lambda item: item % 2 == 1) == [1, 3, 5]
+        assert queue.qsize() == 2
+        go_on.set()
