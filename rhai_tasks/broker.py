@@ -63,7 +63,7 @@ _PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the 
 _QUICK_SECONDS = 0.001
 _STUCK_SECONDS = 1.0  # for which what was fetched ahead waits, until others may have it
 _PREFETCH_MOST = 256  # messages; bounds what waits to be written during an outage, too
-_RUNS = 50  # scripts that the average goes over: one that had to wait for the processor is not to look like slow ones
+_RUNS = 50  # scripts that the average goes over: it must tell quick ones from those of which one in twenty takes long
 
 
 class TaskMessage(MessageProxy):
@@ -125,7 +125,7 @@ class TaskBroker(RedisBroker):
         self._renewed: dict[str, float] = {}  # by queue, the last time
         self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
-        self._runs = 0  # that it is the average of
+        self._runs: deque[float] = deque(maxlen=_RUNS)
         self.work_queue: WorkQueue[Any] = WorkQueue(self.runs_quickly)
         self.task_scripts = {
             name: load_script(client, "rhai_tasks", name) for name in ("enqueue", "renew", "requeue", "leave")
@@ -229,8 +229,13 @@ class TaskBroker(RedisBroker):
 
     def ran(self, seconds: float) -> None:
         """Note how long a script took."""
-        self._runs = min(self._runs + 1, _RUNS)
-        self.run_seconds += (seconds - self.run_seconds) / self._runs
+        self._runs.append(seconds)
+        self.run_seconds = sum(self._runs) / len(self._runs)
+
+    def turned_slow(self, seconds: float) -> None:
+        """Forget how long scripts took before those that have been running for so long now."""
+        self._runs.clear()
+        self.ran(seconds)
 
     def runs_quickly(self) -> bool:
         """Say whether scripts have been so short of late that it is not worth looking for the next one meanwhile."""
@@ -429,7 +434,7 @@ class TaskConsumer(dramatiq.Consumer):
         """Give back what waits behind scripts that turned out to be long: others may have a thread for it."""
         broker = self._broker
         if (stuck := broker.work_queue.stuck()) > _STUCK_SECONDS:
-            broker.run_seconds = max(broker.run_seconds, stuck)  # nothing is fetched ahead until scripts are quick again
+            broker.turned_slow(stuck)
             waiting = broker.work_queue.take_back(lambda item: item.message.queue_name == self._queue_name)
             self.requeue([item.message for item in waiting])
 
