@@ -120,6 +120,7 @@ class TaskBroker(RedisBroker):
         self.counts = Counts() if settings.metrics_address else None
         self.store = TaskStore(settings, self.outage, self.counts)
         self.held: dict[str, dict[str, Held]] = {}  # by queue, by message id
+        self.surplus: set[str] = set()  # queues of which the server says that we hold more than we know of
         self.cancelled: dict[str, float] = {}  # task ids heard of lately: time.monotonic()
         self.lease_ends: dict[str, float] = {}  # by queue, as far as we know: time.monotonic()
         self._renewed: dict[str, float] = {}  # by queue, the last time
@@ -312,14 +313,16 @@ class TaskBroker(RedisBroker):
         calls = list(map(self._renewal, queues, held, chain([heartbeat], repeat(""))))
         replies = run_each(self._lease_client, self.task_scripts["renew"], calls)
         renewed = [one for one in zip(queues, held, replies, strict=True) if not isinstance(one[2], redis.RedisError)]
-        for queue, messages, (stood, _, cancelled, ours) in renewed:
+        for queue, messages, (stood, _, cancelled, ours, count) in renewed:
+            if count > len(messages):
+                self.surplus.add(queue)
             for position in cancelled:  # we should have heard of it
                 messages[position].cancel.cancel()
             if not stood:
                 _drop_lost(messages, {to_text(message_id) for message_id in ours})
             if not (stood and queue in lapsed):
                 self._note_renewal(queue, began)
-        for queue, _, (stood, expired, _, _) in renewed:  # last: it asks the server again, which may fail
+        for queue, _, (stood, expired, *_) in renewed:  # last: it asks the server again, which may fail
             if stood and queue in lapsed:  # it stands again by a renewal whose reply got lost
                 self.drop_lost(queue)
                 self._note_renewal(queue, began)
@@ -409,10 +412,10 @@ class TaskConsumer(dramatiq.Consumer):
         self._enough = self._threads + ahead // 2
         if not self._has_room():
             self._wait(self._timeout, unless=self._has_room)
+        self._catch_up()
         if not self._has_room():  # also after the wait: who ended it may have found room before the last fetch took it
             self._look_alive()
             return
-        self._catch_up()
         if self._held and not self._more and self._broker.runs_quickly():
             # Leave the interpreter to whoever runs a quick script: it will have ended before the next one comes.
             self._wait(_QUICK_SECONDS, unless=lambda: not self._held)
@@ -424,7 +427,8 @@ class TaskConsumer(dramatiq.Consumer):
         if not self._recovered:
             self._broker.recover_own(self._queue_name)
             self._recovered = True
-        if self._unsure:
+        if self._unsure or self._queue_name in self._broker.surplus:
+            self._broker.surplus.discard(self._queue_name)
             self._release_unknown()
             self._unsure = False
         if self._held and self._broker.lease_lapsed(self._queue_name):
@@ -583,10 +587,10 @@ class TaskConsumer(dramatiq.Consumer):
     def _release_unknown(self) -> None:
         """Put back what a fetch took whose reply never came: held by this broker, and known to nobody here.
 
-        What ends in the meantime is released in vain: `release.lua` asks whether it is still held.
+        Such a fetch may be done at any time after we gave it up, when a network lets go of it: renewals count.
         """
+        known = self._held.keys() | self._broker.store.ending()  # first: what ends in the meantime is known
         members = cast("set[bytes]", self._broker.client.smembers(self._keys.acks(self._broker.broker_id)))
-        known = self._held.keys() | self._broker.store.ending()
         unknown = {to_text(member) for member in members} - known
         for message_id in unknown:
             body = cast("bytes | None", self._broker.client.hget(self._keys.bodies, message_id))
@@ -621,7 +625,7 @@ class TaskConsumer(dramatiq.Consumer):
         self._let_go(held)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Give messages back that no thread has begun with; a stopping worker calls this, too."""
+        """Give messages back that no thread has begun with."""
         for message in [*messages, *self._fetched]:
             held = cast("TaskMessage", message).held
             if not held.lost:

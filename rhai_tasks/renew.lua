@@ -4,7 +4,8 @@
 -- ARGV  1 broker id   2 lease in milliseconds   3 its heartbeat, a JSON object that gets the server's time, or nothing
 --       4 on: details keys of tasks that it holds
 -- Returns {1 if the lease still stood, else 0; ids of brokers whose lease has run out; positions of the
--- tasks that were cancelled, from 0; if the lease did not stand, ids of the messages that the broker still holds}.
+-- tasks that were cancelled, from 0; if the lease did not stand, ids of the messages that the broker still holds;
+-- how many it holds}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local stood = 1 - redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
@@ -28,4 +29,4 @@ for i = 4, #ARGV do
   end
 end
 local held = stood == 1 and {} or redis.call('SMEMBERS', KEYS[2])
-return {stood, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now), cancelled, held}
+return {stood, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now), cancelled, held, redis.call('SCARD', KEYS[2])}

@@ -47,6 +47,27 @@ def test_tasks_whose_fetch_was_cut_off_are_not_lost(
     broker.store.close()
 
 
+def test_tasks_of_a_fetch_that_the_network_held_up_until_it_was_given_up_are_not_lost(
+    dispatcher: Dispatcher, server_url: str, client: Any
+) -> None:
+    broker, worker = make_worker(Settings(redis_url=server_url, threads=1), Engine())
+    broker.declare_circle("c")
+    worker.start()
+    wait_until(broker.readiness.is_ready)
+    keys = broker.keys(queue_name("c"))
+    for number in range(3):  # as such a fetch leaves them: held by this broker, which has long looked for such
+        message: dramatiq.Message[Any] = dramatiq.Message(
+            keys.queue, "run_script", (f"t{number}",), {}, {"redis_message_id": f"m-{number}"}
+        )
+        client.hset(f"rhai_task_details:t{number}", mapping={"script": "40 + 2", "status": "pending"})
+        client.hset(keys.bodies, f"m-{number}", message.encode())
+        client.sadd(keys.acks(broker.broker_id), f"m-{number}")
+
+    assert [dispatcher.result(f"t{number}", within=15.0)["output"] for number in range(3)] == ["42"] * 3
+
+    worker.stop()
+
+
 def test_a_message_that_cannot_be_read_is_a_dead_letter(broker: TaskBroker, client: Any) -> None:
     keys = broker.keys(queue_name("c"))
     client.hset(keys.bodies, "odd", "no JSON")
