@@ -300,6 +300,10 @@ class QueueKeys:
         """Set of message ids that one broker holds; dramatiq's own."""
         return f"{self.namespace}:__acks__.{broker_id}.{self.queue}"
 
+    def released(self, broker_id: str) -> str:
+        """String: a process that had this broker id, and the number of the last message that it gave back."""
+        return f"{self.namespace}:__released__.{broker_id}.{self.queue}"
+
     @staticmethod
     def registry(namespace: str) -> str:
         """Set of the names of all queues that a bridge ever served."""

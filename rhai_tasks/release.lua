@@ -1,14 +1,20 @@
--- Put messages that a worker holds and did not run to an end back into their queue, `pending` again.
+-- Put messages that a worker holds and did not run to an end back into their queue, `pending` again; once, however
+-- often it is asked to: by the second time the worker may hold the same message anew.
 --
--- KEYS  1 messages (list)   2 acks (set)   3 deliveries (hash)
--- ARGV  1 time for `updatedAt`   2 start of the names of channels for states
+-- KEYS  1 messages (list)   2 acks (set)   3 deliveries (hash)   4 released (string)
+-- ARGV  1 time for `updatedAt`   2 start of the names of channels for states   3 name of the process, never used again
 --       then for each message, oldest first: message id, details key, "1": its delivery was counted though
---       its process did not die, "1": to the tail of the queue, not to its head
+--       its process did not die, "1": to the tail of the queue, not to its head, number of this release, from 1:
+--       those of a process that are smaller were asked for before, or in the same call
 -- Returns how many went back.
-local released = 0
-for i = #ARGV - 3, 3, -4 do
+local process, number = string.match(redis.call('GET', KEYS[4]) or '', '^(%S+) (%d+)$')
+local done = process == ARGV[3] and tonumber(number) or 0
+local last, released = done, 0
+for i = #ARGV - 4, 4, -5 do
   local id, details = ARGV[i], ARGV[i + 1]
-  if redis.call('SREM', KEYS[2], id) == 1 then
+  local this = tonumber(ARGV[i + 4])
+  last = math.max(last, this)
+  if this > done and redis.call('SREM', KEYS[2], id) == 1 then
     redis.call(ARGV[i + 3] == '1' and 'RPUSH' or 'LPUSH', KEYS[1], id)
     released = released + 1
     if ARGV[i + 2] == '1' then
@@ -20,4 +26,6 @@ for i = #ARGV - 3, 3, -4 do
     end
   end
 end
+-- Not `call`: a server without memory refuses it if nothing went back, and then nothing depends on it.
+redis.pcall('SET', KEYS[4], ARGV[3] .. ' ' .. string.format('%.0f', last), 'PX', 3600000)
 return released

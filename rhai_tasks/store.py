@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from itertools import groupby
+from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import redis
 from redis.commands.core import Script
@@ -91,6 +92,7 @@ class Held:
     interrupted: bool = False  # by a stopping worker, or before it began because the lease lapsed: it goes back
     lost: bool = False  # to another worker, while we could not renew the lease: nothing more is written for it
     postponed: bool = False  # it could not begin yet, and goes back behind all others
+    release: int = 0  # number of the release that gives it back
     outcome: Outcome | None = None
     following: tuple[bytes, str, bytes] | None = None
     """Of a pipeline, the next message's queue, id and body: gets enqueued with the outcome."""
@@ -147,6 +149,8 @@ class TaskStore:
         self._activity = Activity(settings.threads)
         self._running: dict[int, Held] = {}  # by thread
         self._ended: deque[tuple[Callable[[list[Held]], object], Held]] = deque()
+        self._process_id = str(uuid4())
+        self._releases = count(1)
         self._writing = threading.Lock()
         self._wake = threading.Event()
         self._asleep = True
@@ -361,10 +365,16 @@ class TaskStore:
 
     def _write_released(self, released: list[Held]) -> None:
         keys = released[0].keys
-        arguments: list[Any] = [timestamp(time.time()), self._channel]
+        arguments: list[Any] = [timestamp(time.time()), self._channel, self._process_id]
+        for held in released:
+            held.release = held.release or next(self._releases)
         for held in sorted(released, key=lambda held: (len(held.message_id), held.message_id)):
-            arguments += [held.message_id, self._details_key(held), int(held.counted), int(held.postponed)]
-        self._scripts["release"](keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries], args=arguments)
+            arguments += [held.message_id, self._details_key(held)]
+            arguments += [int(held.counted), int(held.postponed), held.release]
+        self._scripts["release"](
+            keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries, keys.released(self._broker_id)],
+            args=arguments,
+        )
         self._end_traces(released)
 
     def _write_dead(self, dead: list[Held]) -> None:

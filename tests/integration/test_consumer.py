@@ -68,6 +68,35 @@ def test_tasks_of_a_fetch_that_the_network_held_up_until_it_was_given_up_are_not
     worker.stop()
 
 
+def test_a_task_whose_release_is_repeated_stays_with_who_has_fetched_it_anew_meanwhile(
+    dispatcher: Dispatcher, broker: TaskBroker, client: Any
+) -> None:
+    dispatcher.submit("c", "t", "1")
+    keys = broker.keys(queue_name("c"))
+    client.lmove("rhai_tasks:c", keys.messages)
+    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+    release = broker.store._scripts["release"]
+    next_message: Callable[[], Any] = consumer.__next__
+    first = wait_until(next_message)
+    again: list[Any] = []
+
+    def lose_the_reply(**call: Any) -> Any:
+        reply = release(**call)
+        if not again:
+            again.append(wait_until(next_message))
+            raise redis.ConnectionError("cut off after the server had done it")
+        return reply
+
+    broker.store._scripts["release"] = lose_the_reply  # type: ignore[assignment]
+    broker.store.open(broker.broker_id)
+    consumer.requeue([first])
+    broker.store.close()
+
+    assert [message.held.message_id for message in again] == [first.held.message_id]
+    assert client.smembers(keys.acks(broker.broker_id)) == {first.held.message_id}
+    assert client.llen(keys.messages) == 0
+
+
 def test_a_message_that_cannot_be_read_is_a_dead_letter(broker: TaskBroker, client: Any) -> None:
     keys = broker.keys(queue_name("c"))
     client.hset(keys.bodies, "odd", "no JSON")
