@@ -164,8 +164,8 @@ class _Delays:
 
     def __init__(self, settings: Settings, outage: Outage, stop: threading.Event) -> None:
         self._outage, self._stop = outage, stop
-        self._client = connect(settings.redis_url)
-        self._blocking = connect_blocking(settings.redis_url)
+        self._client = connect(settings.redis_url, outage=outage)
+        self._blocking = connect_blocking(settings.redis_url, outage)
         self._due = load_script(self._client, "bridge", "due")
         self._bridges: list[CircleBridge] = []
         self._thread = vital_thread("delays", self._run)
@@ -287,7 +287,7 @@ class Bridge:
         self._outage = Outage(settings.redis_url)
         self.readiness = Readiness()
         self._stop = threading.Event()
-        self._client = connect(settings.redis_url)
+        self._client = connect(settings.redis_url, outage=self._outage)
         self._circles: dict[str, CircleBridge] = {}
         self._alone: list[tuple[CircleBridge, threading.Thread]] = []
         self._crowd: _Crowd | None = None

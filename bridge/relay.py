@@ -47,8 +47,8 @@ class Relay:
         self._keys = QueueKeys(settings.namespace, self._queue)
         self._publisher = publisher
         self._outage = outage
-        self._client = connect(settings.redis_url)
-        self._blocking = connect_blocking(settings.redis_url)
+        self._client = connect(settings.redis_url, outage=outage)
+        self._blocking = connect_blocking(settings.redis_url, outage)
         self._publish = load_script(self._client, "rhai_tasks", "number", "publish")
         self._withdraw = load_script(self._client, "bridge", "withdraw")
         self._certain = False  # that RabbitMQ has what is published

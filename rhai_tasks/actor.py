@@ -55,7 +55,6 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
             with suspects.turn(alone=held.deaths + 1 >= broker.settings.max_deliveries) as may_begin:
                 held.postponed = not may_begin
                 if may_begin:
-                    broker.store.count_delivery(held)
                     outcome = run(message, task)
                     held.outcome = held.outcome or outcome  # the watchdog may have recorded one, which stands
         else:
@@ -143,7 +142,7 @@ def _run_traced(
 def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: TaskMessage, task: Task) -> Outcome | None:
     """Return how the script ended, `None` if it did not: it goes back."""
     held, piped = message.held, message.args[1:]  # from the step before in a pipeline, at most one value
-    if broker.lease_lapsed(held.keys.queue):
+    if broker.lease_lapsed(held.keys.queue) or (held.deaths and not broker.store.count_delivery(held)):
         held.interrupted = True  # another worker may run it by now
         return None
     broker.store.started(held)

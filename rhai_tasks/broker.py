@@ -58,7 +58,9 @@ INTERRUPT_SECONDS = 5.0
 """For interrupted scripts to end and be given back when a worker stops."""
 
 _FETCHES = 8  # at a time by consumers that share connections: more would only wait for the interpreter
-_RETRY_SECONDS = 0.5  # until a renewal that failed is tried again: others wait only so long before they take over
+_RETRY_SECONDS = 0.5  # until a renewal that failed is tried again
+_GRACE_SECONDS = 4.5  # for others to renew once they can again: one try that hangs, the pause after it, and a bit
+_JUMP_SECONDS = 1.0  # by which the server's clock goes wrong in no time: more is a jump
 _PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
 _QUICK_SECONDS = 0.001
 _STUCK_SECONDS = 1.0  # for which what was fetched ahead waits, until others may have it
@@ -101,7 +103,8 @@ class TaskBroker(RedisBroker):
     """
 
     def __init__(self, settings: Settings, *, broker_id: str | None = None) -> None:
-        client = connect(settings.redis_url)
+        self.outage = Outage(settings.redis_url)
+        client = connect(settings.redis_url, outage=self.outage)
         self._hooks = _Hooks(self)
         super().__init__(  # type: ignore[no-untyped-call]  # dramatiq's is not annotated
             client=client, namespace=settings.namespace, middleware=[CurrentMessage()]
@@ -109,7 +112,6 @@ class TaskBroker(RedisBroker):
         self.add_middleware(_WorkerLife())
         self.broker_id = broker_id or str(uuid4())
         self.settings = settings
-        self.outage = Outage(settings.redis_url)
         self.readiness = Readiness()
         self.draining = threading.Event()  # nothing more is fetched
         self.stopping = threading.Event()
@@ -125,6 +127,7 @@ class TaskBroker(RedisBroker):
         self.lease_ends: dict[str, float] = {}  # by queue, as far as we know: time.monotonic()
         self._renewed: dict[str, float] = {}  # by queue, the last time
         self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
+        self._server_ahead = 0.0  # seconds by which its clock is ahead of time.monotonic()
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
         self._runs: deque[float] = deque(maxlen=_RUNS)
         self.work_queue: WorkQueue[Any] = WorkQueue(self.runs_quickly)
@@ -261,9 +264,8 @@ class TaskBroker(RedisBroker):
         now = time.monotonic()
         self.cancelled = {known: at for known, at in self.cancelled.items() if now < at + LEASE_SECONDS}
         self.cancelled[task_id] = now  # first: a fetch may be on its way that has not seen it
-        for held in self.all_held():
-            if held.task_id == task_id:
-                held.cancel.cancel()
+        for queue in {held.keys.queue for held in self.all_held() if held.task_id == task_id}:
+            self.renew(queue)  # it sees whether the task is cancelled still: it may have been submitted again since
 
     def drop_lost(self, queue: str) -> None:
         """Stop scripts whose messages went to another broker while our lease did not stand."""
@@ -277,7 +279,8 @@ class TaskBroker(RedisBroker):
 
     def _requeue(self, keys: QueueKeys, broker_id: str, mode: str) -> None:
         count = self.task_scripts["requeue"](
-            keys=[keys.messages, keys.acks(broker_id), keys.deliveries, keys.leases], args=[broker_id, mode]
+            keys=[keys.messages, keys.acks(broker_id), keys.deliveries, keys.leases, keys.released(broker_id)],
+            args=[broker_id, mode, self.store.process_id],
         )
         if count:
             logger.warning("Put %d task(s) of a worker that died back into queue %s", count, keys.queue)
@@ -313,7 +316,9 @@ class TaskBroker(RedisBroker):
         calls = list(map(self._renewal, queues, held, chain([heartbeat], repeat(""))))
         replies = run_each(self._lease_client, self.task_scripts["renew"], calls)
         renewed = [one for one in zip(queues, held, replies, strict=True) if not isinstance(one[2], redis.RedisError)]
-        for queue, messages, (stood, _, cancelled, ours, count) in renewed:
+        if renewed:
+            self._note_clock(renewed[0][2][-1] / 1000 - time.monotonic(), queues)
+        for queue, messages, (stood, _, cancelled, ours, count, _) in renewed:
             if count > len(messages):
                 self.surplus.add(queue)
             for position in cancelled:  # we should have heard of it
@@ -345,11 +350,17 @@ class TaskBroker(RedisBroker):
             ],
         }
 
+    def _note_clock(self, ahead: float, queues: Iterable[str]) -> None:
+        """Judge nobody for a while after the server's clock has jumped: to it, all leases may have run out at once."""
+        if abs(ahead - self._server_ahead) > _JUMP_SECONDS:
+            self._sweeps.update(dict.fromkeys(queues, time.monotonic() + _GRACE_SECONDS))
+        self._server_ahead = ahead
+
     def _note_renewal(self, queue: str, began: float) -> None:
         if began - self._renewed.get(queue, float("-inf")) > LEASE_SECONDS - RENEW_SECONDS:
             # Either we were away or the server was. Then the others' leases ran out as ours did: they get the
             # time to renew them, else their tasks would run twice though nobody died.
-            self._sweeps[queue] = began + RENEW_SECONDS
+            self._sweeps[queue] = began + _GRACE_SECONDS
         self._renewed[queue] = began
         self.lease_ends[queue] = began + LEASE_SECONDS
         self.readiness.note(f"lease of {queue}")
@@ -383,7 +394,7 @@ class TaskConsumer(dramatiq.Consumer):
 
     @cached_property
     def _blocking(self) -> redis.Redis:
-        return connect_blocking(self._broker.settings.redis_url)
+        return connect_blocking(self._broker.settings.redis_url, self._broker.outage)
 
     def __next__(self) -> TaskMessage | None:
         """Return the next message, or `None` every few seconds: dramatiq looks then whether to stop."""
@@ -436,11 +447,12 @@ class TaskConsumer(dramatiq.Consumer):
 
     def _give_back(self) -> None:
         """Give back what waits behind scripts that turned out to be long: others may have a thread for it."""
-        broker = self._broker
-        if (stuck := broker.work_queue.stuck()) > _STUCK_SECONDS:
-            broker.turned_slow(stuck)
-            waiting = broker.work_queue.take_back(lambda item: item.message.queue_name == self._queue_name)
-            self.requeue([item.message for item in waiting])
+        stuck = self._broker.work_queue.take_back(
+            _STUCK_SECONDS, lambda item: bool(item.message.queue_name == self._queue_name)
+        )
+        if stuck:
+            self._broker.turned_slow(_STUCK_SECONDS)
+            self.requeue([item.message for item in stuck])
 
     def _has_room(self) -> bool:
         return len(self._held) < self._enough
@@ -465,7 +477,7 @@ class TaskConsumer(dramatiq.Consumer):
     def _fetch(self, count: int) -> None:
         """Fetch messages; wait for them, up to `BLOCK_SECONDS`, if the last fetch brought all there were."""
         broker, messages = self._broker, self._keys.messages
-        idle, began = self._threads - len(self._held), time.monotonic()
+        idle, began = self._idle(), time.monotonic()
         call = self._call(str(count), idle, self._keys.sequence)
         fetch = broker.task_scripts["fetch"]
         if self._more:
@@ -476,6 +488,10 @@ class TaskConsumer(dramatiq.Consumer):
             reply = wait_and_run(self._blocking, messages, messages, "LEFT", fetch, **call)
             broker.readiness.note(self._read)
         self._more = len(self._hold(reply, idle, began, {})) >= count
+
+    def _idle(self) -> int:
+        """Count the threads that have nothing to do; other queues may keep them busy."""
+        return max(self._threads - self._broker.work_queue.unfinished(), 0)
 
     def _call(self, which: str, idle: int, key: str) -> dict[str, Any]:
         """Write keys and arguments of `fetch.lua` or `claim.lua`.
@@ -552,6 +568,7 @@ class TaskConsumer(dramatiq.Consumer):
                     continue
             if cancelled:
                 held.cancel.cancel()
+            self._broker.store.keep(held.message_id)
             self._held[held.message_id] = held
             self._fetched.append(TaskMessage(fields, held))
         if broker.cancelled and any(message.held.task_id in broker.cancelled for message in self._fetched):
@@ -589,7 +606,8 @@ class TaskConsumer(dramatiq.Consumer):
 
         Such a fetch may be done at any time after we gave it up, when a network lets go of it: renewals count.
         """
-        known = self._held.keys() | self._broker.store.ending()  # first: what ends in the meantime is known
+        known = set(self._held)  # first: what ends in the meantime goes from here to there, and out of the members
+        known |= self._broker.store.ending()
         members = cast("set[bytes]", self._broker.client.smembers(self._keys.acks(self._broker.broker_id)))
         unknown = {to_text(member) for member in members} - known
         for message_id in unknown:
@@ -628,7 +646,9 @@ class TaskConsumer(dramatiq.Consumer):
         """Give messages back that no thread has begun with."""
         for message in [*messages, *self._fetched]:
             held = cast("TaskMessage", message).held
-            if not held.lost:
+            if held.lost:
+                held.acknowledge()
+            else:
                 self._broker.store.release(held)
             self._let_go(held)
         self._fetched.clear()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import redis
 import redis.asyncio
@@ -36,10 +37,10 @@ _NO_CLUSTER = (
 _NO_RIGHT = re.compile(r"permission|user executing the script can't")  # only outside scripts has it a code of its own
 
 
-def connect(url: str, *, timeout: float = 5.0, **options: Any) -> redis.Redis:
+def connect(url: str, *, outage: "Outage | None" = None, timeout: float = 5.0, **options: Any) -> redis.Redis:
     """Make a client for commands that answer at once, within `timeout` seconds; it connects on first use.
 
-    `options` are redis-py's.
+    `options` are redis-py's. When an `outage` is told of a failure, the client's idle connections are given up.
 
     Nothing is retried below us: a command whose reply got lost may have been done, and only its caller
     knows whether doing it twice is harmless.
@@ -47,16 +48,19 @@ def connect(url: str, *, timeout: float = 5.0, **options: Any) -> redis.Redis:
     Raises:
         ConfigurationError: The URL is none that redis-py reads.
     """
-    return _client(url, timeout, **options)
+    client = _client(url, timeout, **options)
+    if outage:
+        outage.concerns(client)
+    return client
 
 
-def connect_blocking(url: str) -> redis.Redis:
+def connect_blocking(url: str, outage: "Outage | None" = None) -> redis.Redis:
     """Make a client for commands that block up to `BLOCK_SECONDS`.
 
     Its socket outlives the command: a client that gives up first, as redis-py's defaults do, would leave a
     blocked pop behind that takes a task for nobody.
     """
-    return _client(url, BLOCK_SECONDS + 3.0)
+    return connect(url, outage=outage, timeout=BLOCK_SECONDS + 3.0)
 
 
 class _Client(redis.Redis):
@@ -247,10 +251,23 @@ class Outage:
         self._since: float | None = None
         self._refused = float("-inf")  # when that was logged last
         self._lock = threading.Lock()
+        self._clients: WeakSet[redis.Redis] = WeakSet()
+
+    def concerns(self, client: redis.Redis) -> None:
+        """Give up this client's idle connections whenever a command fails, whoever made it.
+
+        What made one connection hang has silenced the others, too. Each would hold up who tries it next until he
+        gives up in his turn.
+        """
+        with self._lock:
+            self._clients.add(client)
 
     def begin(self, error: BaseException | None) -> None:
         """Note that a command failed."""
         with self._lock:
+            if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+                for client in self._clients:
+                    client.connection_pool.disconnect(inuse_connections=False)
             if isinstance(error, _ANSWERS):
                 if time.monotonic() - self._refused >= _REMIND_SECONDS:
                     self._refused = time.monotonic()
@@ -326,7 +343,7 @@ def await_server(url: str, give_up: threading.Event) -> None:
                 f"Redis at {redact(url)} refuses us: {error}. Check user and password in --redis-url"
             ) from error
         except redis.ResponseError as error:
-            if str(error).startswith(("LOADING", "MASTERDOWN", "BUSY")):
+            if may_pass(error):
                 raise
             raise ConfigurationError(f"Redis at {redact(url)} refuses us: {_advised(error)}") from error
 

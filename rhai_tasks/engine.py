@@ -27,6 +27,7 @@ from ._engine import (
     Timestamp,
     last_use,
     standard_library,
+    stopped,
 )
 from .coroutines import awaited, awaiting_loop
 from .errors import RhaiMemoryLimit
@@ -44,6 +45,7 @@ __all__ = [
     "Scope",
     "Timestamp",
     "last_use",
+    "stopped",
 ]
 
 MIB = 1024 * 1024
@@ -447,19 +449,38 @@ class Engine:
         entry = (function, arguments)
         return self._native.evaluate("value", script, entry, scope, constants, timeout, cancel, print, debug)
 
-    async def eval_async(self, script: str | AST, **options: Any) -> Any:
+    async def eval_async(
+        self,
+        script: str | AST,
+        *,
+        scope: Scope | Mapping[str, Any] | None = None,
+        constants: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        cancel: CancelToken | None = None,
+        print: Callable[[str], object] | None = None,  # noqa: A002
+        debug: Debug | None = None,
+        details: bool = False,
+    ) -> Any:
         """Evaluate on a thread of the engine's, and leave the event loop free.
 
         Cancelling the task stops the script. Host functions that are coroutines run on this loop.
 
         Args:
-            script: As for `eval`.
-            options: Those of `eval`.
+            script: As for `eval`, like the rest.
+            scope: Likewise.
+            constants: Likewise.
+            timeout: Likewise.
+            cancel: Likewise.
+            print: Likewise.
+            debug: Likewise.
+            details: Likewise.
 
         Raises:
             RhaiError: As for `eval`.
         """
-        cancel = options["cancel"] = options.get("cancel") or CancelToken()
+        cancel = cancel or CancelToken()
+        options: dict[str, Any] = {"scope": scope, "constants": constants, "timeout": timeout, "cancel": cancel}
+        options |= {"print": print, "debug": debug, "details": details}
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(awaiting_loop.set, loop)
@@ -487,7 +508,7 @@ class Engine:
 
         def keep(text: str) -> None:
             nonlocal room
-            room -= len(text)
+            room -= sys.getsizeof(text) + 8  # and its place in the list
             if room < 0:
                 raise RhaiMemoryLimit("Script terminated: it printed more than its memory limit")
             printed.append(text)

@@ -173,7 +173,7 @@ class RabbitConsumer(TaskConsumer):
             else:
                 self._adopt(message)
                 self._received.remove(message)
-        idle, began = self._threads - len(self._held), time.monotonic()
+        idle, began = self._idle(), time.monotonic()
         reply = self._broker.task_scripts["claim"](
             **self._call("\n".join(acknowledgements), idle, self._keys.published)
         )

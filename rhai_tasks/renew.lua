@@ -5,7 +5,10 @@
 --       4 on: details keys of tasks that it holds
 -- Returns {1 if the lease still stood, else 0; ids of brokers whose lease has run out; positions of the
 -- tasks that were cancelled, from 0; if the lease did not stand, ids of the messages that the broker still holds;
--- how many it holds}.
+-- how many it holds; the server's millisecond}.
+-- First of all a write that a server without memory does not refuse, nor then what follows: who lives must keep its lease
+-- when others, by chance, can.
+redis.call('ZREM', KEYS[1], '')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local stood = 1 - redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
@@ -29,4 +32,4 @@ for i = 4, #ARGV do
   end
 end
 local held = stood == 1 and {} or redis.call('SMEMBERS', KEYS[2])
-return {stood, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now), cancelled, held, redis.call('SCARD', KEYS[2])}
+return {stood, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now), cancelled, held, redis.call('SCARD', KEYS[2]), now}

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
@@ -142,15 +142,17 @@ class TaskStore:
         self._outage = outage
         self._counts = counts
         self._channel = state_channel(settings.namespace)
-        self._client = connect(settings.redis_url)
+        self._client = connect(settings.redis_url, outage=outage)
         self._scripts = {
-            name: load_script(self._client, "rhai_tasks", name) for name in ("finish", "mark", "release", "dead_letter")
+            name: load_script(self._client, "rhai_tasks", name)
+            for name in ("deliver", "finish", "mark", "release", "dead_letter")
         }
         self._activity = Activity(settings.threads)
         self._running: dict[int, Held] = {}  # by thread
         self._ended: deque[tuple[Callable[[list[Held]], object], Held]] = deque()
-        self._process_id = str(uuid4())
+        self.process_id = str(uuid4())  # never used again, as a broker's name may be
         self._releases = count(1)
+        self._releasing: dict[str, Held] = {}  # by message id, whose release is not written yet
         self._writing = threading.Lock()
         self._wake = threading.Event()
         self._asleep = True
@@ -185,14 +187,18 @@ class TaskStore:
         if self._asleep and not held.marked:
             self._wake.set()
 
-    def count_delivery(self, held: Held) -> None:
-        """Count this delivery before the script can end the process; waits for the server to have it."""
-        held.counted = True
-        persist(
-            lambda: self._client.hset(held.keys.deliveries, held.message_id, str(held.deaths + 1)),
-            self._outage,
-            self._give_up,
+    def count_delivery(self, held: Held) -> bool:
+        """Count this delivery before the script can end the process; waits for the server to have it.
+
+        `False`: the message is another broker's by now.
+        """
+        call = partial(
+            self._scripts["deliver"],
+            keys=[held.keys.acks(self._broker_id), held.keys.deliveries],
+            args=[held.message_id, held.deaths + 1],
         )
+        held.counted = bool(persist(call, self._outage, self._give_up))
+        return held.counted
 
     def finish(self, held: Held, outcome: Outcome, *, at_once: bool) -> None:
         """Record how the task ended. `at_once`: write now, in this thread, unless somebody is writing."""
@@ -203,7 +209,13 @@ class TaskStore:
 
     def release(self, held: Held) -> None:
         """Give the message back undone: its task is `pending` again, first in its queue, or last if postponed."""
+        self._releasing[held.message_id] = held
         self._end(self._write_released, held, at_once=False)
+
+    def keep(self, message_id: str) -> None:
+        """Do not give a message back that the server has just given us: it was back, or others had it meanwhile."""
+        if self._releasing and (releasing := self._releasing.pop(message_id, None)):
+            releasing.lost = True
 
     def dead_letter(self, held: Held) -> None:
         """Move the message to the dead letters: there is no hash that could take an outcome."""
@@ -365,16 +377,21 @@ class TaskStore:
 
     def _write_released(self, released: list[Held]) -> None:
         keys = released[0].keys
-        arguments: list[Any] = [timestamp(time.time()), self._channel, self._process_id]
-        for held in released:
+        arguments: list[Any] = [timestamp(time.time()), self._channel, self.process_id]
+        going = [held for held in released if not held.lost]
+        for held in going:
             held.release = held.release or next(self._releases)
-        for held in sorted(released, key=lambda held: (len(held.message_id), held.message_id)):
+        for held in sorted(going, key=lambda held: (len(held.message_id), held.message_id)):
             arguments += [held.message_id, self._details_key(held)]
             arguments += [int(held.counted), int(held.postponed), held.release]
-        self._scripts["release"](
-            keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries, keys.released(self._broker_id)],
-            args=arguments,
-        )
+        if going:
+            self._scripts["release"](
+                keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries, keys.released(self._broker_id)],
+                args=arguments,
+            )
+        for held in going:
+            if self._releasing.get(held.message_id) is held:
+                del self._releasing[held.message_id]
         self._end_traces(released)
 
     def _write_dead(self, dead: list[Held]) -> None:

@@ -28,11 +28,11 @@ class WorkQueue(Generic[T]):
     def __init__(self, quick: Callable[[], bool]) -> None:
         self._quick = quick
         self._lock = threading.Lock()
-        self._items: deque[T] = deque()
+        self._items: deque[tuple[float, T]] = deque()  # time.monotonic() since when each waits
         self._asleep: list[_Sleeper] = []
         self._watched = False
         self._taken = 0  # items, ever
-        self._first = 0.0  # time.monotonic() since when the first item has been the first
+        self._last_taken = 0.0  # time.monotonic()
         self._busy = 0  # threads that have one
 
     def qsize(self) -> int:
@@ -42,9 +42,7 @@ class WorkQueue(Generic[T]):
     def put(self, item: T) -> None:
         """Add an item."""
         with self._lock:
-            if not self._items:
-                self._first = time.monotonic()
-            self._items.append(item)
+            self._items.append((time.monotonic(), item))
             self._call()
 
     def get(self, timeout: float) -> T:
@@ -78,15 +76,23 @@ class WorkQueue(Generic[T]):
                 return self._take()
         raise Empty
 
-    def stuck(self) -> float:
-        """Say for how many seconds the next item has waited as the next: all threads have theirs."""
-        return time.monotonic() - self._first if self._items else 0.0
+    def unfinished(self) -> int:
+        """Count what waits, and what threads have not done with."""
+        return len(self._items) + self._busy
 
-    def take_back(self, which: Callable[[T], bool]) -> list[T]:
-        """Take all items like this, in their order."""
+    def take_back(self, seconds: float, which: Callable[[T], bool]) -> list[T]:
+        """Take all items like this that have waited for so long while no thread came for any; in their order."""
+        before = time.monotonic() - seconds
+        if not self._items or self._last_taken > before:
+            return []
+        taken, left = [], deque[tuple[float, T]]()
         with self._lock:
-            taken = [item for item in self._items if which(item)]
-            self._items = deque(item for item in self._items if not which(item))
+            for since, item in self._items:
+                if since < before and which(item):
+                    taken.append(item)
+                else:
+                    left.append((since, item))
+            self._items = left
         return taken
 
     def task_done(self) -> None:
@@ -97,8 +103,7 @@ class WorkQueue(Generic[T]):
     def _take(self) -> T:
         self._busy += 1
         self._taken += 1
-        self._first = time.monotonic()
-        item = self._items.popleft()
+        self._last_taken, (_, item) = time.monotonic(), self._items.popleft()
         if self._items:
             self._call()
         return item

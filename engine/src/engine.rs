@@ -50,7 +50,7 @@ pub fn last_use() -> (u64, usize) {
 }
 
 /// `rhai_tasks.Limits`, attribute by attribute.
-#[derive(FromPyObject)]
+#[derive(Clone, FromPyObject)]
 pub struct Limits {
     timeout: Option<f64>,
     max_operations: u64,
@@ -101,7 +101,6 @@ pub struct NativeEngine {
 
 struct OfThread {
     engine: Engine,
-    /// Compiles only: it folds no constants to long strings, which nothing would bound.
     compiler: RefCell<Engine>,
     pulse: Arc<Pulse>,
     scripts: RefCell<Scripts>,
@@ -343,7 +342,7 @@ impl NativeEngine {
                 self.made.fetch_add(1, Ordering::Relaxed);
                 Ok(Deep::new(OfThread {
                     engine,
-                    compiler: RefCell::new(self.recipe.compiler()),
+                    compiler: RefCell::new(self.recipe.limits.compiler()),
                     pulse,
                     scripts: RefCell::new(Scripts::new()),
                 }))
@@ -379,27 +378,28 @@ impl NativeEngine {
         for (name, value) in constants {
             scope.push_constant_dynamic(name.as_str(), value.clone());
         }
-        let longest = match self.recipe.limits.max_string_size {
-            0 => source.len().max(FOLDED_STRING),
-            longest => longest,
-        };
+        let longest = self.recipe.limits.longest_string(source);
         let compiled = border::rhai(py, self.stack_size, || {
             let _guard = Guard::compiling(pulse, bounds);
             let compiled = compiler
                 .set_max_string_size(longest)
                 .compile_with_scope(&scope, source);
             match guard::stopped() {
-                None => compiled.map_err(|error| Failure::script(error.into())),
+                None => compiled
+                    .map(|ast| (ast, guard::held()))
+                    .map_err(|error| Failure::script(error.into())),
                 Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
             }
         });
-        let mut ast = compiled.map_err(|failure| raise(py, &failure))?;
+        let (mut ast, bytes) = compiled.map_err(|failure| raise(py, &failure))?;
         if let Some(name) = name {
             ast.set_source(name);
         }
         let ast = Arc::new(ast);
         if let Some(key) = key {
-            scripts.borrow_mut().keep(key.into_owned(), Arc::clone(&ast));
+            scripts
+                .borrow_mut()
+                .keep(key.into_owned(), Arc::clone(&ast), bytes);
         }
         Ok(ast)
     }
@@ -429,12 +429,6 @@ impl NativeEngine {
 impl Linked for OfThread {}
 
 impl Recipe {
-    fn compiler(&self) -> Engine {
-        let mut engine = Engine::new_raw();
-        self.limits.set(&mut engine);
-        engine
-    }
-
     fn engine(&self, pulse: &Arc<Pulse>) -> PyResult<Engine> {
         let mut engine = Engine::new_raw();
         engine.register_global_module(Shared::clone(&STANDARD));
@@ -461,7 +455,7 @@ impl Recipe {
             engine.register_static_module(name, module.into());
         }
         if let Some(find) = &self.loader {
-            engine.set_module_resolver(Loader::new(Arc::clone(find)));
+            engine.set_module_resolver(Loader::new(Arc::clone(find), self.limits.clone()));
         }
         Ok(engine)
     }
@@ -477,6 +471,21 @@ impl Limits {
         stack::size_for(self.max_memory)
             .saturating_add(calls)
             .saturating_add(expressions)
+    }
+
+    /// Make an engine that only compiles: it folds no constants to long strings, which nothing would bound.
+    pub fn compiler(&self) -> Engine {
+        let mut engine = Engine::new_raw();
+        self.set(&mut engine);
+        engine
+    }
+
+    /// Bytes of the longest string that a source's constants may be folded to.
+    pub fn longest_string(&self, source: &str) -> usize {
+        match self.max_string_size {
+            0 => source.len().max(FOLDED_STRING),
+            longest => longest,
+        }
     }
 
     /// Set what Rhai bounds itself; time, memory and operations are the guard's.

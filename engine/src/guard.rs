@@ -89,6 +89,8 @@ struct Meter {
     /// Operations at the next look, and how many of them are still to come.
     operations: Cell<u64>,
     pulse: Cell<*const Pulse>,
+    /// The last operation that is allowed; an enclosing evaluation counts those of what it began, too.
+    max_operations: Cell<u64>,
     /// How many operations there were from the last look to the next, unless the limit of operations came first.
     quantum: Cell<u64>,
     /// Tokens of source that were read, ever.
@@ -112,6 +114,7 @@ thread_local! {
             alarm: Cell::new(isize::MAX),
             operations: Cell::new(0),
             pulse: Cell::new(ptr::null()),
+            max_operations: Cell::new(u64::MAX),
             quantum: Cell::new(FIRST_LOOK),
             tokens: Cell::new(0),
             looked: Cell::new(None),
@@ -137,6 +140,7 @@ struct Outer {
     ceiling: isize,
     alarm: isize,
     operations: u64,
+    max_operations: u64,
     left: u64,
     pulse: *const Pulse,
     stop: Option<Stop>,
@@ -165,11 +169,17 @@ impl<'a> Guard<'a> {
             };
             let mut deadline = bounds.deadline;
             let (mut told, mut stop) = (bounds.told(), None);
+            let mut max_operations = match bounds.max_operations {
+                0 => u64::MAX,
+                last => last,
+            };
             if meter.bounds().is_some() {
                 bounds
                     .enclosing
                     .store(meter.bounds.get().cast_mut(), Ordering::Relaxed);
                 stop = meter.stop.get();
+                let left = meter.max_operations.get().saturating_sub(meter.operations());
+                max_operations = max_operations.min(left);
                 if meter.ceiling.get() < ceiling {
                     ceiling = meter.ceiling.get();
                     told.max_memory = meter.told.get().max_memory;
@@ -185,13 +195,14 @@ impl<'a> Guard<'a> {
             }
             meter.quantum.set(FIRST_LOOK);
             meter.looked.set(None);
-            let left = bounds.next_look(0, FIRST_LOOK);
+            let left = next_look(0, FIRST_LOOK, max_operations);
             let outer = Outer {
                 start: meter.start.replace(start),
                 peak: meter.peak.replace(start),
                 ceiling: meter.ceiling.replace(ceiling),
                 alarm: meter.alarm.replace(ceiling.min(start.saturating_add(SMALL))),
                 operations: meter.operations.replace(left),
+                max_operations: meter.max_operations.replace(max_operations),
                 left: pulse.0.swap(left, Ordering::Relaxed),
                 pulse: meter.pulse.replace(pulse),
                 stop: meter.stop.replace(None),
@@ -216,6 +227,7 @@ impl<'a> Guard<'a> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         METER.with(|meter| {
+            let spent = meter.operations();
             if let Some(pulse) = meter.pulse() {
                 pulse.0.store(self.outer.left, Ordering::Relaxed);
             }
@@ -224,11 +236,18 @@ impl Drop for Guard<'_> {
             meter.ceiling.set(self.outer.ceiling);
             meter.alarm.set(self.outer.alarm);
             meter.operations.set(self.outer.operations);
+            meter.max_operations.set(self.outer.max_operations);
             meter.pulse.set(self.outer.pulse);
             meter.stop.set(self.outer.stop);
             meter.deadline.set(self.outer.deadline);
             meter.told.set(self.outer.told);
             meter.bounds.set(self.outer.bounds);
+            if meter.bounds().is_some() {
+                meter.operations.set(self.outer.operations.saturating_add(spent));
+                if meter.max_operations.get() < u64::MAX {
+                    meter.look_after(1);
+                }
+            }
         });
     }
 }
@@ -250,14 +269,11 @@ impl Bounds {
         let enclosing = unsafe { self.enclosing.load(Ordering::Relaxed).as_ref() };
         own || enclosing.is_some_and(Self::is_cancelled)
     }
+}
 
-    /// After how many more operations to look.
-    fn next_look(&self, operations: u64, quantum: u64) -> u64 {
-        match self.max_operations {
-            0 => quantum,
-            last => quantum.min(last.saturating_sub(operations).saturating_add(1)),
-        }
-    }
+/// After how many more operations to look.
+fn next_look(operations: u64, quantum: u64, last: u64) -> u64 {
+    quantum.min(last.saturating_sub(operations).saturating_add(1))
 }
 
 impl Meter {
@@ -323,14 +339,18 @@ impl Meter {
         } else if self.heeded.get().is_none() {
             self.heeded.set(Some(now));
         }
-        if bounds.max_operations > 0 && operations > bounds.max_operations {
+        if operations > self.max_operations.get() {
             self.stop(Stop::Operations);
         } else if bounds.is_cancelled() {
             self.stop(Stop::Cancelled);
         } else if self.deadline.get().is_some_and(|deadline| now >= deadline) {
             self.stop(Stop::Timeout);
         } else if self.stop.get().is_none() {
-            self.look_after(bounds.next_look(operations, self.quantum.get()));
+            self.look_after(next_look(
+                operations,
+                self.quantum.get(),
+                self.max_operations.get(),
+            ));
         }
     }
 }
@@ -442,6 +462,11 @@ pub fn proceed() -> Result<(), Box<EvalAltResult>> {
             Position::NONE,
         ))),
     }
+}
+
+/// Bytes that were allocated since the evaluation or compilation began, and not freed.
+pub fn held() -> usize {
+    METER.with(|meter| usize::try_from(meter.live.get() - meter.start.get()).unwrap_or(0))
 }
 
 /// Bytes that may still be allocated.

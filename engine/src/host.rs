@@ -15,9 +15,10 @@ use rhai::{
 use rust_decimal::Decimal;
 
 use crate::border::Replaced;
+use crate::engine::Limits;
 use crate::failure::{self, Failure};
 use crate::stack::Deep;
-use crate::{border, guard, object, values};
+use crate::{border, guard, object, source, values};
 
 type Fallible<T> = Result<T, Box<EvalAltResult>>;
 
@@ -282,13 +283,15 @@ impl Loading {
 /// Modules whose sources a Python callable finds: a path goes in, a source or `None` comes out.
 pub struct Loader {
     find: Arc<Py<PyAny>>,
+    limits: Limits,
     loaded: Mutex<HashMap<String, Shared<Module>>>,
 }
 
 impl Loader {
-    pub fn new(find: Arc<Py<PyAny>>) -> Self {
+    pub fn new(find: Arc<Py<PyAny>>, limits: Limits) -> Self {
         Self {
             find,
+            limits,
             loaded: Mutex::default(),
         }
     }
@@ -300,7 +303,12 @@ impl Loader {
         let source = border::python(|py| self.find.bind(py).call1((path,))?.extract::<Option<String>>())
             .map_err(error)?
             .ok_or_else(|| EvalAltResult::ErrorModuleNotFound(path.to_owned(), position))?;
-        let mut ast = engine.compile(source).map_err(|error| in_module(error.into()))?;
+        let mut compiler = self.limits.compiler();
+        source::bound_with_copies(&mut compiler, &[]);
+        let mut ast = compiler
+            .set_max_string_size(self.limits.longest_string(&source))
+            .compile(&source)
+            .map_err(|error| in_module(error.into()))?;
         ast.set_source(path);
         Module::eval_ast_as_new(Scope::new(), &ast, engine)
             .map(Shared::new)

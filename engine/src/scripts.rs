@@ -8,13 +8,14 @@ use lru::LruCache;
 use memchr::memmem;
 use rhai::{AST, Dynamic};
 
-/// Bounds of what is kept, by thread: scripts, and bytes of their sources; compiled they are some ten times larger.
+/// Bounds of what is kept, by thread: scripts, and bytes that they take. Most take some ten times their source; one of a
+/// kilobyte may take as much as compiling is allowed, since it gets copies of its constants.
 const MOST_SCRIPTS: usize = 256;
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+const MOST_BYTES: usize = 32 * 1024 * 1024;
 
 /// Compiled scripts by key (see `key`); the least recently used goes first.
 pub struct Scripts {
-    compiled: LruCache<String, Arc<AST>>,
+    compiled: LruCache<String, (Arc<AST>, usize)>,
     bytes: usize,
 }
 
@@ -27,15 +28,20 @@ impl Scripts {
     }
 
     pub fn find(&mut self, key: &str) -> Option<Arc<AST>> {
-        self.compiled.get(key).cloned()
+        self.compiled.get(key).map(|(ast, _)| Arc::clone(ast))
     }
 
-    pub fn keep(&mut self, key: String, ast: Arc<AST>) {
-        self.bytes += key.len();
-        self.compiled.put(key, ast);
+    /// Keep a script that takes so many bytes, if it leaves room for others.
+    pub fn keep(&mut self, key: String, ast: Arc<AST>, bytes: usize) {
+        let bytes = bytes + 2 * key.len();
+        if bytes > MOST_BYTES / 2 {
+            return;
+        }
+        self.bytes += bytes;
+        self.compiled.put(key, (ast, bytes));
         while self.bytes > MOST_BYTES || self.compiled.len() > MOST_SCRIPTS {
             match self.compiled.pop_lru() {
-                Some((oldest, _)) => self.bytes -= oldest.len(),
+                Some((_, (_, bytes))) => self.bytes -= bytes,
                 None => break,
             }
         }

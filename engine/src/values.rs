@@ -284,7 +284,7 @@ fn callable(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
 type Texts = HashMap<*const u8, Py<PyAny>>;
 
 /// Bytes from which on a text is remembered.
-const LONG_TEXT: usize = 512;
+const LONG_TEXT: usize = 64;
 
 /// The keys of a map, in order. Maps beside each other mostly have the same, and then share them.
 type Keys<'py> = Vec<Bound<'py, PyString>>;

@@ -13,7 +13,7 @@ from bridge.loop import Bridge
 from rhai_tasks import Engine, Settings
 from rhai_tasks.arrivals import ALONE, Arrivals
 from rhai_tasks.broker import TaskBroker
-from rhai_tasks.connection import Outage
+from rhai_tasks.connection import Outage, connect
 from rhai_tasks.worker import make_worker
 from tests.chaos.proxy import Proxy
 from tests.conftest import Dispatcher, Worker, free_port, wait_until
@@ -39,6 +39,32 @@ def test_connections_that_hang_are_noticed_and_replaced(worker: Worker, proxy: P
     task = dispatcher.submit("circle", "t", "5")
 
     assert dispatcher.result(task, within=20.0)["output"] == "5"
+
+
+def test_one_connection_that_hangs_is_enough_to_replace_all_that_nobody_uses(proxy: Proxy, server_url: str) -> None:
+    outage = Outage(server_url)
+    client = connect(proxy.url(server_url), outage=outage, timeout=0.5)
+    pool = client.connection_pool
+
+    def use(connection: Any) -> bool:
+        connection.send_command("PING")
+        return bool(connection.read_response() in {"PONG", b"PONG"})
+
+    def use_together() -> list[bool]:
+        connections = [pool.get_connection() for _ in range(3)]
+        try:
+            return [use(connection) for connection in connections]
+        finally:
+            for connection in connections:
+                pool.release(connection)
+
+    use_together()
+    proxy.silence()
+    with pytest.raises(redis.TimeoutError) as caught:
+        use_together()
+    outage.begin(caught.value)
+
+    assert use_together() == [True, True, True]
 
 
 def test_a_network_that_swallows_everything_for_a_while_loses_nothing(

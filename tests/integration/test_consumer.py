@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ import redis
 from bridge.loop import CircleBridge
 from rhai_tasks import Engine, Settings
 from rhai_tasks.broker import TaskBroker, TaskConsumer
-from rhai_tasks.connection import wait_and_run
+from rhai_tasks.connection import BLOCK_SECONDS, wait_and_run
 from rhai_tasks.protocol import failed, queue_name
 from rhai_tasks.worker import make_worker
 from tests.conftest import Dispatcher, wait_until
@@ -388,3 +389,146 @@ def test_middleware_of_an_application_is_called_in_its_order_and_may_fail(
     ]
     for when in ("before", "after"):
         assert f"of this middleware, {when}" in caplog.text
+
+
+# --- what is done late, or twice, by a network that lets go of it
+
+
+@pytest.fixture
+def held(broker: TaskBroker, client: Any) -> tuple[TaskConsumer, Any]:
+    """A consumer, and the message that it holds."""
+    queue = queue_name("c")
+    client.hset("rhai_task_details:t", mapping={"script": "1", "status": "pending"})
+    client.rpush(broker.keys(queue).messages, "t")
+    consumer = TaskConsumer(broker, queue, 4, 100)
+    broker.store._broker_id = broker.broker_id  # it writes nothing yet
+    return consumer, consumer.__next__()
+
+
+@pytest.fixture
+def successor(broker: TaskBroker, server_url: str) -> TaskBroker:
+    """Of the same name: what it recovers is gone for the broker, as if its lease had run out."""
+    return TaskBroker(Settings(redis_url=server_url), broker_id=broker.broker_id)
+
+
+def test_what_was_to_go_back_stays_once_it_has_been_fetched_anew(
+    broker: TaskBroker, held: tuple[TaskConsumer, Any], successor: TaskBroker, client: Any
+) -> None:
+    consumer, first = held
+    keys = broker.keys(first.queue_name)
+    consumer.requeue([first])  # not written yet
+    successor.recover_own(keys.queue)
+    again = consumer.__next__()
+
+    broker.store.open(broker.broker_id)
+    broker.store.close()
+
+    assert again
+    assert client.smembers(keys.acks(broker.broker_id)) == {first.held.message_id}
+    assert client.llen(keys.messages) == 0
+
+
+def test_a_delivery_is_not_counted_once_another_broker_holds_the_message(
+    broker: TaskBroker, held: tuple[TaskConsumer, Any], successor: TaskBroker, client: Any
+) -> None:
+    _, message = held
+    assert broker.store.count_delivery(message.held)
+    keys = broker.keys(message.queue_name)
+    successor.recover_own(keys.queue)
+    client.delete(keys.deliveries)
+
+    assert not broker.store.count_delivery(message.held)
+    assert client.hgetall(keys.deliveries) == {}
+
+
+def test_a_process_recovers_what_its_name_held_before_it_holds_anything_itself(broker: TaskBroker, client: Any) -> None:
+    keys = broker.keys(queue_name("c"))
+    client.hset(keys.bodies, "m-1", dramatiq.Message(keys.queue, "run_script", ("t",), {}, {}).encode())
+    client.sadd(keys.acks(broker.broker_id), "m-1")  # by who had its name
+    broker.recover_own(keys.queue)
+    assert client.lrange(keys.messages, 0, -1) == ["m-1"]
+    client.lmove(keys.messages, "elsewhere")
+    client.sadd(keys.acks(broker.broker_id), "m-1")  # fetched
+
+    broker.recover_own(keys.queue)  # the same call, which the network had held up
+
+    assert client.smembers(keys.acks(broker.broker_id)) == {"m-1"}
+
+
+def test_what_was_lost_and_has_not_begun_is_acknowledged_where_it_came_from(held: tuple[TaskConsumer, Any]) -> None:
+    consumer, message = held
+    acknowledged = threading.Event()
+    message.held.lost, message.held.acknowledge = True, acknowledged.set
+
+    consumer.requeue([message])
+
+    assert acknowledged.is_set()
+
+
+def test_a_cancel_that_comes_late_does_not_stop_a_task_that_was_submitted_again(
+    broker: TaskBroker, held: tuple[TaskConsumer, Any], client: Any
+) -> None:
+    _, message = held
+
+    broker.cancel("t")
+    assert not message.held.cancel.cancelled
+    client.hset("rhai_task_details:t", mapping={"status": "error", "error": "cancelled"})
+    broker.cancel("t")
+
+    assert message.held.cancel.cancelled
+
+
+def test_a_jump_of_the_servers_clock_takes_nothing_from_the_living(
+    broker: TaskBroker, held: tuple[TaskConsumer, Any], server_url: str, client: Any
+) -> None:
+    _, message = held
+    keys, other = broker.keys(message.queue_name), TaskBroker(Settings(redis_url=server_url))
+    other.renew(keys.queue)
+    other._sweeps.clear()  # it has been there for a while
+    other._server_ahead -= 10.0  # as far as it knows, the clock was 10 s earlier
+    client.zadd(keys.leases, {broker.broker_id: 1})  # to the clock of now, this lease has run out
+
+    other.renew(keys.queue)
+    assert client.scard(keys.acks(broker.broker_id)) == 1
+    broker.renew(keys.queue)
+    other._sweeps.clear()
+    other.renew(keys.queue)
+
+    assert client.scard(keys.acks(broker.broker_id)) == 1
+
+
+def test_leases_are_renewed_while_the_server_has_no_memory(
+    broker: TaskBroker, held: tuple[TaskConsumer, Any], client: Any
+) -> None:
+    _, message = held
+    leases = broker.keys(message.queue_name).leases
+    before = client.zscore(leases, broker.broker_id)
+    client.config_set("maxmemory", "1")
+    try:
+        broker.renew(message.queue_name, heartbeat="{}")
+    finally:
+        client.config_set("maxmemory", "0")
+
+    assert client.zscore(leases, broker.broker_id) > before
+
+
+def test_a_task_that_waits_behind_another_circles_is_not_said_to_be_processed(
+    dispatcher: Dispatcher, server_url: str
+) -> None:
+    broker, worker = make_worker(Settings(redis_url=server_url, threads=1), Engine())
+    bridges = [CircleBridge(Settings(redis_url=server_url), circle, broker.client) for circle in ("c1", "c2")]
+    for circle in ("c1", "c2"):
+        broker.declare_circle(circle)
+    worker.start()
+    long = dispatcher.submit("c1", "long", "sleep(7)")
+    bridges[0].forward(0)
+    wait_until(lambda: dispatcher.status(long) == "processing")
+    time.sleep(BLOCK_SECONDS + 0.5)  # a fetch that already waits believes that the thread is free
+
+    waits = dispatcher.submit("c2", "waits", "1")
+    bridges[1].forward(0)
+    statuses = {dispatcher.status(waits) for _ in range(500) if dispatcher.details(long)["status"] == "processing"}
+
+    assert statuses == {"pending"}
+    assert dispatcher.result(waits)["output"] == "1"
+    worker.stop()

@@ -1,8 +1,13 @@
+import asyncio
+import inspect
 import os
 import signal
+import statistics
 import threading
 import time
+import tomllib
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhai_tasks import errors
-from rhai_tasks.engine import CancelToken, Engine, FnPtr, Limits
+from rhai_tasks.engine import RHAI_VERSION, CancelToken, Engine, FnPtr, Limits
 
 
 @pytest.mark.parametrize(
@@ -139,7 +144,7 @@ def test_a_function_registered_later_is_found() -> None:
 
 
 def test_an_engine_runs_inside_its_own_host_function() -> None:
-    engine = Engine(limits=Limits(max_operations=1000))
+    engine = Engine(limits=Limits(max_operations=2000))
     engine.register("inner", lambda: engine.eval("let x = 0; while x < 100 { x += 1 } x"))
 
     assert engine.eval("inner() + inner() + inner()") == 300
@@ -492,8 +497,9 @@ def test_a_stopped_comparison_does_not_go_on(call: str) -> None:
     assert time.monotonic() - start < 8
 
 
-def test_a_long_text_that_an_array_holds_many_times_is_one_in_python() -> None:
-    texts = Engine().eval('let s = ""; s.pad(1_000_000, "x"); let a = []; a.pad(10_000, s); a')
+@pytest.mark.parametrize("length", [64, 1_000_000])
+def test_a_long_text_that_an_array_holds_many_times_is_one_in_python(length: int) -> None:
+    texts = Engine().eval(f'let s = ""; s.pad({length}, "x"); let a = []; a.pad(10_000, s); a')
 
     assert len(texts) == 10_000
     assert all(text is texts[0] for text in texts)
@@ -633,3 +639,59 @@ def test_a_panic_of_the_engine_is_an_error_and_the_engine_goes_on(capfd: pytest.
 
     assert engine.run("40 + 2") == "42"
     assert capfd.readouterr().err == ""
+
+
+def seconds_to_stop(engine: Engine, script: str) -> float:
+    """Cancel a script from another thread than its own, once it has called `ready`; return what it still took."""
+    cancel, ready = CancelToken(), threading.Event()
+    ended: list[float] = []
+    engine.register("ready", ready.set)
+
+    def run() -> None:
+        with pytest.raises(errors.RhaiCancelled):
+            engine.run(script, cancel=cancel, timeout=60)
+        ended.append(time.perf_counter())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(30)
+    time.sleep(0.02)  # until it looks at its limits as seldom as it ever does
+    start = time.perf_counter()
+    cancel.cancel()
+    thread.join()
+    return ended[0] - start
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ready(); loop {}",
+        "ready(); sleep(60)",
+        "ready(); [1].map(|x| { loop {} })",
+        "fn fib(n) { if n < 2 { n } else { fib(n - 1) + fib(n - 2) } } ready(); fib(60)",
+    ],
+    ids=["loop", "sleep", "closure in map", "recursion"],
+)
+def test_a_cancellation_from_another_thread_stops_the_script_promptly(script: str) -> None:
+    # Mostly a few milliseconds; the bound is for machines that have much else to do.
+    assert statistics.median(seconds_to_stop(Engine(), script) for _ in range(5)) < 0.1
+
+
+def test_the_version_and_the_features_of_rhai_are_those_of_the_crate_and_of_the_documents() -> None:
+    root = Path(__file__).parents[2]
+    lock = tomllib.loads((root / "engine/Cargo.lock").read_text())["package"]
+    features = tomllib.loads((root / "engine/Cargo.toml").read_text())["dependencies"]["rhai"]["features"]
+    page = (root / "docs/engine/index.md").read_text().partition("## Versions and features")[2].partition("\n## ")[0]
+
+    assert [package["version"] for package in lock if package["name"] == "rhai"] == [RHAI_VERSION]
+    assert [feature for feature in features if f"`{feature}`" not in page] == []
+
+
+def test_an_evaluation_in_asyncio_takes_what_one_elsewhere_takes() -> None:
+    ways = [inspect.signature(way).parameters.values() for way in (Engine.eval, Engine.eval_async)]
+    here, there = ([(one.name, one.annotation, one.default) for one in way] for way in ways)
+
+    result = asyncio.run(Engine().eval_async("print(x + K); x", scope={"x": 5}, constants={"K": 1}, details=True))
+
+    assert here == there
+    assert (result.value, result.printed) == (5, ("6",))

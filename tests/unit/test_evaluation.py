@@ -1,5 +1,6 @@
 """Scripts kept, called and measured: AST, scopes, details, limits of the engine's own."""
 
+import math
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -228,11 +229,12 @@ def test_details_say_what_an_evaluation_took() -> None:
     assert 0.02 <= result.elapsed < 60
 
 
-def test_what_is_kept_of_a_scripts_prints_is_bounded_by_the_memory_limit() -> None:
+@pytest.mark.parametrize("length", [0, 100_000])
+def test_what_is_kept_of_a_scripts_prints_is_bounded_by_the_memory_limit(length: int) -> None:
     engine = Engine(limits=Limits(max_memory=4 * 1024 * 1024))
 
     with pytest.raises(errors.RhaiMemoryLimit, match="printed more than its memory limit"):
-        engine.eval('let s = ""; s.pad(100_000, "x"); loop { print(s) }', details=True, print=len, timeout=60)
+        engine.eval(f'let s = ""; s.pad({length}, "x"); loop {{ print(s) }}', details=True, print=len, timeout=60)
     assert engine.eval("40 + 2") == 42
 
 
@@ -284,8 +286,13 @@ def test_the_number_of_modules_is_bounded() -> None:
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 SCALARS = st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False) | st.text() | st.binary()
+RANGES = st.builds(range, INTEGERS, INTEGERS)
+OBJECTS = st.datetimes() | st.dates() | st.times() | st.timedeltas() | st.uuids()
 VALUES = st.recursive(
-    SCALARS | st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=6),
+    SCALARS
+    | RANGES
+    | OBJECTS
+    | st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=6),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
     max_leaves=20,
 )
@@ -314,6 +321,52 @@ def test_a_scope_holds_any_value(value: object) -> None:
     ENGINE.eval("let y = x;", scope=scope)
 
     assert same(scope["y"], value)
+
+
+@given(OBJECTS)
+def test_a_moment_or_an_id_is_the_same_object_afterwards(value: object) -> None:
+    assert ENGINE.eval("let a = [x]; a[0]", scope={"x": value}) is value
+
+
+@given(st.sets(INTEGERS | st.text() | st.uuids()))
+def test_a_set_arrives_as_a_list_of_the_same_members(value: set[object]) -> None:
+    for members in (value, frozenset(value)):
+        back = ENGINE.eval("x", scope={"x": members})
+
+        assert isinstance(back, list)
+        assert len(back) == len(value)
+        assert set(back) == value
+
+
+@given(st.floats())
+def test_every_float_passes_also_one_that_is_no_number(value: float) -> None:
+    back = ENGINE.eval("x", scope={"x": value})
+
+    assert math.isnan(back) if math.isnan(value) else same(back, value)
+
+
+@given(st.lists(st.booleans(), min_size=90, max_size=110))
+def test_a_value_of_a_hundred_levels_passes_and_a_deeper_one_is_refused(lists: list[bool]) -> None:
+    value: object = 1
+    for is_list in lists:
+        value = [value] if is_list else {"a": value}
+
+    if len(lists) <= 100:
+        assert ENGINE.eval("x", scope={"x": value}) == value
+    else:
+        with pytest.raises(ValueError, match="nested deeper than 100 levels"):
+            ENGINE.eval("x", scope={"x": value})
+
+
+@given(VALUES)
+def test_a_list_that_stands_in_a_value_twice_arrives_as_two(value: object) -> None:
+    shared = [value]
+
+    one, other = ENGINE.eval("x[0].push(1); x", scope={"x": [shared, shared]})
+
+    assert same(one, [value, 1])
+    assert same(other, [value])
+    assert same(shared, [value])
 
 
 def test_what_the_last_evaluation_used_is_known_however_it_ended() -> None:

@@ -54,6 +54,19 @@ def test_ten_thousand_scripts_beyond_the_cache_leave_nothing_behind() -> None:
     assert grown(compile_, 20_000) < 4 * MIB
 
 
+def test_small_scripts_that_compile_to_much_leave_little_behind() -> None:
+    """Of constants that are named again and again, what is compiled holds as many copies."""
+    engine = Engine()
+    numbers = iter(range(1000))
+
+    def compile_(times: int) -> None:
+        for _ in range(times):
+            table, copies = "1, " * 1000, "T, " * 500
+            engine.eval(f"const T = [{table}{next(numbers)}]; const C = [{copies}]; 1")
+
+    assert grown(compile_, 60) < 40 * MIB
+
+
 def test_errors_values_and_scopes_leave_nothing_behind() -> None:
     engine = Engine()
     engine.register("fail", lambda: int("x"))

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import pytest
 
 from rhai_tasks import errors
-from rhai_tasks.engine import CancelToken, Engine, FnPtr, Function, Limits, Scope, Timestamp
+from rhai_tasks.engine import CancelToken, Engine, FnPtr, Function, Limits, Scope, Timestamp, stopped
 
 # ---- functions ----
 
@@ -698,6 +698,14 @@ def test_a_chain_of_modules_is_bounded() -> None:
         engine.run('import "x" as m;')
 
 
+def test_a_module_s_constants_take_no_memory_while_it_compiles() -> None:
+    doublings = [f"const A{n + 1} = [A{n}, A{n}];" for n in range(40)]
+    engine = Engine(modules={"m": "\n".join(["const A0 = [1];", *doublings])})
+
+    with pytest.raises(errors.RhaiMemoryLimit):
+        engine.run('import "m" as m;')
+
+
 def test_an_error_in_a_module_names_it(folder: Path) -> None:
     engine = Engine(modules=folder)
 
@@ -972,12 +980,33 @@ def test_a_function_registered_while_scripts_run_does_not_disturb_them() -> None
 
 def test_a_slow_host_function_may_look_whether_the_script_was_stopped() -> None:
     engine = Engine()
-    start = time.monotonic()
-    engine.register("slow", lambda: time.sleep(0.05))
+    calls = 0
+
+    @engine.function
+    def slow() -> None:
+        nonlocal calls
+        calls += 1
+        while not stopped():
+            time.sleep(0.01)
 
     with pytest.raises(errors.RhaiTimeout):
-        engine.run("loop { slow() }", timeout=0.12, scope=Scope())
-    assert time.monotonic() - start < 30
+        engine.run("loop { slow() }", timeout=0.12)
+    assert calls == 1
+    assert not stopped()
+
+
+def test_operations_of_what_a_host_function_evaluates_count() -> None:
+    engine = Engine(limits=Limits(max_operations=10_000))
+    inner = Engine(limits=Limits(max_operations=1_000_000))
+    engine.register("run", inner.eval)
+
+    assert engine.eval('run("1 + 1")') == 2
+    with pytest.raises(errors.RhaiOperationLimit):
+        engine.eval('run("loop {}")')
+    with pytest.raises(errors.RhaiOperationLimit):
+        engine.eval('loop { try { run("let i = 0; while i < 1000 { i += 1 }") } catch { } }')
+    assert engine.eval('run("let i = 0; while i < 1000 { i += 1 } i")', details=True).operations > 1000
+    assert inner.eval("let i = 0; while i < 100_000 { i += 1 } i") == 100_000
 
 
 # ---- garbage ----

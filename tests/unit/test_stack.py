@@ -31,6 +31,7 @@ ENDS = {
     "a source of brackets": ("(" * 100_000, "RhaiSyntaxError"),
     "a source of operators": ("!" * 100_000 + "true", "RhaiSyntaxError"),
     "a source that nests blocks": ("{" * 20_000 + "}" * 20_000, "RhaiSyntaxError"),
+    "modules that import at the bottom of calls": ('import "0" as m; m::N', "58"),
     "an eval in an eval": ('fn f(n) { if n > 0 { eval("f(" + (n - 1) + ")") } else { 5 } } f(25)', "5"),
 }
 
@@ -38,8 +39,13 @@ CHILD = """
 import sys, threading
 from rhai_tasks.engine import Engine, Limits
 
+def module(path):
+    depth = int(path)
+    deeper = f'import "{depth + 1}" as m;' if depth < 15 else ""
+    return f"fn f(n) {{ if n == 0 {{ {deeper} 0 }} else {{ 1 + (0 + (0 + f(n - 1))) }} }} export const N = f(58);"
+
 def attack():
-    engine = Engine(limits=Limits(timeout=20.0))
+    engine = Engine(limits=Limits(timeout=20.0), modules=module)
     engine.register("take", lambda value: None)
     try:
         value = engine.eval(sys.argv[1])

@@ -114,12 +114,12 @@ def test_items_can_be_taken_back_that_no_thread_has_come_for() -> None:
     with threads(queue, 1, work):
         queue.put(0)
         assert running.wait(PATIENCE)
-        assert queue.stuck() == 0.0  # nothing waits
         for item in range(1, 6):
             queue.put(item)
+        assert queue.take_back(PATIENCE, bool) == []
         time.sleep(0.05)
+        queue.put(7)  # has not waited for so long
 
-        assert queue.stuck() >= 0.05
-        assert queue.take_back(lambda item: item % 2 == 1) == [1, 3, 5]
-        assert queue.qsize() == 2
+        assert queue.take_back(0.05, lambda item: item % 2 == 1) == [1, 3, 5]
+        assert (queue.qsize(), queue.unfinished()) == (3, 4)
         go_on.set()
