@@ -6,7 +6,7 @@ from .calls import TaskSpec
 from .client import AsyncClient, AsyncTask, Client, Task
 from .composition import ScriptActor
 from .current import CurrentTask, current_task
-from .engine import AST, CancelToken, Engine, FnPtr, Function, Limits, Result, Scope, Timestamp
+from .engine import AST, RHAI_VERSION, CancelToken, Engine, FnPtr, Function, Limits, Result, Scope, Timestamp
 from .errors import (
     ClientClosed,
     ConfigurationError,
@@ -34,6 +34,7 @@ __version__ = _version("rhai-tasks")
 
 __all__ = [
     "AST",
+    "RHAI_VERSION",
     "AsyncClient",
     "AsyncTask",
     "CancelToken",

@@ -18,25 +18,46 @@ __all__ = [
     "stopped",
 ]
 
+# The docstrings of what is public stand here for the reference, which cannot read those of the compiled classes.
+
 RHAI_VERSION: str
+"""The version of the crate `rhai`."""
 
 @final
 class CancelToken:
+    """A flag that stops scripts, from any thread or signal handler; an argument of every evaluation."""
+
     def __new__(cls) -> CancelToken: ...
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Stop the scripts that run, or will run, with this token."""
+
     @property
-    def cancelled(self) -> bool: ...
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
 
 @final
 class FnPtr:
+    """A script's pointer to a function, or a closure."""
+
     @property
-    def name(self) -> str: ...
-    def __call__(self, *arguments: Any) -> Any: ...
+    def name(self) -> str:
+        """The function's name; a closure's is made up by the engine."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it, while the host function runs that it was given to; later, `Engine.call` does.
+
+        Raises:
+            RhaiError: It failed or was stopped.
+            RuntimeError: That host function has returned.
+        """
 
 @final
 class Timestamp:
+    """A moment of the engine's monotonic clock, from `timestamp()`."""
+
     @property
-    def elapsed(self) -> float: ...
+    def elapsed(self) -> float:
+        """Seconds since then."""
 
 @disjoint_base
 class NativeScope:

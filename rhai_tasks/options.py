@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from setproctitle import getproctitle, setproctitle
 
+from .connection import redact
 from .engine import MIB, Engine, Limits
 from .errors import ConfigurationError
 from .protocol import Prefixes
@@ -213,6 +215,14 @@ def settings_from_environment() -> Settings:
         raise ConfigurationError(error.format_message()) from error
     assert isinstance(settings, Settings)  # noqa: S101  (what the function above returns)
     return settings
+
+
+def hide_passwords(settings: Settings) -> None:
+    """Blank them in what `ps` shows of this process: everyone on the machine can read that."""
+    title = getproctitle()
+    for url in filter(None, (settings.redis_url, settings.broker_url)):
+        title = title.replace(url, redact(url))
+    setproctitle(title)
 
 
 def load_engine(settings: Settings) -> Callable[[], Engine]:

@@ -1,4 +1,4 @@
-"""Say what is missing from built packages, and what is too much.
+"""Say what is missing from built packages, and what is too much: a wheel's bytes, too.
 
 python tests/contents.py dist/*
 
@@ -13,13 +13,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ENGINE = "rhai_tasks/_engine.abi3.so"
+LARGEST_WHEEL = 2_000_000  # bytes; docs/engine/index.md says what one has
 
 
 def complaints(package: Path) -> list[str]:
     """Compare a wheel or sdist with the checkout; return a line for each difference."""
     found, wanted = (_wheel if package.suffix == ".whl" else _sdist)(package)
-    return [f"{package.name} lacks {name}" for name in sorted(wanted - found)] + [
-        f"{package.name} contains {name}" for name in sorted(found - wanted)
+    size = package.stat().st_size
+    return [
+        *(f"{package.name} lacks {name}" for name in sorted(wanted - found)),
+        *(f"{package.name} contains {name}" for name in sorted(found - wanted)),
+        *([f"{package.name} has {size} bytes"] if package.suffix == ".whl" and size > LARGEST_WHEEL else []),
     ]
 
 

@@ -16,11 +16,12 @@ use rhai::{Dynamic, EvalAltResult, Position};
 use crate::host;
 
 /// Operations between two looks at the clock: at first, and at most. Most take a hundredth of a microsecond; a copy of
-/// an array of a million items takes many milliseconds. So there is a look at once after such, and the more memory the
-/// script holds, the more often: the slowest operation is about proportional to that.
+/// an array of a million items takes many milliseconds. So there is a look at once after what took long or a large block
+/// of memory, and the more memory the script holds, the more often: the slowest operation is about proportional to that.
 const FIRST_LOOK: u64 = 16;
 const LOOK_EVERY: u64 = 1024;
 const SMALL: isize = 256 * 1024;
+const LARGE_BLOCK: usize = 16 * 1024;
 const SLOW: Duration = Duration::from_millis(1);
 /// Time between two looks whether a signal wants to be handled.
 const SIGNALS_EVERY: Duration = Duration::from_millis(8);
@@ -331,6 +332,7 @@ impl Meter {
         let spent = self.looked.replace(Some(now)).map(|then| now - then);
         self.quantum.set(match spent {
             Some(spent) if spent > SLOW => 1,
+            None => FIRST_LOOK,
             _ => (self.quantum.get() * 2).min(self.most_operations()),
         });
         if now - self.heeded.get().unwrap_or(now) >= SIGNALS_EVERY {
@@ -360,6 +362,9 @@ pub fn allocated(bytes: usize) {
     METER.with(|meter| {
         let live = meter.live.get().wrapping_add_unsigned(bytes);
         meter.live.set(live);
+        if bytes > LARGE_BLOCK {
+            meter.look_after(1);
+        }
         if live > meter.peak.get() {
             meter.peak.set(live);
             if live > meter.alarm.get() {

@@ -145,7 +145,7 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
         return Ok(Dynamic::from_blob(value.call_method0("tobytes")?.extract()?));
     }
     if let Ok(range) = value.cast::<PyRange>() {
-        let bound = |name| -> PyResult<INT> { range.getattr(name)?.extract() };
+        let bound = |name| -> PyResult<INT> { fitting(&range.getattr(name)?) };
         if bound("step")? != 1 {
             return Err(PyValueError::new_err("a range for a script must have step 1"));
         }
@@ -214,9 +214,12 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
 }
 
 fn integer(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
+    fitting(value).map(Into::into)
+}
+
+fn fitting(value: &Bound<'_, PyAny>) -> PyResult<INT> {
     value
-        .extract::<INT>()
-        .map(Into::into)
+        .extract()
         .map_err(|_| PyOverflowError::new_err(format!("integer {value} does not fit a script's 64 bits")))
 }
 

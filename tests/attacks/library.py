@@ -1,7 +1,8 @@
 """Call every function of Rhai's library with extreme arguments, under limits.
 
-python -m tests.attacks.library SEED CALLS: prints the scripts that made the engine panic, and last the number of calls
-and the most MiB that the process held. What runs when it dies is the last line of stderr.
+python -m tests.attacks.library SEED CALLS: prints the scripts that made the engine panic or ended long after their
+deadline, and last the number of calls and the most MiB that the process held. What runs when it dies is stderr's last
+line.
 """
 
 import itertools
@@ -9,11 +10,13 @@ import random
 import re
 import resource
 import sys
+import time
 
 from rhai_tasks.engine import Engine, Function, Limits
 from rhai_tasks.errors import RhaiError, RhaiPanic
 
 MIB = 1024 * 1024
+TIMEOUT, LATE = 0.1, 5.0  # seconds; what a machine with other things to do takes is not yet late
 VARIABLES = {"TEXT": "x" * 100_000, "LIST": [1, "a", None, 2.5, [1]] * 400, "MAX": 2**63 - 1, "MIN": -(2**63)}
 INTEGERS = ["0", "1", "-1", "64", "MAX", "MIN", "4294967296"]
 VALUES = {
@@ -63,7 +66,7 @@ def script(function: Function, arguments: tuple[str, ...]) -> str:
 def main(seed: int, most: int) -> None:
     """Call each function with every combination of its arguments, or a sample of `most` of them."""
     chance = random.Random(seed)
-    limits = Limits(timeout=0.1, max_memory=16 * MIB, max_operations=5_000)
+    limits = Limits(timeout=TIMEOUT, max_memory=16 * MIB, max_operations=5_000)
     engine = Engine(limits=limits)
     calls = 0
     for function in engine.functions():
@@ -72,12 +75,15 @@ def main(seed: int, most: int) -> None:
             source = script(function, arguments)
             print(source, file=sys.stderr, flush=True)
             calls += 1
+            start = time.monotonic()
             try:
                 engine.eval(source, scope=VARIABLES, print=str, debug=lambda *_: None)
             except RhaiPanic as error:
                 print(f"{source}: {error}")
             except (RhaiError, TypeError, ValueError, OverflowError):
                 pass
+            if (took := time.monotonic() - start) > LATE:
+                print(f"{source}: took {took:.1f} s")
     print(calls, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 CASES = Path(__file__).parent / "cases"
+MODULES = Path(__file__).parent / "modules"  # what they may import
 CONSTANTS: dict[str, object] = {"CONTEXT_ID": "the context", "CALLER_ID": "the caller"}
 """What a task's script finds in its scope; the oracle says the same."""
 

@@ -1,5 +1,6 @@
 """Our engine answers every case as Rhai itself does."""
 
+import re
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -8,9 +9,9 @@ import pytest
 
 from rhai_tasks.engine import Engine, FnPtr, Timestamp
 from rhai_tasks.errors import RhaiError
-from tests.conformance.chapters import CONSTANTS, Case, read
+from tests.conformance.chapters import CONSTANTS, MODULES, Case, read
 
-ENGINE = Engine()
+ENGINE = Engine(modules=MODULES)
 
 DIFFERS: dict[str, str] = {}
 """By chapter and name: cases where our engine does otherwise, and why."""
@@ -32,6 +33,8 @@ TYPES: dict[str | None, type] = {
     "timestamp": Timestamp,
     "u8": int,
 }
+
+PLACE = re.compile(r"\(line (\d+), position (\d+)\)$", re.MULTILINE)
 
 CASES = {f"{chapter.name}: {case.name}": case for chapter in read() for case in chapter.cases}
 SAME = [name for name in CASES if name not in DIFFERS]
@@ -64,6 +67,20 @@ def test_a_script_ends_with_rhais_own_text(name: str) -> None:
     case = CASES[name]
 
     assert answer(case.script) == expected(case)
+
+
+@pytest.mark.parametrize("name", [name for name in SAME if CASES[name].error is not None])
+def test_an_error_knows_the_places_that_rhai_writes(name: str) -> None:
+    case = CASES[name]
+    assert case.error is not None
+    places = [(int(line), int(column)) for line, column in PLACE.findall(case.error)]
+
+    with pytest.raises(RhaiError) as caught:
+        ENGINE.run(case.script, constants=CONSTANTS, print=len, debug=lambda *_: None)
+
+    error = caught.value
+    known = [(error.line, error.column), *((line, column) for _, line, column in error.frames)]
+    assert [place for place in known if place != (None, None)] == places
 
 
 @pytest.mark.parametrize("name", [name for name in SAME if CASES[name].error is None])

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench.engine import CALL, CONVERSION, SCRIPTS
+from bench.report import targets
+from bench.results import Results
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -39,3 +43,24 @@ def test_an_interrupted_run_is_reported(tmp_path: Path) -> None:
     shown = bench("report", str(path), "--growth", str(tmp_path / "none.json"))
 
     assert "4,321" in shown
+
+
+def test_the_engine_is_judged_by_what_each_work_allows(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    trivial, fib, *_ = SCRIPTS
+    figures = {trivial: [0.6e-6, 0.2e-6], fib: [1.0, 0.94], CALL: [0.5e-6, 0.1e-6, 0.1e-6], CONVERSION: [2, 1, 3]}
+    record = {"contender": "engine", "workload": "W8", "round": 1, **figures, "scaling": [1.95, 1.8, 2.0, 2.0]}
+    path.write_text(json.dumps({"machine": {"load before": "0.10, 0.10, 0.10"}, "records": [record]}))
+
+    judged = {title: (bound, met) for title, bound, _, met, _ in targets(Results(path)).rows}
+
+    assert list(judged.values()) == [
+        ("at most 0.5", "yes"),  # 0.4 µs above Rust's
+        ("at least 0.95", "no"),
+        ("at most 0.5", "yes"),  # 0.4 µs above Python's own call
+        ("at most 1", "yes"),
+        ("at least 1.9", "yes"),
+        ("at least 1.9", "no"),
+        ("at least 1.9", "yes"),
+        ("at least 1.9", "yes"),
+    ]

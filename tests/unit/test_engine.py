@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhai_tasks import errors
-from rhai_tasks.engine import RHAI_VERSION, CancelToken, Engine, FnPtr, Limits
+from rhai_tasks.engine import RHAI_VERSION, CancelToken, Engine, FnPtr, Limits, Scope
 
 
 @pytest.mark.parametrize(
@@ -495,6 +495,17 @@ def test_a_stopped_comparison_does_not_go_on(call: str) -> None:
     with pytest.raises(errors.RhaiTimeout):
         Engine().run(f"{curried} let a = []; for i in 0..50_000 {{ a.push(i * 7919 % 50_000) }} {call}", timeout=0.3)
     assert time.monotonic() - start < 8
+
+
+def test_a_stop_is_heeded_at_once_where_operations_have_become_long() -> None:
+    """After thirty thousand short ones the engine looks seldom."""
+    engine, cancel, scope = Engine(), CancelToken(), Scope(copies=0)
+    engine.register("cancel", cancel.cancel)
+    short = "let a = []; a.pad(16_000, 1); let i = 0; while i < 30_000 { i += 1 }"
+
+    with pytest.raises(errors.RhaiCancelled):
+        engine.run(f"{short} cancel(); loop {{ copies += 1; let b = a; }}", scope=scope, cancel=cancel)
+    assert scope["copies"] <= 2
 
 
 @pytest.mark.parametrize("length", [64, 1_000_000])

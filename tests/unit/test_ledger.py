@@ -4,18 +4,24 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.faults import DIED
 from tests.chaos.guests import Run
-from tests.chaos.ledger import Account, Excuse, Expected, Submitted, balance
+from tests.chaos.ledger import CRASHED, Account, Excuse, Expected, Submitted, balance
 
 FIRST, SECOND = Run("t", "<1-1.0>", 1, 1.0, 2.0), Run("t", "<2-9.0>", 2, 9.0, 10.0)
 COMPLETED = {"status": "completed", "output": FIRST.token}
+COMPLETES, FAILS = Expected("completed"), Expected("error")
 
 
 def account_of(
-    details: dict[str, str], runs: list[Run], *excuses: Excuse, replies: int = 1, expected: str = "completed"
+    details: dict[str, str],
+    runs: list[Run],
+    *excuses: Excuse,
+    replies: int = 1,
+    expected: Expected = COMPLETES,
 ) -> Account:
     account = Account("fault")
-    submitted = {"t": Submitted(0.5, Expected(expected))}
+    submitted = {"t": Submitted(0.5, expected)}
     balance(account, submitted, {"t": details}, {"t": replies}, {"t": runs}, excuses)
     return account
 
@@ -42,6 +48,10 @@ def test_two_final_writes_are_a_defect() -> None:
     assert "two final writes" in account_of(COMPLETED, [FIRST], replies=2).defects()[0]
 
 
+def test_a_final_status_without_its_reply_is_a_defect() -> None:
+    assert account_of(COMPLETED, [FIRST], replies=0).defects() == ["fault: 1 with a final status and no reply: t"]
+
+
 def test_a_second_run_needs_an_excuse_of_the_run_that_was_in_vain() -> None:
     details: dict[str, Any] = {"status": "completed", "output": SECOND.token}
     killed = Excuse("killed", frozenset({FIRST.pid}), 1.5, 1.5)
@@ -58,9 +68,45 @@ def test_a_second_run_needs_an_excuse_of_the_run_that_was_in_vain() -> None:
 def test_a_result_that_no_run_of_the_task_gave_is_a_defect() -> None:
     assert "wrong end" in account_of({"status": "completed", "output": "<7-7.0>"}, [FIRST]).defects()[0]
     assert "wrong end" in account_of({"status": "error", "error": "?"}, [FIRST]).defects()[0]
-    assert (
-        account_of({"status": "error", "error": f"{FIRST.token} (line 1)"}, [FIRST], expected="error").defects() == []
-    )
+    thrown = {"status": "error", "error": f"{FIRST.token} (line 1)"}
+    assert account_of(thrown, [FIRST], expected=FAILS).defects() == []
+
+
+def died(times: int) -> dict[str, str]:
+    return {"status": "error", "error": f"The worker process died {times} times while it ran this task"}
+
+
+def ended(run: Run, why: str, *, deadly: bool = True) -> Excuse:
+    return Excuse(why, frozenset({run.pid}), run.began, run.began + 1.0, deadly)
+
+
+def test_who_ended_its_own_process_died_as_often_as_it_ran() -> None:
+    crashes = [ended(FIRST, CRASHED), ended(SECOND, CRASHED)]
+
+    assert account_of(died(2), [FIRST, SECOND], *crashes, expected=DIED).defects() == []
+    assert account_of(died(3), [FIRST, SECOND], *crashes, expected=DIED).defects() == []  # once before it began
+    assert "wrong end" in account_of(died(4), [FIRST, SECOND], *crashes, expected=DIED).defects()[0]
+    assert "wrong end" in account_of(died(1), [FIRST, SECOND], *crashes, expected=DIED).defects()[0]
+
+
+def test_a_task_that_dies_with_its_neighbour_and_is_told_that_it_died_is_a_defect() -> None:
+    beside, killed = ended(FIRST, CRASHED), ended(SECOND, "killed")
+
+    assert "wrong end" in account_of(died(2), [FIRST, SECOND], beside, ended(SECOND, CRASHED)).defects()[0]
+    assert "wrong end" in account_of(died(2), [FIRST, SECOND], beside, killed).defects()[0]
+    assert "wrong end" in account_of(died(2), [FIRST, SECOND], ended(FIRST, "killed")).defects()[0]
+    assert account_of(died(2), [FIRST, SECOND], beside, ended(FIRST, "killed"), killed).defects() == []
+
+
+def test_a_run_that_was_given_back_or_forgotten_is_not_counted_as_a_death() -> None:
+    killed, stopped = ended(FIRST, "killed"), ended(SECOND, "its supervisor was killed", deadly=False)
+
+    assert account_of(died(1), [FIRST, SECOND], killed, stopped).defects() == []
+    assert "wrong end" in account_of(died(0), [FIRST, SECOND], killed, stopped).defects()[0]
+
+
+def test_a_fault_that_could_not_be_brought_about_is_a_defect() -> None:
+    assert "could not be brought about" in Account("mixed", failed=["kill-worker (OSError())"]).defects()[0]
 
 
 def test_a_recovery_is_held_to_its_bound() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import rhai_tasks
 from engine.licenses import LICENSES, TARGETS, licenses
-from tests.contents import ENGINE, complaints
+from tests.contents import ENGINE, LARGEST_WHEEL, complaints
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,3 +90,11 @@ def test_the_workflow_files_are_well_formed() -> None:
             timeout=60,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_wheel_that_is_too_large_is_told(tmp_path: Path) -> None:
+    wheel = tmp_path / "rhai_tasks-1.0.0-cp311-abi3-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("rhai_tasks/__init__.py", bytes(LARGEST_WHEEL))
+
+    assert f"{wheel.name} has {wheel.stat().st_size} bytes" in complaints(wheel)

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Write};
 use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rhai::module_resolvers::FileModuleResolver;
 use rhai::{Dynamic, Engine, Scope};
 use serde::Serialize;
 
@@ -68,6 +69,10 @@ fn main() -> io::Result<()> {
     let printed = Arc::new(Said::default());
     let debugged = Arc::new(Said::default());
     let mut engine = Engine::new();
+    engine.set_module_resolver(FileModuleResolver::new_with_path(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../modules"
+    )));
     let said = Arc::clone(&printed);
     engine.on_print(move |text| said.add(text.to_owned()));
     let said = Arc::clone(&debugged);
