@@ -5,15 +5,14 @@ import sys
 from typing import Any
 
 import click
-from setproctitle import getproctitle, setproctitle
 
-from rhai_tasks.connection import redact
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.log import configure_logging
 from rhai_tasks.options import (
     ENVIRONMENT_PREFIX,
     bridge_options,
     broker_options,
+    hide_passwords,
     load_engine,
     run_options,
     server_options,
@@ -32,14 +31,6 @@ class _Failure(click.ClickException):
     """Bad input: one line, and the exit status that also wrong options have."""
 
     exit_code = 2
-
-
-def _hide_password(settings: Settings) -> None:
-    """Blank it in what `ps` shows of this process: everyone on the machine can read that."""
-    title = getproctitle()
-    for url in filter(None, (settings.redis_url, settings.broker_url)):
-        title = title.replace(url, redact(url))
-    setproctitle(title)
 
 
 @click.command(context_settings=_CONTEXT, epilog=_EPILOG)
@@ -86,7 +77,7 @@ def worker(circle_public_key: str, **options: Any) -> None:
     """
     settings = settings_from(options)
     configure_logging(os.environ.get("RUST_LOG"), settings.log_format)
-    _hide_password(settings)
+    hide_passwords(settings)
     try:
         sys.exit(supervise(settings, circle_public_key, load_engine(settings)))
     except ConfigurationError as error:
@@ -115,7 +106,7 @@ def bridge(circles: tuple[str, ...], *, all_circles: bool, **options: Any) -> No
         raise click.UsageError("Name a --circle, or give --all-circles.")
     settings = settings_from(options)
     configure_logging(os.environ.get("RUST_LOG"), settings.log_format)
-    _hide_password(settings)
+    hide_passwords(settings)
     try:
         sys.exit(bridge_circles(settings, circles, follow_all=all_circles))
     except ConfigurationError as error:

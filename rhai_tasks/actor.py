@@ -48,7 +48,7 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
             return
         if held.deaths >= broker.settings.max_deliveries:
             held.outcome = failed(
-                f"The worker process died {held.deaths} times while it ran this task; it is not tried again",
+                f"The worker process died {held.deaths} times with this task; it is not tried again",
                 "Poison",
             )
         elif held.deaths:

@@ -25,7 +25,7 @@ from bridge.queues import DeadLetter, Queues
 
 from .calls import Calls
 from .client import Client, Task
-from .connection import connect, explain, redact
+from .connection import connect, explain
 from .engine import MIB, RHAI_VERSION, Engine, Limits
 from .errors import (
     ConfigurationError,
@@ -37,7 +37,7 @@ from .errors import (
     TaskNotFound,
     TaskTimeout,
 )
-from .options import ENVIRONMENT_PREFIX, limits_from, load_engine, server_options, settings_from
+from .options import ENVIRONMENT_PREFIX, hide_passwords, limits_from, load_engine, server_options, settings_from
 from .protocol import CANCELLED, Outcome, key_pattern, state_channel
 from .settings import Settings
 from .shell import Session, describe_error, interruptible, repl
@@ -90,6 +90,7 @@ class _Commands(click.Group):
 def main(context: click.Context, /, **options: Any) -> None:
     """Submit Rhai scripts, follow tasks, see and mend queues."""
     context.obj = settings_from(options)
+    hide_passwords(context.obj)
 
 
 # --- parts that commands share
@@ -613,8 +614,8 @@ def web(settings: Settings, /, host: str, port: int, token: str | None, read_onl
         from .web.server import serve  # noqa: PLC0415  (needs more than the other commands)
     except ImportError as error:
         raise click.UsageError(f"{error.name} is not installed: pip install 'rhai-tasks[web]'") from error
-    title = getproctitle().replace(settings.redis_url, redact(settings.redis_url))
-    setproctitle(title.replace(token, "***") if token else title)  # everyone on the machine can read it
+    if token:
+        setproctitle(getproctitle().replace(token, "***"))  # everyone on the machine can read it
     serve(settings, host=host, port=port, token=token or None, read_only=read_only)
 
 

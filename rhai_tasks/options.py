@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from setproctitle import getproctitle, setproctitle
+from setproctitle import setproctitle
 
 from .connection import redact
 from .engine import MIB, Engine, Limits
@@ -219,10 +219,10 @@ def settings_from_environment() -> Settings:
 
 def hide_passwords(settings: Settings) -> None:
     """Blank them in what `ps` shows of this process: everyone on the machine can read that."""
-    title = getproctitle()
+    title = " ".join(sys.orig_argv)  # not `getproctitle`, which fails where an argument is no UTF-8
     for url in filter(None, (settings.redis_url, settings.broker_url)):
         title = title.replace(url, redact(url))
-    setproctitle(title)
+    setproctitle(title.encode(errors="replace").decode())
 
 
 def load_engine(settings: Settings) -> Callable[[], Engine]:

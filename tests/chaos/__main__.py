@@ -9,8 +9,10 @@ import platform
 import random
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +28,8 @@ _WARM_SECONDS, _COOL_SECONDS = 2.0, 5.0  # of load before and after a fault that
 
 def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int, *, rabbitmq: bool) -> Account:
     """Bring one fault about, once."""
+    if fault.setting.get("single_tree"):
+        strain = replace(strain, tasks_per_second=strain.tasks_per_second / 2)  # so that nothing waits but for it
     with World(folder / fault.name, strain, seed, rabbitmq=rabbitmq, **fault.setting) as world:
         time.sleep(_WARM_SECONDS)
         fault.inject(world)
@@ -39,22 +43,30 @@ def run_mixed(
 ) -> tuple[Account, list[str]]:
     """Bring faults about at random for some time, some of them two at a time; name them in their order."""
     happened: list[str] = []
+    failed: list[str] = []
     with World(folder / "mixed", strain, seed, rabbitmq=rabbitmq) as world:
         choice = random.Random(seed)
+        firsts = _rounds(faults, choice)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(choice.uniform(0.5, 3.0))
-            first = choice.choice(faults)
+            first = next(firsts)
             others = [fault for fault in faults if fault.kind != first.kind]
             together = [first] if choice.random() < 0.6 or not others else [first, choice.choice(others)]
             happened.append(" + ".join(fault.name for fault in together))
-            threads = [threading.Thread(target=fault.inject, args=(world,)) for fault in together]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            with ThreadPoolExecutor() as threads:
+                injections = {fault.name: threads.submit(fault.inject, world) for fault in together}
+            failed += [f"{name} ({error!r})" for name, done in injections.items() if (error := done.exception())]
         time.sleep(_COOL_SECONDS)
-        return world.balance("mixed", None), happened  # no bound: one fault may keep from recovering from another
+        account = world.balance("mixed", None)  # no bound: one fault may keep from recovering from another
+        account.failed = failed
+        return account, happened
+
+
+def _rounds(faults: list[Fault], choice: random.Random) -> Iterator[Fault]:
+    """Name each fault once, in any order, and then all of them again, without end."""
+    while True:
+        yield from choice.sample(faults, len(faults))
 
 
 def machine() -> str:
@@ -97,18 +109,21 @@ def main(
     console.print(title, highlight=False)
     accounts: list[Account] = []
     happened: list[str] = []
+
+    def keep(account: Account) -> None:
+        accounts.append(account)
+        kept = {"machine": title, "seed": seed, "mixed": happened, "accounts": [*map(as_json, accounts)]}
+        json_file.write_text(json.dumps(kept, indent=1))
+
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         for fault in faults if alone else []:
-            accounts.append(run_alone(fault, Path(folder), strain, seed, rabbitmq=rabbitmq))
+            keep(run_alone(fault, Path(folder), strain, seed, rabbitmq=rabbitmq))
             console.print(f"{fault.name}: {'; '.join(accounts[-1].defects()) or 'ok'}", highlight=False)
         mixed = [fault for fault in faults if fault.kind != "alone"]
         if minutes and mixed:
             account, happened = run_mixed(mixed, Path(folder), strain, seed, minutes * 60, rabbitmq=rabbitmq)
-            accounts.append(account)
+            keep(account)
     console.print(as_table(title, accounts))
-    json_file.write_text(
-        json.dumps({"machine": title, "seed": seed, "mixed": happened, "accounts": [*map(as_json, accounts)]}, indent=1)
-    )
     defects = [defect for account in accounts for defect in account.defects()]
     console.print(*(defects or ["No defects."]), sep="\n")
     sys.exit(1 if defects else 0)

@@ -5,8 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
+import redis
+
+from tests.conftest import wait_until
 
 from .ledger import Expected
 from .world import CIRCLE, FREEZE_SECONDS, Fault, World
@@ -25,7 +31,7 @@ def kill_worker(world: World) -> None:
 
 def kill_bridge(world: World) -> None:
     world.kill(world.tree().bridge())
-    world.resumes()
+    world.takes()
 
 
 def kill_supervisor(world: World) -> None:
@@ -36,7 +42,7 @@ def kill_supervisor(world: World) -> None:
     world.kill(pids[0])
     tree.worker.process.wait()
     psutil.wait_procs(children, timeout=10.0)
-    world.excuse("its supervisor was killed", pids, since=since)
+    world.excuse("its supervisor was killed", pids, since=since, deadly=False)
     tree.start()
 
 
@@ -55,7 +61,7 @@ def freeze_worker(world: World) -> None:
 
 def freeze_bridge(world: World) -> None:
     world.freeze([world.tree().bridge()], FREEZE_SECONDS)
-    world.resumes()
+    world.takes()
 
 
 def freeze_supervisor(world: World) -> None:
@@ -78,9 +84,10 @@ def rolling_restart(world: World) -> None:
         tree.start()
 
 
-def _away(world: World, seconds: float) -> None:
+def _away(world: World, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
     with world.server_lock:
         world.server.terminate()
+        meanwhile()
         time.sleep(seconds)
         world.server.start()
     world.all_resume()
@@ -95,13 +102,64 @@ def kill_server_longer_than_leases(world: World) -> None:
 
 
 def kill_server_everysec(world: World) -> None:
-    """What it had not written to its file is lost with it."""
+    """What it had not synced to the disk is lost with it, as in a power cut: its last second."""
+
+    def lose() -> None:
+        # SIGKILL alone loses nothing that was written: the page cache outlives the process.
+        newest = _appended(world)
+        os.truncate(newest, synced if newest == file else 0)  # another one has begun since
+
     world.persistently(lambda client: client.config_set("appendfsync", "everysec"))
     time.sleep(1.5)
-    since = time.monotonic() - 2.0
-    _away(world, 2.0)
-    world.excuse("the server lost it", None, since=since)
+    since = time.monotonic() - 2.0  # for so long a write waits for a disk that is busy
+    file = _appended(world)
+    synced = file.stat().st_size
+    time.sleep(1.0)
+    _away(world, 2.0, lose)
+    world.excuse("the server lost it", None, since=since, deadly=False)
     world.persistently(lambda client: client.config_set("appendfsync", "always"))
+
+
+def _appended(world: World) -> Path:
+    """Find the file that the server appends to."""
+    files = Path(world.server.data_dir).glob("appendonlydir/*.incr.aof")
+    return max(files, key=lambda file: file.stat().st_mtime_ns)
+
+
+def slow_loading(world: World) -> None:
+    """Back, it says for some seconds nothing but that it is loading its data."""
+    time.sleep(3.0)  # until there is enough to load
+    # It answers often while it loads keys, seldom while it repeats commands.
+    world.persistently(lambda client: client.bgrewriteaof())
+    wait_until(lambda: _has_rewritten(world), within=60.0, what="the rewrite of its file")
+    slowly = {"key-load-delay": "10000", "loading-process-events-interval-bytes": "1024"}  # microseconds for each key
+    with world.server_lock, ThreadPoolExecutor() as beside:
+        world.server.terminate()
+        world.server._config |= slowly
+        returns = beside.submit(world.server.start, timeout=60.0)
+        wait_until(lambda: _is_loading(world), what="the server to say that it is loading")
+        time.sleep(3.0)
+        world.persistently(lambda client: client.config_set("key-load-delay", "0"))
+        returns.result()
+        for name in slowly:
+            del world.server._config[name]
+    world.all_resume()
+
+
+def _has_rewritten(world: World) -> bool:
+    persistence = world.client.info("persistence")
+    return not persistence["aof_rewrite_in_progress"] and not persistence["aof_rewrite_scheduled"]
+
+
+def _is_loading(world: World) -> bool:
+    with world.connect() as client:
+        try:
+            client.ping()
+        except redis.exceptions.BusyLoadingError:
+            return True
+        except redis.RedisError:
+            pass
+    return False
 
 
 def primary_killed(world: World) -> None:
@@ -111,7 +169,7 @@ def primary_killed(world: World) -> None:
     world.await_other_primary()
     world.all_resume()
     world.server.start()
-    world.excuse("the server lost it", None, since=since)
+    world.excuse("the server lost it", None, since=since, deadly=False)
 
 
 def fail_over(world: World) -> None:
@@ -217,6 +275,7 @@ def silent_connections(world: World) -> None:
     """A firewall forgot them: nothing comes back, and nobody says so."""
     world.proxy.silence()
     world.resumes(world.trees[0].workers())
+    time.sleep(10.0)  # until it has noticed: there must be something left to do then
 
 
 def guests(world: World) -> None:
@@ -247,7 +306,11 @@ def log_disk_full(world: World) -> None:
     tree.worker.stop(within=3 * world.strain.longest + 15.0)
     tree.log = type(tree.log)("/dev/full")
     tree.start()
-    world.kill(tree.workers()[0])  # so that it has something to say
+    time.sleep(3.0)  # until it runs something
+    since, killed = time.monotonic(), tree.workers()[0]
+    world.kill(killed)  # so that there is something to say
+    wait_until(lambda: tree.workers()[0] != killed, what="another worker")
+    world.resumes([tree.workers()[0]], since=since)
     time.sleep(5.0)
 
 
@@ -265,17 +328,18 @@ def original_beside(world: World) -> None:
 
 FAULTS = [
     Fault("kill-worker", kill_worker, KILL_BOUND),
-    Fault("kill-bridge", kill_bridge, KILL_BOUND),
+    Fault("kill-bridge", kill_bridge, KILL_BOUND, setting={"single_tree": True}),
     Fault("kill-supervisor", kill_supervisor, KILL_BOUND),
     Fault("kill-tree", kill_tree, KILL_BOUND),
     Fault("freeze-worker", freeze_worker, KILL_BOUND),
-    Fault("freeze-bridge", freeze_bridge, KILL_BOUND),
+    Fault("freeze-bridge", freeze_bridge, KILL_BOUND, setting={"single_tree": True}),
     Fault("freeze-supervisor", freeze_supervisor, KILL_BOUND),
     Fault("freeze-tree", freeze_tree, KILL_BOUND),
     Fault("rolling-restart", rolling_restart),
     Fault("kill-server", kill_server, RETURN_BOUND, "server"),
     Fault("kill-server-long", kill_server_longer_than_leases, RETURN_BOUND, "server"),
     Fault("kill-server-everysec", kill_server_everysec, RETURN_BOUND, "server"),
+    Fault("slow-loading", slow_loading, RETURN_BOUND, "server"),
     Fault("kill-primary", primary_killed, RETURN_BOUND, "alone", {"replicated": True}),
     Fault("fail-over", fail_over, RETURN_BOUND, "alone", {"replicated": True}),
     Fault("stall-server", stall_server, RETURN_BOUND, "server"),

@@ -93,7 +93,7 @@ def observe(world: World, port: Observed) -> list[Scrape]:
         scrapes.append(Scrape(time.monotonic() - began, port.samples()))
         if due in KILLS:
             world.kill(tree.process(KILLS[due]))
-            world.resumes()
+            world.takes()
     return scrapes
 
 
@@ -178,7 +178,7 @@ def main(output: Path) -> None:
     where = machine()
     with (
         tempfile.TemporaryDirectory(prefix="kill-") as folder,
-        World(Path(folder) / "world", _STRAIN, seed=1, observed=True) as world,
+        World(Path(folder) / "world", _STRAIN, seed=1, single_tree=True, observed=True) as world,
     ):
         port = Observed(world.trees[0].worker)
         scrapes = observe(world, port)

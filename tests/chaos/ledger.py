@@ -8,7 +8,9 @@ from rich.table import Table
 
 from .guests import Run
 
+CRASHED = "crashed"  # why the runs beside a guest that ends its process may have been in vain
 _TOKEN = re.compile(r"<\d+-[\d.]+>")
+_DEATHS = re.compile(r"The worker process died (\d+) times")
 _MARGIN = 2.0  # seconds: what ended so shortly before its process was killed may not have been written yet
 
 
@@ -36,6 +38,7 @@ class Excuse:
     pids: frozenset[int] | None  # None: of all
     began: float
     ended: float
+    deadly: bool = True  # each such run counts as a death; else it was given back, or the server has forgotten it
 
     def holds(self, run: Run) -> bool:
         """Say whether it covers this run."""
@@ -45,7 +48,7 @@ class Excuse:
 
 @dataclass
 class Account:
-    """What became of the tasks under one fault; the last four are defects if they are not zero."""
+    """What became of the tasks under one fault; the last six are defects if they are not empty."""
 
     fault: str
     seconds: float = 0.0
@@ -59,7 +62,9 @@ class Account:
     lost: list[str] = field(default_factory=list)
     run_twice_for_nothing: list[str] = field(default_factory=list)
     written_twice: list[str] = field(default_factory=list)
+    without_reply: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)  # ended otherwise than its script does
+    failed: list[str] = field(default_factory=list)  # faults that could not be brought about
 
     def defects(self) -> list[str]:
         """Say what must not be."""
@@ -69,7 +74,9 @@ class Account:
                 ("lost", self.lost),
                 ("run twice, and their processes were neither killed nor cut off", self.run_twice_for_nothing),
                 ("with two final writes", self.written_twice),
+                ("with a final status and no reply", self.without_reply),
                 ("with a wrong end", self.wrong),
+                ("faults that could not be brought about", self.failed),
             )
             if tasks
         ]
@@ -113,8 +120,10 @@ def balance(
         account.error += status == "error"
         if replies.get(task, 0) > 1:
             account.written_twice.append(task)
+        if not replies.get(task, 0):
+            account.without_reply.append(task)
         text = found.get("output" if status == "completed" else "error", "")
-        if not _as_expected(sent.expected, status, text, its_runs):
+        if not _as_expected(sent.expected, status, text, its_runs, excuses):
             account.wrong.append(f"{task} ({status}: {text[:100]!r}; {', '.join(map(str, its_runs)) or 'never run'})")
         if len(its_runs) > 1:
             account.run_twice += 1
@@ -122,12 +131,20 @@ def balance(
                 account.run_twice_for_nothing.append(f"{task} ({', '.join(map(str, its_runs))})")
 
 
-def _as_expected(expected: Expected, status: str, text: str, runs: list[Run]) -> bool:
-    if re.match(r"The worker process died \d+ times", text):
-        return len(runs) > 1  # a guest that crashes, or one that was killed so often
+def _as_expected(expected: Expected, status: str, text: str, runs: list[Run], excuses: list[Excuse]) -> bool:
+    if found := _DEATHS.match(text):
+        return _died(int(found[1]), runs, excuses, by_itself=bool(expected.text) and expected.text in text)
     if status != expected.status:
         return False
     return expected.text in text if expected.text else _written(runs, text) is not None
+
+
+def _died(times: int, runs: list[Run], excuses: list[Excuse], *, by_itself: bool) -> bool:
+    """Say whether processes have died so often under a task, and not because of a neighbour."""
+    reasons = [[excuse for excuse in excuses if excuse.holds(run)] for run in runs]
+    least = sum(all(excuse.deadly for excuse in found) for found in reasons)
+    most = len(runs) + 1  # the first process may have died before it began with the task
+    return least <= times <= most and (by_itself or all(any(e.why != CRASHED for e in found) for found in reasons))
 
 
 def _written(runs: list[Run], text: str) -> Run | None:

@@ -27,7 +27,7 @@ from tests.observed import ADDRESS
 from tests.rabbitmq import RabbitServer
 
 from .guests import CLOCK_OFFSET, LONGEST_TASK, RUNS, read_runs
-from .ledger import Account, Excuse, Expected, Submitted, balance
+from .ledger import CRASHED, Account, Excuse, Expected, Submitted, balance
 from .proxy import Proxy
 from .sentinel import Sentinel
 
@@ -206,6 +206,7 @@ class World:
         seed: int,
         *,
         replicated: bool = False,
+        single_tree: bool = False,
         observed: bool = False,
         rabbitmq: bool = False,
     ) -> None:
@@ -216,7 +217,8 @@ class World:
             strain: The load.
             seed: Of everything random.
             replicated: With a replica, and a Sentinel that one tree asks itself, and the proxy for all others.
-            observed: With one tree alone, which shows its metrics.
+            single_tree: Not the one through the proxy, and no clock is wrong.
+            observed: Trees show their metrics.
             rabbitmq: Messages travel through a RabbitMQ server.
         """
         self.strain = strain
@@ -225,10 +227,12 @@ class World:
         self.port = free_port()
         self.server_lock = threading.Lock()  # of whoever takes the server away
         self.sentinel: Sentinel | None = None
-        self._replicated, self._observed, self._through_rabbitmq = replicated, observed, rabbitmq
+        self._replicated, self._single_tree = replicated, single_tree
+        self._observed, self._through_rabbitmq = observed, rabbitmq
         self._stack = ExitStack()
         self._excuses: list[Excuse] = []
-        self._awaited: list[tuple[float, frozenset[int] | None]] = []
+        self._awaited: list[tuple[float, frozenset[int]]] = []
+        self._takes: list[float] = []
         self._finals: list[tuple[float, int, float]] = []  # moment, process, when the task's run began
         self._watching = threading.Event()
 
@@ -241,14 +245,15 @@ class World:
                 self._start_replica()
             self.client = self._stack.enter_context(self.connect())
             options = self._start_rabbitmq() if self._through_rabbitmq else []
+            options += ADDRESS if self._observed else ()
             direct = self.sentinel.url if self.sentinel else f"redis://127.0.0.1:{self.port}"
             through = f"redis://127.0.0.1:{self.proxy.port}"
             self.trees = [
                 Tree(self.folder, through, self.strain, *options),
                 Tree(self.folder, direct, self.strain, *options, clock_offset=SKEW_SECONDS),
             ]
-            if self._observed:
-                self.trees = [Tree(self.folder, direct, self.strain, *ADDRESS)]
+            if self._single_tree:
+                self.trees = [Tree(self.folder, direct, self.strain, *options)]
             for tree in self.trees:
                 tree.start()
                 self._stack.callback(tree.kill)
@@ -310,13 +315,17 @@ class World:
 
     # --- what faults say
 
-    def excuse(self, why: str, pids: Iterable[int] | None, *, since: float) -> None:
+    def excuse(self, why: str, pids: Iterable[int] | None, *, since: float, deadly: bool = True) -> None:
         """Say whose runs from then until now may have been in vain."""
-        self._excuses.append(Excuse(why, None if pids is None else frozenset(pids), since, time.monotonic()))
+        self._excuses.append(Excuse(why, None if pids is None else frozenset(pids), since, time.monotonic(), deadly))
 
-    def resumes(self, pids: Iterable[int] | None = None) -> None:
-        """Say that from now on one of these processes (or any) has to begin tasks and write their ends again."""
-        self._awaited.append((time.monotonic(), None if pids is None else frozenset(pids)))
+    def resumes(self, pids: Iterable[int], *, since: float | None = None) -> None:
+        """Say that from then or now on one of these processes has to begin tasks and write their ends again."""
+        self._awaited.append((time.monotonic() if since is None else since, frozenset(pids)))
+
+    def takes(self) -> None:
+        """Say that from now on what is submitted has to begin."""
+        self._takes.append(time.monotonic())
 
     def all_resume(self) -> None:
         """Say that from now on each tree has to begin tasks and write their ends again."""
@@ -363,7 +372,7 @@ class World:
         runs = read_runs(self.folder / "runs")
         for task in self.load.crashing:
             for run in runs.get(task, []):
-                self._excuses.append(Excuse("crashed", frozenset({run.pid}), run.began, run.began + 1.0))
+                self._excuses.append(Excuse(CRASHED, frozenset({run.pid}), run.began, run.began + 1.0))
         details = dict(zip(tasks, self._each(tasks, lambda pipeline, key: pipeline.hgetall(key)), strict=True))
         replies = Counter(json.loads(reply)["taskId"] for reply in self.client.lrange(REPLIES, 0, -1))
         balance(account, self.load.submitted, details, replies, runs, self._excuses)
@@ -431,8 +440,13 @@ class World:
         times = []
         for since, pids in self._awaited:
             # What ran while the fault lasted ends all the same: only what has begun since shows that work goes on.
-            resumed = (at for at, pid, began in self._finals if began >= since and (pids is None or pid in pids))
+            resumed = (at for at, pid, began in self._finals if began >= since and pid in pids)
             times.append(next(resumed, time.monotonic()) - since)
+        for since in self._takes:
+            # What was acknowledged a moment later may have been sent, and taken, before.
+            later = (task for task, sent in self.load.submitted.items() if sent.at >= since + _BATCH_SECONDS)
+            begun = (runs[task][0].began for task in later if task in runs)
+            times.append(min(begun, default=time.monotonic()) - since)
         for its_runs in runs.values():
             # After its first death: who died twice waits by design, until it can run alone.
             for run, again in pairwise(its_runs[:2]):

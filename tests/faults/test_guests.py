@@ -1,5 +1,6 @@
 """Scripts are guests: whatever one does ends as its own error, beside neighbours that notice nothing."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -7,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from rhai_tasks import Client
+from rhai_tasks import Client, Engine
 from rhai_tasks.watchdog import GRACE_SECONDS
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
 
 TIME = "time limit of 3 s exceeded"
 MEMORY = "memory limit of 64 MiB exceeded"
+EITHER = f"{TIME}|{MEMORY}"  # slow growth: the machine's speed decides
 DEPTH = "Stack overflow"
 COMPLEX = "Expression exceeds maximum complexity"
 FILLED = 'let s = "x"; s.pad(100000, "y"); let i = 0;'
@@ -40,25 +42,25 @@ ATTACKS = {
     "blob": ("blob(1000000000000)", MEMORY),
     "filled blob": ("blob(1000000000000, 7)", MEMORY),
     "replaced text": ('let s = "y"; s.pad(100000, "y"); let t = s; s.replace("y", t)', MEMORY),
-    "map by index": ('let m = #{}; let i = 0; loop { m["k" + i] = i; i += 1; }', "limit of"),
+    "map by index": ('let m = #{}; let i = 0; loop { m["k" + i] = i; i += 1; }', EITHER),
     "texts in a map": (f"{FILLED} let m = #{{}}; loop {{ m[`${{i}}`] = s + i; i += 1; }}", MEMORY),
     "texts in an array": (f"{FILLED} let a = []; loop {{ a.push(()); a[i] = s + i; i += 1; }}", MEMORY),
     "texts in closures": (f"{FILLED} let a = []; loop {{ let t = s + i; a.push(|| t); i += 1; }}", MEMORY),
-    "chain of closures": ("let f = || 1; loop { let g = f; f = || g.call(); }", ""),
-    "chain of arrays": ("let a = []; loop { a = [a]; }", ""),
-    "chain of maps": ("let m = #{}; loop { m = #{x: m}; }", ""),
+    "chain of closures": ("let f = || 1; loop { let g = f; f = || g.call(); }", EITHER),
+    "chain of arrays": ("let a = []; loop { a = [a]; }", EITHER),
+    "chain of maps": ("let m = #{}; loop { m = #{x: m}; }", EITHER),
     "interpolated text": ('let s = "xxxxxxxx"; loop { s = `${s}${s}`; }', MEMORY),
     "split text": (f'{FILLED} let a = []; loop {{ a.push(s.split("")); }}', MEMORY),
     # depth
     "recursion": ("fn f() { f() } f()", DEPTH),
     "mutual recursion": ("fn f() { g() } fn g() { f() } f()", DEPTH),
     "recursion through closures": ("fn f() { [1].map(|x| f()) } f()", DEPTH),
-    "recursion through eval": ('fn f() { eval("f()") } f()', ""),
+    "recursion through eval": ('fn f() { eval("f()") } f()', DEPTH),
     "nested parentheses": ("(" * 10_000, COMPLEX),
     "nested blocks": ("{" * 10_000, COMPLEX),
     "nested arrays": ("[" * 10_000, COMPLEX),
-    "nested negations": ("-" * 10_000 + "1", ""),
-    "nested JSON": (f"parse_json(`{'[' * 10_000}`)", ""),
+    "nested negations": ("- " * 10_000 + "1", COMPLEX),
+    "nested JSON": (f"parse_json(`{'[' * 10_000}`)", "recursion limit exceeded"),
     "nested array as result": ("let a = []; for i in 0..3000 { a = [a]; } a.to_string()", ""),
     # doors that are closed
     "import of a file": ('import "/etc/passwd" as p;', "Module not found"),
@@ -71,8 +73,8 @@ ATTACKS = {
     "process": ('system("id")', "Function not found"),
     "command": ('cmd("id")', "Function not found"),
     "network": ('http_get("http://127.0.0.1/")', "Function not found"),
-    "Python": ('__import__("os")', ""),
-    "pointer to a keyword": ('Fn("eval").call("1")', ""),
+    "Python": ('__import__("os")', "Function not found"),
+    "pointer to a keyword": ('Fn("eval").call("1")', "'eval' is a reserved keyword"),
 }
 MAY_COMPLETE = {"nested array as result"}  # where it is no attack any more, once it fits
 
@@ -80,21 +82,46 @@ MAY_COMPLETE = {"nested array as result"}  # where it is no attack any more, onc
 def test_every_attack_ends_as_an_error_that_says_why_and_neighbours_go_on(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker]
 ) -> None:
-    worker = start_worker("circle", "--task-timeout", "3", "--threads", "4", env={"RUST_LOG": "warn"})
+    worker = start_worker("circle", "--task-timeout", "3", "--threads", "16", env={"RUST_LOG": "warn"})
     dispatcher.run("circle", "1")
     before = [child.pid for child in worker.children()]
 
     attacks = {name: dispatcher.submit("circle", name, script) for name, (script, _) in ATTACKS.items()}
-    beside = [dispatcher.submit("circle", f"beside {number}", f"{number}") for number in range(50)]
-    ends = {name: dispatcher.result(task, within=100.0) for name, task in attacks.items()}
+    beside = 0
+    deadline = time.monotonic() + 100.0
+    while any(dispatcher.status(task) not in FINAL for task in attacks.values()) and time.monotonic() < deadline:
+        neighbour = dispatcher.submit("circle", f"beside {beside}", f"{beside}")
+        assert dispatcher.result(neighbour, within=8.0)["output"] == str(beside)  # 3 s, if no thread is left for it
+        beside += 1
+    ends = {name: dispatcher.result(task) for name, task in attacks.items()}
 
     otherwise = {
         name: (end["status"], end.get("error", "")[:200])
         for name, end in ends.items()
-        if not (end["status"] == "error" and ATTACKS[name][1] in end["error"]) and name not in MAY_COMPLETE
+        if not (end["status"] == "error" and re.search(ATTACKS[name][1], end["error"])) and name not in MAY_COMPLETE
     }
     assert otherwise == {}
-    assert [dispatcher.result(task)["output"] for task in beside] == [str(number) for number in range(50)]
+    assert beside > 5
+    assert [child.pid for child in worker.children()] == before
+
+
+def make_importing_engine() -> Engine:
+    """Make an engine with modules that import themselves, for `--engine`."""
+    imports = {"itself": "itself", "ping": "pong", "pong": "ping"}
+    return Engine(modules={name: f'import "{other}" as other;' for name, other in imports.items()})
+
+
+def test_modules_that_import_themselves_end_as_errors_of_who_asks_for_them(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker("circle", "--engine", f"{__name__}:make_importing_engine")
+    dispatcher.run("circle", "1")
+    before = [child.pid for child in worker.children()]
+
+    for module in ("itself", "ping"):
+        assert "imports itself" in dispatcher.run("circle", f'import "{module}" as m;')["error"]
+
+    assert dispatcher.run("circle", "2")["output"] == "2"
     assert [child.pid for child in worker.children()] == before
 
 

@@ -164,7 +164,7 @@ def test_a_task_whose_process_dies_each_time_ends_as_an_error(
     details = dispatcher.result(poison, within=20.0)
 
     assert details["status"] == "error"
-    assert details["error"] == "The worker process died 3 times while it ran this task; it is not tried again"
+    assert details["error"] == "The worker process died 3 times with this task; it is not tried again"
     assert runs.read_text().count("p") == 3
     assert dispatcher.run("circle", "1")["status"] == "completed"
 

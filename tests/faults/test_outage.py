@@ -146,6 +146,25 @@ def test_a_server_without_memory_loses_nothing_and_is_gone_on_with_when_there_is
     assert sorted(runs.read_text().split()) == sorted([*(str(n) for n in range(20)), "running"])
 
 
+def test_a_worker_of_a_replica_without_its_primary_goes_on_once_that_is_the_primary(
+    server: ValkeyServer, start_worker: Callable[..., Worker]
+) -> None:
+    config = {"replicaof": f"127.0.0.1 {server.port}", "replica-serve-stale-data": "no"}
+    with ValkeyServer(port=free_port(), config=config) as replica:
+        client: Any = redis.Redis(port=replica.port, decode_responses=True)
+        wait_until(lambda: client.info("replication")["master_link_status"] == "up", within=20.0)
+        server.stop()
+        wait_until(lambda: client.info("replication")["master_link_status"] == "down", within=20.0)
+        worker = start_worker("circle", "--redis-url", replica.connection_url)
+        wait_until(lambda: "refuses, trying again: Link with MASTER is down" in worker.text())
+
+        client.replicaof("NO", "ONE")
+
+        assert Dispatcher(client).run("circle", "40 + 2")["output"] == "42"
+        assert worker.stop() == 0
+        client.close()
+
+
 def _answers(client: Any) -> bool:
     try:
         return bool(client.ping())

@@ -45,11 +45,12 @@ def title(process: psutil.Process) -> str:
     return " ".join(process.cmdline()).rstrip()
 
 
-def test_a_password_is_in_no_log_and_no_process_title(
+def test_a_password_is_in_no_log_no_metric_and_no_process_title(
     guarded: ValkeyServer, admin: Any, start_worker: Callable[..., Worker]
 ) -> None:
     url = f"redis://:{SECRET}@127.0.0.1:{guarded.port}/0"
-    worker = start_worker("circle", "--redis-url", url, env={"RUST_LOG": "trace", "RHAI_TASKS_REDIS_URL": ""})
+    environment = {"RUST_LOG": "trace", "RHAI_TASKS_REDIS_URL": ""}
+    worker = start_worker("circle", *ADDRESS, "--redis-url", url, env=environment)
     Dispatcher(admin).run("circle", "1")
 
     admin.client_kill_filter(_type="normal", skipme=True)
@@ -58,9 +59,26 @@ def test_a_password_is_in_no_log_and_no_process_title(
     processes = [psutil.Process(worker.process.pid), *worker.children()]
     assert not [title(process) for process in processes if SECRET in title(process)]
     assert title(processes[0]).endswith(f"--redis-url redis://:***@127.0.0.1:{guarded.port}/0")
-    assert {re.findall(r"\[(.*)\]", title(process))[0] for process in processes[1:]} == {"bridge", "worker 1"}
+    names = {re.findall(r"\[(.*)\]", title(process))[0] for process in processes[1:]}
+    assert names == {"monitor", "bridge", "worker 1"}
+    status, metrics = Observed(worker).get("/metrics")
+    assert (status, SECRET in metrics) == (200, False)
     assert worker.stop() == 0
     assert SECRET not in worker.text()
+
+
+@pytest.mark.parametrize("command", [("tail",), ("queues", "--watch")], ids=" ".join)
+def test_a_password_is_in_no_title_of_a_command_that_goes_on(
+    guarded: ValkeyServer, admin: Any, spawn: Callable[..., Worker], command: tuple[str, ...]
+) -> None:
+    address = f"127.0.0.1:{guarded.port}"
+
+    running = spawn("rhai-tasks", "--redis-url", f"redis://:{SECRET}@{address}", *command)
+
+    process = psutil.Process(running.process.pid)
+    wait_until(lambda: title(process).endswith(f"--redis-url redis://:***@{address} {' '.join(command)}"))
+    wait_until(lambda: len(admin.client_list(_type="normal")) + len(admin.client_list(_type="pubsub")) > 1)
+    assert SECRET not in title(process) + running.text()
 
 
 @pytest.mark.parametrize(
@@ -317,6 +335,31 @@ def test_a_worker_speaks_tls_with_an_authority_and_a_certificate_of_its_own(
     with redis.Redis.from_url(url, decode_responses=True) as client:
         wait_until(lambda: _answers(client))
         assert Dispatcher(client).run("circle", "42")["output"] == "42"
+
+
+@pytest.mark.parametrize(
+    ("host", "authority", "reason"),
+    [
+        ("127.0.0.1", "stranger", "certificate verify failed"),
+        ("localhost", "ca", "certificate is not valid for 'localhost'"),
+    ],
+    ids=["of another authority", "for another host"],
+)
+def test_a_worker_trusts_no_server_with_another_certificate(
+    tls: tuple[int, Path], start_worker: Callable[..., Worker], host: str, authority: str, reason: str
+) -> None:
+    port, folder = tls
+    right = tls_url(port, folder, "worker")
+    with redis.Redis.from_url(right) as client:
+        wait_until(lambda: _answers(client))
+        wrong = right.replace("127.0.0.1", host).replace("/ca.pem", f"/{authority}.pem")
+
+        worker = start_worker("circle", "--redis-url", wrong)
+
+        wait_until(lambda: re.search(f"does not answer.*{reason}", worker.text()))
+        commands = {peer["cmd"] for peer in client.client_list()}
+        assert commands <= {"client|list", "NULL"}, "nobody else has come as far as a command"
+    assert worker.stop() == 0
 
 
 def test_a_worker_with_a_strangers_certificate_is_let_in_by_nobody(

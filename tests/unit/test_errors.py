@@ -41,7 +41,7 @@ def test_errors_say_what_was_wrong_and_go_to_other_processes(error: RhaiTasksErr
     ("text", "line", "column", "frames"),
     [
         ("Syntax error: x (line 3, position 5)", 3, 5, ()),
-        ("The worker process died 3 times while it ran this task; it is not tried again", None, None, ()),
+        ("The worker process died 3 times with this task; it is not tried again", None, None, ()),
         (
             "Runtime error: (line 9, position 9) (line 2, position 13)\n"
             "in call to function 'g' (line 1, position 11)\nin call to function 'f' (line 3, position 2)",

@@ -73,7 +73,7 @@ def test_a_result_that_no_run_of_the_task_gave_is_a_defect() -> None:
 
 
 def died(times: int) -> dict[str, str]:
-    return {"status": "error", "error": f"The worker process died {times} times while it ran this task"}
+    return {"status": "error", "error": f"The worker process died {times} times with this task"}
 
 
 def ended(run: Run, why: str, *, deadly: bool = True) -> Excuse:
