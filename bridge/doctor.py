@@ -141,8 +141,8 @@ def _workers(queues: Queues, circle: str, holders: list[tuple[str, str]]) -> Ite
             what = f"{client.scard(keys.acks(broker_id))} task(s) are held by a worker process that died"
             repair = partial(
                 requeue,
-                keys=[keys.messages, keys.acks(broker_id), keys.deliveries, keys.leases, keys.released(broker_id)],
-                args=[broker_id, "expired", ""],
+                keys=[keys.messages, keys.acks(broker_id), keys.deliveries, keys.leases],
+                args=[broker_id, "expired"],
             )
             yield Finding(circle, what, "start a worker for the circle", repair)
 

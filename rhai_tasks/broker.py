@@ -127,7 +127,7 @@ class TaskBroker(RedisBroker):
         self.lease_ends: dict[str, float] = {}  # by queue, as far as we know: time.monotonic()
         self._renewed: dict[str, float] = {}  # by queue, the last time
         self._sweeps: dict[str, float] = {}  # by queue, from when on others' leases may be judged
-        self._server_ahead = 0.0  # seconds by which its clock is ahead of time.monotonic()
+        self._server_ahead = float("inf")  # seconds by which its clock is ahead of time.monotonic(), at most
         self.run_seconds = 1.0  # moving average of what a script takes; slow until proven quick
         self._runs: deque[float] = deque(maxlen=_RUNS)
         self.work_queue: WorkQueue[Any] = WorkQueue(self.runs_quickly)
@@ -136,7 +136,7 @@ class TaskBroker(RedisBroker):
         }
         self.task_scripts["fetch"] = load_script(client, "rhai_tasks", "number", "fetch", "hold")
         # Of its own, and impatient: a connection that hangs must be noticed while there is time to renew by another.
-        self._lease_client = connect(settings.redis_url, timeout=RENEW_SECONDS)
+        self._lease_client = connect(settings.redis_url, outage=self.outage, timeout=RENEW_SECONDS)
         self._timer = vital_thread("leases", self._keep_leases)
         self._hearing = vital_thread("cancels", lambda: hear_cancels(settings, self.cancel, self.stopping))
 
@@ -265,7 +265,8 @@ class TaskBroker(RedisBroker):
         self.cancelled = {known: at for known, at in self.cancelled.items() if now < at + LEASE_SECONDS}
         self.cancelled[task_id] = now  # first: a fetch may be on its way that has not seen it
         for queue in {held.keys.queue for held in self.all_held() if held.task_id == task_id}:
-            self.renew(queue)  # it sees whether the task is cancelled still: it may have been submitted again since
+            with suppress(redis.RedisError):  # then the next renewal sees it
+                self.renew(queue)  # it sees whether the task is cancelled still: it may have been submitted again since
 
     def drop_lost(self, queue: str) -> None:
         """Stop scripts whose messages went to another broker while our lease did not stand."""
@@ -317,7 +318,7 @@ class TaskBroker(RedisBroker):
         replies = run_each(self._lease_client, self.task_scripts["renew"], calls)
         renewed = [one for one in zip(queues, held, replies, strict=True) if not isinstance(one[2], redis.RedisError)]
         if renewed:
-            self._note_clock(renewed[0][2][-1] / 1000 - time.monotonic(), queues)
+            self._note_clock(renewed[0][2][-1] / 1000, began)
         for queue, messages, (stood, _, cancelled, ours, count, _) in renewed:
             if count > len(messages):
                 self.surplus.add(queue)
@@ -350,11 +351,15 @@ class TaskBroker(RedisBroker):
             ],
         }
 
-    def _note_clock(self, ahead: float, queues: Iterable[str]) -> None:
-        """Judge nobody for a while after the server's clock has jumped: to it, all leases may have run out at once."""
-        if abs(ahead - self._server_ahead) > _JUMP_SECONDS:
-            self._sweeps.update(dict.fromkeys(queues, time.monotonic() + _GRACE_SECONDS))
-        self._server_ahead = ahead
+    def _note_clock(self, server: float, began: float) -> None:
+        """Judge nobody for a while after the server's clock has jumped ahead: to it, all leases may have run out.
+
+        It was asked after `began`, and has answered before now.
+        """
+        now = time.monotonic()
+        if server - now > self._server_ahead + _JUMP_SECONDS:
+            self._sweeps.update(dict.fromkeys(self.queues, now + _GRACE_SECONDS))
+        self._server_ahead = server - began
 
     def _note_renewal(self, queue: str, began: float) -> None:
         if began - self._renewed.get(queue, float("-inf")) > LEASE_SECONDS - RENEW_SECONDS:

@@ -254,7 +254,7 @@ class Outage:
         self._clients: WeakSet[redis.Redis] = WeakSet()
 
     def concerns(self, client: redis.Redis) -> None:
-        """Give up this client's idle connections whenever a command fails, whoever made it.
+        """Give up this client's idle connections whenever a connection fails, whoever used it.
 
         What made one connection hang has silenced the others, too. Each would hold up who tries it next until he
         gives up in his turn.
@@ -311,9 +311,10 @@ def persist(
 
     try:
         return call()  # most calls need no more
-    except errors:
+    except errors as error:
         if give_up.is_set():
             raise
+        outage.begin(error)
     result = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(errors),
         wait=tenacity.wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),

@@ -8,7 +8,10 @@
 --       those of a process that are smaller were asked for before, or in the same call
 -- Returns how many went back.
 local process, number = string.match(redis.call('GET', KEYS[4]) or '', '^(%S+) (%d+)$')
-local done = process == ARGV[3] and tonumber(number) or 0
+if process and process ~= ARGV[3] then
+  return 0 -- a successor has the name, and what was held under it is back
+end
+local done = tonumber(number) or 0
 local last, released = done, 0
 for i = #ARGV - 4, 4, -5 do
   local id, details = ARGV[i], ARGV[i + 1]
@@ -26,6 +29,7 @@ for i = #ARGV - 4, 4, -5 do
     end
   end
 end
--- Not `call`: a server without memory refuses it if nothing went back, and then nothing depends on it.
-redis.pcall('SET', KEYS[4], ARGV[3] .. ' ' .. string.format('%.0f', last), 'PX', 3600000)
+if last > done then -- and a server without memory does not refuse what follows a first write
+  redis.call('SET', KEYS[4], ARGV[3] .. ' ' .. string.format('%.0f', last), 'PX', 3600000)
+end
 return released

@@ -391,7 +391,7 @@ class TaskStore:
             )
         for held in going:
             if self._releasing.get(held.message_id) is held:
-                del self._releasing[held.message_id]
+                self._releasing.pop(held.message_id, None)  # `keep` may have been faster
         self._end_traces(released)
 
     def _write_dead(self, dead: list[Held]) -> None:

@@ -83,10 +83,10 @@ class WorkQueue(Generic[T]):
     def take_back(self, seconds: float, which: Callable[[T], bool]) -> list[T]:
         """Take all items like this that have waited for so long while no thread came for any; in their order."""
         before = time.monotonic() - seconds
-        if not self._items or self._last_taken > before:
-            return []
         taken, left = [], deque[tuple[float, T]]()
         with self._lock:
+            if self._last_taken > before:
+                return []
             for since, item in self._items:
                 if since < before and which(item):
                     taken.append(item)

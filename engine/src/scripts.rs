@@ -33,7 +33,7 @@ impl Scripts {
 
     /// Keep a script that takes so many bytes, if it leaves room for others.
     pub fn keep(&mut self, key: String, ast: Arc<AST>, bytes: usize) {
-        let bytes = bytes + 2 * key.len();
+        let bytes = bytes + 2 * key.len(); // the key, and texts of constants: they were there before
         if bytes > MOST_BYTES / 2 {
             return;
         }

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,10 +32,13 @@ def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int, *, rabbitmq
         strain = replace(strain, tasks_per_second=strain.tasks_per_second / 2)  # so that nothing waits but for it
     with World(folder / fault.name, strain, seed, rabbitmq=rabbitmq, **fault.setting) as world:
         time.sleep(_WARM_SECONDS)
-        fault.inject(world)
+        with ThreadPoolExecutor() as thread:
+            injection = thread.submit(fault.inject, world)
         time.sleep(_COOL_SECONDS)
         bound = RABBITMQ_KILL_BOUND if rabbitmq and fault.bound == KILL_BOUND else fault.bound
-        return world.balance(fault.name, bound)
+        account = world.balance(fault.name, bound)
+        account.failed = _failures({fault.name: injection})
+        return account
 
 
 def run_mixed(
@@ -56,11 +59,16 @@ def run_mixed(
             happened.append(" + ".join(fault.name for fault in together))
             with ThreadPoolExecutor() as threads:
                 injections = {fault.name: threads.submit(fault.inject, world) for fault in together}
-            failed += [f"{name} ({error!r})" for name, done in injections.items() if (error := done.exception())]
+            failed += _failures(injections)
         time.sleep(_COOL_SECONDS)
         account = world.balance("mixed", None)  # no bound: one fault may keep from recovering from another
         account.failed = failed
         return account, happened
+
+
+def _failures(injections: dict[str, Future[None]]) -> list[str]:
+    """Say of faults by name, all of which are over, which could not be brought about, and why."""
+    return [f"{name} ({error!r})" for name, done in injections.items() if (error := done.exception())]
 
 
 def _rounds(faults: list[Fault], choice: random.Random) -> Iterator[Fault]:

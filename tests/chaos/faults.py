@@ -137,7 +137,8 @@ def slow_loading(world: World) -> None:
         world.server.terminate()
         world.server._config |= slowly
         returns = beside.submit(world.server.start, timeout=60.0)
-        wait_until(lambda: _is_loading(world), what="the server to say that it is loading")
+        wait_until(lambda: _is_loading(world) or returns.done(), what="the server to say that it is loading")
+        assert not returns.done(), f"it never said so; its start: {returns.exception()!r}"
         time.sleep(3.0)
         world.persistently(lambda client: client.config_set("key-load-delay", "0"))
         returns.result()
