@@ -483,6 +483,7 @@ def test_a_jump_of_the_servers_clock_takes_nothing_from_the_living(
 ) -> None:
     _, message = held
     keys, other = broker.keys(message.queue_name), TaskBroker(Settings(redis_url=server_url))
+    other.declare_circle("c")
     other.renew(keys.queue)
     other._sweeps.clear()  # it has been there for a while
     other._server_ahead -= 10.0  # as far as it knows, the clock was 10 s earlier
