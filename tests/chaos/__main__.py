@@ -33,7 +33,7 @@ def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int, *, rabbitmq
     with World(folder / fault.name, strain, seed, rabbitmq=rabbitmq, **fault.setting) as world:
         time.sleep(_WARM_SECONDS)
         with ThreadPoolExecutor() as thread:
-            injection = thread.submit(fault.inject, world)
+            injection = thread.submit(world.bring, fault)
         time.sleep(_COOL_SECONDS)
         bound = RABBITMQ_KILL_BOUND if rabbitmq and fault.bound == KILL_BOUND else fault.bound
         account = world.balance(fault.name, bound)
@@ -58,7 +58,7 @@ def run_mixed(
             together = [first] if choice.random() < 0.6 or not others else [first, choice.choice(others)]
             happened.append(" + ".join(fault.name for fault in together))
             with ThreadPoolExecutor() as threads:
-                injections = {fault.name: threads.submit(fault.inject, world) for fault in together}
+                injections = {fault.name: threads.submit(world.bring, fault) for fault in together}
             failed += _failures(injections)
         time.sleep(_COOL_SECONDS)
         account = world.balance("mixed", None)  # no bound: one fault may keep from recovering from another

@@ -124,11 +124,11 @@ def balance(
             account.without_reply.append(task)
         text = found.get("output" if status == "completed" else "error", "")
         if not _as_expected(sent.expected, status, text, its_runs, excuses):
-            account.wrong.append(f"{task} ({status}: {text[:100]!r}; {', '.join(map(str, its_runs)) or 'never run'})")
+            account.wrong.append(f"{task} ({status}: {text[:100]!r}; {_tell(its_runs, excuses)})")
         if len(its_runs) > 1:
             account.run_twice += 1
             if not all(any(excuse.holds(run) for excuse in excuses) for run in _in_vain(its_runs, text)):
-                account.run_twice_for_nothing.append(f"{task} ({', '.join(map(str, its_runs))})")
+                account.run_twice_for_nothing.append(f"{task} ({_tell(its_runs, excuses)})")
 
 
 def _as_expected(expected: Expected, status: str, text: str, runs: list[Run], excuses: list[Excuse]) -> bool:
@@ -140,11 +140,21 @@ def _as_expected(expected: Expected, status: str, text: str, runs: list[Run], ex
 
 
 def _died(times: int, runs: list[Run], excuses: list[Excuse], *, by_itself: bool) -> bool:
-    """Say whether processes have died so often under a task, and not because of a neighbour."""
+    """Say whether processes have died so often under a task, and not each time because of a neighbour.
+
+    A guest that crashes takes others along at first, and perhaps as one suspect among others; never as its verdict.
+    """
     reasons = [[excuse for excuse in excuses if excuse.holds(run)] for run in runs]
     least = sum(all(excuse.deadly for excuse in found) for found in reasons)
     most = len(runs) + 1  # the first process may have died before it began with the task
-    return least <= times <= most and (by_itself or all(any(e.why != CRASHED for e in found) for found in reasons))
+    taken_along = sum(all(excuse.why == CRASHED for excuse in found) for found in reasons)
+    return least <= times <= most and (by_itself or (all(reasons) and taken_along < times))
+
+
+def _tell(runs: list[Run], excuses: list[Excuse]) -> str:
+    """Name runs, each with its excuses."""
+    told = (f"{run}: {', '.join(e.why for e in excuses if e.holds(run)) or 'no excuse'}" for run in runs)
+    return "; ".join(told) or "never run"
 
 
 def _written(runs: list[Run], text: str) -> Run | None:

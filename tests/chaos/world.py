@@ -38,6 +38,7 @@ WORKERS = ("worker 1", "worker 2")  # what the worker processes of a tree are ca
 FREEZE_SECONDS = 13.0  # longer than a lease, and the time until others notice
 SKEW_SECONDS = 300.0  # by which the clock of one tree is wrong
 _BATCH_SECONDS = 0.05
+_WRITTEN_SECONDS = 5.0  # after an outage, by which what waited is written
 _SUBMIT = """
 local time = redis.call('TIME')
 local now = string.format('%d.%06d', time[1], time[2])
@@ -231,6 +232,7 @@ class World:
         self._observed, self._through_rabbitmq = observed, rabbitmq
         self._stack = ExitStack()
         self._excuses: list[Excuse] = []
+        self._outages: list[tuple[float, float]] = []  # from when to when results may have waited to be written
         self._awaited: list[tuple[float, frozenset[int]]] = []
         self._takes: list[float] = []
         self._finals: list[tuple[float, int, float]] = []  # moment, process, when the task's run began
@@ -315,9 +317,31 @@ class World:
 
     # --- what faults say
 
-    def excuse(self, why: str, pids: Iterable[int] | None, *, since: float, deadly: bool = True) -> None:
-        """Say whose runs from then until now may have been in vain."""
-        self._excuses.append(Excuse(why, None if pids is None else frozenset(pids), since, time.monotonic(), deadly))
+    def bring(self, fault: "Fault") -> None:
+        """Bring a fault about."""
+        outage = time.monotonic(), float("inf")
+        if fault.kind != "process":
+            self._outages.append(outage)
+        try:
+            fault.inject(self)
+        finally:
+            if fault.kind != "process":
+                self._outages.remove(outage)
+                self._outages.append((outage[0], time.monotonic() + _WRITTEN_SECONDS))
+
+    def excuse(
+        self,
+        why: str,
+        pids: Iterable[int] | None,
+        *,
+        since: float,
+        until: float | None = None,
+        deadly: bool = True,
+    ) -> None:
+        """Say whose runs from then until then or now may have been in vain; or since an outage began that lasts."""
+        since = min([since, *(began for began, ended in self._outages if began < since < ended)])
+        of = None if pids is None else frozenset(pids)
+        self._excuses.append(Excuse(why, of, since, until or time.monotonic(), deadly))
 
     def resumes(self, pids: Iterable[int], *, since: float | None = None) -> None:
         """Say that from then or now on one of these processes has to begin tasks and write their ends again."""
@@ -372,7 +396,7 @@ class World:
         runs = read_runs(self.folder / "runs")
         for task in self.load.crashing:
             for run in runs.get(task, []):
-                self._excuses.append(Excuse(CRASHED, frozenset({run.pid}), run.began, run.began + 1.0))
+                self.excuse(CRASHED, {run.pid}, since=run.began, until=run.began + 1.0)
         details = dict(zip(tasks, self._each(tasks, lambda pipeline, key: pipeline.hgetall(key)), strict=True))
         replies = Counter(json.loads(reply)["taskId"] for reply in self.client.lrange(REPLIES, 0, -1))
         balance(account, self.load.submitted, details, replies, runs, self._excuses)
