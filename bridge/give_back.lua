@@ -57,6 +57,10 @@ for _, task in ipairs(held) do
   if redis.pcall('HGET', details, 'status') == 'processing' then -- its worker died, or was made to stop
     redis.call('HSET', details, 'status', 'pending', 'updatedAt', ARGV[3])
   end
+  local deaths = redis.call('HGET', KEYS[4], task[1])
+  if deaths and tonumber(deaths) > 0 then
+    redis.call('HSET', KEYS[4], ':' .. task[2], deaths) -- whoever makes a message of it again counts on
+  end
   redis.call('HDEL', KEYS[3], task[1])
   redis.call('HDEL', KEYS[4], task[1])
 end

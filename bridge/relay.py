@@ -87,7 +87,7 @@ class Relay:
             self._certain = self._publisher.is_open() and not self._lost_any()
             return
         ids = self._publish(
-            keys=[name, self._keys.bodies, self._keys.sequence, self._keys.published],
+            keys=[name, self._keys.bodies, self._keys.sequence, self._keys.published, self._keys.deliveries],
             args=[_AT_ONCE, message_head(self._queue, time.time())],
         )
         if ids:  # else another bridge's relay, or a worker, was quicker

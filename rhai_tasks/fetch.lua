@@ -14,4 +14,4 @@ end
 if not ids then
   return {added, {}}
 end
-local bodies, tasks = number(ids, time, KEYS[2], KEYS[8], ARGV[8])
+local bodies, tasks = number(ids, time, KEYS[2], KEYS[8], KEYS[4], ARGV[8])

@@ -169,6 +169,22 @@ def test_a_task_whose_process_dies_each_time_ends_as_an_error(
     assert dispatcher.run("circle", "1")["status"] == "completed"
 
 
+def test_deaths_are_counted_on_by_another_worker_after_the_first_was_stopped(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path, client: Any
+) -> None:
+    worker = start_worker("circle", *ENGINE, "--max-deliveries", "3")
+    poison = dispatcher.submit("circle", "poison", f'note("{runs}", "p"); nap(0.5); crash()')
+    wait_until(lambda: runs.exists() and runs.read_text().count("p") == 2, within=20.0)
+    worker.stop()
+    assert client.lrange("rhai_tasks:circle", 0, -1) == [poison]
+
+    start_worker("circle", *ENGINE, "--max-deliveries", "3")
+
+    assert dispatcher.result(poison, within=20.0)["error"].startswith("The worker process died 3 times")
+    assert runs.read_text().count("p") == 3
+    assert client.hlen("rhai_dramatiq:rhai-circle.deliveries") == 0
+
+
 def test_tasks_beside_a_poison_task_complete(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
 ) -> None:
