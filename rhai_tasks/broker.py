@@ -317,9 +317,8 @@ class TaskBroker(RedisBroker):
         calls = list(map(self._renewal, queues, held, chain([heartbeat], repeat(""))))
         replies = run_each(self._lease_client, self.task_scripts["renew"], calls)
         renewed = [one for one in zip(queues, held, replies, strict=True) if not isinstance(one[2], redis.RedisError)]
-        if renewed:
-            self._note_clock(renewed[0][2][-1] / 1000, began)
-        for queue, messages, (stood, _, cancelled, ours, count, _) in renewed:
+        for queue, messages, (stood, _, cancelled, ours, count, clock) in renewed:
+            self._note_clock(clock / 1000, began)
             if count > len(messages):
                 self.surplus.add(queue)
             for position in cancelled:  # we should have heard of it
@@ -354,7 +353,9 @@ class TaskBroker(RedisBroker):
     def _note_clock(self, server: float, began: float) -> None:
         """Judge nobody for a while after the server's clock has jumped ahead: to it, all leases may have run out.
 
-        It was asked after `began`, and has answered before now.
+        Args:
+            server: Its clock, in seconds since the epoch.
+            began: time.monotonic() before it was asked; it has answered by now.
         """
         now = time.monotonic()
         if server - now > self._server_ahead + _JUMP_SECONDS:

@@ -6,20 +6,18 @@
 --       then for each message, oldest first: message id, details key, "1": its delivery was counted though
 --       its process did not die, "1": to the tail of the queue, not to its head, number of this release, from 1:
 --       those of a process that are smaller were asked for before, or in the same call
--- Returns how many went back.
 local process, number = string.match(redis.call('GET', KEYS[4]) or '', '^(%S+) (%d+)$')
 if process and process ~= ARGV[3] then
-  return 0 -- a successor has the name, and what was held under it is back
+  return -- a successor has the name, and what was held under it is back
 end
 local done = tonumber(number) or 0
-local last, released = done, 0
+local last = done
 for i = #ARGV - 4, 4, -5 do
   local id, details = ARGV[i], ARGV[i + 1]
   local this = tonumber(ARGV[i + 4])
   last = math.max(last, this)
   if this > done and redis.call('SREM', KEYS[2], id) == 1 then
     redis.call(ARGV[i + 3] == '1' and 'RPUSH' or 'LPUSH', KEYS[1], id)
-    released = released + 1
     if ARGV[i + 2] == '1' then
       redis.call('HINCRBY', KEYS[3], id, -1)
     end
@@ -32,4 +30,3 @@ end
 if last > done then -- and a server without memory does not refuse what follows a first write
   redis.call('SET', KEYS[4], ARGV[3] .. ' ' .. string.format('%.0f', last), 'PX', 3600000)
 end
-return released

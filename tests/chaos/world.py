@@ -318,16 +318,17 @@ class World:
     # --- what faults say
 
     def bring(self, fault: "Fault") -> None:
-        """Bring a fault about."""
+        """Bring a fault about, and note it as an outage if it may keep results from being written."""
+        if fault.kind not in {"server", "network", "rabbitmq"}:
+            fault.inject(self)
+            return
         outage = time.monotonic(), float("inf")
-        if fault.kind != "process":
-            self._outages.append(outage)
+        self._outages.append(outage)
         try:
             fault.inject(self)
         finally:
-            if fault.kind != "process":
-                self._outages.remove(outage)
-                self._outages.append((outage[0], time.monotonic() + _WRITTEN_SECONDS))
+            self._outages.remove(outage)
+            self._outages.append((outage[0], time.monotonic() + _WRITTEN_SECONDS))
 
     def excuse(
         self,

@@ -14,7 +14,7 @@ import redis
 from bridge.loop import CircleBridge
 from rhai_tasks import Engine, Settings
 from rhai_tasks.broker import TaskBroker, TaskConsumer
-from rhai_tasks.connection import BLOCK_SECONDS, wait_and_run
+from rhai_tasks.connection import wait_and_run
 from rhai_tasks.protocol import failed, queue_name
 from rhai_tasks.worker import make_worker
 from tests.conftest import Dispatcher, wait_until
@@ -524,7 +524,8 @@ def test_a_task_that_waits_behind_another_circles_is_not_said_to_be_processed(
     long = dispatcher.submit("c1", "long", "sleep(7)")
     bridges[0].forward(0)
     wait_until(lambda: dispatcher.status(long) == "processing")
-    time.sleep(BLOCK_SECONDS + 0.5)  # a fetch that already waits believes that the thread is free
+    began = time.monotonic()  # a fetch that already waits believes that the thread is free: let it come back
+    wait_until(lambda: broker.readiness.times()[f"read of {queue_name('c2')}"] > began)
 
     waits = dispatcher.submit("c2", "waits", "1")
     bridges[1].forward(0)
