@@ -1,42 +1,160 @@
 //! An allocator that counts, thread by thread, so that a script's memory can be bounded.
 //!
 //! Rhai's own size limits measure the whole value after each change, which is quadratic; a counter costs
-//! a few percent.
+//! a few percent. Small blocks that are freed earn them back: each thread that evaluates keeps some for what it allocates
+//! next. The system keeps some too, but has to find out how large they are, which Rust says.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ptr;
 
 use crate::guard;
+
+/// Sizes of blocks that are kept: one every 16 bytes up to some 256, as the system's are; and how many of each, which
+/// makes 70 KB in all.
+const SIZES: usize = 17;
+const LARGEST: usize = 16 * (SIZES - 1) + 8;
+const MOST_OF_A_SIZE: usize = 32;
 
 struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Blocks of one size, the first `count` of `blocks`.
+struct Blocks {
+    blocks: [Cell<*mut u8>; MOST_OF_A_SIZE],
+    count: Cell<usize>,
+}
+
+impl Blocks {
+    const fn none() -> Self {
+        Self {
+            blocks: [const { Cell::new(ptr::null_mut()) }; MOST_OF_A_SIZE],
+            count: Cell::new(0),
+        }
+    }
+
+    fn take(&self) -> Option<*mut u8> {
+        let last = self.count.get().checked_sub(1)?;
+        self.count.set(last);
+        self.blocks.get(last).map(Cell::get)
+    }
+
+    /// Keep a block, if there may be so many.
+    fn put(&self, block: *mut u8, most: usize) -> bool {
+        let count = self.count.get();
+        match self.blocks.get(count) {
+            Some(place) if count < most => {
+                place.set(block);
+                self.count.set(count + 1);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A thread's blocks by size, and how many it may keep of each.
+struct Kept {
+    sizes: [Blocks; SIZES],
+    most: Cell<usize>,
+}
+
+/// Gives a thread's blocks back when it ends.
+struct AtEnd;
+
+thread_local! {
+    // Constant and without a destructor: it is there as long as the thread allocates, also after `AT_END` is dropped.
+    static KEPT: Kept = const { Kept { sizes: [const { Blocks::none() }; SIZES], most: Cell::new(0) } };
+    static AT_END: AtEnd = const { AtEnd };
+}
+
+/// Let this thread keep blocks until it ends.
+pub fn keep_blocks() {
+    AT_END.with(|_| KEPT.with(|kept| kept.most.set(MOST_OF_A_SIZE)));
+}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        KEPT.with(|kept| {
+            kept.most.set(0);
+            for (index, size) in kept.sizes.iter().enumerate() {
+                while let Some(block) = size.take() {
+                    // SAFETY: it was allocated with that layout, and is nobody's.
+                    unsafe { System.dealloc(block, Small(index).layout()) };
+                }
+            }
+        });
+    }
+}
+
+/// A size of small blocks, by its index.
+#[derive(Clone, Copy, PartialEq)]
+struct Small(usize);
+
+impl Small {
+    /// The size of the blocks for a layout, if it is small.
+    #[inline(always)]
+    fn holding(layout: Layout) -> Option<Self> {
+        let is_small = layout.size() <= LARGEST && layout.align() <= 8;
+        is_small.then(|| Self((layout.size() + 7) / 16))
+    }
+
+    #[inline(always)]
+    fn layout(self) -> Layout {
+        // SAFETY: eight is a power of two, and the size far below the largest.
+        unsafe { Layout::from_size_align_unchecked(16 * self.0 + 8, 8) }
+    }
+}
+
 // Not inlined: that would put the counting into four thousand places, and leave less room for inlining Rhai's evaluator.
-// SAFETY: every call goes to the system's allocator unchanged.
+// SAFETY: blocks are the system's, asked for with a layout that follows from that of each call.
 unsafe impl GlobalAlloc for Counting {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        guard::allocated(layout.size());
-        unsafe { System.alloc(layout) }
+        let Some(small) = Small::holding(layout) else {
+            guard::allocated(layout.size());
+            return unsafe { System.alloc(layout) };
+        };
+        guard::allocated(layout.size()); // here it is known to be no large block
+        let kept = KEPT.with(|kept| kept.sizes.get(small.0).and_then(Blocks::take));
+        kept.unwrap_or_else(|| unsafe { System.alloc(small.layout()) })
     }
 
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         guard::allocated(layout.size());
+        let layout = Small::holding(layout).map_or(layout, Small::layout);
         unsafe { System.alloc_zeroed(layout) }
     }
 
     #[inline(never)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         guard::freed(layout.size());
-        unsafe { System.dealloc(pointer, layout) }
+        let Some(small) = Small::holding(layout) else {
+            return unsafe { System.dealloc(pointer, layout) };
+        };
+        let is_kept = KEPT.with(|kept| {
+            let size = kept.sizes.get(small.0);
+            size.is_some_and(|size| size.put(pointer, kept.most.get()))
+        });
+        if !is_kept {
+            unsafe { System.dealloc(pointer, small.layout()) }
+        }
     }
 
     #[inline(never)]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         guard::freed(layout.size());
         guard::allocated(size);
-        unsafe { System.realloc(pointer, layout, size) }
+        // SAFETY: the caller promises that such a layout can be.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        let (from, to) = (Small::holding(layout), Small::holding(wanted));
+        if from.is_some() && from == to {
+            return pointer;
+        }
+        let layout = from.map_or(layout, Small::layout);
+        unsafe { System.realloc(pointer, layout, to.map_or(wanted, Small::layout).size()) }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rhai::{Dynamic, EvalAltResult, Position};
 
-use crate::host;
+use crate::{alloc, host};
 
 /// Operations between two looks at the clock: at first, and at most. Most take a hundredth of a microsecond; a copy of
 /// an array of a million items takes many milliseconds. So there is a look at once after what took long or a large block
@@ -162,6 +162,7 @@ impl<'a> Guard<'a> {
     }
 
     fn with_memory(pulse: &'a Pulse, bounds: &'a Bounds, memory: usize) -> Self {
+        alloc::keep_blocks();
         METER.with(|meter| {
             let start = meter.live.get();
             let mut ceiling = match memory {

@@ -1,6 +1,7 @@
 """Whatever an engine is used for again and again, its process does not grow."""
 
 import gc
+import threading
 from collections.abc import Callable
 
 import psutil
@@ -94,6 +95,20 @@ def test_engines_leave_nothing_behind() -> None:
             engine.eval("40 + 2")
 
     assert grown(make, 1_000) < 8 * MIB
+
+
+def test_threads_that_come_and_go_leave_nothing_behind() -> None:
+    """Each keeps small blocks of memory for its next evaluation, until it ends."""
+    engine = Engine()
+    script = 'let m = #{}; for i in 0..200 { m[`key ${i}`] = `${i}`.split(""); } m.len()'
+
+    def start(times: int) -> None:
+        for _ in range(times):
+            thread = threading.Thread(target=engine.eval, args=(script,))
+            thread.start()
+            thread.join()
+
+    assert grown(start, 2_000) < 4 * MIB
 
 
 def test_what_an_attack_took_is_given_back() -> None:
