@@ -50,8 +50,8 @@ def free_port() -> int:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
+    try:  # a zombie's other threads may still be ending, and its connections are open until they have
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
 

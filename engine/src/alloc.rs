@@ -11,7 +11,7 @@ use std::ptr;
 use crate::guard;
 
 /// Sizes of blocks that are kept: one every 16 bytes up to some 256, as the system's are; and how many of each, which
-/// makes 70 KB in all.
+/// makes 74 KB in all.
 const SIZES: usize = 17;
 const LARGEST: usize = 16 * (SIZES - 1) + 8;
 const MOST_OF_A_SIZE: usize = 32;
@@ -41,24 +41,22 @@ impl Blocks {
         self.blocks.get(last).map(Cell::get)
     }
 
-    /// Keep a block, if there may be so many.
-    fn put(&self, block: *mut u8, most: usize) -> bool {
+    /// Keep a block, if there is a place for it.
+    fn put(&self, block: *mut u8) -> bool {
         let count = self.count.get();
-        match self.blocks.get(count) {
-            Some(place) if count < most => {
-                place.set(block);
-                self.count.set(count + 1);
-                true
-            }
-            _ => false,
+        let place = self.blocks.get(count);
+        if let Some(place) = place {
+            place.set(block);
+            self.count.set(count + 1);
         }
+        place.is_some()
     }
 }
 
-/// A thread's blocks by size, and how many it may keep of each.
+/// A thread's blocks by size, and whether it keeps what it frees.
 struct Kept {
     sizes: [Blocks; SIZES],
-    most: Cell<usize>,
+    is_keeping: Cell<bool>,
 }
 
 /// Gives a thread's blocks back when it ends.
@@ -66,19 +64,19 @@ struct AtEnd;
 
 thread_local! {
     // Constant and without a destructor: it is there as long as the thread allocates, also after `AT_END` is dropped.
-    static KEPT: Kept = const { Kept { sizes: [const { Blocks::none() }; SIZES], most: Cell::new(0) } };
+    static KEPT: Kept = const { Kept { sizes: [const { Blocks::none() }; SIZES], is_keeping: Cell::new(false) } };
     static AT_END: AtEnd = const { AtEnd };
 }
 
 /// Let this thread keep blocks until it ends.
 pub fn keep_blocks() {
-    AT_END.with(|_| KEPT.with(|kept| kept.most.set(MOST_OF_A_SIZE)));
+    AT_END.with(|_| KEPT.with(|kept| kept.is_keeping.set(true)));
 }
 
 impl Drop for AtEnd {
     fn drop(&mut self) {
         KEPT.with(|kept| {
-            kept.most.set(0);
+            kept.is_keeping.set(false);
             for (index, size) in kept.sizes.iter().enumerate() {
                 while let Some(block) = size.take() {
                     // SAFETY: it was allocated with that layout, and is nobody's.
@@ -136,8 +134,7 @@ unsafe impl GlobalAlloc for Counting {
             return unsafe { System.dealloc(pointer, layout) };
         };
         let is_kept = KEPT.with(|kept| {
-            let size = kept.sizes.get(small.0);
-            size.is_some_and(|size| size.put(pointer, kept.most.get()))
+            kept.is_keeping.get() && kept.sizes.get(small.0).is_some_and(|size| size.put(pointer))
         });
         if !is_kept {
             unsafe { System.dealloc(pointer, small.layout()) }

@@ -190,8 +190,7 @@ impl NativeEngine {
     ///     RhaiTimeout, RhaiMemoryLimit: It would take too much.
     ///     RhaiPanic: The parser failed.
     fn compile(&self, py: Python<'_>, source: &str, name: Option<&str>) -> PyResult<Vec<Signature>> {
-        let of_thread = self.of_thread()?;
-        let ast = self.compiled(py, of_thread, source, name, &[], &self.bounds(None, None)?)?;
+        let ast = self.compiled(py, source, name, &[], &self.bounds(None, None)?)?;
         let mut functions: Vec<_> = ast
             .iter_functions()
             .filter(|function| !function.name.starts_with("anon$"))
@@ -261,33 +260,25 @@ impl NativeEngine {
                 }
             }
         }
-        let of_thread = self.of_thread()?;
         let ast = match script.cast::<PyString>() {
-            Ok(source) => self.compiled(py, of_thread, source.to_str()?, None, &everywhere, &bounds)?,
+            Ok(source) => self.compiled(py, source.to_str()?, None, &everywhere, &bounds)?,
             Err(_) => {
                 let source = script.getattr(intern!(py, "source"))?.cast_into::<PyString>()?;
                 let name: Option<String> = script.getattr(intern!(py, "name"))?.extract()?;
-                self.compiled(
-                    py,
-                    of_thread,
-                    source.to_str()?,
-                    name.as_deref(),
-                    &everywhere,
-                    &bounds,
-                )?
+                self.compiled(py, source.to_str()?, name.as_deref(), &everywhere, &bounds)?
             }
         };
-        let OfThread { engine, pulse, .. } = of_thread;
+        let OfThread { engine, pulse, .. } = self.of_thread()?;
         let passing = given.len();
         let mut scope = Deep::new(given);
         if let Some(lasting) = lasting {
             move_to(&mut scope, lasting.take()?);
         }
         let callbacks = Callbacks {
-            print: print.as_ref().unwrap_or(&self.print),
-            debug: debug.as_ref().unwrap_or(&self.debug),
+            print: print.unwrap_or_else(|| self.print.clone_ref(py)),
+            debug: debug.unwrap_or_else(|| self.debug.clone_ref(py)),
         };
-        let _outer = Replaced::new(&CALLBACKS, (&raw const callbacks).cast());
+        let _outer = Replaced::new(&CALLBACKS, &raw const callbacks);
         let raised = RAISED.take();
         let keep = lasting.is_some();
         let mut used = (0, 0);
@@ -364,7 +355,6 @@ impl NativeEngine {
     fn compiled(
         &self,
         py: Python<'_>,
-        of_thread: &OfThread,
         source: &str,
         name: Option<&str>,
         constants: &[(String, Dynamic)],
@@ -375,7 +365,7 @@ impl NativeEngine {
             pulse,
             scripts,
             ..
-        } = of_thread;
+        } = self.of_thread()?;
         let constants = scripts::named(source, constants);
         let key = scripts::key(source, name, &constants);
         let known = key.as_ref().and_then(|key| scripts.borrow_mut().find(key));

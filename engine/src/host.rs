@@ -27,7 +27,7 @@ const MAX_LOADING: usize = 16;
 
 thread_local! {
     /// Where the running evaluation's texts go.
-    pub static CALLBACKS: Cell<*const Callbacks<'static>> = const { Cell::new(std::ptr::null()) };
+    pub static CALLBACKS: Cell<*const Callbacks> = const { Cell::new(std::ptr::null()) };
     /// The latest exception of a host function, with the text that the script saw.
     pub static RAISED: RefCell<Option<(String, PyErr)>> = const { RefCell::new(None) };
     /// An exception that ends the evaluation whatever the script does: KeyboardInterrupt, SystemExit.
@@ -248,13 +248,13 @@ pub fn heed_signals() {
 }
 
 /// What takes a script's texts: Python callables.
-pub struct Callbacks<'a> {
-    pub print: &'a Py<PyAny>,
-    pub debug: &'a Py<PyAny>,
+pub struct Callbacks {
+    pub print: Py<PyAny>,
+    pub debug: Py<PyAny>,
 }
 
 /// Hand a script's text to Python; what that raises ends the evaluation.
-pub fn tell(call: impl FnOnce(Python<'_>, &Callbacks<'_>) -> PyResult<Py<PyAny>>) {
+pub fn tell(call: impl FnOnce(Python<'_>, &Callbacks) -> PyResult<Py<PyAny>>) {
     // SAFETY: the evaluation has put it there, and takes it away when it ends.
     let Some(callbacks) = (unsafe { CALLBACKS.get().as_ref() }) else {
         return;
