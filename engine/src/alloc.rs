@@ -6,14 +6,15 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use crate::guard;
 
-/// Sizes of blocks that are kept: one every 16 bytes up to some 256, as the system's are; and how many of each, which
-/// makes 74 KB in all.
+/// Sizes of blocks that are kept: 24 bytes, and as many more for each step, as the system's are and so aligned; and how
+/// many of each, which makes 74 KB in all.
 const SIZES: usize = 17;
-const LARGEST: usize = 16 * (SIZES - 1) + 8;
+const STEP: usize = 16;
+const LARGEST: usize = STEP * (SIZES - 1) + 8;
 const MOST_OF_A_SIZE: usize = 32;
 
 struct Counting;
@@ -23,26 +24,26 @@ static ALLOCATOR: Counting = Counting;
 
 /// Blocks of one size, the first `count` of `blocks`.
 struct Blocks {
-    blocks: [Cell<*mut u8>; MOST_OF_A_SIZE],
+    blocks: [Cell<NonNull<u8>>; MOST_OF_A_SIZE],
     count: Cell<usize>,
 }
 
 impl Blocks {
     const fn none() -> Self {
         Self {
-            blocks: [const { Cell::new(ptr::null_mut()) }; MOST_OF_A_SIZE],
+            blocks: [const { Cell::new(NonNull::dangling()) }; MOST_OF_A_SIZE],
             count: Cell::new(0),
         }
     }
 
-    fn take(&self) -> Option<*mut u8> {
+    fn take(&self) -> Option<NonNull<u8>> {
         let last = self.count.get().checked_sub(1)?;
         self.count.set(last);
         self.blocks.get(last).map(Cell::get)
     }
 
     /// Keep a block, if there is a place for it.
-    fn put(&self, block: *mut u8) -> bool {
+    fn put(&self, block: NonNull<u8>) -> bool {
         let count = self.count.get();
         let place = self.blocks.get(count);
         if let Some(place) = place {
@@ -80,14 +81,14 @@ impl Drop for AtEnd {
             for (index, size) in kept.sizes.iter().enumerate() {
                 while let Some(block) = size.take() {
                     // SAFETY: it was allocated with that layout, and is nobody's.
-                    unsafe { System.dealloc(block, Small(index).layout()) };
+                    unsafe { System.dealloc(block.as_ptr(), Small(index).layout()) };
                 }
             }
         });
     }
 }
 
-/// A size of small blocks, by its index.
+/// A size of small blocks, by its index; the first two are the same to the system.
 #[derive(Clone, Copy, PartialEq)]
 struct Small(usize);
 
@@ -95,15 +96,38 @@ impl Small {
     /// The size of the blocks for a layout, if it is small.
     #[inline(always)]
     fn holding(layout: Layout) -> Option<Self> {
-        let is_small = layout.size() <= LARGEST && layout.align() <= 8;
-        is_small.then(|| Self((layout.size() + 7) / 16))
+        let is_small = layout.size() <= LARGEST && layout.align() <= STEP;
+        is_small.then(|| Self((layout.size() + 7) / STEP))
     }
 
-    #[inline(always)]
     fn layout(self) -> Layout {
-        // SAFETY: eight is a power of two, and the size far below the largest.
-        unsafe { Layout::from_size_align_unchecked(16 * self.0 + 8, 8) }
+        // SAFETY: the step is a power of two, and the size far below the largest.
+        unsafe { Layout::from_size_align_unchecked(STEP * self.0.max(1) + 8, STEP) }
     }
+
+    /// Take a block that this thread keeps.
+    #[inline(always)]
+    fn take(self) -> Option<NonNull<u8>> {
+        KEPT.with(|kept| kept.sizes.get(self.0).and_then(Blocks::take))
+    }
+
+    /// Keep a block, if this thread does and has a place for it.
+    #[inline(always)]
+    fn put(self, block: NonNull<u8>) -> bool {
+        KEPT.with(|kept| kept.is_keeping.get() && kept.sizes.get(self.0).is_some_and(|size| size.put(block)))
+    }
+}
+
+/// What to ask the system for.
+fn asked(layout: Layout) -> Layout {
+    Small::holding(layout).map_or(layout, Small::layout)
+}
+
+/// Allocate by the system; apart, since what is usual needs fewer registers.
+#[inline(never)]
+unsafe fn allocate(layout: Layout) -> *mut u8 {
+    guard::allocated(layout.size());
+    unsafe { System.alloc(asked(layout)) }
 }
 
 // Not inlined: that would put the counting into four thousand places, and leave less room for inlining Rhai's evaluator.
@@ -111,47 +135,50 @@ impl Small {
 unsafe impl GlobalAlloc for Counting {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(small) = Small::holding(layout) else {
-            guard::allocated(layout.size());
-            return unsafe { System.alloc(layout) };
+        let Some(block) = Small::holding(layout).and_then(Small::take) else {
+            return unsafe { allocate(layout) };
         };
-        guard::allocated(layout.size()); // here it is known to be no large block
-        let kept = KEPT.with(|kept| kept.sizes.get(small.0).and_then(Blocks::take));
-        kept.unwrap_or_else(|| unsafe { System.alloc(small.layout()) })
+        guard::allocated(layout.size());
+        block.as_ptr()
     }
 
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         guard::allocated(layout.size());
-        let layout = Small::holding(layout).map_or(layout, Small::layout);
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { System.alloc_zeroed(asked(layout)) }
     }
 
     #[inline(never)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         guard::freed(layout.size());
-        let Some(small) = Small::holding(layout) else {
-            return unsafe { System.dealloc(pointer, layout) };
-        };
-        let is_kept = KEPT.with(|kept| {
-            kept.is_keeping.get() && kept.sizes.get(small.0).is_some_and(|size| size.put(pointer))
-        });
-        if !is_kept {
-            unsafe { System.dealloc(pointer, small.layout()) }
+        // SAFETY: no block is at null.
+        let block = unsafe { NonNull::new_unchecked(pointer) };
+        if !Small::holding(layout).is_some_and(|small| small.put(block)) {
+            unsafe { System.dealloc(pointer, asked(layout)) }
         }
     }
 
     #[inline(never)]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        guard::freed(layout.size());
-        guard::allocated(size);
         // SAFETY: the caller promises that such a layout can be.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         let (from, to) = (Small::holding(layout), Small::holding(wanted));
-        if from.is_some() && from == to {
-            return pointer;
+        if from == to {
+            guard::freed(layout.size());
+            guard::allocated(size);
+            return match from {
+                Some(_) => pointer,
+                None => unsafe { System.realloc(pointer, layout, size) },
+            };
         }
-        let layout = from.map_or(layout, Small::layout);
-        unsafe { System.realloc(pointer, layout, to.map_or(wanted, Small::layout).size()) }
+        // Not by the system: each block that grows would be one less of its size.
+        unsafe {
+            let moved = self.alloc(wanted);
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(pointer, moved, layout.size().min(size));
+                self.dealloc(pointer, layout);
+            }
+            moved
+        }
     }
 }

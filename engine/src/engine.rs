@@ -15,12 +15,12 @@ use rhai::packages::{Package, StandardPackage};
 use rhai::{AST, CallFnOptions, Dynamic, Engine, FnPtr, Position, Scope, Shared};
 use thread_local::ThreadLocal;
 
-use crate::border::{self, Replaced};
+use crate::border;
 use crate::cancel::CancelToken;
 use crate::failure::{Failure, bounded, raise};
 use crate::garbage::Objects;
 use crate::guard::{self, Bounds, Guard, Pulse, Stop};
-use crate::host::{self, CALLBACKS, Callbacks, FATAL, Function, Loader, RAISED};
+use crate::host::{self, Evaluation, FATAL, Function, Loader};
 use crate::natives;
 use crate::object;
 use crate::scope::NativeScope;
@@ -127,8 +127,6 @@ enum Form {
 struct Evaluated {
     value: Dynamic,
     text: String,
-    operations: u64,
-    peak: usize,
 }
 
 #[pymethods]
@@ -190,7 +188,8 @@ impl NativeEngine {
     ///     RhaiTimeout, RhaiMemoryLimit: It would take too much.
     ///     RhaiPanic: The parser failed.
     fn compile(&self, py: Python<'_>, source: &str, name: Option<&str>) -> PyResult<Vec<Signature>> {
-        let ast = self.compiled(py, source, name, &[], &self.bounds(None, None)?)?;
+        let bounds = self.bounds(None, None)?;
+        let ast = self.compiled(py, self.of_thread()?, source, name, &[], &bounds)?;
         let mut functions: Vec<_> = ast
             .iter_functions()
             .filter(|function| !function.name.starts_with("anon$"))
@@ -239,7 +238,7 @@ impl NativeEngine {
             "value" => Form::Value,
             _ => Form::Details,
         };
-        let entry = entry.map_or(Ok(Entry::Script), |(target, arguments)| {
+        let mut entry = entry.map_or(Ok(Entry::Script), |(target, arguments)| {
             entry_of(&target, &arguments)
         })?;
         let bounds = self.bounds(timeout, cancel)?;
@@ -260,52 +259,48 @@ impl NativeEngine {
                 }
             }
         }
+        let of_thread = self.of_thread()?;
         let ast = match script.cast::<PyString>() {
-            Ok(source) => self.compiled(py, source.to_str()?, None, &everywhere, &bounds)?,
+            Ok(source) => self.compiled(py, of_thread, source.to_str()?, None, &everywhere, &bounds)?,
             Err(_) => {
                 let source = script.getattr(intern!(py, "source"))?.cast_into::<PyString>()?;
                 let name: Option<String> = script.getattr(intern!(py, "name"))?.extract()?;
-                self.compiled(py, source.to_str()?, name.as_deref(), &everywhere, &bounds)?
+                let name = name.as_deref();
+                self.compiled(py, of_thread, source.to_str()?, name, &everywhere, &bounds)?
             }
         };
-        let OfThread { engine, pulse, .. } = self.of_thread()?;
+        let OfThread { engine, pulse, .. } = of_thread;
         let passing = given.len();
         let mut scope = Deep::new(given);
         if let Some(lasting) = lasting {
             move_to(&mut scope, lasting.take()?);
         }
-        let callbacks = Callbacks {
-            print: print.unwrap_or_else(|| self.print.clone_ref(py)),
-            debug: debug.unwrap_or_else(|| self.debug.clone_ref(py)),
-        };
-        let _outer = Replaced::new(&CALLBACKS, &raw const callbacks);
-        let raised = RAISED.take();
+        let print = print.as_ref().unwrap_or(&self.print);
+        let debug = debug.as_ref().unwrap_or(&self.debug);
+        let evaluation = Evaluation::new(print, debug);
+        let _outer = evaluation.begin();
         let keep = lasting.is_some();
         let mut used = (0, 0);
         let ended = border::rhai(py, self.stack_size, || {
-            host::apart(|| {
-                let _guard = Guard::new(pulse, &bounds);
-                let ended = run(engine, &ast, entry, &mut scope, form);
-                used = guard::used();
-                if !keep {
-                    scope.clear(); // here, where the lock is not held
-                }
-                ended
-            })
+            let _guard = Guard::new(pulse, &bounds);
+            let ended = run(engine, &ast, &mut entry, &mut scope, form);
+            used = guard::used();
+            if !keep {
+                scope.clear(); // here, where the lock is not held
+            }
+            ended
         });
         if let Some(lasting) = lasting {
             let mut rest = Scope::new();
             move_to(&mut rest, std::mem::take(&mut *scope).into_iter().skip(passing));
             lasting.put(rest);
         }
-        let returned = match (FATAL.take(), ended) {
-            (Some(fatal), _) => Err(fatal),
-            (None, Ok(evaluated)) => returned(py, form, evaluated),
-            (None, Err(failure)) => Err(raise(py, &Deep::new(failure))),
+        let returned = match ended {
+            Ok(evaluated) => returned(py, form, evaluated, used),
+            Err(failure) => Err(ended_by(py, failure)),
         };
         LAST_USE.set(used);
         give_back(used.1);
-        RAISED.replace(raised);
         returned
     }
 
@@ -355,6 +350,7 @@ impl NativeEngine {
     fn compiled(
         &self,
         py: Python<'_>,
+        of_thread: &OfThread,
         source: &str,
         name: Option<&str>,
         constants: &[(String, Dynamic)],
@@ -365,7 +361,7 @@ impl NativeEngine {
             pulse,
             scripts,
             ..
-        } = self.of_thread()?;
+        } = of_thread;
         let constants = scripts::named(source, constants);
         let key = scripts::key(source, name, &constants);
         let known = key.as_ref().and_then(|key| scripts.borrow_mut().find(key));
@@ -391,7 +387,7 @@ impl NativeEngine {
                 Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
             }
         });
-        let (mut ast, bytes) = compiled.map_err(|failure| raise(py, &failure))?;
+        let (mut ast, bytes) = compiled.map_err(|failure| ended_by(py, failure))?;
         if let Some(name) = name {
             ast.set_source(name);
         }
@@ -437,13 +433,8 @@ impl Recipe {
         source::bound(&mut engine);
         let pulse = Arc::clone(pulse);
         engine.on_progress(move |_| pulse.operation());
-        engine.on_print(|text| host::tell(|py, callbacks| callbacks.print.call1(py, (text,))));
-        engine.on_debug(|text, source, position| {
-            host::tell(|py, callbacks| {
-                let place = (text, source, position.line(), position.position());
-                callbacks.debug.call1(py, place)
-            });
-        });
+        engine.on_print(host::print);
+        engine.on_debug(host::debug);
         for (slot, name, iterable) in &self.types {
             object::register(&mut engine, *slot, name, *iterable);
         }
@@ -513,32 +504,31 @@ impl Limits {
 fn run(
     engine: &Engine,
     ast: &AST,
-    entry: Entry,
+    entry: &mut Entry,
     scope: &mut Scope<'static>,
     form: Form,
 ) -> Result<Evaluated, Failure> {
     let result = guard::proceed().and_then(|()| match entry {
         Entry::Script => engine.eval_ast_with_scope::<Dynamic>(scope, ast),
-        Entry::Function(name, arguments) => {
-            engine.call_fn_with_options(CallFnOptions::default(), scope, ast, name, arguments)
-        }
-        Entry::Pointer(pointer, arguments) => pointer.call(engine, ast, arguments),
+        Entry::Function(name, arguments) => engine.call_fn_with_options(
+            CallFnOptions::default(),
+            scope,
+            ast,
+            name,
+            std::mem::take(arguments),
+        ),
+        Entry::Pointer(pointer, arguments) => pointer.call(engine, ast, std::mem::take(arguments)),
     });
     let stop = guard::stopped();
     match (stop, result) {
-        (None, Ok(value)) => {
-            let (operations, peak) = guard::used();
-            Ok(Evaluated {
-                text: if form == Form::Value {
-                    String::new()
-                } else {
-                    text(&value)?
-                },
-                value: if form == Form::Text { Dynamic::UNIT } else { value },
-                operations,
-                peak,
-            })
-        }
+        (None, Ok(value)) => Ok(Evaluated {
+            text: if form == Form::Value {
+                String::new()
+            } else {
+                text(&value)?
+            },
+            value: if form == Form::Text { Dynamic::UNIT } else { value },
+        }),
         (None, Err(error)) => Err(Failure::script(error)),
         (Some(stop), Ok(_)) => Err(Failure::stopped(stop, Position::NONE)),
         (Some(stop), Err(error)) => Err(Failure::stopped(stop, error.unwrap_inner().position())),
@@ -560,13 +550,19 @@ fn text(value: &Dynamic) -> Result<String, Failure> {
     bounded(format_args!("{value}")).ok_or_else(|| Failure::stopped(Stop::Memory, Position::NONE))
 }
 
-fn returned(py: Python<'_>, form: Form, evaluated: Evaluated) -> PyResult<Py<PyAny>> {
-    let Evaluated {
-        value,
-        text,
-        operations,
-        peak,
-    } = evaluated;
+/// What to raise for a failure: what a signal's handler or `print` raised, if that is what stopped the script.
+fn ended_by(py: Python<'_>, failure: Failure) -> PyErr {
+    let failure = Deep::new(failure);
+    FATAL.take().unwrap_or_else(|| raise(py, &failure))
+}
+
+fn returned(
+    py: Python<'_>,
+    form: Form,
+    evaluated: Evaluated,
+    (operations, peak): (u64, usize),
+) -> PyResult<Py<PyAny>> {
+    let Evaluated { value, text } = evaluated;
     let value = Deep::new(value);
     match form {
         Form::Text => Ok(PyString::new(py, &text).into_any().unbind()),

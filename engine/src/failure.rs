@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use rhai::{EvalAltResult, Position};
 
 use crate::guard::{self, Stop};
-use crate::host::{RAISED, has_raised};
+use crate::host;
 use crate::stack::Linked;
 use crate::values;
 
@@ -83,8 +83,8 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             let mut kind = kind(inner);
             if let EvalAltResult::ErrorRuntime(value, _) = inner {
                 thrown = Some(values::to_python(py, value).unwrap_or_else(|_| py.None()));
-                if has_raised(error) {
-                    cause = RAISED.take().map(|(_, exception)| exception);
+                if host::has_raised(error) {
+                    cause = host::take_raised();
                     kind = "Host";
                 }
             }

@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyException, PyValueError};
@@ -26,18 +27,60 @@ type Fallible<T> = Result<T, Box<EvalAltResult>>;
 const MAX_LOADING: usize = 16;
 
 thread_local! {
-    /// Where the running evaluation's texts go.
-    pub static CALLBACKS: Cell<*const Callbacks> = const { Cell::new(std::ptr::null()) };
-    /// The latest exception of a host function, with the text that the script saw.
-    pub static RAISED: RefCell<Option<(String, PyErr)>> = const { RefCell::new(None) };
+    static CURRENT: Cell<Current> = const {
+        Cell::new(Current { evaluation: ptr::null(), call: ptr::null(), loading: ptr::null() })
+    };
     /// An exception that ends the evaluation whatever the script does: KeyboardInterrupt, SystemExit.
     pub static FATAL: RefCell<Option<PyErr>> = const { RefCell::new(None) };
-    /// The call that a host function serves, while it does.
-    static CALL: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
-    /// The latest error of a script's function that a host function called, and the exception it became.
-    static PASSING: RefCell<Option<(PyErr, Deep<Box<EvalAltResult>>)>> = const { RefCell::new(None) };
+}
+
+/// What a thread is at; each is null if there is none.
+#[derive(Clone, Copy)]
+pub struct Current {
+    evaluation: *const Evaluation<'static>,
+    /// The call that a host function serves.
+    call: *const (),
     /// The module that is being loaded, on whose behalf, and so on.
-    static LOADING: Cell<*const Loading> = const { Cell::new(std::ptr::null()) };
+    loading: *const Loading,
+}
+
+/// What an evaluation and Python have to do with each other.
+pub struct Evaluation<'a> {
+    /// What takes the script's texts.
+    print: &'a Py<PyAny>,
+    debug: &'a Py<PyAny>,
+    /// The latest exception of a host function, with the text that the script saw.
+    raised: RefCell<Option<(String, PyErr)>>,
+    /// The latest error of a script's function that a host function called, and the exception it became.
+    passing: RefCell<Option<(PyErr, Deep<Box<EvalAltResult>>)>>,
+}
+
+impl<'a> Evaluation<'a> {
+    pub const fn new(print: &'a Py<PyAny>, debug: &'a Py<PyAny>) -> Self {
+        Self {
+            print,
+            debug,
+            raised: RefCell::new(None),
+            passing: RefCell::new(None),
+        }
+    }
+
+    /// Be what this thread is at, until the guard is dropped.
+    pub fn begin(&self) -> Replaced<Current> {
+        Replaced::new(
+            &CURRENT,
+            Current {
+                evaluation: ptr::from_ref(self).cast(),
+                call: ptr::null(),
+                loading: ptr::null(),
+            },
+        )
+    }
+
+    fn current() -> Option<&'a Self> {
+        // SAFETY: it is there until it ends, and who asks is called by it.
+        unsafe { CURRENT.get().evaluation.cast::<Self>().as_ref() }
+    }
 }
 
 /// A host function for scripts.
@@ -143,7 +186,14 @@ pub fn call(
     function: &Py<PyAny>,
     arguments: &mut [&mut Dynamic],
 ) -> Fallible<Dynamic> {
-    let _outer = Replaced::new(&CALL, std::ptr::from_ref(context).cast());
+    let call = ptr::from_ref(context).cast();
+    let _outer = Replaced::new(
+        &CURRENT,
+        Current {
+            call,
+            ..CURRENT.get()
+        },
+    );
     let called = border::python(|py| {
         let arguments = arguments
             .iter()
@@ -153,25 +203,27 @@ pub fn call(
         values::to_rhai(&value)
     });
     let called = called.map_err(error);
-    PASSING.take();
+    if let Some(evaluation) = Evaluation::current() {
+        evaluation.passing.take();
+    }
     called
 }
 
 /// Call a function pointer inside the host function that was given it; `None` outside of one.
-pub fn call_back(py: Python<'_>, pointer: &FnPtr, arguments: Vec<Dynamic>) -> Option<PyResult<Dynamic>> {
+pub fn call_back(py: Python<'_>, pointer: &FnPtr, mut arguments: Vec<Dynamic>) -> Option<PyResult<Dynamic>> {
     struct Call(*const ());
     // SAFETY: it is used on this thread alone.
     unsafe impl Send for Call {}
-    let current = Call(CALL.get());
+    let current = Call(CURRENT.get().call);
     if current.0.is_null() {
         return None;
     }
     let called = border::rhai(py, 0, move || {
-        let current = current;
+        let current = &current;
         // SAFETY: `call` has put it there, and takes it away before the context ends; it is of this thread.
         let context = unsafe { &*current.0.cast::<NativeCallContext<'_>>() };
         pointer
-            .call_raw(context, None, arguments)
+            .call_raw(context, None, std::mem::take(&mut arguments))
             .map_err(|error| match guard::stopped() {
                 Some(stop) => Failure::stopped(stop, error.unwrap_inner().position()),
                 None => Failure::script(error),
@@ -180,23 +232,19 @@ pub fn call_back(py: Python<'_>, pointer: &FnPtr, arguments: Vec<Dynamic>) -> Op
     Some(called.map_err(|failure| {
         let exception = failure::raise(py, &failure);
         if let Failure::Script(error, ..) = failure {
-            PASSING.replace(Some((exception.clone_ref(py), Deep::new(error))));
+            if let Some(evaluation) = Evaluation::current() {
+                let passing = (exception.clone_ref(py), Deep::new(error));
+                evaluation.passing.replace(Some(passing));
+            }
         }
         exception
     }))
 }
 
-/// Run with no call to serve: what runs inside belongs to another evaluation.
-pub fn apart<T>(body: impl FnOnce() -> T) -> T {
-    let _serving = Replaced::new(&CALL, std::ptr::null());
-    let _loading = Replaced::new(&LOADING, std::ptr::null());
-    body()
-}
-
 /// Turn a host function's exception into an error that the script can catch, as it can a Rust host's. A
 /// script's own error, which a host function let through, is what it was.
 pub fn error(error: PyErr) -> Box<EvalAltResult> {
-    let passing = PASSING.take();
+    let passing = Evaluation::current().and_then(|evaluation| evaluation.passing.take());
     border::python(|py| {
         if let Some((exception, mut passing)) = passing {
             if exception.value(py).is(error.value(py)) {
@@ -214,7 +262,9 @@ pub fn error(error: PyErr) -> Box<EvalAltResult> {
         } else {
             text
         };
-        RAISED.replace(Some((message.clone(), error)));
+        if let Some(evaluation) = Evaluation::current() {
+            evaluation.raised.replace(Some((message.clone(), error)));
+        }
         message.into()
     })
 }
@@ -224,13 +274,17 @@ pub fn has_raised(error: &EvalAltResult) -> bool {
     let EvalAltResult::ErrorRuntime(value, _) = error.unwrap_inner() else {
         return false;
     };
-    value.as_immutable_string_ref().is_ok_and(|text| {
-        RAISED.with_borrow(|raised| {
-            raised
-                .as_ref()
-                .is_some_and(|(message, _)| *message == text.as_str())
-        })
-    })
+    let raised = Evaluation::current().map(|evaluation| evaluation.raised.borrow());
+    match (value.as_immutable_string_ref(), raised.as_deref()) {
+        (Ok(text), Some(Some((message, _)))) => *message == text.as_str(),
+        _ => false,
+    }
+}
+
+/// Take the exception of the latest host function that raised.
+pub fn take_raised() -> Option<PyErr> {
+    let raised = Evaluation::current()?.raised.take();
+    raised.map(|(_, exception)| exception)
 }
 
 /// Let Python handle signals, which it does on the main thread alone: Ctrl-C would find nobody while a script runs.
@@ -247,19 +301,23 @@ pub fn heed_signals() {
     }
 }
 
-/// What takes a script's texts: Python callables.
-pub struct Callbacks {
-    pub print: Py<PyAny>,
-    pub debug: Py<PyAny>,
+/// Hand what a script prints to Python.
+pub fn print(text: &str) {
+    tell(|py, evaluation| evaluation.print.call1(py, (text,)));
 }
 
-/// Hand a script's text to Python; what that raises ends the evaluation.
-pub fn tell(call: impl FnOnce(Python<'_>, &Callbacks) -> PyResult<Py<PyAny>>) {
-    // SAFETY: the evaluation has put it there, and takes it away when it ends.
-    let Some(callbacks) = (unsafe { CALLBACKS.get().as_ref() }) else {
+/// Hand what a script's `debug` says to Python.
+pub fn debug(text: &str, source: Option<&str>, position: Position) {
+    let place = (text, source, position.line(), position.position());
+    tell(|py, evaluation| evaluation.debug.call1(py, place));
+}
+
+/// Tell Python; what that raises ends the evaluation.
+fn tell(call: impl FnOnce(Python<'_>, &Evaluation<'_>) -> PyResult<Py<PyAny>>) {
+    let Some(evaluation) = Evaluation::current() else {
         return;
     };
-    if let Err(error) = border::python(|py| call(py, callbacks)) {
+    if let Err(error) = border::python(|py| call(py, evaluation)) {
         FATAL.replace(Some(error));
         guard::cancel();
     }
@@ -274,9 +332,9 @@ struct Loading {
 impl Loading {
     /// The module that is being loaded now, and those that import it.
     fn chain() -> impl Iterator<Item = &'static Self> {
-        // SAFETY: each is alive while `LOADING` or another that is alive points to it; callers keep none.
+        // SAFETY: each is alive while `CURRENT` or another that is alive points to it; callers keep none.
         let at = |loading: *const Self| unsafe { loading.as_ref() };
-        std::iter::successors(at(LOADING.get()), move |loading| at(loading.importer))
+        std::iter::successors(at(CURRENT.get().loading), move |loading| at(loading.importer))
     }
 }
 
@@ -342,9 +400,13 @@ impl ModuleResolver for Loader {
         }
         let loading = Loading {
             path: path.to_owned(),
-            importer: LOADING.get(),
+            importer: CURRENT.get().loading,
         };
-        let importer = Replaced::new(&LOADING, &raw const loading);
+        let current = Current {
+            loading: &raw const loading,
+            ..CURRENT.get()
+        };
+        let importer = Replaced::new(&CURRENT, current);
         let module = self.load(engine, path, position)?;
         drop(importer);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);

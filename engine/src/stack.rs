@@ -40,8 +40,8 @@ pub fn size_for(max_memory: usize) -> usize {
     }
 }
 
-/// The address space has no room for a stack of this many bytes.
-pub struct NoStack(pub usize);
+/// The address space has no room for such a stack.
+pub struct NoStack;
 
 struct Stack {
     low: NonNull<u8>,
@@ -56,12 +56,12 @@ impl Stack {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
         let size = match size.checked_next_multiple_of(PAGES) {
             Some(rounded) if size > 0 => rounded,
-            _ => return Err(NoStack(size)),
+            _ => return Err(NoStack),
         };
         // SAFETY: a new mapping, of which nobody else knows.
         let low = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
         if low == libc::MAP_FAILED {
-            return Err(NoStack(size));
+            return Err(NoStack);
         }
         // SAFETY: it is of that size. Its lowest part guards what lies below; and little of it will be touched, so
         // that huge pages would be wasted on it.
@@ -69,7 +69,7 @@ impl Stack {
             libc::mprotect(low, PAGES, libc::PROT_NONE);
             libc::madvise(low, size, libc::MADV_NOHUGEPAGE);
         }
-        let low = NonNull::new(low.cast::<u8>()).ok_or(NoStack(size))?;
+        let low = NonNull::new(low.cast::<u8>()).ok_or(NoStack)?;
         LARGEST.fetch_max(size, Ordering::Relaxed);
         Ok(Self {
             low,
@@ -111,7 +111,7 @@ pub fn on_engines<T>(size: usize, body: impl FnOnce() -> T) -> Result<T, NoStack
 pub fn roomy<T>(body: impl FnOnce() -> T) -> T {
     match Place::find(LARGEST.load(Ordering::Relaxed)) {
         Ok(place) => place.run(body),
-        Err(NoStack(_)) => body(), // none has run yet, or this one has to do
+        Err(NoStack) => body(), // none has run yet, or this one has to do
     }
 }
 
@@ -261,7 +261,7 @@ fn reserve(size: usize) -> Result<(Option<Stack>, *mut u8, *mut u8), NoStack> {
         {
             outer = stack.replace(Stack::new(size)?).filter(Stack::is_in_use);
         }
-        let stack = stack.as_ref().ok_or(NoStack(size))?;
+        let stack = stack.as_ref().ok_or(NoStack)?;
         Ok((outer, stack.low.as_ptr(), stack.free))
     })
 }

@@ -300,6 +300,15 @@ def test_ctrl_c_interrupts_a_script_that_runs_on_the_main_thread(script: str) ->
         Engine().run(script, timeout=60)
 
 
+def test_ctrl_c_interrupts_a_compilation_and_nothing_after_it() -> None:
+    engine = Engine()
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.compile("let x = 1; " + "x += 17 * x - (3 + x); " * 300_000)
+    assert engine.eval("40 + 2") == 42
+
+
 CALLBACKS = [
     "work(); work()",
     "let f = |x| work(); f.call(1); f.call(2)",
