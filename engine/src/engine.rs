@@ -12,14 +12,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString, PyTuple};
 use rhai::packages::{Package, StandardPackage};
-use rhai::{AST, CallFnOptions, Dynamic, Engine, FnPtr, Position, Scope, Shared};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Position, Scope, Shared};
 use thread_local::ThreadLocal;
 
 use crate::border;
 use crate::cancel::CancelToken;
 use crate::failure::{Failure, bounded, raise};
 use crate::garbage::Objects;
-use crate::guard::{self, Bounds, Guard, Pulse, Stop};
+use crate::guard::{self, Bounds, Guard, Pulse};
 use crate::host::{self, Evaluation, FATAL, Function, Loader};
 use crate::natives;
 use crate::object;
@@ -70,7 +70,7 @@ pub struct Limits {
 type Module = (
     String,
     Vec<(String, usize, Arc<Py<PyAny>>)>,
-    Vec<(String, Dynamic)>,
+    Deep<Vec<(String, Dynamic)>>,
 );
 
 /// A script's function: name, parameters, doc comment.
@@ -101,7 +101,8 @@ pub struct NativeEngine {
 
 struct OfThread {
     engine: Engine,
-    compiler: RefCell<Engine>,
+    /// Not there while it compiles, when a signal's handler may want one as well.
+    compiler: Cell<Option<Engine>>,
     pulse: Arc<Pulse>,
     scripts: RefCell<Scripts>,
 }
@@ -111,6 +112,16 @@ enum Entry {
     Script,
     Function(String, Vec<Dynamic>),
     Pointer(FnPtr, Vec<Dynamic>),
+}
+
+impl Linked for Entry {
+    fn is_flat(&self) -> bool {
+        match self {
+            Self::Script => true,
+            Self::Function(_, arguments) => arguments.is_flat(),
+            Self::Pointer(pointer, arguments) => pointer.is_flat() && arguments.is_flat(),
+        }
+    }
 }
 
 /// What the caller wants of an evaluation.
@@ -127,6 +138,8 @@ enum Form {
 struct Evaluated {
     value: Dynamic,
     text: String,
+    operations: u64,
+    peak: usize,
 }
 
 #[pymethods]
@@ -238,24 +251,24 @@ impl NativeEngine {
             "value" => Form::Value,
             _ => Form::Details,
         };
-        let mut entry = entry.map_or(Ok(Entry::Script), |(target, arguments)| {
-            entry_of(&target, &arguments)
-        })?;
+        let mut entry = match entry {
+            None => Deep::new(Entry::Script),
+            Some((target, arguments)) => entry_of(&target, &arguments)?,
+        };
         let bounds = self.bounds(timeout, cancel)?;
-        let constants = constants.map_or(Ok(Vec::new()), entries)?;
-        let mut given = Scope::new();
-        for (name, value) in &constants {
-            given.push_constant_dynamic(name.as_str(), value.clone());
+        let mut everywhere = constants.map_or(Ok(Deep::new(Vec::new())), entries)?;
+        let mut variables = Deep::new(Scope::new());
+        for (name, value) in &*everywhere {
+            variables.push_constant_dynamic(name.as_str(), stack::copy(value));
         }
         let mut lasting = None;
-        let mut everywhere = Deep::new(constants);
         if let Some(scope) = scope {
             if let Ok(scope) = scope.cast::<NativeScope>() {
                 everywhere.splice(0..0, scope.get().constants()?);
                 lasting = Some(scope.get());
             } else {
-                for (name, value) in entries(scope)? {
-                    given.push_dynamic(name, value);
+                for (name, value) in entries(scope)?.take() {
+                    variables.push_dynamic(name, value);
                 }
             }
         }
@@ -270,10 +283,9 @@ impl NativeEngine {
             }
         };
         let OfThread { engine, pulse, .. } = of_thread;
-        let passing = given.len();
-        let mut scope = Deep::new(given);
+        let given = variables.len();
         if let Some(lasting) = lasting {
-            move_to(&mut scope, lasting.take()?);
+            move_to(&mut variables, lasting.take()?);
         }
         let print = print.as_ref().unwrap_or(&self.print);
         let debug = debug.as_ref().unwrap_or(&self.debug);
@@ -283,20 +295,20 @@ impl NativeEngine {
         let mut used = (0, 0);
         let ended = border::rhai(py, self.stack_size, || {
             let _guard = Guard::new(pulse, &bounds);
-            let ended = run(engine, &ast, &mut entry, &mut scope, form);
+            let ended = run(engine, &ast, &mut entry, &mut variables, form);
             used = guard::used();
             if !keep {
-                scope.clear(); // here, where the lock is not held
+                variables.clear(); // here, where the lock is not held
             }
             ended
         });
         if let Some(lasting) = lasting {
             let mut rest = Scope::new();
-            move_to(&mut rest, std::mem::take(&mut *scope).into_iter().skip(passing));
+            move_to(&mut rest, variables.take().into_iter().skip(given));
             lasting.put(rest);
         }
         let returned = match ended {
-            Ok(evaluated) => returned(py, form, evaluated, used),
+            Ok(evaluated) => returned(py, form, evaluated),
             Err(failure) => Err(ended_by(py, failure)),
         };
         LAST_USE.set(used);
@@ -337,7 +349,7 @@ impl NativeEngine {
                 self.made.fetch_add(1, Ordering::Relaxed);
                 Ok(Deep::new(OfThread {
                     engine,
-                    compiler: RefCell::new(self.recipe.limits.compiler()),
+                    compiler: Cell::new(None),
                     pulse,
                     scripts: RefCell::new(Scripts::new()),
                 }))
@@ -355,7 +367,7 @@ impl NativeEngine {
         name: Option<&str>,
         constants: &[(String, Dynamic)],
         bounds: &Bounds,
-    ) -> PyResult<Arc<AST>> {
+    ) -> PyResult<Deep<Arc<AST>>> {
         let OfThread {
             compiler,
             pulse,
@@ -366,20 +378,15 @@ impl NativeEngine {
         let key = scripts::key(source, name, &constants);
         let known = key.as_ref().and_then(|key| scripts.borrow_mut().find(key));
         if let Some(ast) = known {
-            return Ok(ast);
+            return Ok(Deep::new(ast));
         }
-        let compiler = &mut *compiler.borrow_mut();
-        source::bound_with_copies(compiler, &constants);
-        let mut scope = Scope::new();
-        for (name, value) in constants {
-            scope.push_constant_dynamic(name.as_str(), value.clone());
-        }
-        let longest = self.recipe.limits.longest_string(source);
+        let limits = &self.recipe.limits;
+        let mut engine = compiler.take().unwrap_or_else(|| limits.compiler());
+        engine.set_max_string_size(limits.longest_string(source));
         let compiled = border::rhai(py, self.stack_size, || {
             let _guard = Guard::compiling(pulse, bounds);
-            let compiled = compiler
-                .set_max_string_size(longest)
-                .compile_with_scope(&scope, source);
+            source::bound_with_copies(&mut engine, &constants);
+            let compiled = engine.compile_with_scope(&scope_of(&constants), source);
             match guard::stopped() {
                 None => compiled
                     .map(|ast| (ast, guard::held()))
@@ -387,6 +394,7 @@ impl NativeEngine {
                 Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
             }
         });
+        compiler.set(Some(engine));
         let (mut ast, bytes) = compiled.map_err(|failure| ended_by(py, failure))?;
         if let Some(name) = name {
             ast.set_source(name);
@@ -397,7 +405,7 @@ impl NativeEngine {
                 .borrow_mut()
                 .keep(key.into_owned(), Arc::clone(&ast), bytes);
         }
-        Ok(ast)
+        Ok(Deep::new(ast))
     }
 
     fn bounds(&self, timeout: Option<f64>, cancel: Option<&CancelToken>) -> PyResult<Bounds> {
@@ -508,7 +516,7 @@ fn run(
     scope: &mut Scope<'static>,
     form: Form,
 ) -> Result<Evaluated, Failure> {
-    let result = guard::proceed().and_then(|()| match entry {
+    let ended = guard::proceed().and_then(|()| match entry {
         Entry::Script => engine.eval_ast_with_scope::<Dynamic>(scope, ast),
         Entry::Function(name, arguments) => engine.call_fn_with_options(
             CallFnOptions::default(),
@@ -519,16 +527,22 @@ fn run(
         ),
         Entry::Pointer(pointer, arguments) => pointer.call(engine, ast, std::mem::take(arguments)),
     });
-    let stop = guard::stopped();
-    match (stop, result) {
-        (None, Ok(value)) => Ok(Evaluated {
+    let evaluated = ended.and_then(|value| {
+        guard::proceed()?;
+        let (operations, peak) = guard::used();
+        Ok(Evaluated {
             text: if form == Form::Value {
                 String::new()
             } else {
                 text(&value)?
             },
             value: if form == Form::Text { Dynamic::UNIT } else { value },
-        }),
+            operations,
+            peak,
+        })
+    });
+    match (guard::stopped(), evaluated) {
+        (None, Ok(evaluated)) => Ok(evaluated),
         (None, Err(error)) => Err(Failure::script(error)),
         (Some(stop), Ok(_)) => Err(Failure::stopped(stop, Position::NONE)),
         (Some(stop), Err(error)) => Err(Failure::stopped(stop, error.unwrap_inner().position())),
@@ -536,7 +550,7 @@ fn run(
 }
 
 /// Write a value's text, within what memory is left: it may be far longer than the value is large.
-fn text(value: &Dynamic) -> Result<String, Failure> {
+fn text(value: &Dynamic) -> Result<String, Box<EvalAltResult>> {
     if let Ok(string) = value.as_immutable_string_ref() {
         return Ok(string.to_string());
     }
@@ -544,25 +558,24 @@ fn text(value: &Dynamic) -> Result<String, Failure> {
         return Ok(number.to_string());
     }
     if let Some(object) = object::unwrap(value) {
-        return border::python(|py| Ok(object.bind(py).str()?.to_cow()?.into_owned()))
-            .map_err(|error: PyErr| Failure::script(host::error(error)));
+        return border::python(|py| Ok(object.bind(py).str()?.to_cow()?.into_owned())).map_err(host::error);
     }
-    bounded(format_args!("{value}")).ok_or_else(|| Failure::stopped(Stop::Memory, Position::NONE))
+    bounded(format_args!("{value}")).ok_or_else(guard::out_of_memory)
 }
 
-/// What to raise for a failure: what a signal's handler or `print` raised, if that is what stopped the script.
+/// What to raise for a failure: what `print` or a signal's handler raised, or Ctrl-C, if that is what stopped the script.
 fn ended_by(py: Python<'_>, failure: Failure) -> PyErr {
     let failure = Deep::new(failure);
     FATAL.take().unwrap_or_else(|| raise(py, &failure))
 }
 
-fn returned(
-    py: Python<'_>,
-    form: Form,
-    evaluated: Evaluated,
-    (operations, peak): (u64, usize),
-) -> PyResult<Py<PyAny>> {
-    let Evaluated { value, text } = evaluated;
+fn returned(py: Python<'_>, form: Form, evaluated: Evaluated) -> PyResult<Py<PyAny>> {
+    let Evaluated {
+        value,
+        text,
+        operations,
+        peak,
+    } = evaluated;
     let value = Deep::new(value);
     match form {
         Form::Text => Ok(PyString::new(py, &text).into_any().unbind()),
@@ -590,33 +603,41 @@ fn give_back(peak: usize) {
     }
 }
 
-fn entry_of(target: &Bound<'_, PyAny>, arguments: &Bound<'_, PyTuple>) -> PyResult<Entry> {
-    let arguments = arguments
-        .iter()
-        .map(|value| values::to_rhai(&value))
-        .collect::<PyResult<Vec<_>>>()?;
-    Ok(match target.cast::<FunctionPointer>() {
-        Ok(pointer) => Entry::Pointer(pointer.get().pointer(), arguments),
-        Err(_) => Entry::Function(target.extract()?, arguments),
-    })
+fn entry_of(target: &Bound<'_, PyAny>, arguments: &Bound<'_, PyTuple>) -> PyResult<Deep<Entry>> {
+    let mut arguments = values::items(arguments.iter(), 0)?;
+    Ok(Deep::new(match target.cast::<FunctionPointer>() {
+        Ok(pointer) => Entry::Pointer(pointer.get().pointer(), arguments.take()),
+        Err(_) => Entry::Function(target.extract()?, arguments.take()),
+    }))
 }
 
 /// Convert a mapping of names to values.
-fn entries(mapping: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Dynamic)>> {
-    let entry = |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
-        Ok((name.extract::<String>()?, values::to_rhai(&value)?))
+fn entries(mapping: &Bound<'_, PyAny>) -> PyResult<Deep<Vec<(String, Dynamic)>>> {
+    let mut entries = Deep::new(Vec::new());
+    let mut add = |name: Bound<'_, PyAny>, value: Bound<'_, PyAny>| -> PyResult<()> {
+        entries.push((name.extract()?, values::to_rhai(&value)?));
+        Ok(())
     };
     if let Ok(dict) = mapping.cast::<PyDict>() {
-        return dict.iter().map(entry).collect();
+        dict.iter().try_for_each(|(name, value)| add(name, value))?;
+    } else {
+        let mapping = mapping
+            .cast::<PyMapping>()
+            .map_err(|_| PyTypeError::new_err("scope and constants must be mappings of names to values"))?;
+        for item in mapping.items()? {
+            let (name, value) = item.extract()?;
+            add(name, value)?;
+        }
     }
-    let mapping = mapping
-        .cast::<PyMapping>()
-        .map_err(|_| PyTypeError::new_err("scope and constants must be mappings of names to values"))?;
-    mapping
-        .items()?
-        .iter()
-        .map(|item| entry(item.extract()?))
-        .collect()
+    Ok(entries)
+}
+
+fn scope_of(constants: &[&(String, Dynamic)]) -> Scope<'static> {
+    let mut scope = Scope::new();
+    for (name, value) in constants {
+        scope.push_constant_dynamic(name.as_str(), value.clone());
+    }
+    scope
 }
 
 /// Move entries to the end of a scope.

@@ -84,7 +84,7 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             if let EvalAltResult::ErrorRuntime(value, _) = inner {
                 thrown = Some(values::to_python(py, value).unwrap_or_else(|_| py.None()));
                 if host::has_raised(error) {
-                    cause = host::take_raised();
+                    cause = host::raised(py);
                     kind = "Host";
                 }
             }

@@ -463,11 +463,18 @@ pub fn allow(bytes: usize) -> Result<(), Box<EvalAltResult>> {
 pub fn proceed() -> Result<(), Box<EvalAltResult>> {
     match METER.with(|meter| meter.stop.get()) {
         None => Ok(()),
-        Some(_) => Err(Box::new(EvalAltResult::ErrorTerminated(
-            Dynamic::UNIT,
-            Position::NONE,
-        ))),
+        Some(_) => Err(terminated()),
     }
+}
+
+/// Stop the script, which needs more memory than there is left; the error that ends it.
+pub fn out_of_memory() -> Box<EvalAltResult> {
+    METER.with(|meter| meter.stop(Stop::Memory));
+    terminated()
+}
+
+fn terminated() -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE))
 }
 
 /// Bytes that were allocated since the evaluation or compilation began, and not freed.

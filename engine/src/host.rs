@@ -27,14 +27,16 @@ type Fallible<T> = Result<T, Box<EvalAltResult>>;
 const MAX_LOADING: usize = 16;
 
 thread_local! {
+    /// What this thread is at.
     static CURRENT: Cell<Current> = const {
         Cell::new(Current { evaluation: ptr::null(), call: ptr::null(), loading: ptr::null() })
     };
-    /// An exception that ends the evaluation whatever the script does: KeyboardInterrupt, SystemExit.
+    /// An exception that ends the evaluation whatever the script does: KeyboardInterrupt, SystemExit, and all that
+    /// `print`, `debug` or a signal's handler raises.
     pub static FATAL: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
-/// What a thread is at; each is null if there is none.
+/// An evaluation, and what is inside of it; each is null if there is none.
 #[derive(Clone, Copy)]
 pub struct Current {
     evaluation: *const Evaluation<'static>,
@@ -77,9 +79,10 @@ impl<'a> Evaluation<'a> {
         )
     }
 
-    fn current() -> Option<&'a Self> {
-        // SAFETY: it is there until it ends, and who asks is called by it.
-        unsafe { CURRENT.get().evaluation.cast::<Self>().as_ref() }
+    /// Do something with the one that this thread is at, if there is one.
+    fn with<T>(body: impl FnOnce(&Evaluation<'_>) -> T) -> Option<T> {
+        // SAFETY: who has begun it keeps it until it is no longer the current one, which is after the body.
+        unsafe { CURRENT.get().evaluation.as_ref() }.map(body)
     }
 }
 
@@ -203,14 +206,16 @@ pub fn call(
         values::to_rhai(&value)
     });
     let called = called.map_err(error);
-    if let Some(evaluation) = Evaluation::current() {
-        evaluation.passing.take();
-    }
+    Evaluation::with(|evaluation| evaluation.passing.take());
     called
 }
 
 /// Call a function pointer inside the host function that was given it; `None` outside of one.
-pub fn call_back(py: Python<'_>, pointer: &FnPtr, mut arguments: Vec<Dynamic>) -> Option<PyResult<Dynamic>> {
+pub fn call_back(
+    py: Python<'_>,
+    pointer: &FnPtr,
+    mut arguments: Deep<rhai::Array>,
+) -> Option<PyResult<Dynamic>> {
     struct Call(*const ());
     // SAFETY: it is used on this thread alone.
     unsafe impl Send for Call {}
@@ -223,7 +228,7 @@ pub fn call_back(py: Python<'_>, pointer: &FnPtr, mut arguments: Vec<Dynamic>) -
         // SAFETY: `call` has put it there, and takes it away before the context ends; it is of this thread.
         let context = unsafe { &*current.0.cast::<NativeCallContext<'_>>() };
         pointer
-            .call_raw(context, None, std::mem::take(&mut arguments))
+            .call_raw(context, None, arguments.take())
             .map_err(|error| match guard::stopped() {
                 Some(stop) => Failure::stopped(stop, error.unwrap_inner().position()),
                 None => Failure::script(error),
@@ -232,10 +237,8 @@ pub fn call_back(py: Python<'_>, pointer: &FnPtr, mut arguments: Vec<Dynamic>) -
     Some(called.map_err(|failure| {
         let exception = failure::raise(py, &failure);
         if let Failure::Script(error, ..) = failure {
-            if let Some(evaluation) = Evaluation::current() {
-                let passing = (exception.clone_ref(py), Deep::new(error));
-                evaluation.passing.replace(Some(passing));
-            }
+            let passing = (exception.clone_ref(py), Deep::new(error));
+            Evaluation::with(|evaluation| evaluation.passing.replace(Some(passing)));
         }
         exception
     }))
@@ -244,7 +247,7 @@ pub fn call_back(py: Python<'_>, pointer: &FnPtr, mut arguments: Vec<Dynamic>) -
 /// Turn a host function's exception into an error that the script can catch, as it can a Rust host's. A
 /// script's own error, which a host function let through, is what it was.
 pub fn error(error: PyErr) -> Box<EvalAltResult> {
-    let passing = Evaluation::current().and_then(|evaluation| evaluation.passing.take());
+    let passing = Evaluation::with(|evaluation| evaluation.passing.take()).flatten();
     border::python(|py| {
         if let Some((exception, mut passing)) = passing {
             if exception.value(py).is(error.value(py)) {
@@ -262,9 +265,8 @@ pub fn error(error: PyErr) -> Box<EvalAltResult> {
         } else {
             text
         };
-        if let Some(evaluation) = Evaluation::current() {
-            evaluation.raised.replace(Some((message.clone(), error)));
-        }
+        let raised = (message.clone(), error);
+        Evaluation::with(|evaluation| evaluation.raised.replace(Some(raised)));
         message.into()
     })
 }
@@ -274,17 +276,25 @@ pub fn has_raised(error: &EvalAltResult) -> bool {
     let EvalAltResult::ErrorRuntime(value, _) = error.unwrap_inner() else {
         return false;
     };
-    let raised = Evaluation::current().map(|evaluation| evaluation.raised.borrow());
-    match (value.as_immutable_string_ref(), raised.as_deref()) {
-        (Ok(text), Some(Some((message, _)))) => *message == text.as_str(),
-        _ => false,
-    }
+    let Ok(text) = value.as_immutable_string_ref() else {
+        return false;
+    };
+    let is_raised = |evaluation: &Evaluation<'_>| {
+        let raised = evaluation.raised.borrow();
+        raised
+            .as_ref()
+            .is_some_and(|(message, _)| *message == text.as_str())
+    };
+    Evaluation::with(is_raised).unwrap_or(false)
 }
 
-/// Take the exception of the latest host function that raised.
-pub fn take_raised() -> Option<PyErr> {
-    let raised = Evaluation::current()?.raised.take();
-    raised.map(|(_, exception)| exception)
+/// The exception of the latest host function that raised.
+pub fn raised(py: Python<'_>) -> Option<PyErr> {
+    let exception = |evaluation: &Evaluation<'_>| {
+        let raised = evaluation.raised.borrow();
+        raised.as_ref().map(|(_, exception)| exception.clone_ref(py))
+    };
+    Evaluation::with(exception).flatten()
 }
 
 /// Let Python handle signals, which it does on the main thread alone: Ctrl-C would find nobody while a script runs.
@@ -314,10 +324,8 @@ pub fn debug(text: &str, source: Option<&str>, position: Position) {
 
 /// Tell Python; what that raises ends the evaluation.
 fn tell(call: impl FnOnce(Python<'_>, &Evaluation<'_>) -> PyResult<Py<PyAny>>) {
-    let Some(evaluation) = Evaluation::current() else {
-        return;
-    };
-    if let Err(error) = border::python(|py| call(py, evaluation)) {
+    let told = Evaluation::with(|evaluation| border::python(|py| call(py, evaluation)));
+    if let Some(Err(error)) = told {
         FATAL.replace(Some(error));
         guard::cancel();
     }

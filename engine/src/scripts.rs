@@ -8,6 +8,8 @@ use lru::LruCache;
 use memchr::memmem;
 use rhai::{AST, Dynamic};
 
+use crate::stack::Deep;
+
 /// Bounds of what is kept, by thread: scripts, and bytes that they take. Most take some ten times their source; one of a
 /// kilobyte may take as much as compiling is allowed, since it gets copies of its constants.
 const MOST_SCRIPTS: usize = 256;
@@ -15,7 +17,7 @@ const MOST_BYTES: usize = 32 * 1024 * 1024;
 
 /// Compiled scripts by key (see `key`); the least recently used goes first.
 pub struct Scripts {
-    compiled: LruCache<String, (Arc<AST>, usize)>,
+    compiled: LruCache<String, (Deep<Arc<AST>>, usize)>,
     bytes: usize,
 }
 
@@ -38,7 +40,7 @@ impl Scripts {
             return;
         }
         self.bytes += bytes;
-        self.compiled.put(key, (ast, bytes));
+        self.compiled.put(key, (Deep::new(ast), bytes));
         while self.bytes > MOST_BYTES || self.compiled.len() > MOST_SCRIPTS {
             match self.compiled.pop_lru() {
                 Some((_, (_, bytes))) => self.bytes -= bytes,

@@ -10,10 +10,11 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rhai::{Dynamic, EvalAltResult, FnPtr, Scope};
+use rhai::{AST, Dynamic, EvalAltResult, FnPtr, Map, Scope};
 
 const MIB: usize = 1024 * 1024;
 /// The longest chain that fits into a memory limit was freed on four times that much stack, not on three.
@@ -192,6 +193,25 @@ impl Linked for Vec<(String, Dynamic)> {
     }
 }
 
+impl Linked for Vec<Dynamic> {
+    fn is_flat(&self) -> bool {
+        self.iter().all(Linked::is_flat)
+    }
+}
+
+impl Linked for Map {
+    fn is_flat(&self) -> bool {
+        self.values().all(Linked::is_flat)
+    }
+}
+
+/// A script may be, and so may the constants that became part of it.
+impl Linked for Arc<AST> {
+    fn is_flat(&self) -> bool {
+        Arc::strong_count(self) > 1
+    }
+}
+
 impl Linked for Dynamic {
     fn is_flat(&self) -> bool {
         self.is_unit() || self.is_int() || self.is_string() || self.is_bool() || self.is_float()
@@ -233,6 +253,22 @@ impl<T: Linked> Drop for Deep<T> {
         let _ = on_engines(LARGEST.load(Ordering::Relaxed), || unsafe {
             ManuallyDrop::drop(value);
         });
+    }
+}
+
+/// Copy a value, which may be as deep as it is.
+pub fn copy(value: &Dynamic) -> Dynamic {
+    if value.is_flat() {
+        value.clone()
+    } else {
+        roomy(|| value.clone())
+    }
+}
+
+impl<T: Linked + Default> Deep<T> {
+    /// Take the value out.
+    pub fn take(&mut self) -> T {
+        std::mem::take(&mut **self)
     }
 }
 

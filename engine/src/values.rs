@@ -45,10 +45,7 @@ impl FunctionPointer {
     /// Call it, inside the host function that the script gave it to; elsewhere there is `Engine.call`.
     #[pyo3(signature = (*arguments))]
     fn __call__(&self, py: Python<'_>, arguments: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-        let arguments = arguments
-            .iter()
-            .map(|value| to_rhai(&value))
-            .collect::<PyResult<Vec<_>>>()?;
+        let arguments = items(arguments.iter(), 0)?;
         let value = host::call_back(py, &self.0, arguments).ok_or_else(|| {
             PyRuntimeError::new_err(
                 "a script's function can be called only by the host function it was given to; \
@@ -224,17 +221,23 @@ fn fitting(value: &Bound<'_, PyAny>) -> PyResult<INT> {
 }
 
 fn array<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> PyResult<Dynamic> {
-    let items: Array = items
-        .map(|item| nested_to_rhai(&item, depth + 1))
-        .collect::<PyResult<_>>()?;
-    Ok(Dynamic::from_array(items))
+    Ok(Dynamic::from_array(self::items(items, depth + 1)?.take()))
+}
+
+/// Convert each; those that there are when one cannot be converted may be deep, as what a function has curried is.
+pub fn items<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> PyResult<Deep<Array>> {
+    let mut converted = Deep::new(Array::with_capacity(items.size_hint().0));
+    for item in items {
+        converted.push(nested_to_rhai(&item, depth)?);
+    }
+    Ok(converted)
 }
 
 fn map<'py>(
     entries: impl Iterator<Item = (Bound<'py, PyAny>, Bound<'py, PyAny>)>,
     depth: usize,
 ) -> PyResult<Dynamic> {
-    let mut map = Map::new();
+    let mut map = Deep::new(Map::new());
     for (key, value) in entries {
         let Ok(key) = key.cast_into::<PyString>() else {
             return Err(PyTypeError::new_err(
@@ -243,7 +246,7 @@ fn map<'py>(
         };
         map.insert(key.to_str()?.into(), nested_to_rhai(&value, depth + 1)?);
     }
-    Ok(Dynamic::from_map(map))
+    Ok(Dynamic::from_map(map.take()))
 }
 
 /// Make a map of an object's attributes of these names.

@@ -309,6 +309,18 @@ def test_ctrl_c_interrupts_a_compilation_and_nothing_after_it() -> None:
     assert engine.eval("40 + 2") == 42
 
 
+def test_a_signal_handler_can_evaluate_while_the_same_engine_compiles() -> None:
+    engine, seen = Engine(), []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(engine.eval("40 + 2")))
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+
+    try:
+        engine.compile("let x = 1; " + "x += 17 * x - (3 + x); " * 300_000)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [42]
+
+
 CALLBACKS = [
     "work(); work()",
     "let f = |x| work(); f.call(1); f.call(2)",

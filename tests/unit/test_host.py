@@ -245,6 +245,23 @@ def test_a_host_functions_exception_inside_a_library_function_is_not_lost(way: s
     assert isinstance(caught.value.__cause__, OSError)
 
 
+@pytest.mark.parametrize("script", ["apply(|| fail())", "apply(|| apply(|| fail()))"])
+def test_a_host_functions_exception_is_the_cause_also_through_a_function_that_a_host_function_calls(
+    script: str,
+) -> None:
+    engine = Engine()
+    engine.register("apply", lambda function: function())
+
+    @engine.function
+    def fail() -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(errors.RhaiHostError) as caught:
+        engine.run(script)
+
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 # ---- types ----
 
 

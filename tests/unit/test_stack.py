@@ -141,6 +141,48 @@ def test_deep_values_are_safe_wherever_python_holds_them(use: str) -> None:
     assert run(SETUP + end.replace("USE", use)) == ("lives", 0, "")
 
 
+CURRIED = 'fn g(a) { 1 } let a = [1]; for i in 0..3000 { a = [a] } Fn("g").curry(a)'
+BIND = 'other = Scope(); engine.run("let a = [1]; for i in 0..3000 { a = [a] } const B = a;", scope=other)'
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "engine.call('fn g(a) { 1 }', pointer)",
+        "engine.call('fn g(a) { 1 }', 'g', pointer)",
+        "engine.call('fn g(a) { 1 }', pointer, timeout=-1)",
+        "engine.call('fn g(a) {', pointer)",
+        "engine.call('fn g(a) { 1 }', 'g', pointer, cancel=cancelled)",
+        "engine.eval('x', scope={'x': pointer})",
+        "engine.eval('x', scope={'x': [pointer, object()]})",
+        "engine.eval('x', scope={'x': {'a': pointer, 'b': object()}})",
+        "engine.eval('x', scope={'x': pointer, 'y': object()})",
+        "engine.eval('1', constants={'p': pointer})",
+        "engine.eval('fn f() { p } [p, f()].len()', constants={'p': pointer})",
+        "engine.eval('fn f() { B } [B, f()].len()', scope=other)",
+        "pointer(pointer)",
+    ],
+)
+def test_deep_values_are_safe_as_what_a_call_is_given(use: str) -> None:
+    child = f"""
+from rhai_tasks.engine import CancelToken
+pointer, cancelled = engine.eval({CURRIED!r}), CancelToken()
+{BIND}
+cancelled.cancel()
+
+def work():
+    try:
+        {use}
+    except (RhaiError, TypeError, ValueError, RuntimeError):
+        pass
+
+on_a_small_stack(work)
+print("lives")
+"""
+
+    assert run(SETUP + child) == ("lives", 0, "")
+
+
 @pytest.mark.parametrize(
     ("limits", "script"),
     [
