@@ -138,6 +138,7 @@ enum Form {
 struct Evaluated {
     value: Dynamic,
     text: String,
+    // Without what it took to write the text.
     operations: u64,
     peak: usize,
 }
@@ -303,8 +304,10 @@ impl NativeEngine {
             ended
         });
         if let Some(lasting) = lasting {
-            let mut rest = Scope::new();
-            move_to(&mut rest, variables.take().into_iter().skip(given));
+            let (mut passing, mut rest) = (Deep::new(Scope::new()), Scope::new());
+            let mut entries = variables.take().into_iter();
+            move_to(&mut passing, entries.by_ref().take(given));
+            move_to(&mut rest, entries);
             lasting.put(rest);
         }
         let returned = match ended {
@@ -345,7 +348,7 @@ impl NativeEngine {
         self.threads
             .get_or_try(|| {
                 let pulse = Arc::new(Pulse::default());
-                let engine = self.recipe.engine(&pulse)?;
+                let engine = stack::roomy(|| self.recipe.engine(&pulse))?;
                 self.made.fetch_add(1, Ordering::Relaxed);
                 Ok(Deep::new(OfThread {
                     engine,
@@ -384,8 +387,8 @@ impl NativeEngine {
         let mut engine = compiler.take().unwrap_or_else(|| limits.compiler());
         engine.set_max_string_size(limits.longest_string(source));
         let compiled = border::rhai(py, self.stack_size, || {
-            let _guard = Guard::compiling(pulse, bounds);
             source::bound_with_copies(&mut engine, &constants);
+            let _guard = Guard::compiling(pulse, bounds);
             let compiled = engine.compile_with_scope(&scope_of(&constants), source);
             match guard::stopped() {
                 None => compiled

@@ -53,8 +53,16 @@ pub struct Evaluation<'a> {
     debug: &'a Py<PyAny>,
     /// The latest exception of a host function, with the text that the script saw.
     raised: RefCell<Option<(String, PyErr)>>,
-    /// The latest error of a script's function that a host function called, and the exception it became.
-    passing: RefCell<Option<(PyErr, Deep<Box<EvalAltResult>>)>>,
+    passing: RefCell<Option<Passing>>,
+}
+
+/// The latest error of a script's function that a host function called, and the exception that it became.
+struct Passing {
+    exception: PyErr,
+    error: Deep<Box<EvalAltResult>>,
+    /// What was raised, if that is the error: not to be seen until the exception comes back, since the host function may
+    /// have dealt with it.
+    raised: Option<(String, PyErr)>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -237,8 +245,14 @@ pub fn call_back(
     Some(called.map_err(|failure| {
         let exception = failure::raise(py, &failure);
         if let Failure::Script(error, ..) = failure {
-            let passing = (exception.clone_ref(py), Deep::new(error));
-            Evaluation::with(|evaluation| evaluation.passing.replace(Some(passing)));
+            Evaluation::with(|evaluation| {
+                let is_raised = has_raised(&error);
+                evaluation.passing.replace(Some(Passing {
+                    exception: exception.clone_ref(py),
+                    error: Deep::new(error),
+                    raised: is_raised.then(|| evaluation.raised.take()).flatten(),
+                }))
+            });
         }
         exception
     }))
@@ -249,10 +263,13 @@ pub fn call_back(
 pub fn error(error: PyErr) -> Box<EvalAltResult> {
     let passing = Evaluation::with(|evaluation| evaluation.passing.take()).flatten();
     border::python(|py| {
-        if let Some((exception, mut passing)) = passing {
-            if exception.value(py).is(error.value(py)) {
+        if let Some(mut passing) = passing {
+            if passing.exception.value(py).is(error.value(py)) {
+                if passing.raised.is_some() {
+                    Evaluation::with(|evaluation| evaluation.raised.replace(passing.raised));
+                }
                 let nothing = EvalAltResult::ErrorRuntime(Dynamic::UNIT, Position::NONE);
-                return std::mem::replace(&mut *passing, nothing.into());
+                return std::mem::replace(&mut *passing.error, nothing.into());
             }
         }
         if !error.is_instance_of::<PyException>(py) {

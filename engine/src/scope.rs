@@ -90,20 +90,20 @@ impl NativeScope {
 
     /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
     fn set_value(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
-        let value = values::to_rhai(value)?;
+        let mut value = Deep::new(values::to_rhai(value)?);
         self.with(|scope| {
             match (scope.is_constant(&name), constant) {
                 (Some(true), _) => {
                     return Err(PyTypeError::new_err(format!("{name} is a constant of the scope")));
                 }
                 (Some(false), false) => stack::roomy(|| {
-                    scope.set_value(name, value); // frees the old one
+                    scope.set_value(name, value.take()); // frees the old one
                 }),
                 (_, false) => {
-                    scope.push_dynamic(name, value);
+                    scope.push_dynamic(name, value.take());
                 }
                 (_, true) => {
-                    scope.push_constant_dynamic(name, value);
+                    scope.push_constant_dynamic(name, value.take());
                 }
             }
             Ok(())

@@ -40,7 +40,9 @@ impl Scripts {
             return;
         }
         self.bytes += bytes;
-        self.compiled.put(key, (Deep::new(ast), bytes));
+        if let Some((_, replaced)) = self.compiled.put(key, (Deep::new(ast), bytes)) {
+            self.bytes -= replaced;
+        }
         while self.bytes > MOST_BYTES || self.compiled.len() > MOST_SCRIPTS {
             match self.compiled.pop_lru() {
                 Some((_, (_, bytes))) => self.bytes -= bytes,

@@ -244,13 +244,15 @@ impl<T: Linked> DerefMut for Deep<T> {
 impl<T: Linked> Drop for Deep<T> {
     fn drop(&mut self) {
         let value = &mut self.0;
-        if value.is_flat() {
+        let size = LARGEST.load(Ordering::Relaxed);
+        // Where no script has run, nothing has been built.
+        if value.is_flat() || size == 0 {
             // SAFETY: it is not used again.
             return unsafe { ManuallyDrop::drop(value) };
         }
         // Where there is no room for that stack, the value is better kept for ever than freed on a small one.
         // SAFETY: likewise.
-        let _ = on_engines(LARGEST.load(Ordering::Relaxed), || unsafe {
+        let _ = on_engines(size, || unsafe {
             ManuallyDrop::drop(value);
         });
     }

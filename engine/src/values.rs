@@ -244,7 +244,8 @@ fn map<'py>(
                 "the keys of a map for a script must be strings",
             ));
         };
-        map.insert(key.to_str()?.into(), nested_to_rhai(&value, depth + 1)?);
+        let replaced = map.insert(key.to_str()?.into(), nested_to_rhai(&value, depth + 1)?);
+        drop(replaced.map(Deep::new));
     }
     Ok(Dynamic::from_map(map.take()))
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import datetime
 import enum
 import gc
@@ -260,6 +261,24 @@ def test_a_host_functions_exception_is_the_cause_also_through_a_function_that_a_
         engine.run(script)
 
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_an_exception_that_a_host_function_has_dealt_with_is_no_cause_of_a_later_error() -> None:
+    engine = Engine()
+
+    @engine.function
+    def attempt(function: FnPtr) -> None:
+        with contextlib.suppress(errors.RhaiError):
+            function()
+
+    @engine.function
+    def fail() -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(errors.RhaiThrow) as caught:
+        engine.run('attempt(|| fail()); throw "disk full"')
+
+    assert caught.value.__cause__ is None
 
 
 # ---- types ----

@@ -160,15 +160,29 @@ BIND = 'other = Scope(); engine.run("let a = [1]; for i in 0..3000 { a = [a] } c
         "engine.eval('1', constants={'p': pointer})",
         "engine.eval('fn f() { p } [p, f()].len()', constants={'p': pointer})",
         "engine.eval('fn f() { B } [B, f()].len()', scope=other)",
+        "engine.eval('1', scope=scope, constants={'p': pointer})",
+        "scope.set_constant('C', 1); scope['C'] = pointer",
+        "engine.register('busy', lambda: scope.update(y=pointer)); engine.eval('busy()', scope=scope)",
+        "engine.eval('1', scope={'m': Repeated()})",
+        "modular.eval('1')",
         "pointer(pointer)",
     ],
 )
 def test_deep_values_are_safe_as_what_a_call_is_given(use: str) -> None:
     child = f"""
+from collections.abc import Mapping
 from rhai_tasks.engine import CancelToken
+
+class Repeated(Mapping):
+    def __getitem__(self, key): return pointer
+    def __iter__(self): return iter("aa")
+    def __len__(self): return 2
+
+modular = Engine()
 pointer, cancelled = engine.eval({CURRIED!r}), CancelToken()
 {BIND}
 cancelled.cancel()
+modular.register_module("m", {{"p": [pointer]}})
 
 def work():
     try:
