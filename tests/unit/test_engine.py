@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 import tomllib
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,15 @@ def test_a_signal_handler_can_cancel_the_script_that_runs_on_the_main_thread() -
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also where a shell started the tests in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("script", ["loop {}", "sleep(1000)", "loop { try { [1].map(|x| { loop {} }) } catch {} }"])
 def test_ctrl_c_interrupts_a_script_that_runs_on_the_main_thread(script: str) -> None:
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -300,6 +310,7 @@ def test_ctrl_c_interrupts_a_script_that_runs_on_the_main_thread(script: str) ->
         Engine().run(script, timeout=60)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_interrupts_a_compilation_and_nothing_after_it() -> None:
     engine = Engine()
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
