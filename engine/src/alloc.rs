@@ -10,8 +10,8 @@ use std::ptr::{self, NonNull};
 
 use crate::guard;
 
-/// Sizes of blocks that are kept: 24 bytes, and as many more for each step, as the system's are and so aligned; and how
-/// many of each, which makes 74 KB in all.
+/// Sizes of blocks that are kept: 24 bytes, and then one each 16 bytes, which are the system's own sizes and alignment; and
+/// how many of each, which makes 74 KB in all.
 const SIZES: usize = 17;
 const STEP: usize = 16;
 const LARGEST: usize = STEP * (SIZES - 1) + 8;
@@ -88,7 +88,7 @@ impl Drop for AtEnd {
     }
 }
 
-/// A size of small blocks, by its index; the first two are the same to the system.
+/// A size of small blocks, by its index: 16 bytes of it and 8 more, but 24 at least.
 #[derive(Clone, Copy, PartialEq)]
 struct Small(usize);
 
@@ -171,7 +171,7 @@ unsafe impl GlobalAlloc for Counting {
                 None => unsafe { System.realloc(pointer, layout, size) },
             };
         }
-        // Not by the system: each block that grows would be one less of its size.
+        // Not by the system: it would take the block from those that are kept of its size, for good.
         unsafe {
             let moved = self.alloc(wanted);
             if !moved.is_null() {

@@ -41,7 +41,8 @@ pub fn rhai<T: Send>(
     stack_size: usize,
     mut body: impl FnMut() -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
-    // Written where it stays, and the body is only borrowed: copied by each layer on the way they took 0.04 µs.
+    // The result is written where it stays, and the body only borrowed: each layer on the way would copy both, which took
+    // 0.04 µs. It is this one if there is no stack to run the body on.
     let mut result = Err(Failure::NoStack(stack_size));
     py.detach(|| {
         let _outer = Replaced::new(&EVALUATING, true);

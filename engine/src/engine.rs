@@ -304,9 +304,9 @@ impl NativeEngine {
             ended
         });
         if let Some(lasting) = lasting {
-            let (mut passing, mut rest) = (Deep::new(Scope::new()), Scope::new());
+            let (mut of_call, mut rest) = (Deep::new(Scope::new()), Scope::new());
             let mut entries = variables.take().into_iter();
-            move_to(&mut passing, entries.by_ref().take(given));
+            move_to(&mut of_call, entries.by_ref().take(given));
             move_to(&mut rest, entries);
             lasting.put(rest);
         }

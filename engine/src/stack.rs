@@ -205,7 +205,7 @@ impl Linked for Map {
     }
 }
 
-/// A script may be, and so may the constants that became part of it.
+/// Its expressions may be, and constants that became part of it; but who is not its last owner frees nothing.
 impl Linked for Arc<AST> {
     fn is_flat(&self) -> bool {
         Arc::strong_count(self) > 1
@@ -258,7 +258,7 @@ impl<T: Linked> Drop for Deep<T> {
     }
 }
 
-/// Copy a value, which may be as deep as it is.
+/// Copy a value on a stack that is large enough for it.
 pub fn copy(value: &Dynamic) -> Dynamic {
     if value.is_flat() {
         value.clone()
