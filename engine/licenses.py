@@ -10,9 +10,7 @@ from pathlib import Path
 ENGINE = Path(__file__).parent
 LICENSES = ENGINE / "LICENSES.txt"
 TARGETS = [  # as .github/workflows/release.yml builds them
-    f"{machine}-{system}"
-    for machine in ("x86_64", "aarch64")
-    for system in ("unknown-linux-gnu", "unknown-linux-musl", "apple-darwin")
+    f"{machine}-{system}" for machine in ("x86_64", "aarch64") for system in ("unknown-linux-gnu", "unknown-linux-musl")
 ]
 RULE = "=" * 79
 

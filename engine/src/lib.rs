@@ -1,24 +1,21 @@
-//! The Rhai engine for Python. This crate translates; what to allow is decided in rhai_tasks/engine.py.
+//! The Rhai engine for Python. This crate translates; rhai_tasks/engine/ decides what to allow.
 
-mod alloc;
-mod border;
-mod cancel;
+#[cfg(not(target_os = "linux"))]
+compile_error!("rhai-tasks runs on Linux only: docs/release.md says why");
+
+mod bounds;
+mod crossing;
 mod engine;
-mod failure;
-mod garbage;
-mod guard;
 mod host;
-mod natives;
-mod object;
-mod scope;
-mod scripts;
-mod source;
-mod stack;
 mod values;
 
 use pyo3::prelude::*;
 
-/// Whether the script that this thread runs has been stopped: a host function that waits should return.
+use crate::bounds::{cancel, guard};
+use crate::engine::{native_engine, recipe};
+use crate::values::{object, scope, to_python};
+
+/// Return whether the script that this thread runs has been stopped. Then a host function that waits should return.
 #[pyfunction]
 fn stopped() -> bool {
     guard::stopped().is_some()
@@ -28,12 +25,12 @@ fn stopped() -> bool {
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("RHAI_VERSION", "1.27.0")?;
     module.add_class::<cancel::CancelToken>()?;
-    module.add_class::<engine::NativeEngine>()?;
+    module.add_class::<native_engine::NativeEngine>()?;
     module.add_class::<scope::NativeScope>()?;
-    module.add_class::<values::FunctionPointer>()?;
-    module.add_class::<values::Timestamp>()?;
-    module.add_function(wrap_pyfunction!(engine::last_use, module)?)?;
-    module.add_function(wrap_pyfunction!(engine::standard_library, module)?)?;
+    module.add_class::<to_python::FunctionPointer>()?;
+    module.add_class::<to_python::Timestamp>()?;
+    module.add_function(wrap_pyfunction!(native_engine::last_use, module)?)?;
+    module.add_function(wrap_pyfunction!(recipe::standard_library, module)?)?;
     module.add_function(wrap_pyfunction!(object::class_slot, module)?)?;
     module.add_function(wrap_pyfunction!(stopped, module)?)
 }

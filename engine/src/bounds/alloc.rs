@@ -1,17 +1,17 @@
 //! An allocator that counts, thread by thread, so that a script's memory can be bounded.
 //!
-//! Rhai's own size limits measure the whole value after each change, which is quadratic; a counter costs
-//! a few percent. Small blocks that are freed earn them back: each thread that evaluates keeps some for what it allocates
-//! next. The system keeps some too, but has to find out how large they are, which Rust says.
+//! Rhai's own size limits measure the whole value after each change, which is quadratic; a counter costs a few percent.
+//! Small blocks earn them back: each thread that evaluates keeps some of those that it frees, for its next allocations. The
+//! system keeps some too, but has to find out their size, which Rust's allocator interface states.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
-use crate::guard;
+use crate::bounds::meter;
 
-/// Sizes of blocks that are kept: 24 bytes, and then one each 16 bytes, which are the system's own sizes and alignment; and
-/// how many of each, which makes 74 KB in all.
+/// Sizes of kept blocks: 24 bytes and then one every 16 bytes, as the system has them. With `MOST_OF_A_SIZE` blocks of each,
+/// a thread keeps 74 KB at most.
 const SIZES: usize = 17;
 const STEP: usize = 16;
 const LARGEST: usize = STEP * (SIZES - 1) + 8;
@@ -64,7 +64,7 @@ struct Kept {
 struct AtEnd;
 
 thread_local! {
-    // Constant and without a destructor: it is there as long as the thread allocates, also after `AT_END` is dropped.
+    // Constant and without a destructor: the thread may still allocate and free after `AT_END` is dropped.
     static KEPT: Kept = const { Kept { sizes: [const { Blocks::none() }; SIZES], is_keeping: Cell::new(false) } };
     static AT_END: AtEnd = const { AtEnd };
 }
@@ -80,7 +80,7 @@ impl Drop for AtEnd {
             kept.is_keeping.set(false);
             for (index, size) in kept.sizes.iter().enumerate() {
                 while let Some(block) = size.take() {
-                    // SAFETY: it was allocated with that layout, and is nobody's.
+                    // SAFETY: it was allocated with that layout (sizes 0 and 1 share one), and nobody else has it.
                     unsafe { System.dealloc(block.as_ptr(), Small(index).layout()) };
                 }
             }
@@ -88,7 +88,7 @@ impl Drop for AtEnd {
     }
 }
 
-/// A size of small blocks, by its index: 16 bytes of it and 8 more, but 24 at least.
+/// A size of small blocks: 16 times its index and 8 bytes, at least 24.
 #[derive(Clone, Copy, PartialEq)]
 struct Small(usize);
 
@@ -101,7 +101,7 @@ impl Small {
     }
 
     fn layout(self) -> Layout {
-        // SAFETY: the step is a power of two, and the size far below the largest.
+        // SAFETY: the alignment is a power of two, and the size at most `LARGEST`. It need not be a multiple of the alignment.
         unsafe { Layout::from_size_align_unchecked(STEP * self.0.max(1) + 8, STEP) }
     }
 
@@ -118,42 +118,62 @@ impl Small {
     }
 }
 
-/// What to ask the system for.
+/// The layout to ask the system for: blocks of a small size are interchangeable.
 fn asked(layout: Layout) -> Layout {
     Small::holding(layout).map_or(layout, Small::layout)
 }
 
-/// Allocate by the system; apart, since what is usual needs fewer registers.
+/// Allocate by the system. It is a function of its own because the usual case, a kept block, needs fewer registers.
+///
+/// # Safety
+///
+/// As for `GlobalAlloc::alloc`: the layout's size is not zero.
 #[inline(never)]
 unsafe fn allocate(layout: Layout) -> *mut u8 {
-    guard::allocated(layout.size());
-    unsafe { System.alloc(asked(layout)) }
+    // SAFETY: `asked` never makes a layout smaller.
+    let block = unsafe { System.alloc(asked(layout)) };
+    counted(block, layout.size())
+}
+
+/// Count a block that the system gave; if it refused, there is nothing to count.
+#[inline(always)]
+fn counted(block: *mut u8, size: usize) -> *mut u8 {
+    if !block.is_null() {
+        meter::allocated(size);
+    }
+    block
 }
 
 // Not inlined: that would put the counting into four thousand places, and leave less room for inlining Rhai's evaluator.
-// SAFETY: blocks are the system's, asked for with a layout that follows from that of each call.
+// SAFETY: each block is one that the system allocated with `asked(layout)`, or a kept one, which was. `asked` depends on
+// the layout alone, and a request to free names the layout of the request to allocate; so the system gets each block back
+// with the layout that it was allocated with, on whatever thread.
 unsafe impl GlobalAlloc for Counting {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(block) = Small::holding(layout).and_then(Small::take) else {
+            // SAFETY: the caller promises it.
             return unsafe { allocate(layout) };
         };
-        guard::allocated(layout.size());
+        meter::allocated(layout.size());
         block.as_ptr()
     }
 
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        guard::allocated(layout.size());
-        unsafe { System.alloc_zeroed(asked(layout)) }
+        // SAFETY: the caller promises that the size is not zero, and `asked` never makes a layout smaller. Kept blocks, which
+        // are not zeroed, are not used.
+        let block = unsafe { System.alloc_zeroed(asked(layout)) };
+        counted(block, layout.size())
     }
 
     #[inline(never)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        guard::freed(layout.size());
+        meter::freed(layout.size());
         // SAFETY: no block is at null.
         let block = unsafe { NonNull::new_unchecked(pointer) };
         if !Small::holding(layout).is_some_and(|small| small.put(block)) {
+            // SAFETY: the block was allocated with this layout, as the `impl` says, and nobody keeps it.
             unsafe { System.dealloc(pointer, asked(layout)) }
         }
     }
@@ -164,14 +184,20 @@ unsafe impl GlobalAlloc for Counting {
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         let (from, to) = (Small::holding(layout), Small::holding(wanted));
         if from == to {
-            guard::freed(layout.size());
-            guard::allocated(size);
-            return match from {
+            let block = match from {
                 Some(_) => pointer,
+                // SAFETY: both sizes are large, so that `asked(layout)` is the layout itself.
                 None => unsafe { System.realloc(pointer, layout, size) },
             };
+            if !block.is_null() {
+                meter::freed(layout.size());
+                meter::allocated(size);
+            }
+            return block;
         }
         // Not by the system: it would take the block from those that are kept of its size, for good.
+        // SAFETY: the caller promises that the size is not zero, and that the block is ours and of this layout. Both blocks
+        // have as many bytes as are copied, and are not the same. If there is no new one, the old one stays as it is.
         unsafe {
             let moved = self.alloc(wanted);
             if !moved.is_null() {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::prelude::*;
 
 /// A flag that stops scripts, from any thread.
-#[pyclass(frozen, module = "rhai_tasks._engine")]
+#[pyclass(frozen, module = "rhai_tasks.engine._engine")]
 #[derive(Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 

@@ -1,79 +1,208 @@
-//! The crossing between Python and Rhai: whose lock is held, whose stack is used, whose panics are reported.
+//! The state of an evaluation that calls into Python: the call that it serves, its last exception, its output.
 
-use std::cell::Cell;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
-use std::thread::LocalKey;
+use std::cell::{Cell, RefCell};
+use std::ptr;
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
-use crate::failure::Failure;
-use crate::stack;
+use crate::bounds::guard;
+use crate::crossing::stack::DropOnBigStack;
+use crate::crossing::{self, Restore};
 
 thread_local! {
-    static EVALUATING: Cell<bool> = const { Cell::new(false) };
+    /// The thread's innermost evaluation.
+    static CURRENT: Cell<Current> = const {
+        Cell::new(Current { evaluation: ptr::null(), call: ptr::null() })
+    };
+    /// An exception that ends the evaluation, whatever the script does: KeyboardInterrupt, SystemExit, and those of
+    /// `print`, `debug` and signal handlers.
+    pub static FATAL: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
-/// A thread's value that is another for a while; the former is back afterwards, also when a panic passes.
-pub struct Replaced<T: Copy + 'static>(&'static LocalKey<Cell<T>>, T);
-
-impl<T: Copy> Replaced<T> {
-    pub fn new(cell: &'static LocalKey<Cell<T>>, value: T) -> Self {
-        Self(cell, cell.replace(value))
-    }
+/// An evaluation, and the call that a host function serves for it. Each is null if there is none.
+#[derive(Clone, Copy)]
+struct Current {
+    evaluation: *const Evaluation<'static>,
+    call: *const NativeCallContext<'static>,
 }
 
-impl<T: Copy> Drop for Replaced<T> {
-    fn drop(&mut self) {
-        self.0.set(self.1);
-    }
+/// The state of an evaluation that calls into Python.
+pub struct Evaluation<'a> {
+    /// Callables that receive the script's output.
+    print: &'a Py<PyAny>,
+    debug: &'a Py<PyAny>,
+    /// The latest exception of a host function, with the text that the script saw.
+    raised: RefCell<Option<(String, PyErr)>>,
+    passing: RefCell<Option<Passing>>,
+    /// The modules that are being loaded, each imported by the one before.
+    pub loading: RefCell<Vec<String>>,
 }
 
-/// Run Python's code for a script: with the lock, on the thread's own stack; its panics are its own.
-pub fn python<T>(body: impl FnOnce(Python<'_>) -> T) -> T {
-    let _outer = Replaced::new(&EVALUATING, false);
-    stack::on_threads(|| Python::attach(body))
+/// The latest error of a script's function that a host function called, and the exception that it became.
+struct Passing {
+    exception: PyErr,
+    error: DropOnBigStack<Box<EvalAltResult>>,
+    /// The Python exception that the error is, if it is one. It stays out of `raised` until the exception comes back: the
+    /// host function may have caught it.
+    raised: Option<(String, PyErr)>,
 }
 
-/// Run Rhai's code, once: without the lock, on the engine's stack; a panic becomes a failure like any other.
-pub fn rhai<T: Send>(
-    py: Python<'_>,
-    stack_size: usize,
-    mut body: impl FnMut() -> Result<T, Failure> + Send,
-) -> Result<T, Failure> {
-    // The result is written where it stays, and the body only borrowed: each layer on the way would copy both, which took
-    // 0.04 µs. It is this one if there is no stack to run the body on.
-    let mut result = Err(Failure::NoStack(stack_size));
-    py.detach(|| {
-        let _outer = Replaced::new(&EVALUATING, true);
-        let caught = stack::on_engines(stack_size, || {
-            panic::catch_unwind(AssertUnwindSafe(|| result = body()))
-        });
-        if let Ok(Err(payload)) = caught {
-            result = Err(Failure::Panic(message(payload.as_ref())));
+impl<'a> Evaluation<'a> {
+    pub const fn new(print: &'a Py<PyAny>, debug: &'a Py<PyAny>) -> Self {
+        Self {
+            print,
+            debug,
+            raised: RefCell::new(None),
+            passing: RefCell::new(None),
+            loading: RefCell::new(Vec::new()),
         }
+    }
+
+    /// Make it the thread's evaluation while the body runs.
+    pub fn during<T>(&self, body: impl FnOnce() -> T) -> T {
+        let _outer = Restore::new(
+            &CURRENT,
+            Current {
+                evaluation: ptr::from_ref(self).cast(),
+                call: ptr::null(),
+            },
+        );
+        body()
+    }
+
+    /// Use the thread's evaluation, if there is one.
+    pub fn with<T>(body: impl FnOnce(&Evaluation<'_>) -> T) -> Option<T> {
+        // SAFETY: `during` puts it there, and takes it away before its borrow ends, which is after the body.
+        unsafe { CURRENT.get().evaluation.as_ref() }.map(body)
+    }
+}
+
+/// Serve a script's call in Python.
+pub fn serve<T>(
+    context: &NativeCallContext<'_>,
+    body: impl FnOnce(Python<'_>) -> PyResult<T>,
+) -> Result<T, Box<EvalAltResult>> {
+    let _outer = Restore::new(
+        &CURRENT,
+        Current {
+            call: ptr::from_ref(context).cast(),
+            ..CURRENT.get()
+        },
+    );
+    let called = crossing::python(body).map_err(error);
+    Evaluation::with(|evaluation| evaluation.passing.take());
+    called
+}
+
+/// Use the context of the call that this thread serves, if it serves one.
+pub fn with_served<T>(body: impl FnOnce(&NativeCallContext<'_>) -> T) -> Option<T> {
+    // SAFETY: `serve` puts it there, and takes it away before its borrow ends, which is after the body.
+    unsafe { CURRENT.get().call.as_ref() }.map(body)
+}
+
+/// Note which exception the error of a script's function became for the host function that called it.
+pub fn note_passing(exception: PyErr, error: Box<EvalAltResult>) {
+    Evaluation::with(|evaluation| {
+        let is_raised = has_raised(&error);
+        evaluation.passing.replace(Some(Passing {
+            exception,
+            error: DropOnBigStack::new(error),
+            raised: is_raised.then(|| evaluation.raised.take()).flatten(),
+        }))
     });
-    result
 }
 
-fn message(payload: &(dyn std::any::Any + Send)) -> String {
-    payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("no message")
-        .to_owned()
-}
-
-/// Keep panics that `rhai` turns into errors off stderr; all others are reported as before.
-pub fn silence_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let report = panic::take_hook();
-        panic::set_hook(Box::new(move |information| {
-            if !EVALUATING.get() {
-                report(information);
+/// Turn a host function's exception into an error that the script can catch, as it can catch a Rust host's. If the host
+/// function let a script's own error through, return that error.
+pub fn error(error: PyErr) -> Box<EvalAltResult> {
+    let passing = Evaluation::with(|evaluation| evaluation.passing.take()).flatten();
+    crossing::python(|py| {
+        if let Some(mut passing) = passing {
+            if passing.exception.value(py).is(error.value(py)) {
+                if passing.raised.is_some() {
+                    Evaluation::with(|evaluation| evaluation.raised.replace(passing.raised));
+                }
+                let nothing = EvalAltResult::ErrorRuntime(Dynamic::UNIT, Position::NONE);
+                return std::mem::replace(&mut *passing.error, nothing.into());
             }
-        }));
-    });
+        }
+        if !error.is_instance_of::<PyException>(py) {
+            FATAL.replace(Some(error.clone_ref(py)));
+            guard::cancel();
+        }
+        let text = error.value(py).to_string();
+        let message = if text.is_empty() {
+            error.get_type(py).to_string()
+        } else {
+            text
+        };
+        let raised = (message.clone(), error);
+        Evaluation::with(|evaluation| evaluation.raised.replace(Some(raised)));
+        message.into()
+    })
+}
+
+/// Whether an error is the exception of the latest host function that raised.
+pub fn has_raised(error: &EvalAltResult) -> bool {
+    let EvalAltResult::ErrorRuntime(value, _) = error.unwrap_inner() else {
+        return false;
+    };
+    let Ok(text) = value.as_immutable_string_ref() else {
+        return false;
+    };
+    let is_raised = |evaluation: &Evaluation<'_>| {
+        let raised = evaluation.raised.borrow();
+        raised
+            .as_ref()
+            .is_some_and(|(message, _)| *message == text.as_str())
+    };
+    Evaluation::with(is_raised).unwrap_or(false)
+}
+
+/// Return the exception of the latest host function that raised.
+pub fn raised(py: Python<'_>) -> Option<PyErr> {
+    let exception = |evaluation: &Evaluation<'_>| {
+        let raised = evaluation.raised.borrow();
+        raised.as_ref().map(|(_, exception)| exception.clone_ref(py))
+    };
+    Evaluation::with(exception).flatten()
+}
+
+/// Let Python handle pending signals. It does so on the main thread alone, where Ctrl-C would wait for the script to end.
+/// An exception of a handler ends the evaluation.
+pub fn check_signals() {
+    // SAFETY: both only return a number.
+    if unsafe { libc::gettid() != libc::getpid() } {
+        return;
+    }
+    if let Err(error) = crossing::python(|py| py.check_signals()) {
+        end_by(error);
+    }
+}
+
+/// Pass a line that the script prints to Python.
+pub fn print(text: &str) {
+    write(|py, evaluation| evaluation.print.call1(py, (text,)));
+}
+
+/// Pass a text of the script's `debug` to Python.
+pub fn debug(text: &str, source: Option<&str>, position: Position) {
+    let place = (text, source, position.line(), position.position());
+    write(|py, evaluation| evaluation.debug.call1(py, place));
+}
+
+/// Call Python with output; an exception ends the evaluation.
+fn write(call: impl FnOnce(Python<'_>, &Evaluation<'_>) -> PyResult<Py<PyAny>>) {
+    let written = Evaluation::with(|evaluation| crossing::python(|py| call(py, evaluation)));
+    if let Some(Err(error)) = written {
+        end_by(error);
+    }
+}
+
+/// End the evaluation with an exception that the script cannot catch.
+fn end_by(error: PyErr) {
+    FATAL.replace(Some(error));
+    guard::cancel();
 }

@@ -1,109 +1,146 @@
-//! Library functions of Rhai that can hang, block or exhaust memory in one call, in versions that cannot.
+//! Safe versions of library functions: Rhai's own can hang, block or exhaust memory in one call.
 //!
-//! Results are Rhai's own. A registered function wins over the standard package's of the same signature.
+//! Results are the same. A function here replaces the one of the same signature.
 
 use std::any::TypeId;
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::panic::{self, AssertUnwindSafe};
 
 use rhai::{
-    Array, Blob, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Map, NativeCallContext,
-    Position,
+    Array, Blob, Dynamic, EvalAltResult, FnPtr, FuncRegistration, INT, ImmutableString, Map, Module,
+    NativeCallContext, RhaiFunc, RhaiNativeFunc,
 };
-use rust_decimal::Decimal;
 
-use crate::{guard, host};
+use crate::bounds::guard::{self, Fallible};
+use crate::engine::sorting::{order_by, sort, sort_by};
 
-type Fallible<T> = Result<T, Box<EvalAltResult>>;
-
-/// What one more `Dynamic` in an array costs, with a short string behind it.
+/// Bytes of one more `Dynamic` in an array, without and with a short string.
 const ELEMENT: usize = 16;
 const STRING_ELEMENT: usize = ELEMENT + 48;
 /// The first entry of a map takes as much as eleven.
 const MAP_ENTRY: usize = 400;
-/// Levels of nesting that JSON text is written of.
+/// The most levels of nesting in JSON text.
 const JSON_DEPTH: usize = 100;
-/// Bytes that a sort compares between two looks at the limits.
-const BYTES_BETWEEN_LOOKS: usize = 64 * 1024;
 
-pub fn register(engine: &mut Engine) {
-    engine
-        .register_fn("sleep", guard::sleep)
-        .register_fn("sleep", |seconds: INT| guard::sleep(seconds as f64))
-        .register_fn("pad", pad_with_char)
-        .register_fn("pad", pad_with_string)
-        .register_fn("pad", pad_array)
-        .register_fn("pad", pad_blob)
-        .register_fn("blob", |length: INT| blob(length, 0))
-        .register_fn("blob", blob)
-        .register_fn(
-            "replace",
-            |s: &mut ImmutableString, from: ImmutableString, to: ImmutableString| replace(s, &from, &to),
-        )
-        .register_fn(
-            "replace",
-            |s: &mut ImmutableString, from: ImmutableString, to: char| replace(s, &from, &to.to_string()),
-        )
-        .register_fn(
-            "replace",
-            |s: &mut ImmutableString, from: char, to: ImmutableString| replace(s, &from.to_string(), &to),
-        )
-        .register_fn("replace", |s: &mut ImmutableString, from: char, to: char| {
-            replace(s, &from.to_string(), &to.to_string())
-        })
-        .register_fn("to_chars", |s: ImmutableString| {
-            guard::allow(s.len().saturating_mul(ELEMENT))?;
-            Ok::<Array, Box<EvalAltResult>>(s.chars().map(Into::into).collect())
-        })
-        .register_fn("to_array", |blob: &mut Blob| {
-            guard::allow(blob.len().saturating_mul(ELEMENT))?;
-            Ok::<Array, Box<EvalAltResult>>(blob.iter().map(|&byte| INT::from(byte).into()).collect())
-        })
-        .register_fn("dedup", dedup_by);
+/// Put these functions into Rhai's library.
+pub fn add_to(library: &mut Module) {
+    let mut library = Library(library);
+    waiting(&mut library);
+    building(&mut library);
+    splitting(&mut library);
+    json(&mut library);
+    ordering(&mut library);
+    formatting(&mut library);
+}
+
+struct Library<'a>(&'a mut Module);
+
+impl Library<'_> {
+    fn add<A: 'static, const N: usize, const X: bool, R: 'static, const F: bool, Native>(
+        &mut self,
+        name: &str,
+        function: Native,
+    ) where
+        Native: RhaiNativeFunc<A, N, X, R, F> + Send + Sync + 'static,
+    {
+        let function = function.into_rhai_function(true, false);
+        self.add_raw(name, &Native::param_types(), function);
+    }
+
+    #[inline(never)] // not once for each function
+    fn add_raw(&mut self, name: &str, types: &[TypeId], function: RhaiFunc) {
+        FuncRegistration::new(name)
+            .in_global_namespace()
+            .set_into_module_raw(self.0, types, function);
+    }
+}
+
+fn waiting(library: &mut Library<'_>) {
+    library.add("sleep", guard::sleep);
+    library.add("sleep", |seconds: INT| guard::sleep(seconds as f64));
+}
+
+fn building(library: &mut Library<'_>) {
+    library.add("pad", pad_with_char);
+    library.add("pad", pad_with_string);
+    library.add("pad", pad_array);
+    library.add("pad", pad_blob);
+    library.add("blob", |length: INT| blob(length, 0));
+    library.add("blob", blob);
+    library.add(
+        "replace",
+        |s: &mut ImmutableString, from: ImmutableString, to: ImmutableString| replace(s, &from, &to),
+    );
+    library.add(
+        "replace",
+        |s: &mut ImmutableString, from: ImmutableString, to: char| replace(s, &from, &to.to_string()),
+    );
+    library.add(
+        "replace",
+        |s: &mut ImmutableString, from: char, to: ImmutableString| replace(s, &from.to_string(), &to),
+    );
+    library.add("replace", |s: &mut ImmutableString, from: char, to: char| {
+        replace(s, &from.to_string(), &to.to_string())
+    });
+    library.add("to_chars", |s: ImmutableString| {
+        guard::allow(s.len().saturating_mul(ELEMENT))?;
+        Ok::<Array, Box<EvalAltResult>>(s.chars().map(Into::into).collect())
+    });
+    library.add("to_array", |blob: &mut Blob| {
+        guard::allow(blob.len().saturating_mul(ELEMENT))?;
+        Ok::<Array, Box<EvalAltResult>>(blob.iter().map(|&byte| INT::from(byte).into()).collect())
+    });
+    library.add("dedup", dedup_by);
+}
+
+fn splitting(library: &mut Library<'_>) {
     for (name, direction) in [("split", Direction::Forward), ("split_rev", Direction::Backward)] {
-        engine
-            .register_fn(name, move |s: &mut ImmutableString, by: ImmutableString| {
-                split(s, &by, INT::MAX, direction)
-            })
-            .register_fn(name, move |s: &mut ImmutableString, by: char| {
-                split(s, &by.to_string(), INT::MAX, direction)
-            })
-            .register_fn(
-                name,
-                move |s: &mut ImmutableString, by: ImmutableString, most: INT| split(s, &by, most, direction),
-            )
-            .register_fn(name, move |s: &mut ImmutableString, by: char, most: INT| {
-                split(s, &by.to_string(), most, direction)
-            });
+        library.add(name, move |s: &mut ImmutableString, by: ImmutableString| {
+            split(s, &by, INT::MAX, direction)
+        });
+        library.add(name, move |s: &mut ImmutableString, by: char| {
+            split(s, &by.to_string(), INT::MAX, direction)
+        });
+        library.add(
+            name,
+            move |s: &mut ImmutableString, by: ImmutableString, most: INT| split(s, &by, most, direction),
+        );
+        library.add(name, move |s: &mut ImmutableString, by: char, most: INT| {
+            split(s, &by.to_string(), most, direction)
+        });
     }
-    engine
-        .register_fn("to_json", to_json)
-        .register_fn("parse_json", parse_json);
+}
+
+fn json(library: &mut Library<'_>) {
+    library.add("to_json", to_json);
+    library.add("parse_json", parse_json);
+}
+
+fn ordering(library: &mut Library<'_>) {
     for name in ["sort", "sort_by"] {
-        engine.register_fn(name, sort_by);
-    }
-    for (name, ordered, descending) in [("sort", "order", false), ("sort_desc", "order_desc", true)] {
-        engine
-            .register_fn(name, move |array: &mut Array| sort(array, descending))
-            .register_fn(ordered, move |array: &mut Array| {
-                let mut array = array.clone();
-                sort(&mut array, descending)?;
-                Ok::<Array, Box<EvalAltResult>>(array)
-            });
+        library.add(name, sort_by);
     }
     for name in ["order", "order_by"] {
-        engine.register_fn(name, order_by);
+        library.add(name, order_by);
     }
+    for (name, ordered, descending) in [("sort", "order", false), ("sort_desc", "order_desc", true)] {
+        library.add(name, move |array: &mut Array| sort(array, descending));
+        library.add(ordered, move |array: &mut Array| {
+            let mut array = array.clone();
+            sort(&mut array, descending)?;
+            Ok::<Array, Box<EvalAltResult>>(array)
+        });
+    }
+}
+
+fn formatting(library: &mut Library<'_>) {
     for name in ["print", "to_string", "debug", "to_debug"] {
-        engine
-            .register_fn(name, |context: NativeCallContext, array: &mut Array| {
-                format_array(&context, array)
-            })
-            .register_fn(name, |context: NativeCallContext, map: &mut Map| {
-                format_map(&context, map)
-            });
+        library.add(name, |context: NativeCallContext, array: &mut Array| {
+            format_array(&context, array)
+        });
+        library.add(name, |context: NativeCallContext, map: &mut Map| {
+            format_map(&context, map)
+        });
     }
 }
 
@@ -177,7 +214,7 @@ fn split(string: &mut ImmutableString, by: &str, most: INT, direction: Direction
     })
 }
 
-/// Drop elements as Rhai does; but Rhai goes on after the script was stopped.
+/// Drop elements as Rhai does; but Rhai goes on when the script has been stopped.
 fn dedup_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fallible<()> {
     array.dedup_by(|next, one| {
         guard::stopped().is_none()
@@ -188,104 +225,7 @@ fn dedup_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> F
     guard::proceed()
 }
 
-/// Return a sorted copy.
-fn order_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fallible<Array> {
-    let mut array = array.clone();
-    sort_by(context, &mut array, comparer)?;
-    Ok(array)
-}
-
-/// Sort as Rhai does, which takes an error of the comparer for an answer; but an exception of a host function
-/// ends the sorting, and is the script's.
-fn sort_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fallible<()> {
-    let mut failed = None;
-    let sorted = panic::catch_unwind(AssertUnwindSafe(|| {
-        array.sort_by(|one, other| {
-            let answer = match failed {
-                _ if guard::stopped().is_some() => return Ordering::Equal,
-                Some(_) => return Ordering::Equal,
-                None => comparer.call_raw(&context, None, [one.clone(), other.clone()]),
-            };
-            match answer {
-                Ok(answer) => order(&answer),
-                Err(error) => {
-                    if host::has_raised(&error) {
-                        failed = Some(error);
-                    }
-                    None
-                }
-            }
-            .unwrap_or_else(|| one.type_id().cmp(&other.type_id()))
-        });
-    }));
-    guard::proceed()?;
-    match (failed, sorted) {
-        (Some(error), _) => Err(error),
-        (None, Err(_)) => Err("error in comparer for sorting".into()), // no total order
-        (None, Ok(())) => Ok(()),
-    }
-}
-
-/// Sort by the order of numbers, texts and so on, as Rhai does; but Rhai compares long texts until it is done.
-fn sort(array: &mut Array, descending: bool) -> Fallible<()> {
-    let Some(first) = array.first().filter(|_| array.len() > 1) else {
-        return Ok(());
-    };
-    let refused = |why: String| Err(EvalAltResult::ErrorFunctionNotFound(why, Position::NONE).into());
-    let (type_id, type_name) = (first.type_id(), first.type_name());
-    if array.iter().any(|item| item.type_id() != type_id) {
-        return refused("elements of different types cannot be sorted".to_owned());
-    }
-    let Some(compare) = comparison(type_id) else {
-        return refused(format!("elements of {type_name} cannot be sorted"));
-    };
-    let (mut compared, mut stopped) = (0, false);
-    array.sort_by(|one, other| {
-        if compared > BYTES_BETWEEN_LOOKS {
-            compared = 0;
-            stopped = guard::stopped().is_some();
-        }
-        if stopped {
-            return Ordering::Equal;
-        }
-        let (ordering, bytes) = compare(one, other);
-        compared += bytes;
-        if descending { ordering.reverse() } else { ordering }
-    });
-    guard::proceed()
-}
-
-/// Says how two values of a type are ordered, and how many bytes were looked at.
-type Comparison = fn(&Dynamic, &Dynamic) -> (Ordering, usize);
-
-fn comparison(type_id: TypeId) -> Option<Comparison> {
-    macro_rules! comparisons {
-        ($($type:ty: $read:ident),*) => {
-            $(if type_id == TypeId::of::<$type>() {
-                return Some(|one, other| {
-                    let ordering = one.$read().ok().partial_cmp(&other.$read().ok());
-                    (ordering.unwrap_or(Ordering::Equal), size_of::<Dynamic>())
-                });
-            })*
-        };
-    }
-    comparisons!(INT: as_int, char: as_char, FLOAT: as_float, Decimal: as_decimal, bool: as_bool, (): as_unit);
-    (type_id == TypeId::of::<ImmutableString>()).then_some(|one, other| {
-        let (Ok(one), Ok(other)) = (one.as_immutable_string_ref(), other.as_immutable_string_ref()) else {
-            return (Ordering::Equal, 0);
-        };
-        (one.cmp(&other), one.len().min(other.len()) + size_of::<Dynamic>())
-    })
-}
-
-fn order(answer: &Dynamic) -> Option<Ordering> {
-    if let Ok(less) = answer.as_bool() {
-        return Some(if less { Ordering::Less } else { Ordering::Greater });
-    }
-    answer.as_int().ok().map(|answer| answer.cmp(&0))
-}
-
-/// Read JSON as Rhai does; but it asks for the memory first, by what the text has of maps and elements.
+/// Read JSON as Rhai does, but check first that there is memory for the maps and elements in the text.
 fn parse_json(text: ImmutableString) -> Fallible<Dynamic> {
     let (mut maps, mut elements) = (0_usize, 0_usize);
     for byte in text.bytes() {
@@ -296,8 +236,8 @@ fn parse_json(text: ImmutableString) -> Fallible<Dynamic> {
     serde_json::from_str(&text).map_err(|error| error.to_string().into())
 }
 
-/// Write a map as JSON, as Rhai does; but Rhai would never end with one that contains itself through a closure, and does
-/// not ask for the memory.
+/// Write a map as JSON, as Rhai does. But Rhai never ends with a map that contains itself through a closure, and does not
+/// check for memory.
 fn to_json(map: &mut Map) -> Fallible<String> {
     let length = map_length(map, 0)
         .ok_or("a value that contains itself, or is nested too deeply, has no JSON text")?;
@@ -306,9 +246,9 @@ fn to_json(map: &mut Map) -> Fallible<String> {
     serde_json::to_string(&map).map_err(|error| error.to_string().into())
 }
 
-/// About how long a value's JSON text is; `None`: it is nested too deeply.
+/// Return about the length of a value's JSON text; `None`: it is nested too deeply.
 fn json_length(value: &Dynamic, depth: usize) -> Option<usize> {
-    // What is locked is the map that is being written: it contains itself.
+    // A locked value is the map that is being written: it contains itself.
     if depth > JSON_DEPTH || value.is_locked() {
         return None;
     }
@@ -338,7 +278,7 @@ fn total(mut lengths: impl Iterator<Item = Option<usize>>) -> Option<usize> {
     lengths.try_fold(2, |sum: usize, length| Some(sum.saturating_add(length?)))
 }
 
-/// Bytes that a clone of the value takes.
+/// Return the bytes of a clone of the value.
 pub fn deep_size(value: &Dynamic) -> usize {
     if let Ok(array) = value.as_array_ref() {
         array
@@ -361,8 +301,8 @@ pub fn deep_size(value: &Dynamic) -> usize {
     }
 }
 
-/// Write an array as Rhai does, as far as there is memory for it. It does not fail: Rhai would fall back on a text
-/// without bounds. What was stopped is so for good.
+/// Write an array as Rhai does, up to the memory limit. It never fails: Rhai would then write a text without bounds. A
+/// script that was stopped stays so.
 fn format_array(context: &NativeCallContext, array: &mut Array) -> ImmutableString {
     let mut text = String::from("[");
     for (place, item) in array.iter_mut().enumerate() {
@@ -390,9 +330,9 @@ fn format_map(context: &NativeCallContext, map: &mut Map) -> ImmutableString {
     text.into()
 }
 
-/// Say whether there was memory for it.
+/// Append the text of an item; return whether there was memory for it.
 fn push_debug(context: &NativeCallContext, text: &mut String, value: &mut Dynamic) -> bool {
-    // The same long string may stand in an array a million times, at no cost until it is printed.
+    // An array may hold the same long string a million times, at no cost until it is printed.
     let item = match context.call_native_fn_raw("to_debug", true, &mut [value]) {
         Ok(item) if item.is_string() => item.into_immutable_string().unwrap_or_default(),
         Ok(item) => context.engine().map_type_name(item.type_name()).into(),

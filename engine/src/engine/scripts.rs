@@ -1,4 +1,4 @@
-//! The scripts that a thread has compiled lately.
+//! A cache of the scripts that a thread has compiled.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -8,16 +8,16 @@ use lru::LruCache;
 use memchr::memmem;
 use rhai::{AST, Dynamic};
 
-use crate::stack::Deep;
+use crate::crossing::stack::DropOnBigStack;
 
-/// Bounds of what is kept, by thread: scripts, and bytes that they take. Most take some ten times their source; one of a
-/// kilobyte may take as much as compiling is allowed, since it gets copies of its constants.
+/// Bounds of a thread's cache: scripts, and their bytes. Most scripts take some ten times their source. One of a kilobyte may
+/// take all the memory that compiling is allowed, since it contains copies of its constants.
 const MOST_SCRIPTS: usize = 256;
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
-/// Compiled scripts by key (see `key`); the least recently used goes first.
+/// Compiled scripts by key (see `key`); the least recently used is dropped first.
 pub struct Scripts {
-    compiled: LruCache<String, (Deep<Arc<AST>>, usize)>,
+    compiled: LruCache<String, (DropOnBigStack<Arc<AST>>, usize)>,
     bytes: usize,
 }
 
@@ -33,14 +33,14 @@ impl Scripts {
         self.compiled.get(key).map(|(ast, _)| Arc::clone(ast))
     }
 
-    /// Keep a script that takes so many bytes, if it leaves room for others.
+    /// Keep a script of this many bytes, unless it takes the room of many others.
     pub fn keep(&mut self, key: String, ast: Arc<AST>, bytes: usize) {
-        let bytes = bytes + 2 * key.len(); // the key, and texts of constants: they were there before
+        let bytes = bytes + 2 * key.len(); // the key, and texts of constants, which were allocated earlier
         if bytes > MOST_BYTES / 2 {
             return;
         }
         self.bytes += bytes;
-        if let Some((_, replaced)) = self.compiled.put(key, (Deep::new(ast), bytes)) {
+        if let Some((_, replaced)) = self.compiled.put(key, (DropOnBigStack::new(ast), bytes)) {
             self.bytes -= replaced;
         }
         while self.bytes > MOST_BYTES || self.compiled.len() > MOST_SCRIPTS {
@@ -52,7 +52,7 @@ impl Scripts {
     }
 }
 
-/// Keep the constants that a script names: they have to be compiled into it, since its functions see no scope.
+/// Return the constants that a script names. They are compiled into it, because its functions see no scope.
 pub fn named<'a>(source: &str, constants: &'a [(String, Dynamic)]) -> Vec<&'a (String, Dynamic)> {
     constants
         .iter()
@@ -60,8 +60,8 @@ pub fn named<'a>(source: &str, constants: &'a [(String, Dynamic)]) -> Vec<&'a (S
         .collect()
 }
 
-/// Name what a script compiles to: usually its source. `None` if a constant has a value that no text tells from all
-/// others; then it is compiled each time.
+/// Return the key of a compiled script, usually its source; `None` if no text identifies the value of a constant: such a
+/// script is compiled each time.
 pub fn key<'a>(
     source: &'a str,
     name: Option<&str>,
@@ -75,7 +75,7 @@ pub fn key<'a>(
         let _ = write!(key, "{} {text}", text.len());
     };
     part(source);
-    part(name.unwrap_or("\0")); // no name is that
+    part(name.unwrap_or("\0")); // which is no name
     for (name, value) in constants {
         part(name);
         part(value.type_name());

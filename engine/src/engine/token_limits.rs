@@ -1,25 +1,26 @@
-//! Source as it is read, token by token: the one place where compiling can be bounded.
+//! Limits the compiling of a source while Rhai reads its tokens, the only place where that is possible.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use rhai::{Dynamic, Engine, LexError, Token};
 
-use crate::{guard, natives};
+use crate::bounds::guard;
+use crate::engine::safe_library;
 
-/// About what a token takes once it is compiled.
+/// About the bytes of a compiled token.
 const TOKEN: usize = 64;
 
-/// Let an engine read source no further once the script has been stopped.
+/// Make an engine stop reading source once the script has been stopped.
 pub fn bound(engine: &mut Engine) {
-    #[allow(deprecated)] // marks it as one that may change; the version of Rhai is pinned
+    #[allow(deprecated)] // that means: it may change. The version of Rhai is pinned
     engine.on_parse_token(|token, _, _| if guard::token() { end() } else { token });
 }
 
-/// Likewise, and ask for the memory that copies of constants will take: Rhai's optimizer puts a constant's value wherever
-/// it is named, also into other constants, so that thirty short lines take all memory.
+/// Make an engine also stop when the copies of constants would take too much memory: Rhai's optimizer copies a constant's
+/// value to wherever it is named, also into other constants, so that thirty short lines could take all memory.
 ///
-/// `given` are constants from outside.
+/// `given`: constants from outside.
 pub fn bound_with_copies(engine: &mut Engine, given: &[&(String, Dynamic)]) {
     let constants = Mutex::new(Constants::new(given));
     #[allow(deprecated)]
@@ -34,18 +35,18 @@ pub fn bound_with_copies(engine: &mut Engine, given: &[&(String, Dynamic)]) {
     });
 }
 
-/// A token that ends the reading; which bound it was is known to the guard.
+/// A token that ends the reading; the guard knows the reason.
 fn end() -> Token {
     Token::LexError(LexError::Runtime("stopped".to_owned()).into())
 }
 
-/// The constants of a script as far as it has been read, and what they take.
+/// The constants in the part of a script that has been read, and their sizes.
 struct Constants {
-    /// Bytes of a copy, by name; those of numbers take none.
+    /// Bytes of a copy, by name; copies of numbers take none.
     sizes: HashMap<String, usize>,
-    /// Those whose value is being read, each within the one before.
+    /// The constants whose values are being read, each within the one before.
     open: Vec<Declaration>,
-    /// Brackets that are open.
+    /// The number of open brackets.
     depth: usize,
     /// Bytes of all copies.
     copies: usize,
@@ -55,7 +56,7 @@ struct Declaration {
     name: Option<String>,
     depth: usize,
     size: usize,
-    /// Whether it may be more than a number.
+    /// Whether the value may be more than a number.
     grows: bool,
 }
 
@@ -63,7 +64,7 @@ impl Constants {
     fn new(given: &[&(String, Dynamic)]) -> Self {
         let size = |value: &Dynamic| {
             let text = value.as_immutable_string_ref().map_or(0, |text| text.len());
-            TOKEN + natives::deep_size(value) + text
+            TOKEN + safe_library::deep_size(value) + text
         };
         Self {
             sizes: given
@@ -104,7 +105,7 @@ impl Constants {
         }
     }
 
-    /// Count a copy of the constant of that name, if there is one.
+    /// Count a copy of the constant of this name, if there is one.
     fn copy(&mut self, name: &str) {
         if let Some(&size) = self.sizes.get(name) {
             self.copies = self.copies.saturating_add(size);

@@ -1,32 +1,48 @@
-//! What an evaluation fails with, and the Python exception it becomes.
+//! Failures of evaluations, and the Python exceptions that they become.
 
 use std::fmt::{self, Write};
+use std::io;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use rhai::{EvalAltResult, Position};
 
-use crate::guard::{self, Stop};
-use crate::host;
-use crate::stack::Linked;
-use crate::values;
+use crate::bounds::guard;
+use crate::bounds::meter::Stop;
+use crate::crossing::CrossingError;
+use crate::crossing::evaluation;
+use crate::crossing::stack::MayNestDeeply;
+use crate::values::to_python::to_python;
 
-/// What an evaluation ended with, before Python hears of it.
+/// A failure of an evaluation.
 pub enum Failure {
-    /// The script's own error; its text, and Rust's `{:?}` of it.
+    /// The script's own error, its text, and its text by Rust's `{:?}`.
     Script(Box<EvalAltResult>, String, String),
-    /// Which bound stopped it, in words also, and where.
+    /// The bound that stopped it, its description, and the position.
     Stopped(Stop, String, Position),
     Panic(String),
-    /// There was no room for a stack of this many bytes.
-    NoStack(usize),
+    /// The system refused a stack of this many bytes.
+    NoStack(usize, io::Error),
+    /// Another greenlet of this thread has an unfinished evaluation.
+    OtherGreenlet,
 }
 
-impl Linked for Failure {}
+impl MayNestDeeply for Failure {}
+
+impl From<CrossingError> for Failure {
+    fn from(error: CrossingError) -> Self {
+        match error {
+            CrossingError::Panic(message) => Self::Panic(message),
+            CrossingError::NoStack(size, error) => Self::NoStack(size, error),
+            CrossingError::OtherGreenlet => Self::OtherGreenlet,
+        }
+    }
+}
 
 impl Failure {
-    /// Take a script's error. Its text is written here, where the script's stack and its memory limit are: what it
-    /// threw may be deep, and its text far longer than it is large.
+    /// Make a failure of a script's error. Its text is written at once, on the script's stack and within its memory limit: a
+    /// thrown value may nest deeply, and its text may be far longer than the value.
     pub fn script(error: Box<EvalAltResult>) -> Self {
         match (
             bounded(format_args!("{error}")),
@@ -42,7 +58,7 @@ impl Failure {
     }
 }
 
-/// Write a text, unless it is longer than there is memory left for the script.
+/// Write a text, unless it takes more memory than the script has left.
 pub fn bounded(what: fmt::Arguments<'_>) -> Option<String> {
     struct Text {
         text: String,
@@ -73,7 +89,7 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
     let make = py
         .import(intern!(py, "rhai_tasks.errors"))?
         .getattr(intern!(py, "make_rhai_error"))?;
-    // What is no error of the script's own has one text, and came through no calls.
+    // A failure that is no error of the script's own has one text, and passed through no calls.
     let plain = |kind, text: String, position| (kind, text.clone(), position, Vec::new(), text, None, None);
     let (kind, text, position, frames, debug, thrown, cause) = match failure {
         Failure::Script(error, text, debug_text) => {
@@ -82,9 +98,9 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             let mut cause = None;
             let mut kind = kind(inner);
             if let EvalAltResult::ErrorRuntime(value, _) = inner {
-                thrown = Some(values::to_python(py, value).unwrap_or_else(|_| py.None()));
-                if host::has_raised(error) {
-                    cause = host::raised(py);
+                thrown = Some(to_python(py, value).unwrap_or_else(|_| py.None()));
+                if evaluation::has_raised(error) {
+                    cause = evaluation::raised(py);
                     kind = "Host";
                 }
             }
@@ -102,14 +118,19 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             plain(stop_kind(*stop), with_position(text, *position), *position)
         }
         Failure::Panic(message) => plain("Panic", format!("The engine failed: {message}"), Position::NONE),
-        Failure::NoStack(size) => plain(
+        Failure::NoStack(size, error) => plain(
             "OutOfMemory",
             format!(
-                "There is no room for a stack of {} MiB to run the script on",
+                "There is no room for a stack of {} MiB to run the script on: {error}",
                 size >> 20
             ),
             Position::NONE,
         ),
+        Failure::OtherGreenlet => {
+            return Err(PyRuntimeError::new_err(
+                "another greenlet of this thread is in the midst of a script: a thread runs one at a time",
+            ));
+        }
     };
     let error = PyErr::from_value(make.call1((
         kind,
@@ -134,7 +155,7 @@ fn with_position(text: &str, position: Position) -> String {
     }
 }
 
-/// Functions and modules the error passed through, innermost first: name, line, column.
+/// Return the functions and modules that the error passed through, innermost first: name, line, column.
 fn frames(error: &EvalAltResult) -> Vec<(String, Option<usize>, Option<usize>)> {
     let mut frames = Vec::new();
     let mut error = error;
@@ -157,7 +178,7 @@ fn stop_kind(stop: Stop) -> &'static str {
     }
 }
 
-/// Name the variant, without its `Error`.
+/// Return the name of the variant, without its `Error`.
 fn kind(error: &EvalAltResult) -> &'static str {
     match error {
         EvalAltResult::ErrorParsing(..) => "Parsing",

@@ -1,83 +1,20 @@
-//! Values between Python and Rhai. Nothing is dropped or turned into text on the way: what has no
-//! counterpart is an error.
+//! Converts Python values for scripts. It drops nothing and turns nothing into text: a value without a counterpart is an
+//! error.
 
-use std::collections::HashMap;
-use std::ops::{Range, RangeInclusive};
-use std::time::Instant;
-
-use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
-use pyo3::gc::PyVisit;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMapping, PyMemoryView,
     PyRange, PySet, PyString, PyTuple, PyType,
 };
-use rhai::{Array, Blob, Dynamic, FLOAT, FnPtr, INT, ImmutableString, Map};
+use rhai::{Array, Dynamic, EvalAltResult, FnPtr, INT, Map, NativeCallContext};
 use rust_decimal::Decimal;
 
-use crate::garbage::Objects;
-use crate::stack::Deep;
-use crate::{host, object, stack};
-
-/// Levels of nesting; also what ends a structure that contains itself.
-const MAX_DEPTH: usize = 100;
-
-/// A script's pointer to a function.
-#[pyclass(frozen, name = "FnPtr", module = "rhai_tasks._engine")]
-pub struct FunctionPointer(pub Deep<FnPtr>);
-
-impl FunctionPointer {
-    pub fn pointer(&self) -> FnPtr {
-        stack::roomy(|| FnPtr::clone(&self.0))
-    }
-}
-
-#[pymethods]
-impl FunctionPointer {
-    /// The function's name; a closure's is made up by the engine.
-    #[getter]
-    fn name(&self) -> &str {
-        self.0.fn_name()
-    }
-
-    /// Call it, inside the host function that the script gave it to; elsewhere there is `Engine.call`.
-    #[pyo3(signature = (*arguments))]
-    fn __call__(&self, py: Python<'_>, arguments: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-        let arguments = items(arguments.iter(), 0)?;
-        let value = host::call_back(py, &self.0, arguments).ok_or_else(|| {
-            PyRuntimeError::new_err(
-                "a script's function can be called only by the host function it was given to; \
-                 elsewhere use Engine.call(ast, function, ...)",
-            )
-        })??;
-        to_python(py, &Deep::new(value))
-    }
-
-    fn __repr__(&self) -> String {
-        format!("FnPtr({:?})", self.0.fn_name())
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let mut objects = Objects::default();
-        self.0.iter_curry().for_each(|value| objects.add(value));
-        objects.visit(1, &visit)
-    }
-}
-
-/// A moment of the engine's monotonic clock, from `timestamp()`.
-#[pyclass(frozen, module = "rhai_tasks._engine")]
-pub struct Timestamp(Instant);
-
-#[pymethods]
-impl Timestamp {
-    /// Seconds since then.
-    #[getter]
-    fn elapsed(&self) -> f64 {
-        self.0.elapsed().as_secs_f64()
-    }
-}
+use crate::crossing::evaluation;
+use crate::crossing::stack::DropOnBigStack;
+use crate::values::object;
+use crate::values::to_python::{FunctionPointer, MAX_DEPTH, Timestamp, decimal_class, to_python};
 
 /// Convert a Python value.
 pub fn to_rhai(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
@@ -90,7 +27,7 @@ fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
             "the value is nested deeper than {MAX_DEPTH} levels, or contains itself"
         )));
     }
-    // What most values are comes first; a class of one's own may be known to scripts as a type.
+    // The most frequent types come first. A class may also be registered with scripts as a type.
     if let Ok(text) = value.cast_exact::<PyString>() {
         return Ok(text.to_str()?.into());
     }
@@ -224,9 +161,12 @@ fn array<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> P
     Ok(Dynamic::from_array(self::items(items, depth + 1)?.take()))
 }
 
-/// Convert each; those that there are when one cannot be converted may be deep, as what a function has curried is.
-pub fn items<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> PyResult<Deep<Array>> {
-    let mut converted = Deep::new(Array::with_capacity(items.size_hint().0));
+/// Convert each item. If one fails, those already converted may nest deeply, as the curried arguments of a function do.
+pub fn items<'py>(
+    items: impl Iterator<Item = Bound<'py, PyAny>>,
+    depth: usize,
+) -> PyResult<DropOnBigStack<Array>> {
+    let mut converted = DropOnBigStack::new(Array::with_capacity(items.size_hint().0));
     for item in items {
         converted.push(nested_to_rhai(&item, depth)?);
     }
@@ -237,7 +177,7 @@ fn map<'py>(
     entries: impl Iterator<Item = (Bound<'py, PyAny>, Bound<'py, PyAny>)>,
     depth: usize,
 ) -> PyResult<Dynamic> {
-    let mut map = Deep::new(Map::new());
+    let mut map = DropOnBigStack::new(Map::new());
     for (key, value) in entries {
         let Ok(key) = key.cast_into::<PyString>() else {
             return Err(PyTypeError::new_err(
@@ -245,12 +185,33 @@ fn map<'py>(
             ));
         };
         let replaced = map.insert(key.to_str()?.into(), nested_to_rhai(&value, depth + 1)?);
-        drop(replaced.map(Deep::new));
+        drop(replaced.map(DropOnBigStack::new));
     }
     Ok(Dynamic::from_map(map.take()))
 }
 
-/// Make a map of an object's attributes of these names.
+/// Convert a mapping of names to values.
+pub fn entries(mapping: &Bound<'_, PyAny>) -> PyResult<DropOnBigStack<Vec<(String, Dynamic)>>> {
+    let mut entries = DropOnBigStack::new(Vec::new());
+    let mut add = |name: Bound<'_, PyAny>, value: Bound<'_, PyAny>| -> PyResult<()> {
+        entries.push((name.extract()?, to_rhai(&value)?));
+        Ok(())
+    };
+    if let Ok(dict) = mapping.cast::<PyDict>() {
+        dict.iter().try_for_each(|(name, value)| add(name, value))?;
+    } else {
+        let mapping = mapping
+            .cast::<PyMapping>()
+            .map_err(|_| PyTypeError::new_err("scope and constants must be mappings of names to values"))?;
+        for item in mapping.items()? {
+            let (name, value) = item.extract()?;
+            add(name, value)?;
+        }
+    }
+    Ok(entries)
+}
+
+/// Make a map of the attributes of these names.
 fn attributes<'py>(
     value: &Bound<'py, PyAny>,
     names: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
@@ -270,10 +231,10 @@ fn attributes<'py>(
 fn callable(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
     let named = |name: String| {
         let function = value.clone().unbind();
-        // "Deprecated" marks it as one that may change; the version of Rhai is pinned.
+        // "Deprecated" means that it may change. The version of Rhai is pinned.
         #[allow(deprecated)]
         FnPtr::from_fn(name, move |context, arguments| {
-            host::call(&context, &function, arguments)
+            call(&context, &function, arguments)
         })
     };
     let name = value
@@ -287,141 +248,20 @@ fn callable(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
     .map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
-/// Texts that were converted already, by their address: a script holds a long one any number of times at no cost.
-type Texts = HashMap<*const u8, Py<PyAny>>;
-
-/// Bytes from which on a text is remembered.
-const LONG_TEXT: usize = 64;
-
-/// The keys of a map, in order. Maps beside each other mostly have the same, and then share them.
-type Keys<'py> = Vec<Bound<'py, PyString>>;
-
-/// Convert a script's value.
-pub fn to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
-    nested_to_python(py, value, &mut Texts::new(), &mut Keys::new(), 0)
-}
-
-/// `keys` are those of the map beside.
-fn nested_to_python<'py>(
-    py: Python<'py>,
-    value: &Dynamic,
-    texts: &mut Texts,
-    keys: &mut Keys<'py>,
-    depth: usize,
-) -> PyResult<Py<PyAny>> {
-    if depth > MAX_DEPTH {
-        return Err(PyValueError::new_err(format!(
-            "the script's value is nested deeper than {MAX_DEPTH} levels"
-        )));
-    }
-    // Not `as_int` and so on: whatever is no integer would have its type's name looked up, for the error.
-    if value.is_unit() {
-        return Ok(py.None());
-    }
-    if let Some(truth) = value.read_lock::<bool>() {
-        return Ok(PyBool::new(py, *truth).to_owned().into_any().unbind());
-    }
-    if let Some(number) = value.read_lock::<INT>() {
-        return Ok(number.into_pyobject(py)?.into_any().unbind());
-    }
-    if let Some(number) = value.read_lock::<FLOAT>() {
-        return Ok(PyFloat::new(py, *number).into_any().unbind());
-    }
-    if let Some(text) = value.read_lock::<ImmutableString>() {
-        let convert = || PyString::new(py, &text).into_any().unbind();
-        if text.len() < LONG_TEXT {
-            return Ok(convert());
-        }
-        return Ok(texts.entry(text.as_ptr()).or_insert_with(convert).clone_ref(py));
-    }
-    if let Some(letter) = value.read_lock::<char>() {
-        return Ok(PyString::new(py, letter.encode_utf8(&mut [0; 4]))
-            .into_any()
-            .unbind());
-    }
-    if let Some(items) = value.read_lock::<Array>() {
-        let mut keys = Keys::new();
-        let items = items
+/// Call a Python function for a script.
+pub fn call(
+    context: &NativeCallContext<'_>,
+    function: &Py<PyAny>,
+    arguments: &mut [&mut Dynamic],
+) -> Result<Dynamic, Box<EvalAltResult>> {
+    evaluation::serve(context, |py| {
+        let arguments = arguments
             .iter()
-            .map(|item| nested_to_python(py, item, texts, &mut keys, depth + 1))
+            .map(|value| to_python(py, value))
             .collect::<PyResult<Vec<_>>>()?;
-        return Ok(PyList::new(py, items)?.into_any().unbind());
-    }
-    if let Some(entries) = value.read_lock::<Map>() {
-        let dict = PyDict::new(py);
-        let mut inner = Keys::new();
-        for (place, (key, value)) in entries.iter().enumerate() {
-            let value = nested_to_python(py, value, texts, &mut inner, depth + 1)?;
-            dict.set_item(key_to_python(py, key, keys, place), value)?;
-        }
-        return Ok(dict.into_any().unbind());
-    }
-    if let Some(bytes) = value.read_lock::<Blob>() {
-        return Ok(PyBytes::new(py, &bytes).into_any().unbind());
-    }
-    if let Some(number) = value.read_lock::<Decimal>() {
-        return Ok(decimal_class(py)?.call1((number.to_string(),))?.unbind());
-    }
-    if let Some(object) = object::unwrap(value) {
-        return Ok(object.clone_ref(py));
-    }
-    other_to_python(py, value)
-}
-
-/// Take a map's key from the map beside, if that has the same at this place.
-fn key_to_python<'a, 'py>(
-    py: Python<'py>,
-    key: &str,
-    keys: &'a mut Keys<'py>,
-    place: usize,
-) -> &'a Bound<'py, PyString> {
-    let known = keys.get(place).and_then(|known| known.to_str().ok());
-    if known != Some(key) {
-        keys.truncate(place);
-        keys.push(PyString::new(py, key));
-    }
-    &keys[place]
-}
-
-fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
-    if let Some(range) = value.read_lock::<Range<INT>>() {
-        return Ok(PyRange::new(py, range.start as isize, range.end as isize)?
-            .into_any()
-            .unbind());
-    }
-    if let Some(range) = value.read_lock::<RangeInclusive<INT>>() {
-        let stop = range
-            .end()
-            .checked_add(1)
-            .ok_or_else(|| PyOverflowError::new_err("the range has no end in Python"))?;
-        return Ok(PyRange::new(py, *range.start() as isize, stop as isize)?
-            .into_any()
-            .unbind());
-    }
-    if let Some(pointer) = value.read_lock::<FnPtr>() {
-        let pointer = FunctionPointer(stack::roomy(|| Deep::new(pointer.clone())));
-        return Ok(Bound::new(py, pointer)?.into_any().unbind());
-    }
-    if let Some(moment) = value.read_lock::<Instant>() {
-        return Ok(Bound::new(py, Timestamp(*moment))?.into_any().unbind());
-    }
-    macro_rules! numbers {
-        ($($number:ty)*) => {
-            $(if let Some(number) = value.read_lock::<$number>() {
-                return Ok(number.into_pyobject(py)?.into_any().unbind());
-            })*
-        };
-    }
-    numbers!(u8 u16 u32 u64 u128 i8 i16 i32 i128 f32);
-    Err(PyTypeError::new_err(format!(
-        "a script's {} has no counterpart in Python",
-        value.type_name()
-    )))
-}
-
-fn decimal_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS.import(py, "decimal", "Decimal")
+        let value = function.bind(py).call1(PyTuple::new(py, arguments)?)?;
+        to_rhai(&value)
+    })
 }
 
 fn enum_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {

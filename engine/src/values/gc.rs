@@ -1,4 +1,4 @@
-//! What Python's garbage collector sees of the Python objects in values of scripts.
+//! Shows Python's garbage collector the Python objects in values of scripts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use rhai::{Dynamic, FnPtr};
 
-use crate::object;
+use crate::values::object;
 
-/// Levels of nesting that are looked into: a collection runs on whatever stack there is.
+/// Levels of nesting that are searched: a collection may run on a small stack.
 const MAX_DEPTH: usize = 100;
 
-/// The Python objects that one owner's values refer to, by the reference that Rhai's copies of them share.
+/// The Python objects in one owner's values. Rhai's copies of a value share one reference to each.
 #[derive(Default)]
 pub struct Objects(HashMap<*const Py<PyAny>, Found>);
 
@@ -27,7 +27,7 @@ impl Objects {
         self.add_nested(value, 0);
     }
 
-    /// What closures share is left out: it has no one owner.
+    /// Values that closures share are left out: they have several owners.
     fn add_nested(&mut self, value: &Dynamic, depth: usize) {
         if depth > MAX_DEPTH || value.is_shared() {
             return;
@@ -51,10 +51,9 @@ impl Objects {
         }
     }
 
-    /// Show the collector those that nobody else holds. One that it believed to be the owner's alone would be cleared
-    /// under the others' hands.
+    /// Report only objects that this owner alone holds: the collector may clear them.
     ///
-    /// `copies`: how many equal copies of the values the owner has.
+    /// `copies`: the number of equal copies of the values that the owner has.
     pub fn visit(&self, copies: usize, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         for Found { object, times } in self.0.values() {
             if Arc::strong_count(object) == times * copies + 1 {

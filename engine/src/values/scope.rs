@@ -9,16 +9,17 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rhai::{Dynamic, Scope};
 
-use crate::garbage::Objects;
-use crate::stack::{self, Deep};
-use crate::values;
+use crate::crossing::stack::{self, DropOnBigStack};
+use crate::values::from_python::to_rhai;
+use crate::values::gc::Objects;
+use crate::values::to_python::to_python;
 
-/// Variables and constants by name. While a script runs in it, nothing else can.
-#[pyclass(frozen, subclass, module = "rhai_tasks._engine")]
+/// Variables and constants by name. A script that runs has it to itself.
+#[pyclass(frozen, subclass, module = "rhai_tasks.engine._engine")]
 pub struct NativeScope(Mutex<State>);
 
 struct State {
-    scope: Deep<Scope<'static>>,
+    scope: DropOnBigStack<Scope<'static>>,
     busy: bool,
 }
 
@@ -33,7 +34,7 @@ impl NativeScope {
         body(&mut state.scope)
     }
 
-    /// The constants that nothing newer shadows.
+    /// Return the constants that no newer variable shadows.
     pub fn constants(&self) -> PyResult<Vec<(String, Dynamic)>> {
         self.with(|scope| {
             stack::roomy(|| {
@@ -52,7 +53,7 @@ impl NativeScope {
         })
     }
 
-    /// Take the variables for an evaluation.
+    /// Take the variables out, for an evaluation.
     pub fn take(&self) -> PyResult<Scope<'static>> {
         let scope = self.with(|scope| Ok(std::mem::take(scope)))?;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).busy = true;
@@ -62,7 +63,7 @@ impl NativeScope {
     /// Put them back.
     pub fn put(&self, scope: Scope<'static>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State {
-            scope: Deep::new(scope),
+            scope: DropOnBigStack::new(scope),
             busy: false,
         };
     }
@@ -73,9 +74,9 @@ impl NativeScope {
     #[new]
     #[pyo3(signature = (**_variables))]
     fn new(_variables: Option<&Bound<'_, PyDict>>) -> Self {
-        // They are set by the class made of this one.
+        // The Python subclass sets them.
         Self(Mutex::new(State {
-            scope: Deep::new(Scope::new()),
+            scope: DropOnBigStack::new(Scope::new()),
             busy: false,
         }))
     }
@@ -83,14 +84,14 @@ impl NativeScope {
     /// Return a variable's value; raises KeyError if there is none.
     fn get_value(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
         self.with(|scope| match scope.get(name) {
-            Some(value) => values::to_python(py, value),
+            Some(value) => to_python(py, value),
             None => Err(PyKeyError::new_err(name.to_owned())),
         })
     }
 
     /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
     fn set_value(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
-        let mut value = Deep::new(values::to_rhai(value)?);
+        let mut value = DropOnBigStack::new(to_rhai(value)?);
         self.with(|scope| {
             match (scope.is_constant(&name), constant) {
                 (Some(true), _) => {

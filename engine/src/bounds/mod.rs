@@ -1,0 +1,6 @@
+//! How much may a script use, and what stops it: operations, time, memory, cancellation?
+
+pub mod alloc;
+pub mod cancel;
+pub mod guard;
+pub mod meter;

@@ -1,0 +1,13 @@
+//! What is an engine made of, and how does it compile and run a script?
+
+pub mod folder;
+pub mod limits;
+pub mod modules;
+pub mod native_engine;
+pub mod recipe;
+pub mod run;
+pub mod safe_library;
+pub mod scripts;
+pub mod sorting;
+pub mod token_limits;
+pub mod variables;

@@ -1,0 +1,88 @@
+//! The parts of an engine: the standard library, host functions, classes, modules, limits.
+
+use std::sync::{Arc, LazyLock};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use rhai::packages::{Package, StandardPackage};
+use rhai::{Dynamic, Engine, Shared};
+
+use crate::bounds::meter::OperationCounter;
+use crate::crossing::evaluation;
+use crate::crossing::stack::DropOnBigStack;
+use crate::engine::limits::Limits;
+use crate::engine::modules::{Loader, Sources};
+use crate::engine::{safe_library, token_limits};
+use crate::host::functions::{self, Function};
+use crate::values::{iteration, object};
+
+/// Rhai's library with the safe functions in place of its own, built once: that takes longer than all else in making an
+/// engine. It is one module, because each call of a closure looks its functions up in every module anew.
+static LIBRARY: LazyLock<Shared<rhai::Module>> = LazyLock::new(|| {
+    let mut library = rhai::Module::clone(&StandardPackage::new().as_shared_module());
+    safe_library::add_to(&mut library);
+    library.build_index();
+    library.into()
+});
+
+/// A module of host functions (name, number of parameters, callable) and constants.
+type Module = (
+    String,
+    Vec<(String, usize, Arc<Py<PyAny>>)>,
+    DropOnBigStack<Vec<(String, Dynamic)>>,
+);
+
+/// The parts of the engines of all threads. All engines share one reference to each Python object, so that Python's garbage
+/// collector can account for it.
+pub struct Recipe {
+    pub functions: Vec<Function>,
+    pub types: Vec<(usize, String, bool)>,
+    pub modules: Vec<Module>,
+    pub sources: Option<Sources>,
+    pub limits: Limits,
+}
+
+impl Recipe {
+    /// Make an engine whose operations the counter counts.
+    pub fn engine(&self, counter: &Arc<OperationCounter>) -> PyResult<Engine> {
+        let mut engine = Engine::new_raw();
+        engine.register_global_module(Shared::clone(&LIBRARY));
+        self.limits.set(&mut engine);
+        token_limits::bound(&mut engine);
+        let counter = Arc::clone(counter);
+        engine.on_progress(move |_| counter.operation());
+        engine.on_print(evaluation::print);
+        engine.on_debug(evaluation::debug);
+        for (slot, name, _) in &self.types {
+            object::register(&mut engine, *slot, name);
+        }
+        let iterable = self.types.iter().filter(|(_, _, iterable)| *iterable);
+        if let Some(module) = iteration::module(iterable.map(|&(slot, ..)| slot)) {
+            engine.register_global_module(module);
+        }
+        for function in &self.functions {
+            function.register(&mut engine);
+        }
+        for (name, functions, constants) in &self.modules {
+            let module = functions::module(functions, constants)?;
+            engine.register_static_module(name, module.into());
+        }
+        if let Some(sources) = &self.sources {
+            engine.set_module_resolver(Loader::new(sources.clone(), self.limits.clone()));
+        }
+        Ok(engine)
+    }
+}
+
+/// Return Rhai's metadata of the functions of the standard library, as JSON.
+///
+/// Raises:
+///     ValueError: Rhai could not write it.
+#[pyfunction]
+pub fn standard_library() -> PyResult<String> {
+    let mut engine = Engine::new_raw();
+    engine.register_global_module(StandardPackage::new().as_shared_module());
+    engine
+        .gen_fn_metadata_to_json(true)
+        .map_err(|error| PyValueError::new_err(error.to_string()))
+}

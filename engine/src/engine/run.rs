@@ -1,0 +1,179 @@
+//! Runs a script or one of its functions, and turns the outcome into a Python value or exception.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Position, Scope};
+
+use crate::bounds::guard;
+use crate::crossing;
+use crate::crossing::evaluation::{self, FATAL};
+use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
+use crate::host::failure::{Failure, bounded, raise};
+use crate::values::from_python::items;
+use crate::values::object;
+use crate::values::to_python::{FunctionPointer, to_python};
+
+/// Peaks in bytes above which the stack, and above which also the allocator, returns free memory to the system.
+const LARGE: usize = 1024 * 1024;
+const HUGE: usize = 16 * 1024 * 1024;
+
+/// The part of a script to run: itself, or one of its functions.
+pub enum Entry {
+    Script,
+    Function(String, Vec<Dynamic>),
+    Pointer(FnPtr, Vec<Dynamic>),
+}
+
+impl MayNestDeeply for Entry {
+    fn is_flat(&self) -> bool {
+        match self {
+            Self::Script => true,
+            Self::Function(_, arguments) => arguments.is_flat(),
+            Self::Pointer(pointer, arguments) => pointer.is_flat() && arguments.is_flat(),
+        }
+    }
+}
+
+impl Entry {
+    /// Read a function, its name or a pointer, and its arguments; `None`: the script itself.
+    pub fn of(entry: Option<(Bound<'_, PyAny>, Bound<'_, PyTuple>)>) -> PyResult<DropOnBigStack<Self>> {
+        let Some((target, arguments)) = entry else {
+            return Ok(DropOnBigStack::new(Self::Script));
+        };
+        let mut arguments = items(arguments.iter(), 0)?;
+        Ok(DropOnBigStack::new(match target.cast::<FunctionPointer>() {
+            Ok(pointer) => Self::Pointer(pointer.get().pointer(), arguments.take()),
+            Err(_) => Self::Function(target.extract()?, arguments.take()),
+        }))
+    }
+}
+
+/// What an evaluation returns.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Form {
+    /// The value in its native text form, which is Rust's own `to_string()`.
+    Text,
+    Value,
+    /// Both, operations, and the peak of allocated bytes.
+    Details,
+}
+
+impl Form {
+    pub fn named(name: &str) -> Self {
+        match name {
+            "text" => Self::Text,
+            "value" => Self::Value,
+            _ => Self::Details,
+        }
+    }
+}
+
+/// The outcome of an evaluation.
+pub struct Evaluated {
+    value: Dynamic,
+    text: String,
+    // Without the cost of writing the text.
+    operations: u64,
+    peak: usize,
+}
+
+/// Run within the thread's bounds.
+pub fn run(
+    engine: &Engine,
+    ast: &AST,
+    entry: &mut Entry,
+    scope: &mut Scope<'static>,
+    form: Form,
+) -> Result<Evaluated, Failure> {
+    let ended = guard::proceed().and_then(|()| match entry {
+        Entry::Script => engine.eval_ast_with_scope::<Dynamic>(scope, ast),
+        Entry::Function(name, arguments) => engine.call_fn_with_options(
+            CallFnOptions::default(),
+            scope,
+            ast,
+            name,
+            std::mem::take(arguments),
+        ),
+        Entry::Pointer(pointer, arguments) => pointer.call(engine, ast, std::mem::take(arguments)),
+    });
+    let evaluated = ended.and_then(|value| {
+        guard::proceed()?;
+        let (operations, peak) = guard::used();
+        Ok(Evaluated {
+            text: if form == Form::Value {
+                String::new()
+            } else {
+                text(&value)?
+            },
+            value: if form == Form::Text { Dynamic::UNIT } else { value },
+            operations,
+            peak,
+        })
+    });
+    match (guard::stopped(), evaluated) {
+        (None, Ok(evaluated)) => Ok(evaluated),
+        (None, Err(error)) => Err(Failure::script(error)),
+        (Some(stop), Ok(_)) => Err(Failure::stopped(stop, Position::NONE)),
+        (Some(stop), Err(error)) => Err(Failure::stopped(stop, error.unwrap_inner().position())),
+    }
+}
+
+/// Write a value's text within the memory that is left: the text may be far longer than the value.
+fn text(value: &Dynamic) -> Result<String, Box<EvalAltResult>> {
+    if let Ok(string) = value.as_immutable_string_ref() {
+        return Ok(string.to_string());
+    }
+    if let Ok(number) = value.as_int() {
+        return Ok(number.to_string());
+    }
+    if let Some(object) = object::unwrap(value) {
+        return crossing::python(|py| Ok(object.bind(py).str()?.to_cow()?.into_owned()))
+            .map_err(evaluation::error);
+    }
+    bounded(format_args!("{value}")).ok_or_else(guard::out_of_memory)
+}
+
+/// Return the exception for a failure: that of `print`, a signal handler or Ctrl-C, if it stopped the script.
+pub fn ended_by(py: Python<'_>, failure: Failure) -> PyErr {
+    let failure = DropOnBigStack::new(failure);
+    FATAL.take().unwrap_or_else(|| raise(py, &failure))
+}
+
+/// Make the Python value that the caller asked for.
+pub fn returned(py: Python<'_>, form: Form, evaluated: Evaluated) -> PyResult<Py<PyAny>> {
+    let Evaluated {
+        value,
+        text,
+        operations,
+        peak,
+    } = evaluated;
+    let value = DropOnBigStack::new(value);
+    match form {
+        Form::Text => Ok(PyString::new(py, &text).into_any().unbind()),
+        Form::Value => to_python(py, &value),
+        Form::Details => to_python(py, &value).and_then(|value| {
+            Ok((value, text, operations, peak)
+                .into_pyobject(py)?
+                .into_any()
+                .unbind())
+        }),
+    }
+}
+
+/// Return free memory to the system after an evaluation with this peak. Python's lock is not held meanwhile: a large heap
+/// takes many milliseconds.
+pub fn give_back(py: Python<'_>, peak: usize) {
+    if peak <= LARGE {
+        return;
+    }
+    py.detach(|| {
+        stack::trim();
+        #[cfg(target_env = "gnu")]
+        if peak > HUGE {
+            // SAFETY: it may be called at any time.
+            unsafe {
+                libc::malloc_trim(0);
+            }
+        }
+    });
+}

@@ -1,0 +1,73 @@
+//! Script functions as Python objects: a pointer to one, which Python can call.
+
+use pyo3::PyTraverseError;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use rhai::{Dynamic, FnPtr};
+
+use crate::bounds::guard;
+use crate::crossing::stack::DropOnBigStack;
+use crate::crossing::{self, evaluation};
+use crate::host::failure::{self, Failure};
+use crate::values::from_python::items;
+use crate::values::gc::Objects;
+use crate::values::to_python::{FunctionPointer, to_python};
+
+#[pymethods]
+impl FunctionPointer {
+    /// The function's name; the engine makes up that of a closure.
+    #[getter]
+    fn name(&self) -> &str {
+        self.0.fn_name()
+    }
+
+    /// Call it, inside the host function that the script gave it to; elsewhere there is `Engine.call`.
+    #[pyo3(signature = (*arguments))]
+    fn __call__(&self, py: Python<'_>, arguments: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
+        let arguments = items(arguments.iter(), 0)?;
+        let value = call_back(py, &self.0, arguments).ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "a script's function can be called only by the host function it was given to; \
+                 elsewhere use Engine.call(ast, function, ...)",
+            )
+        })??;
+        to_python(py, &DropOnBigStack::new(value))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("FnPtr({:?})", self.0.fn_name())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let mut objects = Objects::default();
+        self.0.iter_curry().for_each(|value| objects.add(value));
+        objects.visit(1, &visit)
+    }
+}
+
+/// Call a function pointer inside the host function that received it; `None` outside of one.
+fn call_back(
+    py: Python<'_>,
+    pointer: &FnPtr,
+    mut arguments: DropOnBigStack<rhai::Array>,
+) -> Option<PyResult<Dynamic>> {
+    let called = evaluation::with_served(|context| {
+        crossing::rhai(py, 0, || {
+            pointer
+                .call_raw(context, None, arguments.take())
+                .map_err(|error| match guard::stopped() {
+                    Some(stop) => Failure::stopped(stop, error.unwrap_inner().position()),
+                    None => Failure::script(error),
+                })
+        })
+    })?;
+    Some(called.map_err(|failure| {
+        let exception = failure::raise(py, &failure);
+        if let Failure::Script(error, ..) = failure {
+            evaluation::note_passing(exception.clone_ref(py), error);
+        }
+        exception
+    }))
+}

@@ -1,0 +1,8 @@
+//! How are values converted between Python and scripts?
+
+pub mod from_python;
+pub mod gc;
+pub mod iteration;
+pub mod object;
+pub mod scope;
+pub mod to_python;

@@ -1,0 +1,179 @@
+//! Converts values of scripts for Python. It drops nothing and turns nothing into text: a value without a counterpart is an
+//! error.
+
+use std::collections::HashMap;
+use std::ops::{Range, RangeInclusive};
+use std::time::Instant;
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyRange, PyString, PyType};
+use rhai::{Array, Blob, Dynamic, FLOAT, FnPtr, INT, ImmutableString, Map};
+use rust_decimal::Decimal;
+
+use crate::crossing::stack::{self, DropOnBigStack};
+use crate::values::object;
+
+/// Levels of nesting. The limit also ends the conversion of a value that contains itself.
+pub(super) const MAX_DEPTH: usize = 100;
+
+/// A script's pointer to a function.
+#[pyclass(frozen, name = "FnPtr", module = "rhai_tasks.engine._engine")]
+pub struct FunctionPointer(pub DropOnBigStack<FnPtr>);
+
+impl FunctionPointer {
+    pub fn pointer(&self) -> FnPtr {
+        stack::roomy(|| FnPtr::clone(&self.0))
+    }
+}
+
+/// A moment of the engine's monotonic clock, from `timestamp()`.
+#[pyclass(frozen, module = "rhai_tasks.engine._engine")]
+pub struct Timestamp(pub(super) Instant);
+
+#[pymethods]
+impl Timestamp {
+    /// Seconds since this moment.
+    #[getter]
+    fn elapsed(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}
+
+/// Converted texts by address: a script can hold a long text any number of times at no cost.
+type Texts = HashMap<*const u8, Py<PyAny>>;
+
+/// The shortest text that is remembered, in bytes.
+const LONG_TEXT: usize = 64;
+
+/// The keys of a map, in order. Neighbouring maps mostly have the same keys, and then share them.
+type Keys<'py> = Vec<Bound<'py, PyString>>;
+
+/// Convert a script's value.
+pub fn to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
+    nested_to_python(py, value, &mut Texts::new(), &mut Keys::new(), 0)
+}
+
+/// `keys`: those of the neighbouring map.
+fn nested_to_python<'py>(
+    py: Python<'py>,
+    value: &Dynamic,
+    texts: &mut Texts,
+    keys: &mut Keys<'py>,
+    depth: usize,
+) -> PyResult<Py<PyAny>> {
+    if depth > MAX_DEPTH {
+        return Err(PyValueError::new_err(format!(
+            "the script's value is nested deeper than {MAX_DEPTH} levels"
+        )));
+    }
+    // Not `as_int` and so on: for a value of another type these look up its name, for the error.
+    if value.is_unit() {
+        return Ok(py.None());
+    }
+    if let Some(truth) = value.read_lock::<bool>() {
+        return Ok(PyBool::new(py, *truth).to_owned().into_any().unbind());
+    }
+    if let Some(number) = value.read_lock::<INT>() {
+        return Ok(number.into_pyobject(py)?.into_any().unbind());
+    }
+    if let Some(number) = value.read_lock::<FLOAT>() {
+        return Ok(PyFloat::new(py, *number).into_any().unbind());
+    }
+    if let Some(text) = value.read_lock::<ImmutableString>() {
+        let convert = || PyString::new(py, &text).into_any().unbind();
+        if text.len() < LONG_TEXT {
+            return Ok(convert());
+        }
+        return Ok(texts.entry(text.as_ptr()).or_insert_with(convert).clone_ref(py));
+    }
+    if let Some(letter) = value.read_lock::<char>() {
+        return Ok(PyString::new(py, letter.encode_utf8(&mut [0; 4]))
+            .into_any()
+            .unbind());
+    }
+    if let Some(items) = value.read_lock::<Array>() {
+        let mut keys = Keys::new();
+        let items = items
+            .iter()
+            .map(|item| nested_to_python(py, item, texts, &mut keys, depth + 1))
+            .collect::<PyResult<Vec<_>>>()?;
+        return Ok(PyList::new(py, items)?.into_any().unbind());
+    }
+    if let Some(entries) = value.read_lock::<Map>() {
+        let dict = PyDict::new(py);
+        let mut inner = Keys::new();
+        for (place, (key, value)) in entries.iter().enumerate() {
+            let value = nested_to_python(py, value, texts, &mut inner, depth + 1)?;
+            dict.set_item(key_to_python(py, key, keys, place), value)?;
+        }
+        return Ok(dict.into_any().unbind());
+    }
+    if let Some(bytes) = value.read_lock::<Blob>() {
+        return Ok(PyBytes::new(py, &bytes).into_any().unbind());
+    }
+    if let Some(number) = value.read_lock::<Decimal>() {
+        return Ok(decimal_class(py)?.call1((number.to_string(),))?.unbind());
+    }
+    if let Some(object) = object::unwrap(value) {
+        return Ok(object.clone_ref(py));
+    }
+    other_to_python(py, value)
+}
+
+/// Take a map's key from the neighbouring map, if that has the same key at this place.
+fn key_to_python<'a, 'py>(
+    py: Python<'py>,
+    key: &str,
+    keys: &'a mut Keys<'py>,
+    place: usize,
+) -> &'a Bound<'py, PyString> {
+    let known = keys.get(place).and_then(|known| known.to_str().ok());
+    if known != Some(key) {
+        keys.truncate(place);
+        keys.push(PyString::new(py, key));
+    }
+    &keys[place]
+}
+
+fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
+    if let Some(range) = value.read_lock::<Range<INT>>() {
+        return Ok(PyRange::new(py, range.start as isize, range.end as isize)?
+            .into_any()
+            .unbind());
+    }
+    if let Some(range) = value.read_lock::<RangeInclusive<INT>>() {
+        let stop = range
+            .end()
+            .checked_add(1)
+            .ok_or_else(|| PyOverflowError::new_err("the range has no end in Python"))?;
+        return Ok(PyRange::new(py, *range.start() as isize, stop as isize)?
+            .into_any()
+            .unbind());
+    }
+    if let Some(pointer) = value.read_lock::<FnPtr>() {
+        let pointer = FunctionPointer(stack::roomy(|| DropOnBigStack::new(pointer.clone())));
+        return Ok(Bound::new(py, pointer)?.into_any().unbind());
+    }
+    if let Some(moment) = value.read_lock::<Instant>() {
+        return Ok(Bound::new(py, Timestamp(*moment))?.into_any().unbind());
+    }
+    macro_rules! numbers {
+        ($($number:ty)*) => {
+            $(if let Some(number) = value.read_lock::<$number>() {
+                return Ok(number.into_pyobject(py)?.into_any().unbind());
+            })*
+        };
+    }
+    numbers!(u8 u16 u32 u64 u128 i8 i16 i32 i128 f32);
+    Err(PyTypeError::new_err(format!(
+        "a script's {} has no counterpart in Python",
+        value.type_name()
+    )))
+}
+
+pub(super) fn decimal_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "decimal", "Decimal")
+}
