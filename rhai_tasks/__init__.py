@@ -1,32 +1,17 @@
-"""Run Rhai jobs from a Redis queue, in the real Rhai engine."""
+"""Run Rhai scripts from a Redis queue, in the real Rhai engine.
 
+Here are the names that most applications need. Errors are in `rhai_tasks.errors`, the rest of the engine in
+`rhai_tasks.engine`, fixtures for tests in `rhai_tasks.testing`.
+"""
+
+import importlib
+import warnings
 from importlib.metadata import version as _version
+from typing import Any as _Any
 
-from .calls import TaskSpec
-from .client import AsyncClient, AsyncTask, Client, Task
-from .composition import ScriptActor
+from .client import AsyncClient, AsyncTask, Client, ScriptActor, Task, TaskSpec
 from .current import CurrentTask, current_task
-from .engine import AST, RHAI_VERSION, CancelToken, Engine, FnPtr, Function, Limits, Result, Scope, Timestamp
-from .errors import (
-    ClientClosed,
-    ConfigurationError,
-    NoCurrentTask,
-    RhaiError,
-    RhaiLimitError,
-    RhaiRuntimeError,
-    RhaiSyntaxError,
-    RhaiTasksError,
-    RhaiTerminated,
-    ScriptError,
-    ServerError,
-    ServerUnavailable,
-    TaskCancelled,
-    TaskError,
-    TaskExists,
-    TaskMalformed,
-    TaskNotFound,
-    TaskTimeout,
-)
+from .engine import AST, CancelToken, Engine, FnPtr, Limits, Result, Scope
 from .protocol import Status
 from .settings import Settings
 
@@ -34,41 +19,53 @@ __version__ = _version("rhai-tasks")
 
 __all__ = [
     "AST",
-    "RHAI_VERSION",
     "AsyncClient",
     "AsyncTask",
     "CancelToken",
     "Client",
-    "ClientClosed",
-    "ConfigurationError",
     "CurrentTask",
     "Engine",
     "FnPtr",
-    "Function",
     "Limits",
-    "NoCurrentTask",
     "Result",
-    "RhaiError",
-    "RhaiLimitError",
-    "RhaiRuntimeError",
-    "RhaiSyntaxError",
-    "RhaiTasksError",
-    "RhaiTerminated",
     "Scope",
     "ScriptActor",
-    "ScriptError",
-    "ServerError",
-    "ServerUnavailable",
     "Settings",
     "Status",
     "Task",
-    "TaskCancelled",
-    "TaskError",
-    "TaskExists",
-    "TaskMalformed",
-    "TaskNotFound",
     "TaskSpec",
-    "TaskTimeout",
-    "Timestamp",
     "current_task",
 ]
+
+_MOVED = dict.fromkeys(("RHAI_VERSION", "Function", "Timestamp"), "rhai_tasks.engine") | dict.fromkeys(
+    (
+        "ClientClosed",
+        "ConfigurationError",
+        "NoCurrentTask",
+        "RhaiError",
+        "RhaiLimitError",
+        "RhaiRuntimeError",
+        "RhaiSyntaxError",
+        "RhaiTasksError",
+        "RhaiTerminated",
+        "ScriptError",
+        "ServerError",
+        "ServerUnavailable",
+        "TaskCancelled",
+        "TaskError",
+        "TaskExists",
+        "TaskMalformed",
+        "TaskNotFound",
+        "TaskTimeout",
+    ),
+    "rhai_tasks.errors",
+)
+"""Names that used to be in this module, and where they are now. The next version drops them from here."""
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = _MOVED[name]
+    warnings.warn(f"import {name} from {place}, not from rhai_tasks", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module(place), name)

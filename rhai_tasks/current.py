@@ -1,4 +1,4 @@
-"""Which task runs here: for host functions that want to know for whom they work."""
+"""The task that runs in this thread, for host functions."""
 
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -9,20 +9,28 @@ running: ContextVar["CurrentTask"] = ContextVar("rhai_task")
 
 
 class CurrentTask(NamedTuple):
-    """The task whose script called this host function."""
+    """The task whose script called a host function.
+
+    Attributes:
+        id: The task's id.
+        circle: Public key of the worker's circle: `CONTEXT_ID` in scripts.
+        caller_id: Public key of the caller: `CALLER_ID` in scripts; empty if the task names no caller.
+        context_id: The field `contextId`, as the dispatcher wrote it.
+        delivery: 1, and 1 more for each worker process that died while it ran the task.
+    """
 
     id: str
-    circle: str  # `CONTEXT_ID` of the script
-    caller_id: str  # `CALLER_ID` of the script; the empty text if the task names nobody
-    context_id: str | None  # as the dispatcher wrote it
-    delivery: int  # 1 the first time; one more for each process that died while it ran the task
+    circle: str
+    caller_id: str
+    context_id: str | None
+    delivery: int
 
 
 def current_task() -> CurrentTask:
-    """Tell the task that runs in this thread.
+    """Return the task that runs in this thread.
 
     Raises:
-        NoCurrentTask: None does: the engine was not called by a worker.
+        NoCurrentTask: No task runs in this thread: a worker did not call the engine.
     """
     try:
         return running.get()

@@ -1,20 +1,20 @@
-"""Errors this package raises on purpose.
+"""The errors that this package raises on purpose.
 
 RhaiTasksError
-├── ConfigurationError        an option, a variable or the server cannot be worked with: says what to change
-├── ServerUnavailable         the server has not answered for as long as the client tries (ConnectionError)
-├── ServerError               the server refuses what it was asked for
-├── ClientClosed              the client was closed while results were awaited
+├── ConfigurationError        an option, a variable or the server cannot be used; the text says what to change
+├── ServerUnavailable         the server has not answered for as long as the client retries (ConnectionError)
+├── ServerError               the server refuses a request
+├── ClientClosed              the client is closed, or was closed while results were awaited
 ├── NoCurrentTask             `current_task()` outside a task (LookupError)
 ├── TaskError                 about one task, whose id is in `.task_id`
-│   ├── TaskNotFound          it has no details: never submitted, deleted or expired (LookupError)
-│   ├── TaskExists            `unique=True`, and its id is taken
-│   ├── TaskTimeout           it has not ended in time; it goes on (TimeoutError)
-│   └── TaskCancelled         it was cancelled
-├── TaskMalformed             a task's details cannot be read as docs/protocol.md says
+│   ├── TaskNotFound          the task has no details: never submitted, deleted or expired (LookupError)
+│   ├── TaskExists            `unique=True`, and the id is taken
+│   ├── TaskTimeout           the task has not ended in time; it goes on (TimeoutError)
+│   └── TaskCancelled         the task was cancelled
+├── TaskMalformed             a task's details break docs/protocol.md
 └── RhaiError                 a script failed; `str()` is Rhai's own text, which tasks store
-    ├── RhaiSyntaxError       it does not compile
-    ├── RhaiRuntimeError      it failed while it ran
+    ├── RhaiSyntaxError       the script does not compile
+    ├── RhaiRuntimeError      the script failed while it ran
     │   ├── RhaiThrow         `throw`; the value is in `.thrown`
     │   ├── RhaiHostError     a host function raised; `__cause__` is its exception
     │   ├── RhaiNameError     no such variable, property or function (NameError)
@@ -23,39 +23,39 @@ RhaiTasksError
     │   ├── RhaiArithmeticError   overflow, division by zero (ArithmeticError)
     │   ├── RhaiConstantError     a write to a constant
     │   └── RhaiModuleError       `import`: no such module (ImportError)
-    ├── RhaiLimitError        it asked for more than it may have
+    ├── RhaiLimitError        the script exceeded a limit
     │   ├── RhaiOperationLimit
     │   ├── RhaiMemoryLimit   (MemoryError)
     │   ├── RhaiDataTooLarge
     │   └── RhaiCallDepth     calls nested too deeply (RecursionError)
-    ├── RhaiTerminated        it was stopped
+    ├── RhaiTerminated        the script was stopped
     │   ├── RhaiTimeout       (TimeoutError)
     │   └── RhaiCancelled
-    ├── RhaiPanic             a fault of the engine itself; the process lives on
-    └── ScriptError           it failed in a worker: all that is known is the text in the task
+    ├── RhaiPanic             a bug in the engine itself; the process lives on
+    └── ScriptError           the script failed in a worker: only the text in the task is known
 """
 
 import re
 
 
 class RhaiTasksError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ConfigurationError(RhaiTasksError):
-    """What the operator gave cannot be worked with; the message says what to change."""
+    """An option, a variable or the server cannot be used; the text says what to change."""
 
 
 class ServerUnavailable(RhaiTasksError, ConnectionError):
-    """The server has not answered for as long as the client tries; `__cause__` is the last failure."""
+    """The server has not answered for as long as the client retries; `__cause__` is the error of the last try."""
 
 
 class ServerError(RhaiTasksError):
-    """The server refuses what it was asked for; `__cause__` is its error."""
+    """The server refuses a request; `__cause__` is the server's error."""
 
 
 class ClientClosed(RhaiTasksError):
-    """The client was closed while results were awaited."""
+    """The client is closed, or was closed while results were awaited."""
 
 
 class NoCurrentTask(RhaiTasksError, LookupError):
@@ -66,37 +66,43 @@ class NoCurrentTask(RhaiTasksError, LookupError):
 
 
 class TaskError(RhaiTasksError):
-    """About one task, whose id is in `task_id`."""
+    """Base of the errors about one task, whose id is in `task_id`."""
 
     def __init__(self, task_id: str, *facts: object) -> None:
-        super().__init__(task_id, *facts)  # these are what it is pickled by
+        super().__init__(task_id, *facts)  # pickle passes these to the constructor
         self.task_id = task_id
 
 
 class TaskNotFound(TaskError, LookupError):
-    """The task has no details: it was never submitted, or they were deleted or have expired."""
+    """The task has no details: it was never submitted, or its details were deleted or have expired."""
 
     def __str__(self) -> str:
         return f"task {self.task_id!r} has no details: never submitted, deleted, or expired"
 
 
 class TaskExists(TaskError):
-    """A task was to be unique, and its id is taken; nothing was submitted in its place."""
+    """A submission with `unique=True` names an id that is taken; nothing was submitted."""
 
     def __str__(self) -> str:
         return f"task {self.task_id!r} exists already"
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """The task has not ended in time; it goes on."""
+    """The task has not ended in time; it goes on.
+
+    Attributes:
+        seconds: The timeout.
+        others: How many further tasks have not ended either.
+    """
 
     def __init__(self, task_id: str, seconds: float, others: int = 0) -> None:
         super().__init__(task_id, seconds, others)
-        self.seconds, self.others = seconds, others  # `others` have not ended either
+        self.seconds, self.others = seconds, others
 
     def __str__(self) -> str:
         more = f" and {self.others} more" if self.others else ""
-        return f"task {self.task_id!r}{more} not ended within {self.seconds:g} s"
+        why = f": {self.__cause__}" if isinstance(self.__cause__, ServerUnavailable) else ""
+        return f"task {self.task_id!r}{more} not ended within {self.seconds:g} s{why}"
 
 
 class TaskCancelled(TaskError):
@@ -107,19 +113,19 @@ class TaskCancelled(TaskError):
 
 
 class TaskMalformed(RhaiTasksError):
-    """A task's details cannot be read as docs/protocol.md says; the message is what the task's client is told."""
+    """A task's details break docs/protocol.md; the text becomes the task's error."""
 
 
 class RhaiError(RhaiTasksError):
-    """A script failed. `str()` is Rhai's own text, with the position and, a line each, the calls it came through.
+    """A script failed. `str()` is Rhai's own text: the error with its position, then a line for each call it passed.
 
     Attributes:
         kind: Rhai's name of the error, such as `ArrayBounds` for `EvalAltResult::ErrorArrayBounds`.
-        line: Where, from 1; `None` if the engine does not know.
-        column: Likewise.
-        frames: Name, line, column of each call the error came through, outermost last.
-        debug_text: Rust's `{:?}` of the error.
-        thrown: The value of a `throw`, or the text of a host's error, as a Python value.
+        line: Line of the error, from 1; `None` if the engine does not know it.
+        column: Column of the error, from 1; `None` if the engine does not know it.
+        frames: Name, line and column of each call that the error passed, outermost last.
+        debug_text: The error as Rust's `{:?}` formats it.
+        thrown: As a Python value, what a `throw` threw, or the text of a host function's error.
     """
 
     kind: str = ""
@@ -151,7 +157,7 @@ class RhaiNameError(RhaiRuntimeError, NameError):
 
 
 class RhaiTypeError(RhaiRuntimeError, TypeError):
-    """An operation met a value of the wrong type."""
+    """An operation got a value of the wrong type."""
 
 
 class RhaiIndexError(RhaiRuntimeError, IndexError):
@@ -159,7 +165,7 @@ class RhaiIndexError(RhaiRuntimeError, IndexError):
 
 
 class RhaiArithmeticError(RhaiRuntimeError, ArithmeticError):
-    """Overflow or division by zero."""
+    """A number overflowed, or was divided by zero."""
 
 
 class RhaiConstantError(RhaiRuntimeError):
@@ -171,7 +177,7 @@ class RhaiModuleError(RhaiRuntimeError, ImportError):
 
 
 class RhaiLimitError(RhaiError):
-    """The script asked for more than it may have."""
+    """The script exceeded a limit."""
 
 
 class RhaiOperationLimit(RhaiLimitError):
@@ -183,11 +189,11 @@ class RhaiMemoryLimit(RhaiLimitError, MemoryError):
 
 
 class RhaiDataTooLarge(RhaiLimitError):
-    """A value is larger than the engine holds."""
+    """A value is larger than the engine or its limits allow."""
 
 
 class RhaiCallDepth(RhaiLimitError, RecursionError):
-    """The script's functions call each other too deeply."""
+    """Calls of functions are nested too deeply."""
 
 
 class RhaiTerminated(RhaiError):
@@ -203,33 +209,42 @@ class RhaiCancelled(RhaiTerminated):
 
 
 class RhaiPanic(RhaiError):
-    """The engine itself failed; the process lives on."""
+    """The engine itself has a bug; the process lives on."""
 
 
-_PLACE = r"\(line (\d{1,9}), position (\d{1,9})\)$"  # anybody may have written the text
+_PLACE = r"\(line (\d{1,9}), position (\d{1,9})\)$"  # digits are bounded: any program may have written the text
 _POSITION = re.compile(_PLACE)
-_FRAME = re.compile(rf"in call to function '?(.*?)'?(?: @ '.*?')? {_PLACE}")
+# Both patterns take time linear in the line: a script may throw megabytes, and must not block those who read them.
+_FRAME = re.compile(rf"in call to function (.*) {_PLACE}")
+_SOURCE = " @ '"  # between a function's name and its module's, both in quotes
 
 
 class ScriptError(RhaiError):
     """A task ended as an error; `str()` is the text that its worker wrote.
 
+    `line`, `column` and `frames` are read from the text, as far as it has them.
+
     Attributes:
-        task_id: Whose.
-        line: Where, from 1, as far as the text says; likewise `column` and `frames`.
+        task_id: The task's id.
+        text: The text.
     """
 
     def __init__(self, task_id: str, text: str) -> None:
-        super().__init__(task_id, text)  # these are what it is pickled by
+        super().__init__(task_id, text)  # pickle passes these to the constructor
         self.task_id, self.text = task_id, text
         first, *calls = text.split("\n")
         if found := _POSITION.search(first):
             self.line, self.column = int(found[1]), int(found[2])
-        frames = (_FRAME.search(call) for call in calls)
-        self.frames = tuple((frame[1], int(frame[2]), int(frame[3])) for frame in frames if frame)
+        frames = (_FRAME.match(call) for call in calls)
+        self.frames = tuple((_function(frame[1]), int(frame[2]), int(frame[3])) for frame in frames if frame)
 
     def __str__(self) -> str:
         return self.text
+
+
+def _function(text: str) -> str:
+    name = text.partition(_SOURCE)[0] if text.endswith("'") else text
+    return name.removeprefix("'").removesuffix("'")
 
 
 _CLASSES: dict[str, type[RhaiError]] = {
@@ -274,7 +289,7 @@ def make_rhai_error(
     debug_text: str,
     thrown: object,
 ) -> RhaiError:
-    """Make the exception for what the engine reports; called by the extension."""
+    """Make the exception for an error of the engine; the extension calls it."""
     error = _CLASSES.get(kind, RhaiRuntimeError)(text)
     error.kind, error.line, error.column = kind, line, column
     error.frames, error.debug_text, error.thrown = tuple(frames), debug_text, thrown

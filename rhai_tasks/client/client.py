@@ -1,228 +1,101 @@
-"""Submit tasks, follow them, get their results: for threads (`Client`) and for asyncio (`AsyncClient`).
+"""The client for threads."""
 
-Both carry out the calls of `Calls`, and wait through a `ResultListener`: `Client` has one in a thread with an
-event loop, started when something is first awaited.
-"""
-
-import asyncio
-import os
-import queue
-import threading
 import time
-import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import suppress
-from importlib.resources import files
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, Unpack
 
-import redis
-import tenacity
+from rhai_tasks.protocol import Status
+from rhai_tasks.settings import Settings
 
-from .calls import LOOK_AT, Batch, Call, CallNumbers, Calls, Found, TaskSpec, Via, batched, traceparent_if, unwrap
-from .connection import close_async, connect, connect_async, explain, may_pass
-from .errors import ClientClosed, TaskTimeout
+from .base import ClientOptions, Handle, ResultTimeout, batch_for_poll, check_scripts, group_by_id, make_requests
+from .listener import Waiter
 from .progress import Progress
-from .protocol import Prefixes, Status
-from .results import ResultListener, Sink
-from .settings import Settings
-
-__all__ = ["AsyncClient", "AsyncTask", "Client", "Task"]
-
-T = TypeVar("T")
+from .requests import Ending, unwrap
+from .sender import Sender
+from .spec import TaskOptions, TaskSpec
 
 _DEFAULT = Settings()
-_NEW_SECONDS = 0.05  # after its submission a task is unlikely to have ended
 
 
-class Task:
-    """A handle on a task, whoever submitted it."""
-
-    def __init__(self, client: "Client", task_id: str, submitted: float = 0.0) -> None:
-        self.id = task_id
-        self._submitted = submitted  # time.monotonic(); 0: not through this handle
-        self._client = client
-        self._found: Found | None = None  # how it ended, once that was awaited
-
-    def __repr__(self) -> str:
-        return f"<Task {self.id}>"
+class Task(Handle["Client", Sender]):
+    """A handle for a task, which any client may have submitted. `id` is the task's id."""
 
     def status(self) -> Status:
-        """Ask for the task's status.
+        """Return the task's status, as the server has it now.
 
         Raises:
-            TaskNotFound: It has no details.
-            TaskMalformed: Somebody gave it a status that docs/protocol.md does not have.
-            ServerUnavailable: The server does not answer.
+            TaskNotFound: The task has no details.
+            TaskMalformed: Another program gave the task a status that docs/protocol.md does not have.
+            ServerUnavailable: The server has not answered for the client's `retry_timeout`.
         """
-        return self._client._call(self._client._calls.status(self.id))
+        return self._sender.send(self._sender.requests.status(self.id))
 
     def details(self) -> dict[str, str]:
-        """Ask for all fields of the task's details; docs/protocol.md lists them.
+        """Return all fields of the task's details, as the server has them now; docs/protocol.md lists the fields.
 
         Raises:
-            TaskNotFound, ServerUnavailable: As for `status`.
+            TaskNotFound: The task has no details.
+            ServerUnavailable: The server has not answered for the client's `retry_timeout`.
         """
-        return self._client._call(self._client._calls.details(self.id))
+        return self._sender.send(self._sender.requests.details(self.id))
 
     def result(self, timeout: float | None = None) -> str:
         """Wait until the task has ended, and return its output.
 
         Args:
-            timeout: Seconds; `None` waits without end.
+            timeout: Seconds; `None` waits without end, 0 asks the server once. The server gets a second to answer in
+                any case.
 
         Raises:
             ScriptError: The task ended as an error.
-            TaskCancelled: It was cancelled.
-            TaskTimeout: It has not ended in time; it goes on.
-            TaskNotFound: It has no details.
-            ServerUnavailable: The server has not answered for the client's `retry_timeout`.
+            TaskCancelled: The task was cancelled.
+            TaskTimeout: The task has not ended in time; it goes on. If the server did not answer, `__cause__` is that
+                error.
+            TaskNotFound: The task has no details.
+            ServerUnavailable: The server has not answered for the client's `retry_timeout`, if `timeout` is as long.
+            ClientClosed: The client was closed.
+            ValueError: `timeout` is no number of seconds.
         """
-        if self._found is None:
+        if self.ending is None:
             for _ in self._client.as_completed([self], timeout=timeout):
                 pass
-        assert self._found is not None  # noqa: S101  (as_completed has set it, or raised)
-        return unwrap(self.id, self._found)
+        assert self.ending is not None  # noqa: S101  (as_completed has set it, or raised)
+        return unwrap(self.id, self.ending)
 
     def cancel(self) -> bool:
         """Cancel the task; see `Client.cancel`."""
         return self._client.cancel(self.id)
 
 
-class AsyncTask:
-    """As `Task`, for asyncio."""
-
-    def __init__(self, client: "AsyncClient", task_id: str, submitted: float = 0.0) -> None:
-        self.id = task_id
-        self._submitted = submitted  # time.monotonic(); 0: not through this handle
-        self._client = client
-        self._found: Found | None = None  # how it ended, once that was awaited
-
-    def __repr__(self) -> str:
-        return f"<AsyncTask {self.id}>"
-
-    async def status(self) -> Status:
-        """Ask for the task's status; as `Task.status`."""
-        return await self._client._call(self._client._calls.status(self.id))
-
-    async def details(self) -> dict[str, str]:
-        """Ask for all fields of the task's details; as `Task.details`."""
-        return await self._client._call(self._client._calls.details(self.id))
-
-    async def result(self, timeout: float | None = None) -> str:
-        """Wait until the task has ended, and return its output; as `Task.result`."""
-        if self._found is None:
-            async for _ in self._client.as_completed([self], timeout=timeout):
-                pass
-        assert self._found is not None  # noqa: S101  (as_completed has set it, or raised)
-        return unwrap(self.id, self._found)
-
-    async def cancel(self) -> bool:
-        """Cancel the task; see `Client.cancel`."""
-        return await self._client.cancel(self.id)
-
-
-class _Base:
-    """What both clients are made of."""
-
-    def __init__(
-        self,
-        url: str,
-        circle: str | None,
-        caller_id: str,
-        context_id: str | None,
-        expire_finished: float | None,
-        retry_timeout: float,
-        prefixes: Prefixes | None,
-        namespace: str,
-        *,
-        traces: bool,
-    ) -> None:
-        self._url = url
-        self._calls = Calls(
-            circle=circle,
-            caller_id=caller_id,
-            context_id=context_id,
-            expire_finished=expire_finished,
-            prefixes=prefixes or _DEFAULT.prefixes,
-            namespace=namespace,
-            traceparent=traceparent_if(traces),
-        )
-        self._retry_timeout = retry_timeout
-        self._numbers = CallNumbers(namespace)
-        self._scripts: dict[str, Any] = {}
-
-    def _policy(self, error: redis.RedisError, began: float) -> dict[str, Any]:
-        """Say how a call that failed is repeated.
-
-        Args:
-            error: Of the first try.
-            began: time.monotonic() before it.
-
-        Raises:
-            redis.RedisError: Not at all: that error stands.
-        """
-        left = self._retry_timeout - (time.monotonic() - began)
-        if left <= 0 or not may_pass(error):
-            raise error
-        return {
-            "retry": tenacity.retry_if_exception(may_pass),
-            "wait": tenacity.wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
-            "stop": tenacity.stop_after_delay(left),
-            "reraise": True,
-        }
-
-    def _run(self, redis_client: Any, call: Call[Any]) -> Any:
-        """Send a call; return its reply, or an awaitable of it."""
-        if call.script is None:
-            return redis_client.execute_command(*call.args)
-        script = self._scripts.get(call.script)
-        if script is None:
-            source = files("rhai_tasks").joinpath(f"{call.script}.lua").read_bytes()
-            script = self._scripts[call.script] = redis_client.register_script(source)
-        return script(keys=call.keys, args=call.args)
-
-
-class Client(_Base):
-    """Submits tasks and gets their results. Any number of threads may use one, and forks of the process too.
+class Client:
+    """Submits tasks and gets their results. Any number of threads may use one client, and forks of the process too.
 
     Args:
-        url: `redis://`, `rediss://` (TLS), `unix://`, or `redis+sentinel://host:port,host:port/service/db`.
-        circle: Public key of the circle whose workers are to run the tasks, where a task does not say.
-        caller_id: Public key of whoever asks: `CALLER_ID` in scripts.
-        context_id: Field `contextId` of the details; scripts see the worker's own circle.
-        expire_finished: Seconds after its end at which a task's details go; `None` leaves it to the worker,
-            which keeps them by default.
-        retry_timeout: Seconds for which a call is tried again while the server is away.
-        prefixes: Of the native keys; as the worker's.
-        namespace: Of the dramatiq keys; as the worker's.
-        traces: Let workers that trace join each task to the span that is current when it is submitted.
+        url (str): `redis://`, `rediss://` (TLS), `unix://`, or `redis+sentinel://host:port,host:port/service/db`.
+        retry_timeout (float): Seconds for which a request is repeated while the server is away, 30 by default. A single
+            try gets at least a second to be answered.
+        circle (str | None): Public key of the circle whose workers run the tasks, where a task does not name one.
+        caller_id (str): Public key of the caller: `CALLER_ID` in scripts. Empty by default.
+        context_id (str | None): Field `contextId` of the details. Scripts see the worker's own circle instead.
+        expire_finished (float | None): Seconds after its end at which a task's details expire, from a millisecond to a
+            hundred years; 0 keeps them. `None`, the default, leaves it to the worker, which keeps them by default.
+        prefixes (Prefixes | None): Prefixes of the native keys, the same as the worker's.
+        namespace (str): Prefix of the dramatiq keys, the same as the worker's.
+        traces (bool): Write the current OpenTelemetry span into each task; a worker with `--traces` joins its trace.
 
     Raises:
-        ConfigurationError: The URL cannot be read, or there is no OpenTelemetry. Nothing is connected to before
-            the first call.
+        ConfigurationError: The URL cannot be read, or `traces`, and OpenTelemetry is not installed. The client connects
+            to nothing before its first request.
+        ValueError: `expire_finished` or `retry_timeout` is not such a number of seconds.
     """
 
     def __init__(
-        self,
-        url: str = _DEFAULT.redis_url,
-        *,
-        circle: str | None = None,
-        caller_id: str = "",
-        context_id: str | None = None,
-        expire_finished: float | None = None,
-        retry_timeout: float = 30.0,
-        prefixes: Prefixes | None = None,
-        namespace: str = _DEFAULT.namespace,
-        traces: bool = False,
+        self, url: str = _DEFAULT.redis_url, *, retry_timeout: float = 30.0, **options: Unpack[ClientOptions]
     ) -> None:
-        super().__init__(
-            url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace, traces=traces
-        )
-        self._redis = connect(url)
-        self._process, self._lock = os.getpid(), threading.Lock()
-        self._waiting: _ListenerThread | None = None
-        self._closed = False
+        self._requests = make_requests(**options)
+        self._sender = Sender(url, self._requests, retry_timeout)
+        self._waiter = Waiter(url, self._requests, self._sender.retry_timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -233,357 +106,109 @@ class Client(_Base):
         self.close()
 
     def close(self) -> None:
-        """Disconnect. Who waits for a result meanwhile gets `ClientClosed`."""
-        with self._guard():
-            self._closed = True
-            waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.stop()
-        self._redis.close()
+        """Disconnect. Threads that wait for results get `ClientClosed`."""
+        self._sender.close()
+        self._waiter.close()
 
-    def submit(
-        self,
-        script: str,
-        *,
-        circle: str | None = None,
-        caller_id: str | None = None,
-        context_id: str | None = None,
-        task_id: str | None = None,
-        fields: Mapping[str, str] | None = None,
-        unique: bool = False,
-        delay: float = 0.0,
-        via: Via = "native",
-    ) -> Task:
-        """Submit a script; a call whose reply got lost is repeated, and done once.
+    def submit(self, script: str, **options: Unpack[TaskOptions]) -> Task:
+        """Submit a script; a request whose reply got lost is repeated, and has its effect once.
 
         Args:
-            script: Rhai source.
-            circle: Whose workers are to run it; the client's by default, like the next two.
-            caller_id: Who asks.
-            context_id: Field `contextId` of the details.
-            task_id: Any text; by default a new UUID. An id that was used before is run anew.
-            fields: Further fields of the details, such as `replyToQueue`.
-            unique: Refuse an id that was used before.
-            delay: Seconds until the task is handed over, by a bridge of ours; it outlives every restart.
-            via: `native`: by the circle's list, which any worker may serve. `dramatiq`: as a message for our
-                workers, past what waits in the list. `urgent`: likewise, before all other messages.
+            script (str): Rhai source.
+            circle (str | None): Circle whose workers run the task; by default the client's, as the next two.
+            caller_id (str | None): Public key of the caller.
+            context_id (str | None): Field `contextId` of the details.
+            task_id (str | None): Any text; by default a new UUID. A task with an id that was used before runs again. If
+                the earlier task still waits, the new one replaces it; if it runs, its outcome is dropped.
+            fields (Mapping[str, str] | None): Further fields of the details, such as `replyToQueue`.
+            unique (bool): Refuse an id that was used before.
+            delay (float): Seconds until `rhai-bridge` or `rhai-worker` hands the task over, at most a hundred years.
+                The server keeps the task meanwhile, so that it survives restarts of both.
+            via (Via): `native`, the default: by the circle's list, which any worker may serve. `dramatiq`: as a message
+                in dramatiq's queue for workers of this project, so that it overtakes the tasks in the list. `urgent`:
+                as such a message, at the head of dramatiq's queue.
 
         Raises:
-            TaskExists: `unique`, and the id is taken.
-            ValueError: No circle is named, or a field is one that the client writes itself.
+            TaskExists: `unique`, and the id is taken; or a message in the queue has the same id, and the task waits
+                already or is to be a delayed message.
+            ValueError: No circle is named, a field is one that the client writes itself, `via` is none of the three, or
+                `delay` is not such a number of seconds.
             ServerUnavailable: The server has not answered for `retry_timeout`; the task may have been submitted.
+            ClientClosed: The client was closed.
         """
-        spec = TaskSpec(script, circle, caller_id, context_id, task_id, fields, unique, delay, via)
-        (batch,) = self._calls.submit([spec])
-        self._submit(batch)
-        return Task(self, batch.task_ids[0], time.monotonic())
+        (batch,) = self._requests.submit([TaskSpec(script, **options)])
+        self._sender.submit(batch)
+        return Task(self, self._sender, batch.task_ids[0], time.monotonic())
 
     def submit_many(self, scripts: Iterable[str | TaskSpec], *, progress: bool = False) -> list[Task]:
-        """Submit scripts in few round trips, each of some hundred tasks, which are submitted together or not at all.
+        """Submit scripts in few round trips, up to 500 tasks in each; all tasks of a round trip are submitted, or none.
 
         Args:
-            scripts: Texts, or `TaskSpec` for those with arguments of their own. Taken as they come.
-            progress: Show a live bar on a terminal.
+            scripts: Scripts, or a `TaskSpec` for each that has options of its own. An iterator is read as it goes.
+            progress: Show a progress bar, if stderr is a terminal.
 
         Raises:
-            TaskExists, ValueError, ServerUnavailable: As for `submit`; what came before is submitted.
-            TypeError: A script is no text.
+            TaskExists, ValueError, ServerUnavailable: As for `submit`; tasks of earlier round trips are submitted.
+            TypeError: A script is not a string.
         """
         tasks: list[Task] = []
         with Progress("submitted", scripts, shown=progress) as bar:
-            for batch in self._calls.submit(_scripts(scripts)):
-                self._submit(batch)
+            for batch in self._requests.submit(check_scripts(scripts)):
+                self._sender.submit(batch)
                 now = time.monotonic()
-                tasks += [Task(self, task_id, now) for task_id in batch.task_ids]
+                tasks += [Task(self, self._sender, task_id, now) for task_id in batch.task_ids]
                 bar.advance(len(batch.task_ids))
         return tasks
 
     def as_completed(
         self, tasks: Iterable[Task], *, timeout: float | None = None, progress: bool = False
     ) -> Iterator[Task]:
-        """Yield tasks as they end; `result` of what is yielded returns or raises at once.
+        """Yield tasks as they end; `result` of a task that was yielded returns or raises at once.
 
         Args:
             tasks: Handles of this client.
-            timeout: Seconds for all; `None` waits without end.
-            progress: Show a live bar on a terminal.
+            timeout: Seconds for all tasks; `None` waits without end, 0 asks the server once about each.
+            progress: Show a progress bar, if stderr is a terminal.
 
         Raises:
-            TaskTimeout: Some have not ended in time; they go on.
+            TaskTimeout: Some tasks have not ended in time; they go on.
+            ServerUnavailable, ClientClosed, ValueError: As for `Task.result`.
         """
-        by_id: dict[str, list[Task]] = {}
-        for task in tasks:
-            by_id.setdefault(task.id, []).append(task)
-        with Progress("ended", by_id, shown=progress) as bar:
-            for task_id, found in self._arrivals(by_id, timeout):
-                for task in by_id[task_id]:
-                    task._found = found
+        handles = group_by_id(tasks)
+        with Progress("ended", handles, shown=progress) as bar:
+            for task_id, ending in self._endings(handles, ResultTimeout(timeout, self._sender.retry_timeout)):
+                for task in handles[task_id]:
+                    task.ending = ending
                     yield task
                 bar.advance(1)
 
     def cancel(self, task_id: str) -> bool:
         """Cancel a task: it ends as an error, `cancelled`, and `result` raises `TaskCancelled`.
 
-        One that waits never runs in a worker of ours; one that runs is stopped inside the engine. An original
-        worker knows nothing of this.
+        A waiting task is never run, and a running script is stopped inside the engine. Only workers of this project do
+        so; the original worker knows no cancels.
 
         Returns:
-            `False` if it had ended already.
+            `False` if the task had ended already.
 
         Raises:
-            TaskNotFound: It has no details.
+            TaskNotFound: The task has no details.
             ServerUnavailable: The server has not answered for `retry_timeout`.
         """
-        return self._call(self._calls.cancel(task_id))
+        return self._sender.send(self._requests.cancel(task_id))
 
     def task(self, task_id: str) -> Task:
-        """Return a handle for any task, whoever submitted it."""
-        return Task(self, task_id)
+        """Return a handle for any task, also for one that another client submitted."""
+        return Task(self, self._sender, task_id)
 
-    def _call(self, call: Call[T]) -> T:
-        """Carry a call out; it is repeated while the server is away, so it must bear that."""
-        if self._closed:
-            raise ClientClosed("this client is closed")
-        began = time.monotonic()
-        try:
-            reply = self._run(self._redis, call)  # most calls need no more
-        except redis.RedisError as error:
-            reply = self._repeat(call, error, began)
-        return call.read(reply)
-
-    def _repeat(self, call: Call[Any], error: redis.RedisError, began: float) -> Any:
-        try:
-            return tenacity.Retrying(**self._policy(error, began))(self._run, self._redis, call)
-        except redis.RedisError as last:
-            raise explain(last, self._url) from last
-
-    def _guard(self) -> threading.Lock:
-        if self._process != os.getpid():  # a fork: the thread that may have held the lock is not here
-            self._process, self._lock = os.getpid(), threading.Lock()
-        return self._lock
-
-    def _submit(self, batch: Batch) -> None:
-        with self._numbers.numbered(batch.call) as call:
-            self._call(call)
-
-    def _arrivals(self, by_id: Mapping[str, list[Task]], timeout: float | None) -> Iterator[tuple[str, Found]]:
-        end = None if timeout is None else time.monotonic() + timeout
-        left = set(by_id)
-        for some in _not_new(by_id):
-            for task_id, found in self._call(self._calls.look(some)).items():
-                left.discard(task_id)
-                yield task_id, found
-        if not left:
-            return
-        arrived: queue.SimpleQueue[tuple[str, Found]] = queue.SimpleQueue()
-        with self._guard():  # once it is closed, nothing is added
-            if self._closed:
-                raise ClientClosed("this client is closed")
-            if self._waiting is None or not self._waiting.is_ours():
-                self._waiting = _ListenerThread(self._url, self._calls, self._retry_timeout)
-                weakref.finalize(self, self._waiting.stop)  # for who never closes it
-            waiting = self._waiting
-            waiting.add(left.copy(), arrived.put)
-        try:
-            while left:
-                try:
-                    task_id, found = arrived.get(timeout=None if end is None else max(end - time.monotonic(), 0))
-                except queue.Empty:
-                    raise TaskTimeout(next(iter(left)), timeout or 0.0, len(left) - 1) from None
-                left.discard(task_id)
-                yield task_id, found
-        finally:
-            if left:
-                waiting.discard(left, arrived.put)
-
-
-class AsyncClient(_Base):
-    """As `Client`, for asyncio. One event loop uses it; its arguments and errors are the same."""
-
-    def __init__(
-        self,
-        url: str = _DEFAULT.redis_url,
-        *,
-        circle: str | None = None,
-        caller_id: str = "",
-        context_id: str | None = None,
-        expire_finished: float | None = None,
-        retry_timeout: float = 30.0,
-        prefixes: Prefixes | None = None,
-        namespace: str = _DEFAULT.namespace,
-        traces: bool = False,
-    ) -> None:
-        super().__init__(
-            url, circle, caller_id, context_id, expire_finished, retry_timeout, prefixes, namespace, traces=traces
-        )
-        self._redis = connect_async(url)
-        self._results = ResultListener(url, self._calls, self._call_once, retry_timeout)
-        self._closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Disconnect. Who waits for a result meanwhile gets `ClientClosed`."""
-        self._closed = True
-        await self._results.aclose()
-        await close_async(self._redis)
-
-    async def submit(
-        self,
-        script: str,
-        *,
-        circle: str | None = None,
-        caller_id: str | None = None,
-        context_id: str | None = None,
-        task_id: str | None = None,
-        fields: Mapping[str, str] | None = None,
-        unique: bool = False,
-        delay: float = 0.0,
-        via: Via = "native",
-    ) -> AsyncTask:
-        """Submit a script; as `Client.submit`."""
-        spec = TaskSpec(script, circle, caller_id, context_id, task_id, fields, unique, delay, via)
-        (batch,) = self._calls.submit([spec])
-        await self._submit(batch)
-        return AsyncTask(self, batch.task_ids[0], time.monotonic())
-
-    async def submit_many(self, scripts: Iterable[str | TaskSpec], *, progress: bool = False) -> list[AsyncTask]:
-        """Submit scripts in few round trips; as `Client.submit_many`."""
-        tasks: list[AsyncTask] = []
-        with Progress("submitted", scripts, shown=progress) as bar:
-            for batch in self._calls.submit(_scripts(scripts)):
-                await self._submit(batch)
-                now = time.monotonic()
-                tasks += [AsyncTask(self, task_id, now) for task_id in batch.task_ids]
-                bar.advance(len(batch.task_ids))
-        return tasks
-
-    async def as_completed(
-        self, tasks: Iterable[AsyncTask], *, timeout: float | None = None, progress: bool = False
-    ) -> AsyncIterator[AsyncTask]:
-        """Yield tasks as they end; as `Client.as_completed`."""
-        by_id: dict[str, list[AsyncTask]] = {}
-        for task in tasks:
-            by_id.setdefault(task.id, []).append(task)
-        with Progress("ended", by_id, shown=progress) as bar:
-            async for task_id, found in self._arrivals(by_id, timeout):
-                for task in by_id[task_id]:
-                    task._found = found
-                    yield task
-                bar.advance(1)
-
-    async def cancel(self, task_id: str) -> bool:
-        """Cancel a task; as `Client.cancel`."""
-        return await self._call(self._calls.cancel(task_id))
-
-    def task(self, task_id: str) -> AsyncTask:
-        """Return a handle for any task, whoever submitted it."""
-        return AsyncTask(self, task_id)
-
-    async def _call(self, call: Call[T]) -> T:
-        """Carry a call out; it is repeated while the server is away, so it must bear that."""
-        if self._closed:
-            raise ClientClosed("this client is closed")
-        began = time.monotonic()
-        try:
-            return await self._call_once(call)  # most calls need no more
-        except redis.RedisError as error:
-            return await self._repeat(call, error, began)
-
-    async def _repeat(self, call: Call[T], error: redis.RedisError, began: float) -> T:
-        try:
-            return await tenacity.AsyncRetrying(**self._policy(error, began))(self._call_once, call)
-        except redis.RedisError as last:
-            raise explain(last, self._url) from last
-
-    async def _call_once(self, call: Call[T]) -> T:
-        """Carry a call out; the server's errors are redis-py's."""
-        return call.read(await self._run(self._redis, call))
-
-    async def _submit(self, batch: Batch) -> None:
-        with self._numbers.numbered(batch.call) as call:
-            await self._call(call)
-
-    async def _arrivals(
-        self, by_id: Mapping[str, list[AsyncTask]], timeout: float | None
-    ) -> AsyncIterator[tuple[str, Found]]:
-        end = None if timeout is None else time.monotonic() + timeout
-        left = set(by_id)
-        for some in _not_new(by_id):
-            for task_id, found in (await self._call(self._calls.look(some))).items():
-                left.discard(task_id)
-                yield task_id, found
-        if not left:
-            return
-        if self._closed:
-            raise ClientClosed("this client is closed")
-        arrived: asyncio.Queue[tuple[str, Found]] = asyncio.Queue()
-        self._results.add(left.copy(), arrived.put_nowait)
-        try:
-            while left:
-                try:
-                    async with asyncio.timeout(None if end is None else max(end - time.monotonic(), 0)):
-                        task_id, found = await arrived.get()
-                except TimeoutError:
-                    raise TaskTimeout(next(iter(left)), timeout or 0.0, len(left) - 1) from None
-                left.discard(task_id)
-                yield task_id, found
-        finally:
-            self._results.discard(left, arrived.put_nowait)
-
-
-def _not_new(by_id: Mapping[str, list[Any]]) -> Iterator[list[str]]:
-    """Yield tasks that may have ended already, some at a time."""
-    oldest = time.monotonic() - _NEW_SECONDS
-    return batched((task_id for task_id, tasks in by_id.items() if tasks[0]._submitted < oldest), LOOK_AT)
-
-
-def _scripts(scripts: Iterable[str | TaskSpec]) -> Iterable[str | TaskSpec]:
-    if isinstance(scripts, str):
-        raise TypeError("an iterable of scripts is wanted, not a single text")
-    return scripts
-
-
-class _ListenerThread:
-    """A `ResultListener` in an event loop of its own, for threads. A fork has no such thread: `is_ours` says so."""
-
-    def __init__(self, url: str, calls: Calls, patience: float) -> None:
-        self._process = os.getpid()
-        self._loop = asyncio.new_event_loop()
-        self._client = AsyncClient(url, retry_timeout=patience, prefixes=calls.prefixes, namespace=calls.namespace)
-        self._thread = threading.Thread(target=self._serve, name="rhai-results", daemon=True)
-        self._thread.start()
-
-    def is_ours(self) -> bool:
-        return self._process == os.getpid()
-
-    def add(self, task_ids: Iterable[str], sink: Sink) -> None:
-        self._loop.call_soon_threadsafe(self._client._results.add, task_ids, sink)
-
-    def discard(self, task_ids: Iterable[str], sink: Sink) -> None:
-        with suppress(RuntimeError):  # closed meanwhile: there is nothing left to tell
-            self._loop.call_soon_threadsafe(self._client._results.discard, task_ids, sink)
-
-    def stop(self) -> None:
-        if not self.is_ours():
-            return
-        with suppress(RuntimeError):  # stopped before
-            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._stop()))
-        if threading.current_thread() is not self._thread:  # a finalizer may run anywhere
-            self._thread.join()
-
-    async def _stop(self) -> None:
-        await self._client.aclose()
-        self._loop.stop()
-
-    def _serve(self) -> None:
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
+    def _endings(self, handles: dict[str, list[Task]], timeout: ResultTimeout) -> Iterator[tuple[str, Ending]]:
+        left = set(handles)
+        for some in batch_for_poll(handles, every=timeout.is_over()):
+            with timeout.limit_outage(left):
+                endings = self._sender.send(self._requests.outcomes(some), timeout.seconds_left())
+            left -= endings.keys()
+            yield from endings.items()
+        if left and timeout.is_over():
+            raise timeout.make_error(left)
+        if left:
+            yield from self._waiter.wait_for(left, timeout)

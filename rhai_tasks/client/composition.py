@@ -1,16 +1,21 @@
-"""Scripts as messages of dramatiq's, to send, to delay, to put into groups and pipelines."""
+"""Scripts as dramatiq messages: to send, to delay, to put into groups and pipelines."""
 
 import time
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import dramatiq
 from dramatiq import Message
+from dramatiq.results import Results
 
-from .broker import TaskBroker
-from .calls import Calls, TaskSpec, traceparent_if
-from .protocol import ACTOR, Prefixes, queue_name, timestamp
-from .settings import Settings
+from rhai_tasks.protocol import ACTOR, Prefixes, check_circle, is_utf8, queue_name, timestamp
+from rhai_tasks.queue.broker import TaskBroker
+from rhai_tasks.queue.follow_ups import CALLBACKS, RESULT_KEY, callback_options, check_steps, milliseconds
+from rhai_tasks.settings import Settings
+
+from .requests import Requests, traceparent_if
+from .spec import LONGEST, TaskSpec, check_seconds
 
 _DEFAULT = Settings()
 
@@ -18,21 +23,26 @@ _DEFAULT = Settings()
 class ScriptActor(dramatiq.Actor[..., str]):
     """A dramatiq actor whose argument is a script, run by the workers of a circle.
 
-    `message`, `send` and their forms with options take a script and, by name, `caller_id`, `context_id`,
-    `task_id` and `fields`, as `Client.submit` does. The id of the task is the first of a message's `args`;
-    `Client.task` gives its handle. In a pipeline a script sees what the one before it returned as the
-    constant `INPUT`, and the next one gets the output; a script that fails ends the pipeline.
+    `message`, `send` and their forms with options take a script and, by name, `caller_id`, `context_id`, `task_id` and
+    `fields`, as `Client.submit` does. The first of a message's `args` is the task's id, for which `Client.task` returns
+    a handle. In a pipeline a script gets the output of the step before as the constant `INPUT`. Its own output goes to
+    the next step, and a script that fails ends the pipeline. docs/delay.md lists what else can follow a script.
 
     Other actors of a pipeline run in workers of their own, on a broker with the same server and namespace:
     `RedisBroker(url=..., namespace="rhai_dramatiq")`.
 
     Args:
-        url: The server; as for `Client`, like the rest.
-        circle: Whose workers run the scripts.
-        caller_id: Public key of whoever asks.
+        url: The server; as for `Client`.
+        circle: Public key of the circle whose workers run the scripts.
+        caller_id: Public key of the caller: `CALLER_ID` in scripts.
         context_id: Field `contextId` of the details.
-        prefixes: Of the native keys.
-        namespace: Of the dramatiq keys.
+        prefixes: Prefixes of the native keys, the same as the worker's.
+        namespace: Prefix of the dramatiq keys, the same as the worker's.
+        traces: Write the current OpenTelemetry span into each task.
+
+    Raises:
+        ConfigurationError: The URL, the circle, a prefix or the namespace cannot be used; or OpenTelemetry is not
+            installed, and `traces` is wanted.
     """
 
     def __init__(
@@ -47,12 +57,15 @@ class ScriptActor(dramatiq.Actor[..., str]):
         traces: bool = False,
     ) -> None:
         settings = Settings(redis_url=url, prefixes=prefixes or _DEFAULT.prefixes, namespace=namespace)
-        self._calls = Calls(caller_id=caller_id, context_id=context_id, traceparent=traceparent_if(traces))
+        self._requests = Requests(
+            circle=circle, caller_id=caller_id, context_id=context_id, traceparent=traceparent_if(traces)
+        )
+        self._broker = TaskBroker(settings)
         super().__init__(
             _runs_elsewhere,
-            broker=TaskBroker(settings),
+            broker=self._broker,
             actor_name=ACTOR,
-            queue_name=queue_name(circle),
+            queue_name=queue_name(check_circle(circle)),
             priority=0,
             options={},
         )
@@ -64,22 +77,70 @@ class ScriptActor(dramatiq.Actor[..., str]):
         kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> Message[str]:
-        """Make a message of a script; dramatiq's `group` and `pipeline` take it.
+        """Make a message that runs a script, for dramatiq's groups and pipelines.
 
         Args:
             args: The script.
-            kwargs: Of `TaskSpec`: `caller_id`, `context_id`, `task_id`, `fields`.
-            options: dramatiq's, such as `pipe_ignore`, and `urgent=True`: before all other messages.
+            kwargs: Options of the task: `caller_id`, `context_id`, `task_id`, `fields`.
+            options: dramatiq's options `pipe_ignore`, `delay` of a pipeline's step, `on_success` and `on_failure` with
+                an actor in Python, `store_results`. And `urgent=True`: before all other messages.
+
+        Raises:
+            TypeError, ValueError: A worker cannot carry an option out; the text says what to do instead.
         """
         spec = TaskSpec(*args, **(kwargs or {}))
-        pairs = iter(self._calls.details_of(spec, timestamp(time.time())))
-        return Message(
+        if spec.task_id is not None and not is_utf8(spec.task_id):
+            raise ValueError(f"task_id={spec.task_id!a}: a message's task id is UTF-8; Client.submit takes any bytes")
+        pairs = iter(self._requests.details_of(spec, timestamp(time.time())))
+        if options.get("delay") is not None:
+            options["delay"] = milliseconds(options["delay"])
+        for option in CALLBACKS:
+            if options.get(option) is not None:
+                options |= callback_options(option, options[option], self._broker.namespace, self._broker.client)
+        message: Message[str] = Message(
             queue_name=self.queue_name,
             actor_name=self.actor_name,
             args=(spec.task_id or str(uuid4()),),
             kwargs={"details": dict(zip(pairs, pairs, strict=True))},
             options=options,
         )
+        message = message.copy(options=self._result_options(message))
+        check_steps(message)
+        return message
+
+    def _result_options(self, message: Message[str]) -> dict[str, Any]:
+        """Return the options that name the key of a message's result, if dramatiq's Results would store the result."""
+        results = next((one for one in self._broker.middleware if isinstance(one, Results)), None)
+        if not message.options.get("store_results", results and results.store_results):
+            return {}
+        if results is None:
+            raise ValueError(
+                "store_results: add dramatiq's middleware Results(backend=RedisBackend(url=...)) to this ScriptActor's "
+                "broker first; a script's result can also be had from Client.task(message.args[0]).result()"
+            )
+        lifetime = message.options.get("result_ttl", results.result_ttl)
+        return {RESULT_KEY: results.backend.build_message_key(message), "result_ttl": milliseconds(lifetime)}
+
+    def send_with_options(
+        self,
+        *,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        delay: timedelta | float | None = None,
+        **options: Any,
+    ) -> Message[str]:
+        """Send a message that runs a script; the arguments are those of `message_with_options`.
+
+        `delay` is in milliseconds, as everywhere in dramatiq.
+
+        Raises:
+            ValueError: `delay` is no number of milliseconds, negative, or longer than a hundred years.
+        """
+        if delay is not None:
+            milliseconds(delay)
+            number = delay.total_seconds() * 1000 if isinstance(delay, timedelta) else delay
+            delay = round(check_seconds("delay", number, most=LONGEST * 1000, unit="milliseconds"))
+        return super().send_with_options(args=args, kwargs=kwargs, delay=delay, **options)
 
 
 def _runs_elsewhere(*_: object) -> str:

@@ -1,4 +1,4 @@
-"""A live bar on a terminal, drawn by rich; nothing elsewhere."""
+"""A progress bar on terminals; otherwise no output."""
 
 from collections.abc import Iterable, Sized
 from types import TracebackType
@@ -6,12 +6,18 @@ from typing import Any, Self
 
 
 class Progress:
-    """Counts what is done of what `of` holds; a bar only if `shown` and stderr is a terminal."""
+    """Shows how much of something is done, if `shown` and stderr is a terminal.
+
+    Args:
+        what: The word before the bar.
+        of: The whole; a bar of its length, if it has one.
+        shown: Whether to show anything.
+    """
 
     def __init__(self, what: str, of: Iterable[Any], *, shown: bool) -> None:
         self._bar: Any = None
         if shown:
-            from rich.console import Console  # noqa: PLC0415  (takes longer to import than all of the client)
+            from rich.console import Console  # noqa: PLC0415  (its import takes longer than the whole client's)
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
             from rich.progress import Progress as Bar  # noqa: PLC0415
 
@@ -32,6 +38,6 @@ class Progress:
             self._bar.stop()
 
     def advance(self, count: int) -> None:
-        """Say that so many more are done."""
+        """Count so many more as done."""
         if self._bar:
             self._bar.advance(self._task, count)

@@ -1,74 +1,80 @@
-"""How results are awaited: one subscription for all awaited tasks of a client, and looks as a safety net.
+"""Learns how tasks end: by a subscription for all awaited tasks of a client, and by polls as a safety net.
 
-Our workers tell each task's end on a channel of its own. The original worker tells nobody, so what has not
-been heard of is looked at too, at growing distances.
+Our workers publish each task's end on a channel of the task. The original worker publishes nothing, and a subscription
+may fail or be refused. So tasks whose end was not published are polled, at growing intervals.
 """
 
 import asyncio
-import heapq
-import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 import redis.asyncio
 
-from .calls import LOOK_AT, Call, Calls, Found, batched
-from .connection import Outage, close_async, connect_async, explain, may_pass
-from .errors import ClientClosed, RhaiTasksError
-from .protocol import Outcome, Status
+from rhai_tasks.connection.connect import ANSWER_SECONDS, connect_async
+from rhai_tasks.connection.deadlines import close_async
+from rhai_tasks.connection.outage import Outage, is_transient, to_our_error
+from rhai_tasks.errors import ClientClosed, RhaiTasksError
+
+from .polls import PollSchedule
+from .requests import POLLED_AT_ONCE, Ending, Request, Requests, batched
+from .subscription import QUIET_SECONDS, Subscription
 
 logger = logging.getLogger(__name__)
 
-Sink = Callable[[tuple[str, Found]], object]
+Sink = Callable[[tuple[str, Ending]], object]
 """Takes a task's id and how it ended; called in the listener's event loop."""
 
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # seconds between two looks at tasks that were not heard of
-_GRACE = 0.005  # seconds for a task to be heard of before it is looked at: most looks are saved
-_LOOKS_A_SECOND = 10_000  # tasks: about a hundredth of a server
-_QUIET_SECONDS = 5.0  # after which the subscription is tried: a connection can be dead without a word
-_SUBSCRIBE_AT_ONCE = 500  # channels
-_MESSAGES_AT_ONCE = 50
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
+_LONGEST_BACKOFF = 1.0  # seconds between two tries, give or take a half
+_DOUBLINGS = 4  # until the backoff is that long
+_REFUSED_SECONDS = 30.0  # after which a subscription that was not allowed is tried again
+_SHORTEST_ANSWER = 1.0  # seconds that a poll may take, however short `retry_timeout`
+
+
+class Send(Protocol):
+    """Sends a request."""
+
+    def __call__(self, request: Request[Any], seconds: float, /) -> Awaitable[Any]:
+        """Return what the request reads, or raise redis-py's error, within so many seconds."""
 
 
 class ResultListener:
     """Waits for any number of tasks over two connections. Lives in one event loop, which alone calls it.
 
+    Two parts run side by side, the subscription and the polls, and each starts again when it fails. Only the polls
+    decide that the server is away; they find what has ended, whatever the subscription does.
+
     Args:
         url: The server.
-        calls: Names keys and channels.
-        execute: Carries a call out.
-        patience: Seconds without the server after which those who wait are told so.
+        requests: Builds requests, and names channels.
+        send: Sends a request once.
+        retry_timeout: Seconds without the server after which those who wait get an error.
     """
 
-    def __init__(self, url: str, calls: Calls, execute: Callable[[Call[Any]], Awaitable[Any]], patience: float) -> None:
-        self._url, self._calls, self._execute, self._patience = url, calls, execute, patience
-        self._client = connect_async(url, socket_timeout=None)  # a subscription is quiet for long
+    def __init__(self, url: str, requests: Requests, send: Send, retry_timeout: float) -> None:
+        self._url, self._requests, self._send, self._retry_timeout = url, requests, send, retry_timeout
+        self._client = connect_async(url)
         self._outage = Outage(url)
         self._away_since: float | None = None
+        self._poll_error: redis.RedisError | None = None  # why the last poll failed
         self._sinks: dict[str, list[Sink]] = {}  # by task id
-        self._fresh: list[str] = []  # to subscribe to
-        self._stale: set[str] = set()  # to unsubscribe from, some day
-        self._next_look: dict[str, float] = {}  # by task id; what else stands in `_looks` is out of date
-        self._looks: list[tuple[float, float, str]] = []  # heap of loop's time, pause after it (0: none), task id
-        self._changed, self._look = asyncio.Event(), asyncio.Event()
+        self._polls = PollSchedule()
+        self._subscription = Subscription(self._client, requests, self._sinks.keys(), self)
         self._running: asyncio.Task[None] | None = None
         self._closing = False
 
     def add(self, task_ids: Iterable[str], sink: Sink) -> None:
         """Call the sink once for each task, as soon as it has ended or is known to be gone."""
         loop = asyncio.get_running_loop()
+        if not self._sinks:
+            self._away_since = self._poll_error = None  # nobody has polled since
         for task_id in task_ids:
             if task_id not in self._sinks:
-                self._fresh.append(task_id)
-                self._stale.discard(task_id)
-                self._look_at(task_id, loop.time() + _FIRST_LOOK, _FIRST_LOOK)
+                self._subscription.add(task_id)
+                self._polls.add(task_id, loop.time())
             self._sinks.setdefault(task_id, []).append(sink)
-        self._changed.set()
         if self._running is None:
             self._running = loop.create_task(self._run())
 
@@ -81,121 +87,109 @@ class ResultListener:
             if not sinks:
                 self._forget(task_id)
 
+    def last_error(self) -> RhaiTasksError | None:
+        """Return the error of the last poll, if it failed."""
+        return to_our_error(self._poll_error, self._url) if self._poll_error else None
+
+    def has_subscribed(self, task_id: str) -> None:
+        """Poll a task whose subscription stands: no message is missed from here on, but it may have ended before."""
+        self._outage.succeeded()
+        self._polls.poll_soon(task_id, asyncio.get_running_loop().time())
+
+    def has_ended(self, task_id: str, ending: Ending | None) -> None:
+        """Deliver an ending that was published; one without its text is polled."""
+        self._outage.succeeded()
+        if ending is None:
+            self._polls.poll_now(task_id, asyncio.get_running_loop().time())
+        else:
+            self._deliver(task_id, ending)
+
     async def aclose(self) -> None:
-        """Stop, and tell those who wait."""
+        """Stop; those who wait get `ClientClosed`."""
         self._closing = True
-        if self._running is not None:
-            self._running.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._running
-        self._fail(ClientClosed("the client was closed while results were awaited"))
+        try:
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.wait([self._running], timeout=ANSWER_SECONDS)
+        finally:
+            self._fail(ClientClosed("the client was closed while results were awaited"))
         await close_async(self._client)
 
-    def _deliver(self, task_id: str, found: Found) -> None:
+    def _deliver(self, task_id: str, ending: Ending) -> None:
         sinks = self._sinks.get(task_id, [])
         self._forget(task_id)
         for sink in sinks:
-            sink((task_id, found))
+            sink((task_id, ending))
 
     def _forget(self, task_id: str) -> None:
         if self._sinks.pop(task_id, None) is not None:
-            self._stale.add(task_id)
-            self._next_look.pop(task_id, None)
-
-    def _look_at(self, task_id: str, when: float, pause: float) -> None:
-        """Have the task looked at, and then at doubling distances that begin with `pause`, unless that is 0."""
-        if pause:
-            self._next_look[task_id] = when
-        heapq.heappush(self._looks, (when, pause, task_id))
-        if self._looks[0][0] == when:
-            self._look.set()
+            self._polls.discard(task_id)
+            self._subscription.discard(task_id)
 
     def _fail(self, error: RhaiTasksError) -> None:
         for task_id in list(self._sinks):
             self._deliver(task_id, error)
 
     async def _run(self) -> None:
-        clock = asyncio.get_running_loop().time
-        backoff = _FIRST_BACKOFF
-        while True:
-            try:
-                async with self._client.pubsub() as channel:
-                    await self._listen(channel)
-            except* redis.RedisError as errors:
-                error = errors.exceptions[0]
-                assert isinstance(error, redis.RedisError)  # noqa: S101  (so says the line above)
-                backoff = min(backoff * 2, _LONGEST_BACKOFF) if self._away_since else _FIRST_BACKOFF
-                self._away_since = self._away_since or clock()
-                self._outage.begin(error)
-                if not may_pass(error) or clock() - self._away_since > self._patience:
-                    self._fail(explain(error, self._url))
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
-
-    async def _listen(self, channel: Any) -> None:
-        self._fresh, self._stale = list(self._sinks), set()
-        self._changed.set()
-        await channel.subscribe(self._calls.channel(""))  # of no task; without any channel it cannot listen
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._subscribe(channel))
-            group.create_task(self._hear(channel))
-            group.create_task(self._look_around())
+            group.create_task(self._keep_up("subscription", self._subscription.follow))
+            group.create_task(self._keep_up("polling", self._poll))
 
-    async def _subscribe(self, channel: Any) -> None:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if len(self._stale) >= _SUBSCRIBE_AT_ONCE:
-                stale = [self._calls.channel(task_id) for task_id in self._stale]
-                self._stale.clear()
-                await channel.unsubscribe(*stale)
-            fresh, self._fresh = self._fresh, []
-            for start in range(0, len(fresh), _SUBSCRIBE_AT_ONCE):
-                await channel.subscribe(*map(self._calls.channel, fresh[start : start + _SUBSCRIBE_AT_ONCE]))
-
-    async def _hear(self, channel: Any) -> None:
+    async def _keep_up(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part, and again whenever it fails: others wait for its results, whatever the error."""
         clock = asyncio.get_running_loop().time
-        asked = False
-        for number in itertools.count():
-            if number % _MESSAGES_AT_ONCE == 0:
-                await asyncio.sleep(0)  # what is already here is read without giving way
-            message = await channel.get_message(timeout=_QUIET_SECONDS)
-            if message is None:
-                if asked:
-                    raise redis.TimeoutError("the subscription does not answer")
-                await channel.ping()
-            asked = message is None
-            if message is None or message["type"] not in {"subscribe", "message"}:
-                continue
-            self._outage.end()
-            self._away_since = None
-            if message["type"] == "message":
-                task_id, state = self._calls.heard(message["channel"], message["data"])
-                if isinstance(state, Outcome):
-                    self._deliver(task_id, state)
-                elif state.is_final:
-                    self._look_at(task_id, clock(), 0)
-            else:  # from here on nothing is missed; before, the task may have ended
-                task_id, _ = self._calls.heard(message["channel"], Status.PENDING.encode())
-                self._look_at(task_id, clock() + _GRACE, 0)
+        failures = 0
+        logged = ""
+        while not self._closing:
+            began, pause, problem = clock(), 0.0, ""
+            try:
+                await part()
+            except* redis.exceptions.NoPermissionError as errors:
+                pause = _REFUSED_SECONDS
+                problem = f"is not allowed, so that results come up to a second late: {errors.exceptions[0]}"
+            except* Exception as errors:
+                if not is_transient(errors.exceptions[0]):  # else the polls report it
+                    problem = f"failed, and begins anew: {errors.exceptions[0]!r:.500}"
+            if problem and problem != logged:
+                logged = problem
+                logger.warning("The %s of a client %s", name, problem)
+            failures = 0 if clock() - began > QUIET_SECONDS else failures + 1
+            await asyncio.sleep(pause or _backoff(failures))
 
-    async def _look_around(self) -> None:
+    async def _poll(self) -> None:
         clock = asyncio.get_running_loop().time
-        while not self._closing:  # in Python 3.11 a cancellation can get lost while redis-py sends
-            self._look.clear()
-            with suppress(TimeoutError):
-                # Not `wait_for`: it can lose a cancellation.
-                async with asyncio.timeout_at(self._looks[0][0] if self._looks else None):
-                    await self._look.wait()
-            longest = max(_LONGEST_LOOK, len(self._sinks) / _LOOKS_A_SECOND)
-            due: set[str] = set()
-            while self._looks and self._looks[0][0] <= clock():
-                when, pause, task_id = heapq.heappop(self._looks)
-                if task_id not in self._sinks or (pause and self._next_look[task_id] != when):
-                    continue
-                due.add(task_id)
-                if pause:
-                    pause = min(pause * 2, longest)
-                    self._look_at(task_id, clock() + pause, pause)
-            for some in batched(due, LOOK_AT):
-                for task_id, ended in (await self._execute(self._calls.look(some))).items():
-                    self._deliver(task_id, ended)
+        failures = 0
+        while not self._closing:
+            await self._polls.wait()
+            for some in batched(self._polls.pop_due(clock), POLLED_AT_ONCE):
+                if await self._poll_some(some):
+                    failures = 0
+                else:
+                    await asyncio.sleep(_backoff(failures))
+                    failures += 1
+
+    async def _poll_some(self, task_ids: list[str]) -> bool:
+        """Deliver the endings of these tasks; return `False` if the server does not answer, or refuses."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        since = began if self._away_since is None else self._away_since
+        left = max(self._retry_timeout - (began - since), _SHORTEST_ANSWER)
+        try:
+            endings = await self._send(self._requests.outcomes(task_ids), min(left, ANSWER_SECONDS))
+        except redis.RedisError as error:
+            self._away_since, self._poll_error = since, error
+            self._outage.failed(error)
+            if not is_transient(error) or clock() - since >= self._retry_timeout:
+                self._away_since = None  # waits that begin from here on have the whole time
+                self._fail(to_our_error(error, self._url))
+            return False
+        self._away_since = self._poll_error = None
+        self._outage.succeeded()
+        for task_id, ending in endings.items():
+            self._deliver(task_id, ending)
+        return True
+
+
+def _backoff(failures: int) -> float:
+    seconds = _LONGEST_BACKOFF * 2.0 ** min(failures - _DOUBLINGS, 0)
+    return seconds * random.uniform(0.5, 1.5)  # noqa: S311  (no secret)

@@ -1,9 +1,11 @@
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self, final
 
 from typing_extensions import disjoint_base
 
-from .engine import AST, Limits
+from .evaluation import AST
+from .limits import Limits
 
 __all__ = [
     "RHAI_VERSION",
@@ -74,7 +76,7 @@ class NativeEngine:
         functions: list[tuple[str, list[str], Callable[..., Any]]],
         types: list[tuple[int, str, bool]],
         modules: list[tuple[str, list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]],
-        loader: Callable[[str], str | None] | None,
+        sources: Path | Callable[[str], str | None] | None,
         limits: Limits,
         print: Callable[[str], object],
         debug: Callable[[str, str | None, int | None, int | None], object],

@@ -1,4 +1,4 @@
-"""How a script waits for a host function that is a coroutine: on the loop of `eval_async`, else on one of our own."""
+"""Host functions that are coroutine functions: they run in the loop of `eval_async`, or else in one of our own."""
 
 import asyncio
 import functools
@@ -9,18 +9,18 @@ from contextvars import ContextVar
 from typing import Any
 
 from ._engine import stopped
-from .host import is_coroutine_function
+from .functions import is_coroutine_function
 
-_LOOK_SECONDS = 0.005  # between two looks whether the script was stopped, while it waits
+_POLL_SECONDS = 0.005  # between two checks whether the script was stopped, while it waits
 
 awaiting_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("rhai_tasks.loop", default=None)
-"""The loop that awaits the script; its coroutines run there."""
+"""The event loop that awaits the script; coroutines of host functions run in it."""
 
 _starting = threading.Lock()
 
 
-def awaited(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the script wait for a function that is a coroutine's; return others as they are."""
+def make_blocking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a coroutine function so that scripts can call it; return other functions unchanged."""
     if not is_coroutine_function(function):
         return function
 
@@ -36,7 +36,7 @@ def awaited(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             while True:
                 try:
-                    return running.result(timeout=_LOOK_SECONDS)
+                    return running.result(timeout=_POLL_SECONDS)
                 except TimeoutError:
                     if running.done() or stopped():
                         raise
@@ -55,14 +55,14 @@ def _a_loop_runs_here() -> bool:
 
 
 def _own_loop() -> asyncio.AbstractEventLoop:
-    """Return the process's loop for scripts that no loop awaits; it runs in a thread of its own."""
+    """Return the event loop for scripts that no event loop awaits; it runs in a thread of its own."""
     with _starting:
         return _loop_of_process(os.getpid())
 
 
 @functools.cache
 def _loop_of_process(_pid: int) -> asyncio.AbstractEventLoop:
-    """Start it; a fork needs one of its own, since threads stay behind."""
+    """Start the event loop of a process; a fork needs one of its own, since it has no other threads."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="coroutines", daemon=True).start()
     return loop

@@ -1,8 +1,9 @@
-"""Metrics as Prometheus reads them, made of the reports of a tree; needs the extra `metrics`."""
+"""The /metrics page of a tree, from the reports of its processes; needs the extra `metrics`."""
 
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from math import inf
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -11,15 +12,17 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from rhai_tasks.protocol import to_bytes
+
 from .metrics import LEASE_AGE, METRICS, READ_AGE, READY, Counts, Labels, Metric, Samples
-from .protocol import to_bytes
-from .reports import REPORT_SECONDS, Report, Reports
+from .recorder import Report
+from .reports import REPORT_SECONDS, Reports
 
 MOST_CIRCLES = 100
 """Circles with series of their own: the first ones that are seen, in the order of their names where several are
 seen at once. All others are summed as the circle `other`."""
 
-_FRESH_SECONDS = 5 * REPORT_SECONDS  # after which what a report says of its moment counts no more
+_FRESH_SECONDS = 5 * REPORT_SECONDS  # gauges of older reports are ignored
 
 
 class Exposition(Collector):
@@ -37,18 +40,18 @@ class Exposition(Collector):
         self._registry.register(self)
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """Return the body for a scrape, and its content type, as the header `Accept` wants it."""
+        """Return body and content type of the answer to a scrape with this header `Accept`."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
     def collect(self) -> Iterator[Family]:
-        """Yield all metrics that there are values of."""
-        reports = self._reports.all()
+        """Yield all metrics that have values."""
+        reports = self._reports.read_all()
         counts = Counts()
         for report in reports:
             counts.merge(report.counts)
         values: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
-        for metric, labels, value in [*_counted(counts), *_of_now(reports), *sorted(self._samples(), key=_by_labels)]:
+        for metric, labels, value in [*_counted(counts), *_gauges(reports), *sorted(self._samples(), key=_by_labels)]:
             values[metric.name][self._bounded(metric, labels)] += value
         for metric in METRICS:
             if metric.kind == "histogram":
@@ -57,7 +60,7 @@ class Exposition(Collector):
                 yield _family(metric, values[metric.name])
 
     def _bounded(self, metric: Metric, labels: Labels) -> Labels:
-        """Name the circle, if it is one of the first; a byte that is no UTF-8 shows as a question mark in a lozenge."""
+        """Replace a circle beyond the first ones by `other`, and bytes that are not UTF-8 by U+FFFD."""
         if not metric.labels or metric.labels[0] != "circle":
             return labels
         circle = to_bytes(labels[0]).decode(errors="replace")
@@ -76,18 +79,19 @@ def _counted(counts: Counts) -> Iterator[tuple[Metric, Labels, float]]:
             yield metric, labels, value
 
 
-def _of_now(reports: Iterable[Report]) -> Iterator[tuple[Metric, Labels, float]]:
+def _gauges(reports: Iterable[Report]) -> Iterator[tuple[Metric, Labels, float]]:
     now = time.monotonic()
     by_name = {metric.name: metric for metric in METRICS}
     for report in reports:
-        yield READY, (report.process,), float(not report.missing())
+        yield READY, (report.process,), float(not report.list_missing())
         for metric, start in ((READ_AGE, "read of "), (LEASE_AGE, "lease of ")):
-            times = [then for what, then in report.succeeded.items() if what.startswith(start)]
+            times = [then for what, then in report.succeeded.items() if what.startswith(start) and then > -inf]
             if times:
                 yield metric, (report.process,), now - min(times)
-        if now - report.at < _FRESH_SECONDS:
+        if now - report.clock < _FRESH_SECONDS:
             for name, value in report.gauges.items():
-                yield by_name[name], (), value
+                if name in by_name and not by_name[name].labels:
+                    yield by_name[name], (), value
 
 
 def _family(metric: Metric, values: dict[Labels, float]) -> Family:

@@ -1,31 +1,32 @@
-"""What is counted, in plain numbers: no library, and next to no time while tasks run.
+"""Counters and histograms as plain numbers: no library, and about 2 us a task.
 
-Each process counts for itself. Its reports carry the counts to the one process of the tree that shows them.
+Each process counts for itself; its report carries the counts.
 """
 
 import threading
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
-from .protocol import Outcome, Status, moment
+from rhai_tasks.protocol import count_of, finite
 
 Labels = tuple[str, ...]
 
-_DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
+_MICROSECONDS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4)
+_MILLISECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+_DURATIONS = (*_MICROSECONDS, *_MILLISECONDS, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric as Prometheus knows it."""
+    """A metric of Prometheus."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     text: str
     labels: Labels = ()
-    bounds: tuple[float, ...] = ()  # upper ones, of a histogram's buckets
+    bounds: tuple[float, ...] = ()  # of a histogram: the upper bounds of its buckets
 
 
 FINISHED = Metric("rhai_tasks_finished_total", "counter", "Tasks that ended, by final status", ("circle", "status"))
@@ -33,7 +34,8 @@ ERRORS = Metric(
     "rhai_tasks_errors_total",
     "counter",
     "Tasks that ended as errors, by Rhai's name of the error; Poison: the worker process died too often under it; "
-    "Malformed: no script, or not UTF-8; Worker: the worker itself failed",
+    "Malformed: no script, or not UTF-8; Input: a pipeline's value that no script can hold; "
+    "Worker: the worker itself failed",
     ("kind",),
 )
 WAIT = Metric(
@@ -96,38 +98,20 @@ _HISTOGRAMS = tuple(metric for metric in METRICS if metric.kind == "histogram")
 
 
 Samples = Callable[[], Iterable[tuple[Metric, Labels, float]]]
-"""Reads values at the moment they are asked for; nothing if they cannot be had."""
-
-
-Use = tuple[float, float, int, int]
-"""What the run of a script used: when it began (seconds since the epoch), seconds, operations, peak memory in bytes.
-
-A bare tuple: a named one takes a tenth of all that counting a task costs.
-"""
-
-
-class Ended(Protocol):
-    """What is counted of a task that ended."""
-
-    outcome: Outcome | None
-    use: Use | None  # None: no script ran
-
-    @property
-    def created_at(self) -> bytes | None:
-        """Its `createdAt`."""
+"""Reads values at the moment of the call; none if they cannot be read."""
 
 
 class Counts:
-    """One process's counters and histograms. Threads: any may call `add`, one at a time `ended`."""
+    """Counters and histograms of a process. Threads: any may call `add`, one at a time changes `histograms`."""
 
     def __init__(self) -> None:
         self.counters: dict[str, Counter[Labels]] = {metric.name: Counter() for metric in _COUNTERS}
-        # A histogram is how many values fell into each bucket, the last one without a bound, and then their sum.
+        # A histogram has the number of values in each bucket, the last one without a bound, and then their sum.
         self.histograms: dict[str, list[float]] = {
             metric.name: [0] * (len(metric.bounds) + 2) for metric in _HISTOGRAMS
         }
         self._adding = threading.Lock()
-        # What shall be alerted on must be there before it happens: Prometheus sees no step from nothing to one.
+        # A series that is alerted on must exist before its first event: Prometheus sees no step from nothing to one.
         for metric, *labels in ((ERRORS, "Poison"), (ERRORS, "Worker"), (RECOVERED,), (WRITE_RETRIES,)):
             self.add(metric, *labels, count=0)
 
@@ -136,47 +120,25 @@ class Counts:
         with self._adding:
             self.counters[metric.name][labels] += count
 
-    def ended(self, circle: str, tasks: Iterable[Ended]) -> None:
-        """Count tasks of a circle that ended together."""
-        completed = 0
-        failed: list[str] = []
-        wait, run, operations, peak = (self.histograms[metric.name] for metric in (WAIT, RUN, OPERATIONS, PEAK_MEMORY))
-        for task in tasks:
-            outcome = task.outcome
-            if outcome and outcome.status is Status.ERROR:
-                failed.append(outcome.kind)
-            else:
-                completed += 1
-            if task.use is None:
-                continue
-            began, seconds, used, held = task.use
-            created_at = task.created_at
-            created = moment(created_at) if created_at else None
-            if created is not None:
-                waited = max(began - created, 0)  # clocks of machines differ
-                wait[bisect_left(WAIT.bounds, waited)] += 1
-                wait[-1] += waited
-            run[bisect_left(RUN.bounds, seconds)] += 1
-            run[-1] += seconds
-            operations[bisect_left(OPERATIONS.bounds, used)] += 1
-            operations[-1] += used
-            peak[bisect_left(PEAK_MEMORY.bounds, held)] += 1
-            peak[-1] += held
-        for status, count in ((Status.COMPLETED, completed), (Status.ERROR, len(failed))):
-            if count:
-                self.add(FINISHED, circle, status.value, count=count)
-        for kind in failed:
-            self.add(ERRORS, kind)
-
     def merge(self, other: Self) -> None:
-        """Add what another process counted, or a process whose place this one took."""
+        """Add the counts of another process, or of the process whose place this one took."""
         for name, values in other.counters.items():
             self.counters[name].update(values)
         for name, more in other.histograms.items():
             self.histograms[name] = [one + two for one, two in zip(self.histograms[name], more, strict=True)]
 
+    def since(self, before: Self) -> Self:
+        """Return the counts since `before`, an earlier state of the same counts."""
+        counts = type(self)()
+        for name, values in self.counters.items():
+            counts.counters[name] = values - before.counters[name]
+        for name, histogram in self.histograms.items():
+            pairs = zip(histogram, before.histograms[name], strict=True)
+            counts.histograms[name] = [max(now - then, 0) for now, then in pairs]
+        return counts
+
     def to_json(self) -> dict[str, Any]:
-        """Write all counts as JSON knows values."""
+        """Write all counts as values of JSON."""
         return {
             "counters": {name: list(dict(values).items()) for name, values in self.counters.items()},
             "histograms": {name: list(values) for name, values in self.histograms.items()},
@@ -184,10 +146,39 @@ class Counts:
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Self:
-        """Undo `to_json`."""
+        """Undo `to_json`. Metrics that this version does not have, or has with other buckets, are left out.
+
+        Raises:
+            UNREADABLE: It is not what `to_json` writes.
+        """
         counts = cls()
-        for name, values in written["counters"].items():
-            for labels, value in values:
-                counts.counters[name][tuple(labels)] = value
-        counts.histograms.update(written["histograms"])
+        for metric in _COUNTERS:
+            for labels, value in written["counters"].get(metric.name, []):
+                names = tuple(map(str, labels))
+                if len(names) != len(metric.labels):
+                    raise ValueError(f"{metric.name} has other labels")
+                counts.counters[metric.name][names] = count_of(value)
+        for metric in _HISTOGRAMS:
+            *buckets, total = written["histograms"].get(metric.name, counts.histograms[metric.name])
+            if len(buckets) == len(metric.bounds) + 1:
+                counts.histograms[metric.name] = [*map(count_of, buckets), finite(total)]
         return counts
+
+
+def quantile(metric: Metric, histogram: Sequence[float], share: float) -> float | None:
+    """Return a quantile of a histogram of `Counts`, interpolated in its bucket as Prometheus does; `None`: it is empty.
+
+    Args:
+        metric: Has the buckets' bounds.
+        histogram: Of that metric.
+        share: From 0 to 1; the quantile is the value that this share of the values stays below.
+    """
+    *buckets, _ = histogram
+    left = share * sum(buckets)
+    below = 0.0
+    for bound, count in zip(metric.bounds, buckets, strict=False):
+        if 0 < count >= left:
+            return below + (bound - below) * left / count
+        left -= count
+        below = bound
+    return below if any(buckets) else None

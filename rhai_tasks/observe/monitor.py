@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -10,28 +11,30 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-from .errors import ConfigurationError
+from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.settings import read_address
+
 from .metrics import Samples
 from .reports import Reports
 
 logger = logging.getLogger(__name__)
 
-_REQUEST_SECONDS = 10.0  # that a client may take to say what it wants, or a server to answer
+_REQUEST_SECONDS = 10.0  # for a client to send its request, or for a server to answer
 _TEXT = "text/plain; charset=utf-8"
 _NO_CLIENT = "metrics need prometheus-client: pip install 'rhai-tasks[metrics]'\n"
 
 
 def listen(address: str) -> socket.socket:
-    """Take the port, which forks of this process can serve then.
+    """Bind the port; this process or a fork of it can serve it then.
 
     Args:
-        address: `HOST:PORT`, `[IPv6]:PORT` or `PORT`, which is this machine's alone; port 0 is any free one.
+        address: `HOST:PORT`, `[IPv6]:PORT` or `PORT`, on the loopback address; port 0 is any free port.
 
     Raises:
-        ConfigurationError: That is no address, or not free.
+        ConfigurationError: The address is invalid or not free.
     """
+    host, port = read_address("--metrics-address", address)
     try:
-        host, port = _split(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except (ValueError, OverflowError, OSError) as error:
@@ -43,16 +46,11 @@ def listen(address: str) -> socket.socket:
     return listener
 
 
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
 def serve(listener: socket.socket, reports: Reports, samples: Samples = tuple) -> None:
-    """Answer on threads of this process, from now on.
+    """Answer requests on threads of this process from now on.
 
     Args:
-        listener: The port.
+        listener: Bound to the port.
         reports: Of the tree.
         samples: Further values for /metrics.
     """
@@ -70,19 +68,27 @@ class _Server(ThreadingHTTPServer):
         self._metrics: Callable[[str], tuple[bytes, str]] | None = None
         self._making = threading.Lock()
 
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  (socketserver's names)
+        """Log why a request failed; the default prints a traceback, even if the client has disconnected."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            logger.debug("The connection from %s failed: %s", client_address, error)
+        else:
+            logger.exception("The request from %s failed", client_address)
+
     def answer(self, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
         """Return status, content type and body."""
         if path == "/livez":
-            return _verdict(self._reports.stuck())
+            return _verdict(self._reports.list_stuck())
         if path == "/readyz":
-            return _verdict(self._reports.missing())
+            return _verdict(self._reports.list_missing())
         if path == "/metrics":
             return self._show_metrics(accept)
         return HTTPStatus.NOT_FOUND, _TEXT, b"there is /livez, /readyz and /metrics\n"
 
     def _show_metrics(self, accept: str) -> tuple[HTTPStatus, str, bytes]:
         try:
-            from .exposition import Exposition  # noqa: PLC0415  (an extra, and only for who asks)
+            from .exposition import Exposition  # noqa: PLC0415  (an extra, needed only for this path)
         except ModuleNotFoundError:
             return HTTPStatus.NOT_IMPLEMENTED, _TEXT, _NO_CLIENT.encode()
         with self._making:
@@ -102,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "rhai-tasks", ""
 
     def do_GET(self) -> None:
-        assert isinstance(self.server, _Server)  # noqa: S101  (nobody else uses this handler)
+        assert isinstance(self.server, _Server)  # noqa: S101  (no other server uses this handler)
         status, content_type, body = self.server.answer(urlsplit(self.path).path, self.headers.get("Accept", ""))
         self.send_response(status)
         self.send_header("Content-Type", content_type)
@@ -115,15 +121,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def ask(address: str, path: str) -> tuple[bool, str]:
-    """Ask a tree's port; return whether all is well, and what it says.
+    """Send a request to a tree's port; return whether the status is 200, and the body.
 
     Raises:
-        ConfigurationError: That is no address.
+        ConfigurationError: The address is invalid.
     """
-    try:
-        host, port = _split(address)
-    except ValueError as error:
-        raise ConfigurationError(f"--address {address!r}, wanted as HOST:PORT: {error}") from error
+    host, port = read_address("--address", address)
     connection = HTTPConnection(host, port, timeout=_REQUEST_SECONDS / 2)
     try:
         connection.request("GET", path)

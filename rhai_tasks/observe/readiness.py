@@ -1,27 +1,28 @@
-"""Whether a process can do its work now: what a health check asks."""
+"""Readiness: whether a process can do its work now, for health checks."""
 
 import time
 from collections.abc import Mapping
 
 READY_SECONDS = 8.0
-"""An idle process hears from the server every three seconds; one that has not for so long is not ready."""
+"""An idle process hears from the server every three seconds; after this time without an answer it is not ready."""
 
 
 def overdue(succeeded: Mapping[str, float], now: float) -> dict[str, float]:
-    """Return what has not succeeded within `READY_SECONDS`, and for how many seconds not; infinite: never.
+    """Return the operations without a success within `READY_SECONDS`, with the seconds since their last success.
 
     Args:
-        succeeded: When each thing last did: time.monotonic().
-        now: Likewise.
+        succeeded: The time of each operation's last success: time.monotonic(); negative infinity: none yet.
+        now: The present: time.monotonic().
     """
     return {what: now - then for what, then in succeeded.items() if now - then > READY_SECONDS}
 
 
 class Readiness:
-    """When each thing that a process cannot do without last succeeded: a `read of` or `lease of` something.
+    """The time of the last success of each operation that a process depends on.
 
-    A connection that hangs says nothing, and others of the same process may still answer: so each blocking read
-    and each lease counts for itself. Threads: any.
+    A connection that hangs raises no error while others of the same process still answer. So each blocking read, each
+    lease and each publishing of a queue is an operation of its own: `read of`, `lease of` and `publishing for` it.
+    Threads: any.
     """
 
     def __init__(self) -> None:
@@ -29,25 +30,25 @@ class Readiness:
         self.stopping = False
 
     def expect(self, what: str) -> None:
-        """Name something that has to succeed from now on, again and again."""
+        """Register a recurring operation that readiness depends on from now on."""
         self._succeeded.setdefault(what, float("-inf"))
 
     def note(self, what: str) -> None:
-        """Note that it has just succeeded."""
+        """Note that an operation has just succeeded."""
         self._succeeded[what] = time.monotonic()
 
     def age(self, what: str) -> float:
-        """Say how many seconds ago it succeeded; infinite: never."""
+        """Return how many seconds ago an operation succeeded; infinite: never."""
         return time.monotonic() - self._succeeded.get(what, float("-inf"))
 
     def times(self) -> dict[str, float]:
-        """Return when each last did: time.monotonic()."""
+        """Return the time of each operation's last success: time.monotonic()."""
         return dict(self._succeeded)
 
-    def missing(self) -> list[str]:
-        """Name what has not succeeded within `READY_SECONDS`."""
+    def list_missing(self) -> list[str]:
+        """List the operations without a success within `READY_SECONDS`."""
         return list(overdue(self.times(), time.monotonic()))
 
     def is_ready(self) -> bool:
-        """Say whether all of it has, and there is something at all."""
-        return bool(self._succeeded) and not self.stopping and not self.missing()
+        """Return whether there are operations, and all have succeeded within `READY_SECONDS`."""
+        return bool(self._succeeded) and not self.stopping and not self.list_missing()

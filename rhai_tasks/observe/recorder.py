@@ -1,28 +1,71 @@
-"""What a worker process tells of itself with each renewal of its lease: its heartbeat.
+"""The report of a process: its state and its counts, written once for metrics, health, heartbeat and page.
 
-Counters only grow, so that whoever reads two heartbeats knows what happened between them, however many were missed.
+The report is one JSON object. `Reports` keeps it in a file for the tree of the process; a worker also publishes it on
+Redis with each renewal of its lease, as its heartbeat. Counts only grow, so two reports tell what happened between
+them, however many were missed.
 """
 
 import json
-import math
 import os
 import resource
 import socket
 import time
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
 from importlib.metadata import version
+from math import inf
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from .protocol import Status, circle_of, to_bytes
+from rhai_tasks.protocol import UNREADABLE, Outcome, Status, circle_of, count_of, finite, parse_time, to_bytes
 
-_RECENT = 25  # tasks that ended, of each status
-_CIRCLES = 100  # that are named, of those a process serves
-_RUNNING = 256  # tasks that are named
+from .metrics import ERRORS, FINISHED, OPERATIONS, PEAK_MEMORY, RUN, WAIT, Counts
+from .readiness import Readiness, overdue
+
+_RECENT = 25  # ended tasks of each status in a report
+_CIRCLES = 100  # circles that a report names
+_RUNNING = 256  # running tasks that a report names
 _ID_LENGTH = 300  # characters of an id: longer ones are cut, and cannot be found by it
-_STEPS = 4  # of a histogram for each doubling: 19 % wide
+_STATM = Path("/proc/self/statm")
+_COMPLETED, _ERROR = str(Status.COMPLETED), str(Status.ERROR)  # members of an enum are slow to read
+
+Use = tuple[float, float, int, int]
+"""What the run of a script used: when it began (seconds since the epoch), seconds, operations, peak memory in bytes.
+
+A bare tuple: a named one takes a tenth of all that counting a task costs.
+"""
+
+
+class Ended(Protocol):
+    """A task that has ended, as `Recorder.record` reads it."""
+
+    @property
+    def task_id(self) -> str:
+        """Its id."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended."""
+
+    @property
+    def use(self) -> Use | None:
+        """What its script used; `None`: no script ran."""
+
+    @property
+    def ended(self) -> float:
+        """Seconds since the epoch."""
+
+    @property
+    def crashes(self) -> int:
+        """How many processes have died with it."""
+
+    @property
+    def created_at(self) -> bytes | None:
+        """Its `createdAt`."""
 
 
 class RunningTask(NamedTuple):
@@ -41,144 +84,214 @@ class EndedTask(NamedTuple):
     circle: str
     status: str
     at: float  # since the epoch
-    ran: float | None  # `None`: it could not begin
-    waited: float | None  # from `createdAt` until it began; `None`: not known
+    ran: float | None  # `None`: no script ran
+    waited: float | None  # from `createdAt` until the script began; `None`: not known
     delivery: int
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """What a worker process does, and has done since it started."""
+class State(NamedTuple):
+    """The queues, running tasks and gauges of a process at one time."""
 
+    queues: Collection[str] = ()
+    running: Iterable[RunningTask] = ()
+    gauges: Mapping[str, float] = {}  # by name of the metric
+
+
+class Recorder:
+    """Records what a process does, and writes its report.
+
+    Threads: one at a time calls `record`. Any calls `report`, which copies the counts without releasing the GIL.
+
+    Args:
+        readiness: Of the process; a new one by default.
+        threads: How many scripts can run at a time.
+        state: Returns what the process holds now.
+    """
+
+    def __init__(
+        self, readiness: Readiness | None = None, *, threads: int = 0, state: Callable[[], State] = State
+    ) -> None:
+        self.readiness = readiness or Readiness()
+        self.counts = Counts()
+        self._threads, self._state = threads, state
+        self._host, self._version = socket.gethostname(), version("rhai-tasks")
+        self._since = time.time()
+        # Rows of `EndedTask`, but bare tuples, which take half the time.
+        self._completed: deque[tuple[Any, ...]] = deque(maxlen=_RECENT)
+        self._failed: deque[tuple[Any, ...]] = deque(maxlen=_RECENT)
+
+    def record(self, circle: str, tasks: Iterable[Ended]) -> None:
+        """Count tasks of a circle that ended together, and keep the last ones."""
+        completed = 0
+        failed: list[str] = []
+        histograms = self.counts.histograms
+        wait, run = histograms[WAIT.name], histograms[RUN.name]
+        operations, peak = histograms[OPERATIONS.name], histograms[PEAK_MEMORY.name]
+        for task in tasks:
+            waited = seconds = None
+            if task.use is not None:
+                began, seconds, used, held = task.use
+                created_at = task.created_at
+                created = parse_time(created_at) if created_at else None
+                if created is not None:
+                    waited = max(began - created, 0)  # clocks of machines differ
+                    wait[bisect_left(WAIT.bounds, waited)] += 1
+                    wait[-1] += waited
+                run[bisect_left(RUN.bounds, seconds)] += 1
+                run[-1] += seconds
+                operations[bisect_left(OPERATIONS.bounds, used)] += 1
+                operations[-1] += used
+                peak[bisect_left(PEAK_MEMORY.bounds, held)] += 1
+                peak[-1] += held
+            outcome, task_id, ended, delivery = task.outcome, task.task_id, task.ended, task.crashes + 1
+            if len(task_id) > _ID_LENGTH:
+                task_id = shorten(task_id)
+            if outcome.status == _ERROR:
+                failed.append(outcome.kind)
+                self._failed.append((task_id, circle, _ERROR, ended, seconds, waited, delivery))
+            else:
+                completed += 1
+                self._completed.append((task_id, circle, _COMPLETED, ended, seconds, waited, delivery))
+        if completed:
+            self.counts.add(FINISHED, circle, _COMPLETED, count=completed)
+        if failed:
+            self.counts.add(FINISHED, circle, _ERROR, count=len(failed))
+            for kind in failed:
+                self.counts.add(ERRORS, kind)
+
+    def report(self) -> str:
+        """Write the report as JSON, with the present state."""
+        state = self._state()
+        queues = sorted(state.queues)
+        return json.dumps(
+            {
+                "host": self._host,
+                "pid": os.getpid(),
+                "version": self._version,
+                "threads": self._threads,
+                "since": self._since,
+                "memory": _resident_bytes(),
+                "circle_count": len(queues),
+                "circles": [circle_of(queue) for queue in queues[:_CIRCLES]],
+                "running": list(state.running)[:_RUNNING],
+                "recent": [*self._completed, *self._failed],
+                "clock": time.monotonic(),
+                "stopping": self.readiness.stopping,
+                "succeeded": _oldest(self.readiness.times()),
+                "gauges": dict(state.gauges),
+                "counts": self.counts.to_json(),
+                # Without these, a page of the version before does not know the process.
+                "ended": {},
+                "ran": {},
+                "waited": {},
+            },
+            separators=(",", ":"),
+        )
+
+
+def _oldest(times: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the oldest times of each kind, `None` for never: those that are not named are younger."""
+    oldest: dict[str, float | None] = {}
+    for kind in ("read of ", "lease of ", "publishing for "):
+        of_kind = [(what, then) for what, then in times.items() if what.startswith(kind)]
+        oldest |= {what: None if then == -inf else then for what, then in nsmallest(_CIRCLES, of_kind, itemgetter(1))}
+    return oldest
+
+
+def shorten(task_id: str) -> str:
+    """Cut an id that is too long for a report."""
+    return task_id if len(task_id) <= _ID_LENGTH else f"{task_id[:_ID_LENGTH]}…"
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(_STATM.read_text().split()[1]) * resource.getpagesize()
+    except OSError:  # only Linux has it
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The state of a process, and its counts since it started."""
+
+    process: str  # its name in the tree, or the worker's broker id
     host: str
     pid: int
     version: str
     threads: int
     since: float  # seconds since the epoch
-    memory: int  # bytes, resident
+    memory: int  # bytes, resident; 0: not known
     circle_count: int
     circles: tuple[str, ...]  # the first of them
     running: tuple[RunningTask, ...]
     recent: tuple[EndedTask, ...]  # the last ones of each status
-    ended: Mapping[str, tuple[int, int]]  # by circle: completed, error
-    ran: Mapping[int, int]  # histogram of run times; see `step_of`
-    waited: Mapping[int, int]  # likewise, until the script began
-    at: float = 0.0  # seconds since the epoch by the server's clock, which adds it
+    clock: float  # time.monotonic() when it was written, which is the same for all processes of a machine
+    stopping: bool
+    succeeded: Mapping[str, float]  # time.monotonic() of the oldest reads and renewals; negative infinity: none yet
+    gauges: Mapping[str, float]  # by name of the metric
+    counts: Counts
+    at: float  # seconds since the epoch by the server's clock, which adds it to what Redis holds; 0: not from Redis
+
+    def list_missing(self) -> list[str]:
+        """List what keeps the process from its work."""
+        if self.stopping:
+            return ["stopping"]
+        if not self.succeeded:
+            return ["serves no circle yet"]
+        late = overdue(self.succeeded, time.monotonic())
+        return [f"no {what} {'yet' if age == inf else f'for {age:.0f} s'}" for what, age in late.items()]
 
 
-class Activity:
-    """Counts what this process finishes.
-
-    Threads: one at a time calls `ended`, any calls `heartbeat`; what it copies is copied without letting go of the GIL.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._host, self._version, self._threads = socket.gethostname(), version("rhai-tasks"), threads
-        self._since = time.time()
-        self._counts: dict[str, list[int]] = {}  # by queue: completed, error
-        self._ran: dict[int, int] = {}
-        self._waited: dict[int, int] = {}
-        self._recent: dict[str, deque[EndedTask]] = {status: deque(maxlen=_RECENT) for status in Status}
-
-    def ended(self, queue: str, task: EndedTask) -> None:
-        """Count a task whose end is recorded."""
-        counts = self._counts.setdefault(queue, [0, 0])
-        counts[task.status != Status.COMPLETED] += 1
-        for histogram, seconds in ((self._ran, task.ran), (self._waited, task.waited)):
-            if seconds is not None:
-                step = step_of(seconds)
-                histogram[step] = histogram.get(step, 0) + 1
-        self._recent[task.status].append(task)
-
-    def heartbeat(self, queues: Iterable[str], running: Iterable[RunningTask]) -> str:
-        """Write the heartbeat as JSON, without the server's time."""
-        served = sorted(queues)
-        beat = Heartbeat(
-            host=self._host,
-            pid=os.getpid(),
-            version=self._version,
-            threads=self._threads,
-            since=self._since,
-            memory=_resident_bytes(),
-            circle_count=len(served),
-            circles=tuple(circle_of(queue) for queue in served[:_CIRCLES]),
-            running=tuple(running)[:_RUNNING],
-            recent=tuple(task for ended in self._recent.values() for task in list(ended)),
-            ended={circle_of(queue): (done, failed) for queue, (done, failed) in list(self._counts.items())},
-            ran=dict(self._ran),
-            waited=dict(self._waited),
-        )
-        fields = asdict(beat)
-        del fields["at"]
-        return json.dumps(fields, separators=(",", ":"))
-
-
-def read_heartbeat(text: bytes) -> Heartbeat | None:
-    """Read a heartbeat; `None` if it is none that this version knows."""
+def read_report(process: str, text: str | bytes) -> Report | None:
+    """Read the report of a process; `None` if this version cannot read it."""
     try:
         fields: dict[str, Any] = json.loads(text)
-        return Heartbeat(
-            host=str(fields["host"]),
-            pid=int(fields["pid"]),
-            version=str(fields["version"]),
-            threads=int(fields["threads"]),
-            since=_number(fields["since"]),
-            memory=int(fields["memory"]),
-            circle_count=int(fields["circle_count"]),
+        return Report(
+            process=process,
+            host=_text(fields["host"]),
+            pid=count_of(fields["pid"]),
+            version=_text(fields["version"]),
+            threads=count_of(fields["threads"]),
+            since=finite(fields["since"]),
+            memory=count_of(fields["memory"]),
+            circle_count=count_of(fields["circle_count"]),
             circles=tuple(map(_text, fields["circles"])),
             running=tuple(map(_running, fields["running"])),
             recent=tuple(map(_ended, fields["recent"])),
-            ended={circle: (int(done), int(failed)) for circle, (done, failed) in fields["ended"].items()},
-            ran={int(step): int(count) for step, count in fields["ran"].items()},
-            waited={int(step): int(count) for step, count in fields["waited"].items()},
-            at=_number(fields["at"]) / 1000,
+            # A worker of the version before publishes none of the next five.
+            clock=finite(fields.get("clock", 0.0)),
+            stopping=bool(fields.get("stopping", False)),
+            succeeded={
+                str(what): -inf if then is None else finite(then) for what, then in fields.get("succeeded", {}).items()
+            },
+            gauges={str(name): finite(value) for name, value in fields.get("gauges", {}).items()},
+            counts=Counts.from_json(fields["counts"]) if "counts" in fields else _counts_before(fields["ended"]),
+            at=finite(fields.get("at", 0.0)) / 1000,
         )
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+    except UNREADABLE:
         return None
+
+
+def _counts_before(ended: Mapping[str, Any]) -> Counts:
+    """Read how many tasks a worker of the version before has completed and failed, by circle."""
+    counts = Counts()
+    for circle, numbers in ended.items():
+        for status, number in zip((Status.COMPLETED, Status.ERROR), numbers, strict=True):
+            counts.add(FINISHED, _text(circle), status.value, count=count_of(number))
+    return counts
 
 
 def _running(row: Sequence[Any]) -> RunningTask:
     task_id, circle, since, delivery = row
-    return RunningTask(_text(task_id), _text(circle), _number(since), int(delivery))
+    return RunningTask(_text(task_id), _text(circle), finite(since), count_of(delivery))
 
 
 def _ended(row: Sequence[Any]) -> EndedTask:
     task_id, circle, status, at, *durations, delivery = row
-    ran, waited = (None if seconds is None else _number(seconds) for seconds in durations)
-    return EndedTask(_text(task_id), _text(circle), str(status), _number(at), ran, waited, int(delivery))
+    ran, waited = (None if seconds is None else finite(seconds) for seconds in durations)
+    return EndedTask(_text(task_id), _text(circle), _text(status), finite(at), ran, waited, count_of(delivery))
 
 
 def _text(value: Any) -> str:
     to_bytes(str(value))  # what cannot be a key is no id
     return str(value)
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("not a finite number")
-    return number
-
-
-def step_of(seconds: float) -> int:
-    """Say which step of a histogram counts a duration; below a microsecond all are alike."""
-    return math.floor(math.log2(max(seconds, 1e-6)) * _STEPS)
-
-
-def quantile(histogram: Mapping[int, int], share: float) -> float | None:
-    """Return the duration in seconds that this share of the counted ones stays below, some 10 % near."""
-    left = share * sum(histogram.values())
-    for step in sorted(histogram):
-        left -= histogram[step]
-        if left <= 0 and histogram[step]:
-            return float(2 ** ((step + 0.5) / _STEPS))
-    return None
-
-
-def shorten(task_id: str) -> str:
-    """Cut an id that is too long to be told."""
-    return task_id if len(task_id) <= _ID_LENGTH else f"{task_id[:_ID_LENGTH]}…"
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

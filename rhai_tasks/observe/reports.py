@@ -1,60 +1,35 @@
-"""What the processes of a tree tell of themselves: that they live, what has succeeded, what they counted.
+"""The reports of a tree's processes, as files: liveness, readiness and counts.
 
-Each writes a file of its own anew every second; whoever wants to know of the tree reads them all. Times are of
-the machine's monotonic clock, which is the same for all processes.
+Each process replaces its file every second. Whichever process is asked about the tree reads all files.
 """
 
-import json
 import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from .errors import ConfigurationError
-from .metrics import Counts
-from .readiness import Readiness, overdue
-from .threads import vital_thread
+from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.threads import vital_thread
+
+from .recorder import Recorder, Report, read_report
 
 REPORT_SECONDS = 1.0
 LIVE_SECONDS = 30.0
-"""A process that has not reported for so long is stuck: no code of its interpreter ran."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a process told last."""
-
-    process: str
-    at: float  # time.monotonic()
-    stopping: bool
-    succeeded: Mapping[str, float]  # when each thing that it cannot do without last did: time.monotonic()
-    gauges: Mapping[str, float]  # by name of the metric
-    counts: Counts
-
-    def missing(self) -> list[str]:
-        """Name what keeps the process from its work."""
-        if self.stopping:
-            return ["stopping"]
-        if not self.succeeded:
-            return ["serves no circle yet"]
-        found = overdue(self.succeeded, time.monotonic())
-        return [f"no {what} {'yet' if age == inf else f'for {age:.0f} s'}" for what, age in found.items()]
+"""A process that has not reported for this time is stuck: its interpreter runs no code."""
 
 
 class Reports:
     """The reports of one tree.
 
     Args:
-        directory: Where they are.
-        expected: Processes that have to report; whoever else does counts too.
+        directory: Of the files.
+        expected: Names of processes that have to report; others may report, too.
     """
 
     def __init__(self, directory: Path, expected: Sequence[str] = ()) -> None:
@@ -66,7 +41,7 @@ class Reports:
         """Return the reports of the processes that have the same parent as this one.
 
         Raises:
-            ConfigurationError: Somebody else has taken their place.
+            ConfigurationError: The directory belongs to another user.
         """
         parent = os.getppid()
         started = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]  # a pid is given out again
@@ -77,44 +52,43 @@ class Reports:
         return cls(directory)
 
     def remove(self) -> None:
-        """Remove them all: the tree ends."""
+        """Remove all files, when the tree ends."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def write(self, process: str, report: Mapping[str, Any]) -> None:
+    def write(self, process: str, report: str) -> None:
         """Replace a process's report."""
         file = self._file(process)
         new = file.with_suffix(".new")
-        with suppress(OSError):  # the tree has ended and the directory is gone; or the disk is full, which ends nobody
-            new.write_text(json.dumps(report))
+        with suppress(OSError):  # the directory is gone with its tree; or the disk is full, which must end no process
+            new.write_text(report)
             new.replace(file)
 
     def read(self, process: str) -> Report | None:
-        """Read a process's report; `None` if there is none."""
+        """Read a process's report; `None` if there is none, or none that this version can read."""
         try:
-            written = json.loads(self._file(process).read_text())
-        except FileNotFoundError:
+            return read_report(process, self._file(process).read_bytes())
+        except OSError:
             return None
-        return Report(process=process, **{**written, "counts": Counts.from_json(written["counts"])})
 
-    def all(self) -> list[Report]:
+    def read_all(self) -> list[Report]:
         """Read every report, in the order of the processes' names."""
         processes = sorted(file.stem for file in self._directory.glob("*.json"))
         return [report for process in processes if (report := self.read(process))]
 
-    def missing(self) -> list[str]:
-        """Say what keeps the tree from its work, a line each; nothing: it is ready."""
-        found = {report.process: report for report in self.all()}
+    def list_missing(self) -> list[str]:
+        """List what keeps the tree from its work; empty: it is ready."""
+        found = {report.process: report for report in self.read_all()}
         lines = [f"{process}: not started yet" for process in self._expected if process not in found]
-        lines += [f"{report.process}: {what}" for report in found.values() for what in report.missing()]
+        lines += [f"{report.process}: {what}" for report in found.values() for what in report.list_missing()]
         return lines if found or lines else ["no process reports"]
 
-    def stuck(self) -> list[str]:
-        """Name the processes that no longer run, though nobody stopped them; nothing: the tree is alive."""
+    def list_stuck(self) -> list[str]:
+        """List the processes that have not reported for `LIVE_SECONDS` and do not stop; empty: the tree is alive."""
         now = time.monotonic()
         return [
-            f"{report.process}: no sign of life for {now - report.at:.0f} s"
-            for report in self.all()
-            if not report.stopping and now - report.at > LIVE_SECONDS
+            f"{report.process}: no sign of life for {now - report.clock:.0f} s"
+            for report in self.read_all()
+            if not report.stopping and now - report.clock > LIVE_SECONDS
         ]
 
     def _file(self, process: str) -> Path:
@@ -122,36 +96,25 @@ class Reports:
 
 
 class Reporter:
-    """Reports for this process from `start` to `stop`; a context does both.
+    """Writes the report of this process every second from `start` to `stop`; a context calls both.
 
-    A process that takes the place of one that died goes on with what that one counted.
+    A process that takes the place of one that died goes on with the counts of that one.
 
     Args:
-        reports: Where to.
-        process: Its name.
-        readiness: What has succeeded.
-        counts: What was counted, if anything is.
-        gauges: Tells values of the moment, by name of the metric.
+        reports: Of the tree.
+        process: Name of this process.
+        recorder: Of this process.
     """
 
-    def __init__(
-        self,
-        reports: Reports,
-        process: str,
-        readiness: Readiness,
-        counts: Counts | None = None,
-        gauges: Callable[[], Mapping[str, float]] = dict,
-    ) -> None:
-        self._reports, self._process = reports, process
-        self._readiness, self._gauges = readiness, gauges
-        self._counts = counts or Counts()
+    def __init__(self, reports: Reports, process: str, recorder: Recorder) -> None:
+        self._reports, self._process, self._recorder = reports, process, recorder
         self._ended = threading.Event()
         self._thread = vital_thread("reports", self._run)
 
     def start(self) -> None:
         """Report at once, and every second from now on."""
         if before := self._reports.read(self._process):
-            self._counts.merge(before.counts)
+            self._recorder.counts.merge(before.counts)
         self._report()
         self._thread.start()
 
@@ -170,29 +133,20 @@ class Reporter:
         self.stop()
 
     def _run(self) -> None:
-        while not self._ended.wait(REPORT_SECONDS if self._readiness.is_ready() else REPORT_SECONDS / 10):
+        while not self._ended.wait(REPORT_SECONDS if self._recorder.readiness.is_ready() else REPORT_SECONDS / 10):
             self._report()
         self._report()
 
     def _report(self) -> None:
-        self._reports.write(
-            self._process,
-            {
-                "at": time.monotonic(),
-                "stopping": self._readiness.stopping,
-                "succeeded": self._readiness.times(),
-                "gauges": dict(self._gauges()),
-                "counts": self._counts.to_json(),
-            },
-        )
+        self._reports.write(self._process, self._recorder.report())
 
 
 @contextmanager
 def reports_of_tree(expected: Sequence[str], *, wanted: bool) -> Iterator[Reports | None]:
-    """Make a place for the reports of a tree of processes that this one starts; `None` if nobody wants them.
+    """Make a directory for the reports of a tree of processes that this one starts; `None` unless they are wanted.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: No directory can be made.
     """
     if not wanted:
         yield None

@@ -1,132 +1,160 @@
-"""What is wrong with the queues, and what to do about it."""
+"""The doctor: finds problems of server, circles, workers and tasks."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import redis
 
-from rhai_tasks.broker import LEASE_SECONDS
-from rhai_tasks.connection import check_server
-from rhai_tasks.protocol import QueueKeys, Status, key_pattern, moment, state_channel, timestamp, to_bytes, to_text
+from rhai_tasks.connection.scripts import load_script
+from rhai_tasks.connection.server import check_server
+from rhai_tasks.observe.recorder import read_report
+from rhai_tasks.protocol import (
+    QueueKeys,
+    key_pattern,
+    to_bytes,
+    to_text,
+    workers_key,
+)
+from rhai_tasks.queue.leases import LEASE_SECONDS
 from rhai_tasks.settings import Settings
-from rhai_tasks.store import load_script
 
-from .queues import Queues, tasks_of
+from .findings import Finding
+from .queues import Queues
+from .server_checks import check_state, check_types
+from .task_checks import Holder, find_ids_without_details, find_orphans
 
-_SECOND_LOOK = 1.0  # seconds after the first: what a healthy bridge or worker has in hand is elsewhere by then
-_REFUSED_SECONDS = 3.0  # whoever is refused something tries again within that time
+_RECHECK_SECONDS = 1.0  # after the first reading: a healthy bridge or worker has moved its tasks on by then
 _QUEUE = ".rhai-"  # between a broker's id and a circle's, in the names of sets of held messages
-_SCANNED = 1000  # keys or elements in one command
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is wrong."""
-
-    where: str  # a circle, or the server
-    what: str
-    remedy: str
-    repair: Callable[[], object] | None = None  # mends what is still so; loses nothing, however late it comes
+_SCANNED = 1000  # keys in one command
 
 
 def examine(settings: Settings, *, stale_seconds: float = 60.0) -> list[Finding]:
-    """Look at server, circles, workers and tasks; takes a second, and longer with many tasks.
+    """Examine server, circles, workers and tasks; takes a second, and longer with many tasks.
 
     Args:
         settings: The server and its names.
-        stale_seconds: A task that is `processing` and held by nobody counts as orphaned after so long.
+        stale_seconds: A task that is `processing` and held by no worker counts as orphaned after this time.
 
     Raises:
         ConfigurationError: The server cannot be used at all.
     """
-    queues = Queues(settings)
-    try:
+    with Queues(settings) as queues:
         check_server(queues.client.info("server"), settings.redis_url)
         circles = queues.circles()
-        before = {circle: _moment(queues, circle) for circle in circles}
-        time.sleep(_SECOND_LOOK)
-        holders = list(_holders(settings, queues.client))
-        findings = [*_server(queues.client)]
-        for circle in circles:  # repairs are done in this order: what is removed must not be taken before
-            findings += _ids_without_hash(settings, queues, circle)
-            findings += _bridges(settings, queues, circle, before[circle], _moment(queues, circle))
-            findings += _workers(queues, circle, holders)
-            findings += _dead_letters(queues, circle)
-        findings += _orphans(settings, queues, circles, holders, stale_seconds)
+        before = {circle: _progress(queues, circle) for circle in circles}
+        due_before = {circle: _due(queues, circle) for circle in circles}
+        time.sleep(_RECHECK_SECONDS)
+        holders = list(_holders(queues))
+        findings = [*check_state(queues.client)]
+        findings += check_types(queues.client, "server", _common_keys(settings.namespace))
+        for circle in circles:  # repairs run in this order: ids that are removed must not be taken before
+            of_types = list(check_types(queues.client, circle, _keys_of(queues, circle)))
+            findings += of_types
+            for found in (
+                find_ids_without_details(queues, circle),
+                _check_bridges(queues, circle, before[circle], _progress(queues, circle)),
+                _check_delays(circle, due_before[circle], _due(queues, circle)),
+                _check_workers(queues, circle, holders),
+                _check_dead_letters(queues, circle),
+            ):
+                findings += _guarded(circle, found, is_known=bool(of_types))
+        findings += _guarded("tasks", find_orphans(queues, circles, holders, stale_seconds), is_known=False)
         return findings
-    finally:
-        queues.close()
 
 
-def _server(client: Any) -> Iterator[Finding]:
-    policy = _option(client, "maxmemory-policy", "noeviction")
-    if policy != "noeviction":
-        yield Finding("server", f"maxmemory-policy is {policy}: tasks may vanish", "set it to noeviction")
-    yield from _memory(client.info("memory"))
-    persistence = client.info("persistence")
-    if not persistence["aof_enabled"] and not _option(client, "save", "unknown"):
-        yield Finding("server", "it keeps nothing on disk: a restart loses all tasks", "set appendonly yes, or save")
-    yield from _refusals(client)
+def _guarded(where: str, found: Iterator[Finding], *, is_known: bool) -> Iterator[Finding]:
+    """Yield the findings of one check; a key of another type ends this check alone.
+
+    `is_known`: that key has a finding already.
+    """
+    try:
+        yield from found
+    except redis.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        if not is_known:
+            yield Finding(
+                where, f"it cannot be examined: {error}", "look for a key of another type; see docs/protocol.md"
+            )
 
 
-def _memory(memory: Mapping[str, Any]) -> Iterator[Finding]:
-    most = memory["maxmemory"]
-    used = memory["used_memory"] - memory["mem_not_counted_for_evict"]  # as the server itself compares
-    remedy = "raise maxmemory, or let finished tasks go (--expire-finished)"
-    if 0 < most <= used:
-        what = f"its memory is full, so that it takes no more tasks: maxmemory is {memory['maxmemory_human']}"
-        yield Finding("server", what, remedy)
-    elif used > 0.9 * most > 0:
-        yield Finding("server", f"{used / most:.0%} of maxmemory, {memory['maxmemory_human']}, are used", remedy)
+def _keys_of(queues: Queues, circle: str) -> dict[str | bytes, str]:
+    """Return a circle's keys with their types by docs/protocol.md."""
+    keys = queues.keys(circle)
+    return {
+        queues.native_key(circle): "list",
+        keys.messages: "list",
+        keys.bodies: "hash",
+        keys.dead: "sorted set",
+        keys.dead_bodies: "hash",
+        keys.dead_reasons: "hash",
+        keys.sequence: "string",
+        keys.published: "sorted set",
+        keys.leases: "sorted set",
+        keys.deliveries: "hash",
+        keys.full: "string",
+        keys.room: "list",
+        keys.delayed: "sorted set",
+        keys.delayed_messages: "sorted set",
+        keys.wake: "list",
+    }
 
 
-def _refusals(client: Any) -> Iterator[Finding]:
-    """Find what the server refuses to users right now; it tells only those who may know."""
-    refused: set[tuple[str, str, str]] = set()
-    with suppress(redis.ResponseError):
-        for entry in client.acl_log():
-            if entry["reason"] != "auth" and float(entry["age-seconds"]) < _REFUSED_SECONDS:
-                refused.add((entry["username"], entry["reason"], entry["object"]))
-    for user, reason, what in sorted(refused):
-        yield Finding("server", f"user {user!r} is refused the {reason} {what!r}", "docs/security.md lists all rights")
+def _common_keys(namespace: str) -> dict[str | bytes, str]:
+    return {QueueKeys.registry(namespace): "set", workers_key(namespace): "hash"}
 
 
-def _option(client: Any, name: str, default: str) -> str:
-    """Read an option of the server; the default where it tells nobody."""
-    with suppress(redis.ResponseError):
-        return str(client.config_get(name).get(name, default))
-    return default
+def _progress(queues: Queues, circle: str) -> tuple[int, int]:
+    """Return the length of the native list and the number of the last message: a bridge changes one of them."""
+    with queues.client.pipeline(transaction=False) as pipeline:
+        pipeline.llen(queues.native_key(circle))
+        pipeline.get(queues.keys(circle).sequence)
+        waiting, sequence = pipeline.execute(raise_on_error=False)
+    for answer in (waiting, sequence):
+        if isinstance(answer, redis.RedisError) and "WRONGTYPE" not in str(answer):
+            raise answer
+    is_number = isinstance(sequence, bytes) and sequence.isdigit() and len(sequence) < 20
+    return (waiting if isinstance(waiting, int) else 0), (int(sequence) if is_number else 0)
 
 
-def _moment(queues: Queues, circle: str) -> tuple[int, int]:
-    """Return how much waits in the native list, and the last message's number."""
-    waiting = queues.client.llen(queues.native_key(circle))
-    return waiting, int(queues.client.get(queues.keys(circle).sequence) or 0)
-
-
-def _bridges(
-    settings: Settings, queues: Queues, circle: str, before: tuple[int, int], now: tuple[int, int]
-) -> Iterator[Finding]:
+def _check_bridges(queues: Queues, circle: str, before: tuple[int, int], now: tuple[int, int]) -> Iterator[Finding]:
     buffered = len(queues.buffered(circle))
-    if before[0] and now[0] and now[1] == before[1] and buffered < settings.buffer:
+    if before[0] and now[0] and now[1] == before[1] and buffered < queues.settings.buffer:
         yield Finding(circle, f"{now[0]} task(s) wait and nobody takes them", "start rhai-worker or rhai-bridge for it")
 
 
-def _holders(settings: Settings, client: Any) -> Iterator[tuple[str, str]]:
-    """Yield worker processes that hold messages, and the queue that those are of."""
-    prefix = QueueKeys(settings.namespace, "").acks("").removesuffix(".")
-    for key in client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="SET"):
+def _due(queues: Queues, circle: str) -> set[bytes]:
+    """Return one overdue task or message of each kind: a bridge would have handed it over by now."""
+    keys, client = queues.keys(circle), queues.client
+    now, _ = client.time()
+    found: set[bytes] = set()
+    with suppress(redis.ResponseError):  # not the type that it should have
+        for key in (keys.delayed, keys.delayed_messages):
+            found.update(name for name, due in client.zrange(key, 0, 0, withscores=True) if due / 1000 < now)
+        if client.hlen(keys.delay_bodies):
+            found.add(keys.delay_bodies.encode())
+    return found
+
+
+def _check_delays(circle: str, before: set[bytes], now: set[bytes]) -> Iterator[Finding]:
+    if before & now:
+        what = "delayed tasks are due, or were delayed by a broker of dramatiq's own, and nobody hands them over"
+        yield Finding(circle, what, "start rhai-worker or rhai-bridge for it")
+
+
+def _holders(queues: Queues) -> Iterator[Holder]:
+    """Yield the worker processes that hold messages, with the queues of these messages."""
+    prefix = QueueKeys(queues.settings.namespace, "").acks("").removesuffix(".")
+    for key in queues.client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="SET"):
         broker_id, separator, circle = to_text(key).removeprefix(prefix).rpartition(_QUEUE)
         if separator:
             yield broker_id, f"{_QUEUE[1:]}{circle}"
 
 
-def _workers(queues: Queues, circle: str, holders: list[tuple[str, str]]) -> Iterator[Finding]:
+def _check_workers(queues: Queues, circle: str, holders: list[Holder]) -> Iterator[Finding]:
     keys, client = queues.keys(circle), queues.client
     now, _ = client.time()
     leases = {to_text(broker): until / 1000 for broker, until in client.zrange(keys.leases, 0, -1, withscores=True)}
@@ -134,95 +162,32 @@ def _workers(queues: Queues, circle: str, holders: list[tuple[str, str]]) -> Ite
     if buffered and not any(until > now for until in leases.values()):
         what = f"{buffered} task(s) are ready and no worker process is alive"
         yield Finding(circle, what, "start rhai-worker, or give them to others: rhai-tasks return")
-    requeue = load_script(client, "rhai_tasks", "requeue")
+    ahead = sum(until > now + LEASE_SECONDS + _RECHECK_SECONDS for until in leases.values())
+    if ahead:
+        what = f"{ahead} lease(s) end too far ahead: the server's clock went back"
+        yield Finding(circle, what, "living workers mend this within 15 s; if none lives, start rhai-worker")
+    recover = load_script(client, __package__, "queue/recover")
     for broker_id, queue in holders:
-        # Others sweep a lease that ran out within seconds; if none did, nobody is there.
-        if queue == keys.queue and leases.get(broker_id, 0.0) < now - LEASE_SECONDS:
+        # Living workers recover the messages of an expired lease within seconds.
+        if queue != keys.queue or leases.get(broker_id, 0.0) >= now - LEASE_SECONDS:
+            continue
+        if broker_id in leases or not _is_alive(client, keys.namespace, broker_id, now):
             what = f"{client.scard(keys.acks(broker_id))} task(s) are held by a worker process that died"
             repair = partial(
-                requeue,
+                recover,
                 keys=[keys.messages, keys.acks(broker_id), keys.deliveries, keys.leases],
                 args=[broker_id, "expired"],
             )
             yield Finding(circle, what, "start a worker for the circle", repair)
 
 
-def _ids_without_hash(settings: Settings, queues: Queues, circle: str) -> Iterator[Finding]:
-    client, native, prefix = queues.client, queues.native_key(circle), to_bytes(settings.prefixes.details)
-    missing: list[bytes] = []
-    for start in range(0, client.llen(native), _SCANNED):
-        ids = client.lrange(native, start, start + _SCANNED - 1)
-        with client.pipeline(transaction=False) as pipeline:
-            for task_id in ids:
-                pipeline.exists(prefix + task_id)
-            missing += [task_id for task_id, there in zip(ids, pipeline.execute(), strict=True) if not there]
-    if missing:
-
-        def repair() -> None:
-            for task_id in missing:
-                _remove(client, native, task_id, prefix + task_id)
-
-        what = f"{len(missing)} id(s) in the native list have no details, as {to_text(missing[0])!r}"
-        yield Finding(circle, what, "they end as errors when they are taken; or remove them", repair)
+def _is_alive(client: Any, namespace: str, broker_id: str, now: int) -> bool:
+    """Return whether a process without a lease lives: it has published a report, and renews a deleted lease soon."""
+    report = read_report(broker_id, client.hget(workers_key(namespace), to_bytes(broker_id)) or b"")
+    return report is not None and report.at > now - LEASE_SECONDS
 
 
-def _remove(client: Any, native: bytes, task_id: bytes, details: bytes) -> None:
-    def remove(pipeline: Any) -> None:
-        is_submitted = pipeline.exists(details)
-        pipeline.multi()
-        if not is_submitted:
-            pipeline.lrem(native, 0, task_id)
-
-    client.transaction(remove, details)
-
-
-def _dead_letters(queues: Queues, circle: str) -> Iterator[Finding]:
+def _check_dead_letters(queues: Queues, circle: str) -> Iterator[Finding]:
     dead = queues.client.zcard(queues.keys(circle).dead)
     if dead:
         yield Finding(circle, f"{dead} dead letter(s)", "rhai-tasks dead list says why; retry or delete them")
-
-
-def _orphans(
-    settings: Settings, queues: Queues, circles: list[str], holders: list[tuple[str, str]], stale_seconds: float
-) -> Iterator[Finding]:
-    """Find tasks that are `processing`, while no worker of ours holds them and no queue has them."""
-    client, prefix = queues.client, settings.prefixes.details
-    known: set[str] = set()
-    for broker_id, queue in holders:
-        names = QueueKeys(settings.namespace, queue)
-        known.update(tasks_of(client, names, client.smembers(names.acks(broker_id))))
-    for circle in circles:
-        names = queues.keys(circle)
-        known.update(tasks_of(client, names, queues.buffered(circle)))
-    keys = client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="HASH")
-    while some := list(islice(keys, _SCANNED)):
-        with client.pipeline(transaction=False) as pipeline:
-            for key in some:
-                pipeline.hmget(key, "status", "updatedAt", "contextId")
-            states = pipeline.execute()
-        for key, (status, updated, context) in zip(some, states, strict=True):
-            task_id = to_text(key).removeprefix(prefix)
-            if status != Status.PROCESSING.encode() or task_id in known or _age(updated) < stale_seconds:
-                continue
-            what = f"task {task_id!r} is processing, and no worker of ours holds it"
-            circle = to_text(context) if context else ""
-            repair = partial(_submit_again, settings, queues, circle, key, updated) if circle in circles else None
-            yield Finding(circle or "tasks", what, "unless an original worker runs it, submit it again", repair)
-
-
-def _submit_again(settings: Settings, queues: Queues, circle: str, key: bytes, updated: bytes | None) -> None:
-    def submit(pipeline: Any) -> None:
-        is_as_seen = pipeline.hmget(key, "status", "updatedAt") == [Status.PROCESSING.encode(), updated]
-        pipeline.multi()
-        if is_as_seen:
-            pipeline.hset(key, mapping={"status": "pending", "updatedAt": timestamp(time.time())})
-            pipeline.lpush(queues.native_key(circle), key.removeprefix(to_bytes(settings.prefixes.details)))
-            pipeline.publish(to_bytes(state_channel(settings.namespace)) + key, "pending")
-
-    queues.client.transaction(submit, key)
-
-
-def _age(updated: bytes | None) -> float:
-    """Read how many seconds ago; an unknown time is long ago."""
-    then = moment(updated or b"")
-    return float("inf") if then is None else time.time() - then

@@ -1,462 +1,222 @@
-"""Every write of a task's state, by one writer for the whole process.
-
-Worker threads hand over what happened and go on; whatever has gathered is written in one step, at once
-when the worker is otherwise idle. Each write is fenced: it is done only while this broker still holds the
-message, so a worker that was thought dead cannot overwrite what its successor wrote.
-"""
+"""dramatiq's consumer: fetches messages with their tasks, and takes acknowledgements."""
 
 import logging
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache, partial
-from importlib.resources import files
-from itertools import count, groupby
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import cast
 
+import dramatiq
 import redis
-from redis.commands.core import Script
+from dramatiq import MessageProxy
 
-from .activity import Activity, EndedTask, RunningTask, shorten
-from .connection import Outage, connect, persist
-from .engine import CancelToken
-from .errors import TaskMalformed
-from .log import about
-from .metrics import WRITE_RETRIES, Counts, Use
-from .protocol import (
-    DETAIL_FIELDS,
-    Outcome,
-    QueueKeys,
-    Task,
-    circle_of,
-    moment,
-    parse_task,
-    reply_json,
-    state_channel,
-    timestamp,
-    to_bytes,
-    to_text,
-)
-from .settings import Settings
-from .threads import vital_thread
+from rhai_tasks.protocol import QueueKeys, failed, to_text
 
-if TYPE_CHECKING:  # an extra
-    from .tracing import TaskTrace
+from .cancels import Cancels
+from .context import QueueContext
+from .delivery import Delivery
+from .endings import Dead, Finished, Released
+from .leases import Leases
+from .message import TaskMessage, decode, read_task_id
+from .reader import DeliveryReader
+from .sources import Source, Taken
+from .writer import StatusWriter
 
 logger = logging.getLogger(__name__)
 
-MARK_AFTER = 0.005
-"""Seconds after which a running script is marked `processing`; one that ends sooner goes straight to its end.
-
-Also the longest that an outcome waits for others to be written with it while the worker is busy.
-"""
-
-_FLUSH_BYTES = 4 * 1024 * 1024  # of outputs in one script call: the server does nothing else meanwhile
-_CREATED_AT = DETAIL_FIELDS.index("createdAt")
-_REPLY_TO = DETAIL_FIELDS.index("replyToQueue")
-_CALLER = slice(DETAIL_FIELDS.index("callerId"), DETAIL_FIELDS.index("publicKey") + 1)
-_CLOSE_SECONDS = 5.0  # a stopping worker waits so long for a server that is away; then leases bring its tasks back
+_STUCK_SECONDS = 1.0  # after which prefetched messages that no thread takes are released: others may have a thread
+_ERROR_PAUSE_SECONDS = 0.5
+_DRAINED_PAUSE_SECONDS = 0.05
 
 
-def load_script(client: redis.Redis, package: str, *names: str) -> Script:
-    """Register a Lua script, of one file or several, that lies beside the module that uses it."""
-    return client.register_script(_source(package, names))
+class TaskConsumer(dramatiq.Consumer):
+    """Fetches messages with their tasks; takes acknowledgements, and hands the endings to the status writer.
 
-
-@cache
-def _source(package: str, names: tuple[str, ...]) -> bytes:
-    return b"".join(files(package).joinpath(f"{name}.lua").read_bytes() for name in names)
-
-
-def _nothing() -> None:
-    pass
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A message that this broker holds, from fetch to ack."""
-
-    keys: QueueKeys
-    message_id: str
-    task_id: str
-    details: Sequence[bytes | None] | str | None
-    """Values of `DETAIL_FIELDS`; the server's error text if the key is no hash; `None` if no task is named."""
-    deaths: int  # how often a process has died with it
-    cancel: CancelToken = field(default_factory=CancelToken)
-    started: float | None = None  # time.monotonic() at which its script began
-    marked: bool = False  # as `processing`
-    counted: bool = False  # this delivery is in the count of deaths until it ends
-    interrupted: bool = False  # by a stopping worker, or before it began because the lease lapsed: it goes back
-    lost: bool = False  # to another worker, while we could not renew the lease: nothing more is written for it
-    postponed: bool = False  # it could not begin yet, and goes back behind all others
-    release: int = 0  # number of the release that gives it back
-    outcome: Outcome | None = None
-    following: tuple[bytes, str, bytes] | None = None
-    """Of a pipeline, the next message's queue, id and body: gets enqueued with the outcome."""
-    ended: float = 0.0  # seconds since the epoch
-    ran: float | None = None  # seconds; `None`: it could not begin
-    acknowledge: Callable[[], object] = _nothing  # where another server brought the message; after what is written
-    use: Use | None = None  # what its script used, if that is counted
-    fetched: float = 0.0  # seconds since the epoch, if it is traced, like the next two
-    trace: "TaskTrace | None" = None
-    script_ended: float = 0.0  # seconds since the epoch
-
-    @property
-    def ended_at(self) -> str:
-        """When it ended, for `updatedAt`."""
-        return timestamp(self.ended)
-
-    @property
-    def created_at(self) -> bytes | None:
-        """The task's `createdAt`, if it can be read."""
-        return self.details[_CREATED_AT] if isinstance(self.details, list) else None
-
-    def about(self) -> dict[str, str]:
-        """Name the task, for a line of the log."""
-        named = self.details[_CALLER] if isinstance(self.details, list) else ()
-        caller = next((value for value in named if value is not None), b"")
-        return about(self.task_id, circle_of(self.keys.queue), to_text(caller))
-
-    def task(self) -> Task:
-        """Read the details.
-
-        Raises:
-            TaskMalformed: They cannot be run; see `parse_task`.
-        """
-        if isinstance(self.details, str) or self.details is None:
-            raise TaskMalformed(f"Task details are not a hash: {self.details}")
-        return parse_task(self.task_id, self.details)
-
-
-class TaskStore:
-    """Writes what became of tasks: `processing`, outcomes, and what goes back undone.
-
-    Threads: any thread calls `started`, `finish`, `release`, `dead_letter`; one of them at a time writes.
+    Args:
+        context: The broker's.
+        keys: Of the queue.
+        source: Where messages come from.
+        leases: Of the broker.
+        cancels: Of the broker.
+        writer: Writes the endings.
+        restarted: An earlier consumer of the queue failed; its messages still run.
     """
 
-    def __init__(self, settings: Settings, outage: Outage, counts: Counts | None) -> None:
-        self._settings = settings
-        self._outage = outage
-        self._counts = counts
-        self._channel = state_channel(settings.namespace)
-        self._client = connect(settings.redis_url, outage=outage)
-        self._scripts = {
-            name: load_script(self._client, "rhai_tasks", name)
-            for name in ("deliver", "finish", "mark", "release", "dead_letter")
-        }
-        self._activity = Activity(settings.threads)
-        self._running: dict[int, Held] = {}  # by thread
-        self._ended: deque[tuple[Callable[[list[Held]], object], Held]] = deque()
-        self.process_id = str(uuid4())  # never used again, as a broker's name may be
-        self._releases = count(1)
-        self._releasing: dict[str, Held] = {}  # by message id, whose release is not written yet
-        self._writing = threading.Lock()
-        self._wake = threading.Event()
-        self._asleep = True
-        self._closing = threading.Event()
-        self._give_up = threading.Event()
-        self._thread = vital_thread("status-writer", self._run)
+    def __init__(
+        self,
+        context: QueueContext,
+        keys: QueueKeys,
+        source: Source,
+        leases: Leases,
+        cancels: Cancels,
+        writer: StatusWriter,
+        *,
+        restarted: bool,
+    ) -> None:
+        self._context, self._leases, self._cancels, self._writer = context, leases, cancels, writer
+        self._keys, self._queue = keys, keys.queue
+        self.source, self._room = source, source.room
+        self._reader = DeliveryReader(context, keys)
+        self._fetched: deque[TaskMessage] = deque()
+        self._recovered = restarted
+        self._unsure = restarted  # a fetch may have been done whose reply got lost
+        self.drained = False
+        """It fetches no more, and holds no message that no thread has got."""
+        context.readiness.expect(f"read of {self._queue}")
+        context.readiness.expect(f"lease of {self._queue}")
 
-    def open(self, broker_id: str) -> None:
-        """Start writing for this broker."""
-        self._broker_id = broker_id
-        self._thread.start()
+    def __next__(self) -> TaskMessage | None:
+        """Return the next message, or `None` every few seconds: dramatiq then checks whether to stop."""
+        draining = self._context.draining
+        if draining.is_set():
+            self._drain()
+            self.source.pause(_DRAINED_PAUSE_SECONDS, self._context.stopping)
+            return None
+        if self._fetched:
+            return self._fetched.popleft()
+        self._release_stuck()
+        try:
+            self._fetch_next()
+        except redis.RedisError as error:
+            self._unsure = True
+            if not draining.is_set():  # else we have disconnected ourselves
+                self._context.outage.failed(error)
+                self.source.pause(_ERROR_PAUSE_SECONDS, draining)
+            return None
+        return self._fetched.popleft() if self._fetched and not draining.is_set() else None
+
+    def _drain(self) -> None:
+        """Release the messages of a fetch that was waiting when draining began."""
+        self.requeue([])
+        if self._unsure:
+            try:
+                self._release_unknown()
+            except redis.RedisError:
+                return  # once more
+            self._unsure = False
+        self.drained = True
+
+    def _fetch_next(self) -> None:
+        """Fetch messages; after a `RedisError` the fetch may have been done."""
+        self.source.wait()
+        with self.source.turn:
+            self._recover_leftovers()
+        taken = self.source.take()
+        if taken:
+            self._hold(taken)
+            self._context.outage.succeeded()
+
+    def _recover_leftovers(self) -> None:
+        """Recover this broker's leftovers before fetching more."""
+        if not self._recovered:
+            self._leases.recover_own(self._queue)
+            self._recovered = True
+        if self._unsure or self._queue in self._leases.queues_with_strays:
+            self._leases.queues_with_strays.discard(self._queue)
+            self._release_unknown()
+            self._unsure = False
+        if self._room.held and self._leases.lapsed(self._queue):
+            self._leases.renew(self._queue)  # before a fetch renews it, and hides losses
+
+    def _release_stuck(self) -> None:
+        """Release messages that wait behind scripts that turned out to be long: others may have a thread for them."""
+        stuck = self._context.work_queue.remove_stuck(
+            _STUCK_SECONDS, lambda item: bool(item.message.queue_name == self._queue)
+        )
+        if stuck:
+            self._context.pace.reset_average(_STUCK_SECONDS)
+            self.requeue([item.message for item in stuck])
+
+    def _hold(self, taken: Taken) -> None:
+        """Hold messages that were taken from the source."""
+        try:
+            if not self._room.held:
+                self._leases.note_fetch(self._queue, taken.began)
+            elif taken.lapsed:
+                self._leases.drop_lost(self._queue)
+            read = self._reader.read(taken)
+        except redis.RedisError:  # these messages are released, as of a fetch whose reply never came
+            for acknowledge in taken.acknowledgements.values():
+                acknowledge()
+            raise
+        for one in read:
+            if isinstance(one, Dead):
+                self._writer.dead_letter(one)
+                continue
+            message_id = one.delivery.message_id
+            self._writer.cancel_release(message_id)
+            self._room.held[message_id] = one
+            self._fetched.append(TaskMessage(one))
+        if self._cancels.concern(message.run.delivery.task_id for message in self._fetched):
+            self._leases.renew(self._queue)  # it reads whether they are cancelled, or submitted again since
+
+    def _release_unknown(self) -> None:
+        """Release messages of a fetch whose reply never came: this broker holds them, and no thread knows them.
+
+        Such a fetch may be done at any time after we gave it up, when a network lets go of it: renewals count.
+        """
+        known = set(self._room.held)  # first: a message that ends meanwhile goes from here to the writer, then away
+        known |= self._writer.unwritten()
+        members = cast("set[bytes]", self._context.client.smembers(self._keys.acks(self._context.broker_id)))
+        unknown = {to_text(member) for member in members} - known
+        for message_id in unknown:
+            body = cast("bytes | None", self._context.client.hget(self._keys.bodies, message_id))
+            task_id = ""
+            with suppress(ValueError, TypeError, RecursionError):  # the next fetch makes it a dead letter
+                task_id = read_task_id(decode(body or b"", self._queue))
+            self._writer.release(Released(Delivery(self._keys, message_id, task_id)))
+        if unknown:
+            logger.warning("Put %d task(s) back whose fetch was cut off", len(unknown))
+
+    def ack(self, message: MessageProxy) -> None:
+        """Write the ending with the acknowledgement; called by the thread that ran the task."""
+        run = cast("TaskMessage", message).run
+        if run.ending is None:
+            if run.interrupted:
+                run.release()
+            else:  # the worker's own failure, which dramatiq has logged with its traceback
+                error = message._exception  # noqa: SLF001  (dramatiq's, and its only access)
+                logger.error("The worker failed to run the task", extra=run.delivery.about())
+                run.finish(failed(f"The worker failed to run the task: {error!r}", "Worker"))
+        ending = run.ending
+        if isinstance(ending, Finished):
+            self._writer.finish(ending, at_once=self._context.work_queue.qsize() == 0)
+        elif isinstance(ending, Released):
+            self._writer.release(ending)
+        else:  # lost; also if this process has fetched it again: that run counts
+            logger.warning(
+                "Result dropped: the task was taken over by another worker, or its keys are gone",
+                extra=run.delivery.about(),
+            )
+            self._writer.drop()
+            run.delivery.acknowledge()
+        self._room.let_go(run)  # last: until the writer has the ending, the run must be known here
+
+    def nack(self, message: MessageProxy) -> None:
+        """Move the message to the dead letters."""
+        run = cast("TaskMessage", message).run
+        self._writer.dead_letter(Dead(run.delivery, "its actor is unknown to this worker"))
+        self._room.let_go(run)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Release these messages, and those that no thread has got."""
+        for message in [*messages, *self._fetched]:
+            run = cast("TaskMessage", message).run
+            if run.is_lost():
+                run.delivery.acknowledge()
+            else:
+                self._writer.release(Released(run.delivery))
+            self._room.let_go(run)
+        self._fetched.clear()
+
+    def unblock(self) -> None:
+        """End a blocking command from another thread."""
+        self.source.unblock()
 
     def close(self) -> None:
-        """Write what is left and stop; after some seconds without a server, leave it to the lease."""
-        self._closing.set()
-        self._wake.set()
-        self._thread.join(_CLOSE_SECONDS)
-        self._give_up.set()
-        self._thread.join()
-        self._client.close()
-
-    # --- what worker threads say
-
-    def running(self) -> int:
-        """Count scripts that run now."""
-        return len(self._running)
-
-    def started(self, held: Held) -> None:
-        """Note that this thread runs the task's script from now on."""
-        held.started = time.monotonic()
-        self._running[threading.get_ident()] = held
-        if self._asleep and not held.marked:
-            self._wake.set()
-
-    def count_delivery(self, held: Held) -> bool:
-        """Count this delivery before the script can end the process; waits for the server to have it.
-
-        `False`: the message is another broker's by now.
-        """
-        call = partial(
-            self._scripts["deliver"],
-            keys=[held.keys.acks(self._broker_id), held.keys.deliveries],
-            args=[held.message_id, held.deaths + 1],
-        )
-        held.counted = bool(persist(call, self._outage, self._give_up))
-        return held.counted
-
-    def finish(self, held: Held, outcome: Outcome, *, at_once: bool) -> None:
-        """Record how the task ended. `at_once`: write now, in this thread, unless somebody is writing."""
-        held.outcome = outcome
-        held.ended = time.time()
-        held.ran = None if held.started is None else time.monotonic() - held.started
-        self._end(self._write_outcomes, held, at_once=at_once)
-
-    def release(self, held: Held) -> None:
-        """Give the message back undone: its task is `pending` again, first in its queue, or last if postponed."""
-        self._releasing[held.message_id] = held
-        self._end(self._write_released, held, at_once=False)
-
-    def keep(self, message_id: str) -> None:
-        """Do not give a message back that the server has just given us: it was back, or others had it meanwhile."""
-        if self._releasing and (releasing := self._releasing.pop(message_id, None)):
-            releasing.lost = True
-
-    def dead_letter(self, held: Held) -> None:
-        """Move the message to the dead letters: there is no hash that could take an outcome."""
-        logger.error("Task goes to the dead letters: %s", held.details, extra=held.about())
-        self._end(self._write_dead, held, at_once=False)
-
-    def _end(self, write: Callable[[list[Held]], object], held: Held, *, at_once: bool) -> None:
-        self._running.pop(threading.get_ident(), None)
-        self._ended.append((write, held))
-        if at_once and self._writing.acquire(blocking=False):
-            try:
-                self._flush()
-            except redis.RedisError as error:
-                self._outage.begin(error)
-                self._count_retry()
-            finally:
-                self._writing.release()
-        if self._ended and self._asleep:
-            self._wake.set()
-
-    def ending(self) -> set[str]:
-        """Name the messages whose end is not written yet."""
-        return {held.message_id for _, held in list(self._ended)}
-
-    def heartbeat(self, queues: Iterable[str]) -> str:
-        """Write what this process does and has done, for those who look."""
-        now, clock = time.time(), time.monotonic()
-        running = (
-            RunningTask(
-                shorten(held.task_id),
-                circle_of(held.keys.queue),
-                now - clock + (held.started or clock),
-                held.deaths + 1,
-            )
-            for held in list(self._running.values())
-        )
-        return self._activity.heartbeat(queues, running)
-
-    # --- the writer
-
-    def _run(self) -> None:
-        while True:
-            self._asleep = True  # said before looking, so that nobody who comes later thinks us awake
-            if not self._ended and all(held.marked for held in list(self._running.values())):
-                if self._closing.is_set():
-                    return
-                self._wake.wait()
-            self._wake.clear()
-            self._asleep = False
-            self._closing.wait(MARK_AFTER)
-            try:
-                persist(self._write, self._outage, self._give_up)
-            except redis.RedisError:
-                logger.warning(
-                    "Stopped without a server: %d results not written, these tasks run again",
-                    len(self._ended),
-                )
-                return
-
-    def _write(self) -> None:
-        with self._writing:
-            try:
-                self._flush()
-                self._mark()
-            except redis.RedisError:
-                self._count_retry()
-                raise
-
-    def _count_retry(self) -> None:
-        if self._counts:
-            self._counts.add(WRITE_RETRIES)
-
-    def _flush(self) -> None:
-        """Write all that has ended, in order; what could not be written stays for the next try."""
-        while self._ended:
-            batch = list(_within(_FLUSH_BYTES, list(self._ended)))
-            for (write, _), group in groupby(batch, key=lambda entry: (entry[0], entry[1].keys)):
-                ended = [held for _, held in group]
-                write(ended)
-                for held in ended:
-                    self._ended.popleft()
-                    held.acknowledge()
-
-    def _mark(self) -> None:
-        due = time.monotonic() - MARK_AFTER
-        slow = [held for held in list(self._running.values()) if not held.marked and (held.started or due) <= due]
-        for keys, group in groupby(sorted(slow, key=lambda held: held.keys.queue), key=lambda held: held.keys):
-            marked = list(group)
-            arguments: list[str | bytes] = [timestamp(time.time()), self._channel]
-            for held in marked:
-                arguments += [held.message_id, self._details_key(held)]
-            self._scripts["mark"](keys=[keys.acks(self._broker_id)], args=arguments)
-            for held in marked:
-                held.marked = True
-
-    def _details_key(self, held: Held) -> bytes:
-        return to_bytes(self._settings.prefixes.details + held.task_id)
-
-    def _write_outcomes(self, ended: list[Held]) -> None:
-        expiry = int(self._settings.reply_expiry * 1000) if self._settings.reply_lists else 0
-        settings = self._settings
-        arguments: list[Any] = [
-            int(settings.delete_finished),
-            expiry,
-            settings.expire_finished,
-            self._channel,
-            settings.namespace,
-        ]
-        for held in ended:
-            arguments += self._outcome_arguments(held)
-        results = self._script_for_message_end("finish", ended[0].keys, arguments)
-        for held, result in zip(ended, results, strict=True):
-            if result == b"lost":
-                logger.warning(
-                    "Result dropped: the task was taken over by another worker, or it was written before",
-                    extra=held.about(),
-                )
-            elif result != b"recorded":
-                reason = result.decode(errors="replace")
-                logger.error("Task goes to the dead letters: %s", reason, extra=held.about())
-            else:
-                self._activity.ended(held.keys.queue, _as_ended(held))
-
-        if self._counts:
-            recorded = [held for held, result in zip(ended, results, strict=True) if result == b"recorded"]
-            self._counts.ended(circle_of(ended[0].keys.queue), recorded)
-        self._end_traces(ended)
-
-    def _end_traces(self, ended: list[Held]) -> None:
-        if self._settings.traces:
-            for held in ended:
-                if held.trace:
-                    held.trace.finish(held.outcome, held.script_ended, time.time())
-
-    def _outcome_arguments(self, held: Held) -> list[Any]:
-        outcome = held.outcome
-        assert outcome is not None  # noqa: S101  (only `finish` queues for this)
-        more: list[Any] = []
-        reply_lists = self._reply_lists(held)
-        if held.following or reply_lists:
-            more += held.following or ("", "", "")
-            more += (reply_json(_as_far_as_readable(held), outcome, held.ended_at), *reply_lists)
-        return [
-            held.message_id,
-            self._details_key(held),
-            outcome.status,
-            to_bytes(outcome.text),
-            held.ended_at,
-            len(more),
-            *more,
-        ]
-
-    def _reply_lists(self, held: Held) -> list[bytes]:
-        named = held.details[_REPLY_TO] if isinstance(held.details, list) else None
-        lists = [named] if named else []
-        if self._settings.reply_lists:
-            lists.append(to_bytes(self._settings.prefixes.reply + held.task_id))
-        return lists
-
-    def _write_released(self, released: list[Held]) -> None:
-        keys = released[0].keys
-        arguments: list[Any] = [timestamp(time.time()), self._channel, self.process_id]
-        going = [held for held in released if not held.lost]
-        for held in going:
-            held.release = held.release or next(self._releases)
-        for held in sorted(going, key=lambda held: (len(held.message_id), held.message_id)):
-            arguments += [held.message_id, self._details_key(held)]
-            arguments += [int(held.counted), int(held.postponed), held.release]
-        if going:
-            self._scripts["release"](
-                keys=[keys.messages, keys.acks(self._broker_id), keys.deliveries, keys.released(self._broker_id)],
-                args=arguments,
-            )
-        for held in going:
-            if self._releasing.get(held.message_id) is held:
-                self._releasing.pop(held.message_id, None)  # `keep` may have been faster
-        self._end_traces(released)
-
-    def _write_dead(self, dead: list[Held]) -> None:
-        for held in dead:
-            self._script_for_message_end("dead_letter", held.keys, [held.message_id, _reason(held)])
-
-    def _script_for_message_end(self, name: str, keys: QueueKeys, arguments: list[Any]) -> Any:
-        return self._scripts[name](
-            keys=[
-                keys.acks(self._broker_id),
-                keys.bodies,
-                keys.deliveries,
-                keys.dead,
-                keys.dead_bodies,
-                keys.dead_reasons,
-            ],
-            args=arguments,
-        )
-
-
-def _as_ended(held: Held) -> EndedTask:
-    assert held.outcome is not None  # noqa: S101  (it is recorded)
-    submitted = moment(held.created_at) if held.created_at and held.ran is not None else None
-    return EndedTask(
-        shorten(held.task_id),
-        circle_of(held.keys.queue),
-        held.outcome.status,
-        held.ended,
-        held.ran,
-        None if submitted is None or held.ran is None else max(held.ended - held.ran - submitted, 0.0),
-        held.deaths + 1,
-    )
-
-
-def _reason(held: Held) -> str:
-    """Say why a message goes to the dead letters."""
-    if isinstance(held.details, str):
-        return f"its details are not a hash: {held.details}" if held.task_id else held.details
-    return "it names no task" if held.details is None else "its actor is unknown to this worker"
-
-
-def _within(limit: int, ended: Iterable[tuple[Any, Held]]) -> Iterator[tuple[Any, Held]]:
-    """Yield entries up to `limit` bytes of text, at least one."""
-    size = 0
-    for entry in ended:
-        outcome = entry[1].outcome
-        size += len(outcome.text) if outcome else 0
-        yield entry
-        if size > limit:
-            return
-
-
-def _as_far_as_readable(held: Held) -> Task:
-    """Read the details for a reply; a malformed task is answered too."""
-    try:
-        return held.task()
-    except TaskMalformed:
-        values = held.details if isinstance(held.details, Sequence) and not isinstance(held.details, str) else ()
-        readable = [value if value and _is_utf8(value) else None for value in values]
-        return parse_task(held.task_id, [readable[0] or b"", *readable[1:]])
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        """Release the messages that are left and disconnect."""
+        self.requeue([])
+        if self._unsure:  # we disconnected while a fetch was waiting
+            with suppress(redis.RedisError):
+                self._release_unknown()
+        self.source.close()

@@ -1,8 +1,10 @@
-"""When lists come to hold something: for any number of them one connection, and no request while nothing comes.
+"""Tells when lists become non-empty, for any number of lists over one connection.
 
-The server tells by what Redis calls client tracking: the next change of a key that was read on such a connection.
+Idle lists cost no request: the server announces, by client tracking, the next change of a key that this connection has
+read.
 """
 
+import logging
 import selectors
 import socket
 import threading
@@ -14,43 +16,46 @@ from typing import Any
 
 import redis
 
-from .connection import Outage, connect
-from .protocol import to_bytes
-from .settings import Settings
-from .threads import vital_thread
+from rhai_tasks.connection.connect import connect
+from rhai_tasks.connection.outage import RETRY_SECONDS, Outage
+from rhai_tasks.protocol import to_bytes
+from rhai_tasks.settings import Settings
+from rhai_tasks.threads import vital_thread
 
-ALONE = 16
-"""Lists that a process waits for with a thread and a connection each: that is quickest, as long as they are few."""
+logger = logging.getLogger(__name__)
 
-_PING_SECONDS = 2.0  # without a word from the server, after which it is asked for one
+DEDICATED_LIMIT = 16
+"""Lists that a process waits for with a thread and a connection each: the fastest way, as long as they are few."""
+
+_PING_SECONDS = 2.0  # without an answer from the server, after which it is pinged
 _ANSWER_SECONDS = 3.0
-_RETRY_SECONDS = 0.5
 
 
-class Arrivals:
-    """Calls back when a list comes to hold something.
+class ListWatcher:
+    """Calls back when a list becomes non-empty.
 
-    That is a hint, and whoever is called looks for himself: others may have taken it. Threads: any calls `expect`; one
-    of our own calls back, and uses the connection alone.
+    A callback is only a hint: another process may have taken the item already. Threads: any calls `watch`; one of its
+    own calls back, and is the only one to use the connection.
     """
 
     def __init__(self, settings: Settings, outage: Outage, stop: threading.Event) -> None:
         self._outage, self._stop = outage, stop
         self._client = connect(settings.redis_url, timeout=_ANSWER_SECONDS, protocol=3)
-        # It is not there, but this is a write: a primary that has become a replica refuses it, and hears of nothing.
+        # Deletes a key that never exists. As a write it fails on a demoted primary, which would send no invalidations.
         self._ping = ("DEL", to_bytes(f"{settings.namespace}:__nothing__"))
-        self._expected: dict[bytes, Callable[[], object]] = {}
-        self._new: deque[bytes] = deque()  # lists of these that the server was not asked for on this connection
-        self._asked: deque[bytes] = deque()  # that it has not answered yet; empty: a ping
-        self._heard = float("-inf")
-        self._thread = vital_thread("arrivals", self._run)
+        self._callbacks: dict[bytes, Callable[[], object]] = {}  # by list
+        self._new: deque[bytes] = deque()  # lists that this connection has not asked for
+        self._asked: deque[bytes] = deque()  # lists that the server has not answered for yet; empty: a ping
+        self._changed: deque[bytes] = deque()  # lists whose change the server has announced
+        self._answered_at = float("-inf")
+        self._thread = vital_thread("list-watcher", self._run)
         self._starting = threading.Lock()
 
-    def expect(self, key: bytes, arrived: Callable[[], object]) -> None:
-        """Call `arrived` once, as soon as this list holds something; nothing new if it is expected already."""
+    def watch(self, key: bytes, callback: Callable[[], object]) -> None:
+        """Call `callback` once, as soon as this list is non-empty; do nothing if the list is watched already."""
         self._start()
-        if key not in self._expected:
-            self._expected[key] = arrived
+        if key not in self._callbacks:
+            self._callbacks[key] = callback
             self._new.append(key)
             self._rouse()
 
@@ -70,12 +75,12 @@ class Arrivals:
             self._woken.close()
         self._client.close()
 
-    def heard(self) -> float:
-        """Say when the server has answered last: time.monotonic()."""
-        return self._heard
+    def answered_at(self) -> float:
+        """Return when the server last answered: time.monotonic()."""
+        return self._answered_at
 
     def _rouse(self) -> None:
-        with suppress(BlockingIOError):  # it has not even read what was written before
+        with suppress(BlockingIOError):  # the thread has not read the bytes before this one yet
             self._wake.send(b"!")
 
     def _run(self) -> None:
@@ -84,21 +89,25 @@ class Arrivals:
                 self._listen()
             except redis.RedisError as error:
                 if not self._stop.is_set():
-                    self._outage.begin(error)
-                    self._stop.wait(_RETRY_SECONDS)
+                    self._outage.failed(error)
+                    self._stop.wait(RETRY_SECONDS)
+            except Exception as error:  # one odd push must not leave all lists unwatched
+                logger.warning("Waiting for lists failed, and begins anew: %.500r", error)
+                self._stop.wait(RETRY_SECONDS)
 
     def _listen(self) -> None:
         connection: Any = self._client.connection_pool.get_connection()
         try:
-            connection._parser.set_invalidation_push_handler(self._hear_changes)  # noqa: SLF001  (there is no other way)
+            connection._parser.set_invalidation_push_handler(self._note_changes)  # noqa: SLF001  (there is no other way)
             connection.send_command("CLIENT", "TRACKING", "ON")
             connection.read_response()
-            self._outage.end()
+            self._outage.succeeded()
             self._asked.clear()
+            self._changed.clear()
             self._new.clear()
-            self._new.extend(list(self._expected))
+            self._new.extend(list(self._callbacks))
             with selectors.DefaultSelector() as selector:
-                selector.register(connection._sock, selectors.EVENT_READ)  # noqa: SLF001
+                selector.register(connection._sock, selectors.EVENT_READ)  # noqa: SLF001  (redis-py has no other name)
                 selector.register(self._woken, selectors.EVENT_READ)
                 while not self._stop.is_set():
                     self._turn(connection, selector)
@@ -129,17 +138,24 @@ class Arrivals:
         except redis.ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
-            answer = 0  # no list; we hear of it when it is one
-        self._heard = time.monotonic()
-        if isinstance(answer, int):  # else it was no answer
+            answer = 0  # the key holds no list; the server announces its next change
+        self._answered_at = time.monotonic()
+        if isinstance(answer, int):  # else it was a push
             key = self._asked.popleft()
             if answer:
-                self._arrive(key)
+                self._fire(key)
+        while self._changed:
+            self._fire(self._changed.popleft())
 
-    def _hear_changes(self, message: tuple[bytes, list[bytes] | None]) -> None:
-        for key in message[1] or list(self._expected):  # none is named when the whole database was emptied
-            self._arrive(key)
+    def _note_changes(self, message: tuple[bytes, list[bytes] | None]) -> None:
+        """Note lists that have changed; redis-py logs what its caller raises, and goes on."""
+        # The server names no key when the whole database was emptied.
+        self._changed.extend(message[1] or list(self._callbacks))
 
-    def _arrive(self, key: bytes) -> None:
-        if arrived := self._expected.pop(key, None):
-            arrived()
+    def _fire(self, key: bytes) -> None:
+        if callback := self._callbacks.pop(key, None):
+            try:
+                callback()
+            except Exception:
+                self._callbacks.setdefault(key, callback)  # it is called again after the restart
+                raise

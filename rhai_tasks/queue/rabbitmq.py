@@ -1,35 +1,42 @@
-"""RabbitMQ as the way of messages: it brings their ids to workers. What they hold, and whose they are, stands in Redis.
+"""RabbitMQ transport: it carries message ids; messages and leases stay in Redis.
 
-So a message may come twice, late, or from a connection that broke: `claim.lua` gives it to one worker, once.
+So an id may come twice, late, or over a connection that broke: `claim.lua` gives the message to one worker, once.
 """
 
 import logging
+import ssl
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import dramatiq
 import pika
 import redis
-from dramatiq import MessageProxy
+from dramatiq import Message, MessageProxy
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.errors import ConnectionClosed
 from pika.exceptions import AMQPError, AuthenticationError, ProbableAccessDeniedError, ProbableAuthenticationError
 
-from .broker import TaskBroker, TaskConsumer
-from .connection import Outage, persist, redact
-from .errors import ConfigurationError, ServerUnavailable
-from .settings import Settings
-from .store import load_script
+from rhai_tasks.connection.outage import RETRY_SECONDS, Outage, retry_until_answered
+from rhai_tasks.connection.scripts import load_script
+from rhai_tasks.connection.tls import tls_failure
+from rhai_tasks.connection.urls import check_broker_url, redact
+from rhai_tasks.errors import ConfigurationError, ServerUnavailable
+from rhai_tasks.protocol import to_text
+from rhai_tasks.settings import Settings
+
+from .broker import TaskBroker
+from .context import QueueContext
+from .room import Room
+from .sources import Source, Taken, fetch_call
 
 logger = logging.getLogger(__name__)
 
-_FULL_SECONDS = 0.05  # between two looks whether there is room again
+_FULL_SECONDS = 0.05  # between two checks whether there is room again
 _HEARTBEAT_SECONDS = 10  # unless the URL says otherwise: a connection that hangs is noticed within 15 s
 
 
@@ -37,22 +44,18 @@ def connect_rabbitmq(url: str) -> RabbitmqBroker:
     """Make dramatiq's broker for RabbitMQ, with publisher confirms; each thread connects on its first use.
 
     Raises:
-        ConfigurationError: The URL is none that pika reads.
+        ConfigurationError: pika cannot read the URL.
     """
-    try:
-        for one in url.split(";"):
-            parts = urlsplit(one)
-            if parts.scheme not in {"amqp", "amqps"} or parts.port == 0:
-                raise ValueError  # noqa: TRY301
-    except ValueError:
-        raise ConfigurationError(
-            f"--broker-url {redact(url)!r}: wanted amqp://user:password@host:port/vhost, or amqps://, "
-            "with special characters as %xx"
-        ) from None  # its text may hold a part of the password
+    check_broker_url(url)
     try:
         broker = RabbitmqBroker(url=url, confirm_delivery=True, middleware=[])
-    except Exception as error:  # pika evaluates options in the URL, which may raise anything
-        raise ConfigurationError(f"--broker-url {redact(url)!r}: {error}") from error
+    except Exception as error:  # pika evaluates `ssl_options`, which may raise anything
+        why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        wrong = f"{why}. Wanted is a dict as {{'ca_certs': '/path/ca.pem'}}, %-encoded, of files that can be read"
+    else:
+        wrong = ""
+    if wrong:  # outside of `except`: the error's text may hold a part of a password
+        raise ConfigurationError(f"--broker-url {redact(url)!r}: the parameter ssl_options cannot be used: {wrong}")
     for parameters in connection_parameters(broker):
         if parameters.heartbeat is None:
             parameters.heartbeat = _HEARTBEAT_SECONDS
@@ -60,12 +63,12 @@ def connect_rabbitmq(url: str) -> RabbitmqBroker:
 
 
 def connection_parameters(broker: RabbitmqBroker) -> list[pika.ConnectionParameters]:
-    """List where this broker may connect; several are nodes of a cluster."""
+    """List the servers that this broker may connect to; several are nodes of a cluster."""
     return broker.parameters if isinstance(broker.parameters, list) else [broker.parameters]
 
 
 def await_rabbitmq(url: str, give_up: threading.Event) -> None:
-    """Wait until the server can be worked with, however long it takes to come up.
+    """Wait until the server accepts connections, however long it takes to come up.
 
     Raises:
         ConfigurationError: Waiting will not help: wrong URL, user, password or virtual host.
@@ -73,160 +76,194 @@ def await_rabbitmq(url: str, give_up: threading.Event) -> None:
     """
     parameters = connection_parameters(connect_rabbitmq(url))
 
-    def look() -> None:
+    def connect() -> None:
         try:
             pika.BlockingConnection(parameters).close()
         except (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError) as error:
             raise ConfigurationError(
                 f"RabbitMQ at {redact(url)} refuses us: {error}. Check user, password and virtual host in --broker-url"
             ) from error
+        except ssl.SSLError as error:
+            if wrong := tls_failure(error):
+                raise ConfigurationError(
+                    f"RabbitMQ at {redact(url)}: {wrong}. Check the certificates in --broker-url"
+                ) from error
+            raise
 
     try:
-        persist(look, Outage(url, server="RabbitMQ"), give_up, errors=AMQPError)
-    except AMQPError as error:
+        retry_until_answered(connect, Outage(url, server="RabbitMQ"), give_up, errors=_NO_CONNECTION)
+    except _NO_CONNECTION as error:
         raise ServerUnavailable(f"RabbitMQ at {redact(url)} does not answer: {error}") from error
 
 
+_NO_CONNECTION = (AMQPError, OSError)  # pika raises those of name resolution and of TLS as they are
+
+
 class RabbitBroker(TaskBroker):
-    """A `TaskBroker` whose workers get their messages through RabbitMQ; bridges hand those over."""
+    """A `TaskBroker` whose workers get their messages through RabbitMQ; bridges publish them."""
 
     def __init__(self, settings: Settings, *, broker_id: str | None = None) -> None:
         assert settings.broker_url is not None  # noqa: S101  (else it is a `TaskBroker`)
         super().__init__(settings, broker_id=broker_id)
-        self.task_scripts["claim"] = load_script(self.client, "rhai_tasks", "claim", "hold")
-        self.rabbitmq = connect_rabbitmq(settings.broker_url)
-        self.rabbitmq_outage = Outage(settings.broker_url, server="RabbitMQ")
+        self._rabbitmq = connect_rabbitmq(settings.broker_url)
+        self._rabbitmq_outage = Outage(settings.broker_url, server="RabbitMQ")
 
-    @property
-    def consumer_class(self) -> type[TaskConsumer]:
-        """The consumer that dramatiq's worker makes for each queue."""
-        return RabbitConsumer
+    def _source(self, queue: str, room: Room, timeout: float) -> Source:
+        return RabbitSource(
+            self.context, queue, room, timeout, self._rabbitmq, self._rabbitmq_outage, adopt=self.enqueue
+        )
 
 
-class RabbitConsumer(TaskConsumer):
-    """Claims in Redis what RabbitMQ brings, and acknowledges it there once its end is written here.
+class RabbitSource:
+    """Claims in Redis the messages whose ids RabbitMQ delivers; acknowledges them once their endings are written.
 
-    RabbitMQ brings no more than a worker has threads until one of them has been acknowledged; more while scripts are
-    quick, as `TaskConsumer` fetches ahead. What it brought over a connection that broke it knows nothing of any more:
-    what of that still runs takes room all the same.
+    RabbitMQ delivers one message for each thread until one of them is acknowledged, and a prefetch beyond that while
+    scripts are fast. RabbitMQ no longer counts messages of a connection that broke, but those that still
+    run take room here all the same.
+
+    Args:
+        context: The broker's.
+        queue: Name of the queue.
+        room: The consumer's.
+        timeout: Seconds to wait for a message.
+        rabbitmq: dramatiq's broker, which connects.
+        outage: RabbitMQ's.
+        adopt: Enqueues a message that a foreign broker has published.
     """
 
-    def __init__(self, broker: RabbitBroker, queue_name: str, prefetch: int, timeout: int) -> None:
-        super().__init__(broker, queue_name, prefetch, timeout)
-        self._rabbitmq, self._rabbitmq_outage = broker.rabbitmq, broker.rabbitmq_outage
-        self._source: Any = None  # dramatiq's consumer, while there is a connection
-        self._prefetch = 0  # messages that RabbitMQ brings before one is acknowledged
-        self._strays = set(self._held)  # ids of those that came over a connection that broke, and have not ended
-        self._received: list[MessageProxy] = []  # and not claimed yet
+    turn: AbstractContextManager[object] = nullcontext()
 
-    def _bring(self) -> None:
-        self._receive()
-        self._catch_up()
-        if self._received:
-            self._claim_received()
-            self._broker.outage.end()
+    def __init__(
+        self,
+        context: QueueContext,
+        queue: str,
+        room: Room,
+        timeout: float,
+        rabbitmq: RabbitmqBroker,
+        outage: Outage,
+        *,
+        adopt: Callable[[Message[Any]], object],
+    ) -> None:
+        self.room = room
+        self._context, self._queue, self._timeout = context, queue, timeout
+        self._keys = context.keys(queue)
+        self._script = load_script(context.client, __package__, "claim")
+        self._rabbitmq, self._outage, self._adopt_message = rabbitmq, outage, adopt
+        self._consumer: Any = None  # dramatiq's, while there is a connection
+        self._prefetch = 0  # messages that RabbitMQ delivers before one is acknowledged
+        self._old = set(room.held)  # ids of messages of a connection that broke, which have not ended
+        self._received: list[MessageProxy] = []  # messages that are not claimed yet
 
-    def _receive(self) -> None:
-        """Wait for messages, and for what else comes over the connection."""
+    def wait(self) -> None:
+        """Wait for messages, and serve the connection."""
         try:
-            if self._source is None:
+            if self._consumer is None:
                 self._prefetch = 0
-                self._source = self._rabbitmq.consume(self._queue_name)  # not yet: it begins with the first message
-                del self._rabbitmq.connection  # it was for declaring the queue
+                self._consumer = self._rabbitmq.consume(self._queue)  # it consumes from the first message on
+                del self._rabbitmq.connection  # this one has declared the queue
             self._adapt()
             if self._prefetch:
-                message = next(self._source)
+                message = next(self._consumer)
                 while message is not None:
                     self._received.append(message)
-                    message = next(self._source) if self._source.channel.get_waiting_message_count() else None
+                    message = next(self._consumer) if self._consumer.channel.get_waiting_message_count() else None
             else:
-                self._source.connection.sleep(_FULL_SECONDS)
+                self._consumer.connection.sleep(_FULL_SECONDS)
         except (ConnectionClosed, AMQPError, StopIteration) as error:  # the last: the queue is gone
             self._disconnect()
-            self._rabbitmq_outage.begin(error)
-            self._broker.draining.wait(0.5)
+            self._outage.failed(error)
+            self._context.draining.wait(RETRY_SECONDS)
         else:
-            self._broker.readiness.note(self._read)
-            self._rabbitmq_outage.end()
+            self._context.readiness.note(f"read of {self._queue}")
+            self._outage.succeeded()
 
     def _adapt(self) -> None:
-        """Let RabbitMQ bring as much as is worth it now; what it has brought and nobody has read goes back."""
-        ended = self._strays - self._held.keys()
-        self._strays -= ended
-        wanted = max(self._threads + self._ahead() - len(self._strays), 0)
+        """Adapt RabbitMQ's prefetch to the pace of scripts; unread messages go back to RabbitMQ."""
+        ended = self._old - self.room.held.keys()
+        self._old -= ended
+        self.room.adapt()
+        wanted = max(self.room.size() - len(self._old), 0)
         if not ended and self._prefetch <= 2 * wanted and wanted <= 2 * self._prefetch:
             return
-        channel = self._source.channel
+        channel = self._consumer.channel
         if self._prefetch:
             channel.cancel()
         if wanted:
             channel.basic_qos(prefetch_count=wanted)  # of consumers from now on
-            self._source.iterator = channel.consume(self._queue_name, inactivity_timeout=self._timeout)
+            self._consumer.iterator = channel.consume(self._queue, inactivity_timeout=self._timeout)
         self._prefetch = wanted
 
-    def _claim_received(self) -> None:
+    def take(self) -> Taken | None:
+        """Claim the messages that RabbitMQ has delivered."""
+        if not self._received:
+            return None
         acknowledgements: dict[str, list[Callable[[], object]]] = defaultdict(list)
         for message in list(self._received):
             name = _name_on_redis(message)
             if name:
-                acknowledgements[name].append(partial(_acknowledge, self._source, message))
+                acknowledgements[name].append(partial(_acknowledge, self._consumer, message))
             else:
                 self._adopt(message)
                 self._received.remove(message)
-        idle, began = self._idle(), time.monotonic()
-        reply = self._broker.task_scripts["claim"](
-            **self._call("\n".join(acknowledgements), idle, self._keys.published)
-        )
-        firsts = {name: first for name, (first, *_) in acknowledgements.items()}
-        claimed = self._hold(reply, idle, began, firsts)
+        idle, began = self.room.idle_threads(), time.monotonic()
+        lapsed, rows = self.claim(list(acknowledgements), idle)
+        claimed = {to_text(row[0]) for row in rows}
         self._received.clear()
         for name, copies in acknowledgements.items():
             for copy in copies[name in claimed :]:
                 copy()
+        firsts = {name: acknowledgements[name][0] for name in claimed}
+        return Taken(lapsed, rows, idle, began, firsts)
+
+    def claim(self, message_ids: list[str], idle: int) -> Any:
+        """Take messages with these ids, those that no worker has."""
+        return self._script(**fetch_call(self._context, self._keys, "\n".join(message_ids), idle))
 
     def _adopt(self, message: MessageProxy) -> None:
-        """Make a message like all others of one from a broker that is not ours."""
+        """Re-enqueue a message published by a foreign dramatiq broker."""
         try:
-            self._broker.enqueue(message.copy(queue_name=self._queue_name))
-        except (AttributeError, TypeError, ValueError, redis.DataError):  # it would come again and again
+            self._adopt_message(message.copy(queue_name=self._queue))
+        except (AttributeError, TypeError, ValueError, redis.DataError):  # RabbitMQ would deliver it again and again
             logger.exception("Message %s goes to RabbitMQ's dead letters", message.message_id)
-            self._source.nack(message)
+            self._consumer.nack(message)
         else:
-            _acknowledge(self._source, message)
+            _acknowledge(self._consumer, message)
 
-    def _pause(self, seconds: float, end: threading.Event) -> None:
-        """Serve the connection meanwhile: acknowledgements and heartbeats go over it."""
-        if self._source is None:
+    def pause(self, seconds: float, end: threading.Event) -> None:
+        """Wait so long, and serve the connection: acknowledgements and heartbeats go over it."""
+        if self._consumer is None:
             end.wait(seconds)
             return
         try:
-            self._source.connection.sleep(seconds)
+            self._consumer.connection.sleep(seconds)
         except AMQPError:
             self._disconnect()
 
     def _disconnect(self) -> None:
-        """Forget a connection that broke; RabbitMQ brings again what it has brought over it."""
-        source, self._source = self._source, None
-        self._strays = set(self._held)
+        """Forget a connection that broke; RabbitMQ delivers its messages again."""
+        consumer, self._consumer = self._consumer, None
+        self._old = set(self.room.held)
         self._received.clear()
-        if source is not None and source.connection.is_open:  # it was the channel
+        if consumer is not None and consumer.connection.is_open:  # only the channel broke
             with suppress(AMQPError):
-                source.connection.close()
+                consumer.connection.close()
+
+    def unblock(self) -> None:
+        """Do nothing: each wait ends soon by itself."""
 
     def close(self) -> None:
-        """Give back what is left and disconnect."""
-        super().close()
-        if self._source is not None:
+        """Disconnect."""
+        if self._consumer is not None:
             with suppress(ConnectionClosed):
-                self._source.close()
+                self._consumer.close()
 
 
 def _name_on_redis(message: MessageProxy) -> str:
-    """Read under which id a bridge of ours published this; empty: somebody else did."""
+    """Read the id under which one of our bridges published this; empty: another program did."""
     name = message.options.get("redis_message_id") if isinstance(message.options, dict) else None
     return name if isinstance(name, str) and name.isascii() else ""
 
 
-def _acknowledge(source: dramatiq.Consumer, message: MessageProxy) -> None:
-    with suppress(ConnectionClosed):  # then it comes again, and is nobody's
-        source.ack(message)
+def _acknowledge(consumer: dramatiq.Consumer, message: MessageProxy) -> None:
+    with suppress(ConnectionClosed):  # then it is delivered again, and cannot be claimed
+        consumer.ack(message)

@@ -1,4 +1,4 @@
-"""What lies between dramatiq's consumers and its worker threads; stands in for the priority queue of its `Worker`."""
+"""The queue between dramatiq's consumer and worker threads; replaces `Worker.work_queue`."""
 
 import threading
 import time
@@ -13,40 +13,40 @@ _PATIENCE_SECONDS = 0.001
 
 
 class WorkQueue(Generic[T]):
-    """Hands out items in their order, and wakes no more threads than it takes.
+    """Hands out items in their order, and wakes as few threads as possible.
 
-    While items are quick, the thread that has one comes for the next one sooner than another could wake up; and both
-    would then fight for the interpreter. So the next one is left to it, and a second thread is only asked to watch:
-    it takes over as soon as nothing has been taken for a moment, and another one watches then.
+    While items are fast, the thread that has one takes the next one sooner than another thread could wake up, and both
+    would then compete for the interpreter. So the next item is left to the running thread, and a second thread only
+    guards it: the guard takes an item as soon as no thread has taken one for a moment, and another thread guards then.
 
-    The thread that fell asleep last is woken first: what it has compiled is most likely to be of use.
+    The thread that fell asleep last is woken first: the scripts that it has compiled are the most recent ones.
 
     Args:
-        quick: Says whether items take no longer than it is worth waiting for.
+        is_fast: Returns whether items take no longer than it is worth waiting for.
     """
 
-    def __init__(self, quick: Callable[[], bool]) -> None:
-        self._quick = quick
+    def __init__(self, is_fast: Callable[[], bool]) -> None:
+        self._is_fast = is_fast
         self._lock = threading.Lock()
         self._items: deque[tuple[float, T]] = deque()  # time.monotonic() since when each waits
         self._asleep: list[_Sleeper] = []
-        self._watched = False
+        self._guarded = False
         self._taken = 0  # items, ever
         self._last_taken = 0.0  # time.monotonic()
         self._busy = 0  # threads that have one
 
     def qsize(self) -> int:
-        """Count what waits."""
+        """Count the items that wait."""
         return len(self._items)
 
     def put(self, item: T) -> None:
         """Add an item."""
         with self._lock:
             self._items.append((time.monotonic(), item))
-            self._call()
+            self._wake()
 
     def get(self, timeout: float) -> T:
-        """Take the first item; wait up to `timeout` seconds to be called for one.
+        """Take the first item; wait up to `timeout` seconds to be woken for one.
 
         Raises:
             Empty: There was none.
@@ -57,13 +57,13 @@ class WorkQueue(Generic[T]):
                     return self._take()
                 sleeper = _Sleeper()
                 self._asleep.append(sleeper)
-            if not sleeper.called.acquire(timeout=timeout):
+            if not sleeper.woken.acquire(timeout=timeout):
                 with self._lock:
                     if sleeper in self._asleep:
                         self._asleep.remove(sleeper)
                         raise Empty
-            if sleeper.watches:
-                self._watch()
+            if sleeper.guards:
+                self._guard()
 
     def get_nowait(self) -> T:
         """Take the first item.
@@ -77,11 +77,11 @@ class WorkQueue(Generic[T]):
         raise Empty
 
     def unfinished(self) -> int:
-        """Count what waits, and what threads have not done with."""
+        """Count the items that wait, and those that threads work on."""
         return len(self._items) + self._busy
 
-    def take_back(self, seconds: float, which: Callable[[T], bool]) -> list[T]:
-        """Take all items like this that have waited for so long while no thread came for any; in their order."""
+    def remove_stuck(self, seconds: float, which: Callable[[T], bool]) -> list[T]:
+        """Remove and return, in order, matching items that have waited so long while no thread took any item."""
         before = time.monotonic() - seconds
         taken, left = [], deque[tuple[float, T]]()
         with self._lock:
@@ -96,7 +96,7 @@ class WorkQueue(Generic[T]):
         return taken
 
     def task_done(self) -> None:
-        """Say that a thread has done with its item."""
+        """Note that a thread has finished its item."""
         with self._lock:
             self._busy -= 1
 
@@ -105,36 +105,36 @@ class WorkQueue(Generic[T]):
         self._taken += 1
         self._last_taken, (_, item) = time.monotonic(), self._items.popleft()
         if self._items:
-            self._call()
+            self._wake()
         return item
 
-    def _call(self) -> None:
-        """Have a thread that is asleep see to the next item; if none is, the first that has nothing to do will."""
+    def _wake(self) -> None:
+        """Wake a thread for the next item; with none asleep, the next idle one takes it."""
         if not self._asleep:
             return
-        watch = self._busy > 0 and self._quick()
-        if not (watch and self._watched):
+        guards = self._busy > 0 and self._is_fast()
+        if not (guards and self._guarded):
             sleeper = self._asleep.pop()
-            sleeper.watches = watch
-            self._watched = self._watched or watch
-            sleeper.called.release()
+            sleeper.guards = guards
+            self._guarded = self._guarded or guards
+            sleeper.woken.release()
 
-    def _watch(self) -> None:
+    def _guard(self) -> None:
         """Return once the next item has waited for a moment, or when none waits."""
         taken = -1
         while True:
             with self._lock:
                 if not self._items or taken == self._taken:
-                    self._watched = False
+                    self._guarded = False
                     return
                 taken = self._taken
             time.sleep(_PATIENCE_SECONDS)
 
 
 class _Sleeper:
-    """A thread that waits to be called."""
+    """A thread that waits to be woken."""
 
     def __init__(self) -> None:
-        self.called = threading.Lock()
-        self.called.acquire()
-        self.watches = False
+        self.woken = threading.Lock()
+        self.woken.acquire()
+        self.guards = False

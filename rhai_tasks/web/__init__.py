@@ -1,1 +1,1 @@
-"""The web page, `rhai-tasks web`: what is where, what runs, and what to do about it."""
+"""What does the page of `rhai-tasks web` show and do?"""

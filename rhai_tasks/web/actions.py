@@ -1,4 +1,4 @@
-"""What can be done: each action a function of what a form says, that returns where to go and what was done."""
+"""The actions: each is a function of a form, and returns the next address and a message."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,19 +9,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from bridge.queues import DeadLetter, Delayed
+from rhai_tasks.client.spec import WAYS
 from rhai_tasks.errors import TaskExists, TaskNotFound
+from rhai_tasks.operate.delayed import DelayedTask
+from rhai_tasks.operate.letters import DeadLetter
+from rhai_tasks.settings import LONGEST_SECONDS
 
 from .pages import address
 from .render import dereference
 from .security import own_path, read_form
 from .site import Site, site_of
 
-_FINDING = re.compile(r"(\d{1,9})\.(\d{1,9})")  # the look, and the place in it
+_FINDING = re.compile(r"(\d{1,9})\.(\d{1,9})")  # number of the examination, and index of the finding
 
 Form = Mapping[str, list[str]]
 Done = tuple[str | None, str]
-"""The address to go to, `None`: back to where the form was; and what was done."""
+"""The next address, `None` for the page of the form; and a message."""
 
 
 def cancel(site: Site, form: Form) -> Done:
@@ -39,14 +42,15 @@ def submit(site: Site, form: Form) -> Done:
     try:
         delay = float(_text(form, "delay") or 0)
     except ValueError as error:
-        raise HTTPException(422, "The delay is no number of seconds.") from error
+        raise HTTPException(422, "The delay must be a number of seconds.") from error
     if not circle:
         raise HTTPException(422, "Name a circle.")
-    if not 0 <= delay <= 10 * 365 * 86400:
-        raise HTTPException(422, "The delay is none of this decade.")
+    if not 0 <= delay <= LONGEST_SECONDS:
+        raise HTTPException(422, "The delay must be between 0 and 10 years.")
     via = _text(form, "via") or "native"
-    if via not in {"native", "dramatiq", "urgent"}:
-        raise HTTPException(422, "That way does not exist.")
+    way = next((way for way in WAYS if way == via), None)
+    if way is None:
+        raise HTTPException(422, "Unknown way.")
     try:
         task = site.client.submit(
             _text(form, "script").replace("\r\n", "\n"),  # as browsers send lines
@@ -55,7 +59,7 @@ def submit(site: Site, form: Form) -> Done:
             task_id=task_id or None,
             unique=bool(task_id),
             delay=delay,
-            via=via,  # type: ignore[arg-type]  # one of the three
+            via=way,
         )
     except TaskExists as error:
         raise HTTPException(409, "That id is taken.") from error
@@ -65,46 +69,46 @@ def submit(site: Site, form: Form) -> Done:
 
 def retry_dead(site: Site, form: Form) -> Done:
     """Put dead letters back into their queue."""
-    return None, f"{site.queues.revive(_letters(form))} dead letter(s) put back at the end of their queue."
+    return None, f"{site.queues.dead_letters.retry(_letters(form))} dead letter(s) put back at the end of their queue."
 
 
 def delete_dead(site: Site, form: Form) -> Done:
     """Delete dead letters."""
-    return None, f"{site.queues.delete(_letters(form))} dead letter(s) deleted."
+    return None, f"{site.queues.dead_letters.delete(_letters(form))} dead letter(s) deleted."
 
 
 def run_now(site: Site, form: Form) -> Done:
     """Hand delayed tasks over now."""
-    return None, f"{site.queues.hand_over(_delayed(form))} task(s) handed over."
+    return None, f"{site.queues.delayed.hand_over(_delayed(form))} task(s) handed over."
 
 
 def cancel_delayed(site: Site, form: Form) -> Done:
-    """Cancel delayed tasks, and take them out."""
+    """Cancel delayed tasks, and remove them."""
     delayed = _delayed(form)
     for one in delayed:
         try:
             site.client.cancel(one.task_id)
         except TaskNotFound:
-            continue  # it would have ended as an error
-    return None, f"{site.queues.forget(delayed)} delayed task(s) cancelled."
+            continue  # without details it would end as an error
+    return None, f"{site.queues.delayed.remove(delayed)} delayed task(s) cancelled."
 
 
 def repair(site: Site, form: Form) -> Done:
-    """Mend what the doctor found."""
+    """Repair a finding of the doctor."""
     found = _FINDING.fullmatch(_text(form, "finding"))
-    if not found or not site.surgery.repair(int(found[1]), int(found[2])):
+    if not found or not site.doctor_run.repair(int(found[1]), int(found[2])):
         return None, "The findings have changed. Nothing was done."
     return None, "Repaired."
 
 
 def examine(site: Site, _: Form) -> Done:
-    """Let the doctor look."""
-    site.surgery.begin()
+    """Start an examination."""
+    site.doctor_run.start()
     return "/doctor", ""
 
 
 def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:
-    """Make what answers a form: checked first, done in a thread, and left by a redirect: no reload repeats it."""
+    """Make the endpoint of an action: it checks the form, acts in a thread, and redirects, so no reload repeats it."""
 
     async def answer(request: Request) -> Response:
         form = await read_form(request)
@@ -118,8 +122,8 @@ def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:
 
 def _back(request: Request) -> str:
     try:
-        referrer = urlsplit(request.headers.get("referer", "/"))  # only its path counts
-    except ValueError:  # it is no address
+        referrer = urlsplit(request.headers.get("referer", "/"))  # only its path is used
+    except ValueError:  # malformed
         return "/"
     return own_path(referrer.path + (f"?{referrer.query}" if referrer.query else ""))
 
@@ -133,11 +137,11 @@ def _letters(form: Form) -> list[DeadLetter]:
     return [DeadLetter(circle, dereference(name), "", "", "") for name in form.get("message", [])]
 
 
-def _delayed(form: Form) -> list[Delayed]:
-    """Read what was chosen: `t` or `m` for a task or a message, its name, and its task, each after a blank."""
+def _delayed(form: Form) -> list[DelayedTask]:
+    """Read the chosen rows: `t` or `m` for a task or a message, its name, and its task, separated by blanks."""
     circle, found = dereference(_text(form, "circle")), []
     for chosen in form.get("delayed", []):
         kind, _, names = chosen.partition(" ")
         name, _, task_id = names.partition(" ")
-        found.append(Delayed(circle, dereference(name), dereference(task_id), 0.0, is_message=kind == "m"))
+        found.append(DelayedTask(circle, dereference(name), dereference(task_id), 0.0, is_message=kind == "m"))
     return found

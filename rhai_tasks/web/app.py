@@ -1,4 +1,4 @@
-"""The application: addresses, what stands before them, and what is answered when something fails."""
+"""The application: routes, middleware, and the answers to errors."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -10,24 +10,34 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from rhai_tasks.connection import explain
+from rhai_tasks.connection.outage import to_our_error
 from rhai_tasks.errors import RhaiTasksError
 from rhai_tasks.settings import Settings
 
 from . import actions, pages
 from .sampler import SECONDS
-from .security import Gate, Headers, Logins, Sessions, Streams, own_path, read_form
+from .security import (
+    MOST_LOGIN_BYTES,
+    Gate,
+    Headers,
+    Logins,
+    Sessions,
+    Streams,
+    answer_disconnected,
+    own_path,
+    read_form,
+)
 from .site import Query, Site, site_of
 
-_QUICK_SECONDS = 0.5  # between two looks at a single task
-_STREAM_SECONDS = 600.0  # a browser connects anew then, and is asked for its login again
+_QUICK_SECONDS = 0.5  # between two updates of a single task
+_STREAM_SECONDS = 600.0  # then the browser reconnects, and the login is checked again
 
-_PAGES: dict[str, Callable[[Site, Query], pages.Page]] = {
+_PAGES: dict[str, Callable[[Site, Query], pages.Rendering]] = {
     "/": pages.overview,
     "/tasks": pages.tasks,
     "/delayed": pages.delayed,
@@ -51,10 +61,10 @@ def make_app(settings: Settings, *, token: str | None, read_only: bool, host: st
 
     Args:
         settings: The server and its names.
-        token: What a login asks for; `None`: there is none, and only requests to this very machine are answered.
-        read_only: Leave all actions out.
-        host: Address that it listens on.
-        port: Likewise.
+        token: Of the login; `None`: there is no login, and only requests by a name of this machine are answered.
+        read_only: Offer no actions.
+        host: Address of the listener.
+        port: TCP port of the listener.
     """
 
     @asynccontextmanager
@@ -77,13 +87,13 @@ def make_app(settings: Settings, *, token: str | None, read_only: bool, host: st
     if not read_only:
         routes.append(Route("/submit", _page(pages.submit)))
         routes += [Route(path, actions.endpoint(action), methods=["POST"]) for path, action in _ACTIONS.items()]
-    if token is not None:
-        logins = Logins(token)
+    logins = None if token is None else Logins(token)
+    if logins is not None:
         routes += [
             Route("/login", _login(logins), methods=["GET", "POST"], name="login"),
-            Route("/logout", _log_out, methods=["POST"]),
+            Route("/logout", _log_out(logins), methods=["POST"]),
         ]
-    # Without a login, a name that leads here but is not ours would make a stranger's page one of our origin.
+    # Without a login, a foreign name that resolves to this machine would give a stranger's page our origin.
     own_names = ["localhost", "127.0.0.1", "[::1]", "::1", host] if token is None else ["*"]
     app = Starlette(
         routes=routes,
@@ -91,20 +101,22 @@ def make_app(settings: Settings, *, token: str | None, read_only: bool, host: st
             Middleware(Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=own_names, www_redirect=False),
             Middleware(Sessions, port=port),
-            Middleware(Gate, token=token),
+            Middleware(Gate, logins=logins),
         ],
         exception_handlers={
             HTTPException: _failed,
             RhaiTasksError: _server_failed,
             redis.RedisError: _server_failed,
+            ClientDisconnect: answer_disconnected,
         },
         lifespan=lifespan,
     )
     app.state.is_stopping = lambda: False
+    app.state.logins = logins
     return app
 
 
-def _page(make: Callable[[Site, Query], pages.Page]) -> Callable[[Request], Response]:
+def _page(make: Callable[[Site, Query], pages.Rendering]) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
         site = site_of(request)
         name, context = make(site, Query.of(request))
@@ -113,28 +125,31 @@ def _page(make: Callable[[Site, Query], pages.Page]) -> Callable[[Request], Resp
     return answer
 
 
-def _live(make: Callable[[Site, Query], pages.Page]) -> Callable[[Request], object]:
-    """Make what sends the changing part of a page, again whenever it has changed, until the page is final."""
+def _live(make: Callable[[Site, Query], pages.Rendering]) -> Callable[[Request], object]:
+    """Make an endpoint that streams the live part of a page with each change, until the page is final."""
 
     async def answer(request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         site, query = site_of(request), Query.of(request)
+        logins: Logins | None = request.app.state.logins
         pause = _QUICK_SECONDS if make in {pages.task, pages.doctor} else SECONDS
 
-        def look() -> tuple[str, bool]:
+        def render() -> tuple[str, bool]:
             try:
                 name, context = make(site, query)
             except (redis.RedisError, RhaiTasksError) as error:
-                return site.render_live(request, "unavailable.html", problem=_explain(error, site)), False
+                return site.render_live(request, "unavailable.html", problem=_problem(error, site)), False
             return site.render_live(request, name, **context), context.get("has_ended", False)
 
         async def events() -> AsyncIterator[str]:
             sent = ""
             for _ in range(int(_STREAM_SECONDS / pause)):
-                part, has_ended = await run_in_threadpool(look)
+                part, has_ended = await run_in_threadpool(render)
                 if part != sent:
                     yield "".join(f"data: {line}\n" for line in part.split("\n")) + "\n"
                     sent = part
-                if request.app.state.is_stopping():
+                if request.app.state.is_stopping() or not (logins is None or logins.is_open(request.session)):
                     return
                 if has_ended:
                     yield "event: end\ndata:\n\n"
@@ -147,7 +162,7 @@ def _live(make: Callable[[Site, Query], pages.Page]) -> Callable[[Request], obje
 
 
 def _download(request: Request) -> Response:
-    """Send a field whole, as a file of text: no browser shows it as anything else."""
+    """Send a whole field as a text file, so that no browser renders it."""
     query = Query.of(request)
     value = site_of(request).tasks.field(query.text("id"), query.text("name"))
     if value is None:
@@ -162,33 +177,35 @@ def _login(logins: Logins) -> Callable[[Request], object]:
         wanted = own_path(Query.of(request).text("next", "/"))
         if request.method == "GET":
             return site.render(request, "login.html", wrong=False)
-        form = await read_form(request)
+        form = await read_form(request, MOST_LOGIN_BYTES)
         address = request.client.host if request.client else ""
         if not logins.try_(address, form.get("token", [""])[0]):
             return site.render(request, "login.html", status_code=403, wrong=True)
-        request.session.clear()
-        request.session["user"] = True
+        logins.open(request.session)
         return RedirectResponse(wanted, status_code=303)
 
     return answer
 
 
-async def _log_out(request: Request) -> Response:
-    await read_form(request)
-    request.session.clear()
-    return RedirectResponse("/login", status_code=303)
+def _log_out(logins: Logins) -> Callable[[Request], object]:
+    async def answer(request: Request) -> Response:
+        await read_form(request)
+        logins.close(request.session)
+        return RedirectResponse("/login", status_code=303)
+
+    return answer
 
 
-def _explain(error: Exception, site: Site) -> str:
-    return str(explain(error, site.settings.redis_url) if isinstance(error, redis.RedisError) else error)
+def _problem(error: Exception, site: Site) -> str:
+    return str(to_our_error(error, site.settings.redis_url) if isinstance(error, redis.RedisError) else error)
 
 
 def _server_failed(request: Request, error: Exception) -> Response:
     site = site_of(request)
-    return site.render(request, "unavailable.html", status_code=503, problem=_explain(error, site))
+    return site.render(request, "unavailable.html", status_code=503, problem=_problem(error, site))
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  (what it is registered for)
+    assert isinstance(error, HTTPException)  # noqa: S101  (it is registered for this exception only)
     site = site_of(request)
     return site.render(request, "failed.html", status_code=error.status_code, problem=error.detail)

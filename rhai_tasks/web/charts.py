@@ -1,4 +1,4 @@
-"""Lines over time: numbers in, points out; the template draws them."""
+"""Charts of lines over time: converts numbers to points, which the template draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from itertools import groupby
 
 WIDTH, HEIGHT = 480, 130
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 20  # around the plot
-_GAP_SECONDS = 10.0  # without a sample: nobody looked, and no line is drawn
+_GAP_SECONDS = 10.0  # without a sample, as no page was open; no line is drawn
 _SHORTEST_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a chart, broken where there is nothing to show."""
+    """A line of a chart, in pieces where samples are missing."""
 
     name: str
     kind: str  # class in the style sheet
@@ -22,7 +22,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What the template draws; positions in its own units, from the upper left."""
+    """A chart for the template; positions are in its own units, from the upper left."""
 
     title: str
     lines: tuple[Line, ...]
@@ -36,9 +36,9 @@ def draw(
     """Lay out a chart.
 
     Args:
-        title: What is shown.
+        title: Of the chart.
         names: Of the lines.
-        points: Seconds since the epoch, and a value for each line, `None` where there is none; in their order.
+        points: In order of time: seconds since the epoch, and a value for each line, or `None`.
         seconds: The values are durations.
     """
     write = duration if seconds else number
@@ -66,7 +66,7 @@ def draw(
 
 
 def _pieces(values: Sequence[tuple[float, float | None]]) -> list[list[tuple[float, float | None]]]:
-    """Break a line where nobody looked; where nothing ended it goes on from the last value to the next."""
+    """Break a line where samples are missing; where only its value is missing, the line goes on to the next value."""
     known = [pair for pair in values if pair[1] is not None]
     piece, pieces = 0, []
     for (at, value), before in zip(known, [None, *known], strict=False):

@@ -1,30 +1,33 @@
-"""The pages: each a function that looks at the server and returns its template and what that shows.
+"""The pages: each is a function that reads the server and returns a template with its variables.
 
-The same function makes the part of a page that changes by itself, so an update costs what the page costs.
+The same function makes the live part of a page, so an update costs as much as the page.
 """
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from rhai_tasks.protocol import moment
+from rhai_tasks.operate.queues import PLACES
+from rhai_tasks.protocol import Field, Status, parse_time
 
 from . import charts
+from .foreign import is_foreign
 from .render import reference
-from .sampler import Sample, Worker, is_foreign
+from .sampler import Sample, Worker
 from .site import Query, Site
 from .tasks import PAGE, SHOWN_LINES, Details
 
 T = TypeVar("T")
-Page = tuple[str, dict[str, Any]]
+Rendering = tuple[str, dict[str, Any]]
+"""The name of a template, and its variables."""
 
 _CIRCLES = 25  # on a page
 _WORKERS = 20
-_PLACES = ("recent", "running", "waiting", "buffered", "search")
+_LISTS = ("recent", "running", "waiting", "buffered", "search")
 
 
-def overview(site: Site, query: Query) -> Page:
-    """Show what is where, who works, and how fast."""
-    sample = site.sampler.look()
+def overview(site: Site, query: Query) -> Rendering:
+    """Show circles, worker processes and charts."""
+    sample = site.sampler.sample()
     wanted = query.text("circle")
     queues = sorted(
         (queue for queue in sample.queues.values() if wanted in queue.circle),
@@ -38,7 +41,9 @@ def overview(site: Site, query: Query) -> Page:
         "workers": _page_of(sample.workers, query.number("workers", 1) or 1, _WORKERS),
         "charts": [
             charts.draw(
-                "Ended tasks a second", ("completed", "error"), [(m.at, (m.completed, m.failed)) for m in history]
+                "Ended tasks a second",
+                (Status.COMPLETED, Status.ERROR),
+                [(m.at, (m.completed, m.failed)) for m in history],
             ),
             charts.draw("Tasks in the native lists", ("waiting",), [(m.at, (m.waiting,)) for m in history]),
             charts.draw("Run time", ("median", "95 %"), [(m.at, m.ran) for m in history], seconds=True),
@@ -46,88 +51,85 @@ def overview(site: Site, query: Query) -> Page:
                 "From submitted to begun", ("median", "95 %"), [(m.at, m.waited) for m in history], seconds=True
             ),
         ],
-        "totals": {
-            name: sum(getattr(queue, name) for queue in sample.queues.values())
-            for name in ("waiting", "buffered", "running", "delayed", "dead")
-        },
+        "totals": {place: sum(queue.count(place) for queue in sample.queues.values()) for place in PLACES},
     }
 
 
-def tasks(site: Site, query: Query) -> Page:
-    """List tasks: what has ended lately, runs or waits, and what a search finds."""
-    sample, page = site.sampler.look(), query.page()
+def tasks(site: Site, query: Query) -> Rendering:
+    """List tasks: recently ended, running, waiting, buffered, or found by a search."""
+    sample, page = site.sampler.sample(), query.page()
     place = query.text("place", "recent")
-    place = place if place in _PLACES else "recent"
+    place = place if place in _LISTS else "recent"
     circle, status, caller = query.text("circle"), query.text("status"), query.text("caller")
     context: dict[str, Any] = {"place": place, "circle": circle, "status": status, "caller": caller, "sample": sample}
     if place == "recent":
         ended = [
             (task, worker)
-            for task, worker in sample.recent()
+            for task, worker in sample.list_recent()
             if circle in {"", task.circle} and status in {"", task.status}
         ]
         context["found"] = _page_of(ended, page, PAGE)
     elif place == "running":
-        context["found"] = _page_of([one for one in sample.running() if circle in {"", one[0].circle}], page, PAGE)
+        context["found"] = _page_of([one for one in sample.list_running() if circle in {"", one[0].circle}], page, PAGE)
     elif place == "search":
-        context |= {"found": None, "looked": query.number("looked"), "keys": sample.keys}
+        context |= {"found": None, "searched": query.number("searched"), "keys": sample.keys}
         if query.text("go"):
             found = site.tasks.search(
                 str(query.number("cursor")), status=status, caller=caller, circle=query.text("circle")
             )
-            context |= {"found": found, "looked": context["looked"] + found.looked}
+            context |= {"found": found, "searched": context["searched"] + found.searched}
     elif circle:
         (queue,) = site.queues.count([circle])
         read = site.tasks.waiting if place == "waiting" else site.tasks.buffered
-        context["found"] = _Part(read(circle, (page - 1) * PAGE), page, getattr(queue, place), PAGE)
+        context["found"] = Page(read(circle, (page - 1) * PAGE), page, queue.count(place), PAGE)
     else:
         context["choice"] = _choice(sample, place)
     return "tasks.html", context
 
 
-def delayed(site: Site, query: Query) -> Page:
-    """List what is to be handed over later."""
-    sample, circle, page = site.sampler.look(), query.text("circle"), query.page()
+def delayed(site: Site, query: Query) -> Rendering:
+    """List delayed tasks."""
+    sample, circle, page = site.sampler.sample(), query.text("circle"), query.page()
     context: dict[str, Any] = {"circle": circle, "sample": sample}
     if circle:
         (queue,) = site.queues.count([circle])
-        rows = site.queues.delayed(circle, (page - 1) * PAGE, PAGE)
+        rows = site.queues.delayed.read(circle, (page - 1) * PAGE, PAGE)
         details = site.tasks.rows([row.task_id for row in rows])
-        context["found"] = _Part(list(zip(rows, details, strict=True)), page, queue.delayed, PAGE)
+        context["found"] = Page(list(zip(rows, details, strict=True)), page, queue.delayed, PAGE)
     else:
         context["choice"] = _choice(sample, "delayed")
     return "delayed.html", context
 
 
-def dead(site: Site, query: Query) -> Page:
-    """List messages that could not be processed."""
-    sample, circle, page = site.sampler.look(), query.text("circle"), query.page()
+def dead(site: Site, query: Query) -> Rendering:
+    """List dead letters."""
+    sample, circle, page = site.sampler.sample(), query.text("circle"), query.page()
     context: dict[str, Any] = {"circle": circle, "sample": sample}
     if circle:
         (queue,) = site.queues.count([circle])
-        letters = site.queues.dead_letters(circle, (page - 1) * PAGE, PAGE)
-        context["found"] = _Part(letters, page, queue.dead, PAGE)
+        letters = site.queues.dead_letters.read(circle, (page - 1) * PAGE, PAGE)
+        context["found"] = Page(letters, page, queue.dead, PAGE)
     else:
         context["choice"] = _choice(sample, "dead")
     return "dead.html", context
 
 
-def task(site: Site, query: Query) -> Page:
+def task(site: Site, query: Query) -> Rendering:
     """Show one task."""
     task_id = query.text("id")
-    details, sample = site.tasks.details(task_id), site.sampler.look()
-    running = next((pair for pair in sample.running() if pair[0].task_id == task_id), None)
-    ended = next((pair for pair in sample.recent() if pair[0].task_id == task_id), None)
+    details, sample = site.tasks.details(task_id), site.sampler.sample()
+    running = next((pair for pair in sample.list_running() if pair[0].task_id == task_id), None)
+    ended = next((pair for pair in sample.list_recent() if pair[0].task_id == task_id), None)
     if details.is_final:
-        running = None  # the heartbeat is older
+        running = None  # the report is older
     elif ended:
-        ended = None  # it was submitted anew
-    told = running or ended
+        ended = None  # it was submitted again
+    reported = running or ended
     error = details.error if details.is_final else None
     return "task.html", {
         "details": details,
         "sample": sample,
-        "circle": told[0].circle if told else query.text("circle") or details.text("contextId"),
+        "circle": reported[0].circle if reported else query.text("circle") or details.text(Field.CONTEXT_ID),
         "running": running,
         "ended": ended,
         "error": error,
@@ -140,12 +142,12 @@ def task(site: Site, query: Query) -> Page:
     }
 
 
-def doctor(site: Site, _: Query) -> Page:
-    """Show what the doctor found."""
-    return "doctor.html", {"surgery": site.surgery, "has_ended": not site.surgery.is_busy}
+def doctor(site: Site, _: Query) -> Rendering:
+    """Show the findings of the doctor."""
+    return "doctor.html", {"doctor_run": site.doctor_run, "has_ended": not site.doctor_run.is_busy}
 
 
-def submit(site: Site, query: Query) -> Page:
+def submit(site: Site, query: Query) -> Rendering:
     """Show the form that submits a script, filled in from another task if one is named."""
     again = site.tasks.details(query.text("again")) if query.text("again") else Details("")
     return "submit.html", {
@@ -153,11 +155,11 @@ def submit(site: Site, query: Query) -> Page:
         "script": again.text("script"),
         "is_cut": "script" in again.fields and again.fields["script"].is_cut,
         "caller": again.caller,
-        "names": sorted(site.sampler.look().queues)[:200],
+        "names": sorted(site.sampler.sample().queues)[:200],
     }
 
 
-class _Part:
+class Page:
     """A page of a list."""
 
     def __init__(self, rows: Sequence[Any], page: int, total: int, size: int) -> None:
@@ -166,19 +168,19 @@ class _Part:
         self.pages = max((total + size - 1) // size, 1)
 
 
-def _page_of(rows: Sequence[T], page: int, size: int) -> _Part:
+def _page_of(rows: Sequence[T], page: int, size: int) -> Page:
     page = min(page, max((len(rows) + size - 1) // size, 1))
-    return _Part(rows[(page - 1) * size : page * size], page, len(rows), size)
+    return Page(rows[(page - 1) * size : page * size], page, len(rows), size)
 
 
 def _choice(sample: Sample, place: str) -> list[tuple[str, int]]:
-    """Name the circles that have something in this place, the fullest first."""
-    full = [(queue.circle, getattr(queue, place)) for queue in sample.queues.values() if getattr(queue, place)]
+    """Return the circles with tasks in this place, the fullest first."""
+    full = [(queue.circle, queue.count(place)) for queue in sample.queues.values() if queue.count(place)]
     return sorted(full, key=lambda pair: (-pair[1], pair[0]))[:100]
 
 
 def _lines(text: str, marked: int | None) -> dict[str, Any]:
-    """Number the lines of a text; of many those around the marked one."""
+    """Number the lines of a text; of a long text, those around the marked line."""
     lines = text.split("\n")  # as Rhai counts them
     start = max((marked or 0) - SHOWN_LINES // 2, 0) if marked and marked > SHOWN_LINES else 0
     shown = [(start + place + 1, line.removesuffix("\r")) for place, line in enumerate(lines[start:][:SHOWN_LINES])]
@@ -186,8 +188,8 @@ def _lines(text: str, marked: int | None) -> dict[str, Any]:
 
 
 def _timeline(details: Details, running: Any, ended: Any) -> list[tuple[float, str, str]]:
-    """List what is known of a task's life: when (seconds since the epoch), what, and how long that took."""
-    created, updated = (moment(details.text(name)) for name in ("createdAt", "updatedAt"))
+    """List the known events of a task: time (seconds since the epoch), event, and how long it took."""
+    created, updated = (parse_time(details.text(name)) for name in (Field.CREATED_AT, Field.UPDATED_AT))
     events: list[tuple[float, str, str]] = []
     if created is not None:
         events.append((created, "submitted", ""))
@@ -205,11 +207,11 @@ def _timeline(details: Details, running: Any, ended: Any) -> list[tuple[float, s
 
 
 def _name(worker: Worker) -> str:
-    return f"{worker.beat.host}, process {worker.beat.pid}"
+    return f"{worker.report.host}, process {worker.report.pid}"
 
 
 def _is_foreign(details: Details) -> bool:
-    return not details.is_cancelled and is_foreign(details.text("updatedAt"), details.text("createdAt"))
+    return not details.is_cancelled and is_foreign(details.text(Field.UPDATED_AT), details.text(Field.CREATED_AT))
 
 
 def address(path: str, **values: str) -> str:

@@ -1,4 +1,4 @@
-"""What all requests share."""
+"""The state that all requests share, and how they render pages."""
 
 import threading
 from collections.abc import Callable
@@ -9,10 +9,11 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from bridge.doctor import Finding, examine
-from bridge.queues import Queues
 from rhai_tasks.client import Client
-from rhai_tasks.connection import redact
+from rhai_tasks.connection.urls import redact
+from rhai_tasks.operate.doctor import examine
+from rhai_tasks.operate.findings import Finding
+from rhai_tasks.operate.queues import Queues
 from rhai_tasks.settings import Settings
 
 from .render import environment
@@ -22,7 +23,7 @@ from .tasks import Tasks
 
 
 class Site:
-    """The server as the pages see it, and the templates that they are made of."""
+    """Connections, samples and templates of the page."""
 
     def __init__(self, settings: Settings, *, read_only: bool, has_login: bool) -> None:
         self.settings = settings
@@ -34,7 +35,7 @@ class Site:
         self.client = Client(
             settings.redis_url, prefixes=settings.prefixes, namespace=settings.namespace, retry_timeout=2.0
         )
-        self.surgery = Surgery(lambda: examine(settings))
+        self.doctor_run = DoctorRun(lambda: examine(settings))
         self.templates = environment()
 
     def close(self) -> None:
@@ -48,25 +49,28 @@ class Site:
         return HTMLResponse(page, status_code)
 
     def render_live(self, request: Request, name: str, **context: Any) -> str:
-        """Make the part of a page that changes by itself."""
+        """Make the live part of a page."""
         template = self.templates.get_template(name)
         return "".join(template.blocks["live"](template.new_context({**self.context(request), **context})))
 
     def context(self, request: Request) -> dict[str, Any]:
-        """Return what every template may use."""
+        """Return the variables of every template."""
+        logins = request.app.state.logins
+        is_in = logins is None or logins.is_open(request.session)
         return {
             "csrf": csrf_token(request),
             "has_login": self.has_login,
+            "is_in": is_in,
             "path": request.url.path,
             "query": request.url.query,
             "read_only": self.read_only,
-            "server": self.server,
+            "server": self.server if is_in else "",
             "said": request.session.pop("said", None) if request.method == "GET" else None,
         }
 
 
 def site_of(request: Request) -> Site:
-    """Return what all requests share."""
+    """Return the site that all requests share."""
     site: Site = request.app.state.site
     return site
 
@@ -79,7 +83,7 @@ class Query:
 
     @classmethod
     def of(cls, request: Request) -> "Query":
-        """Read it; bytes that are not UTF-8 stand as surrogate escapes."""
+        """Read the query of a request; bytes that are not UTF-8 become surrogate escapes."""
         try:
             return cls(parse_qs(request.url.query, errors="surrogateescape", max_num_fields=50))
         except ValueError:
@@ -96,47 +100,47 @@ class Query:
         return int(text) if is_number else default
 
     def page(self) -> int:
-        """Return which page is wanted, from 1."""
+        """Return the number of the page, from 1."""
         return min(max(self.number("page", 1), 1), 10**9)
 
 
-class Surgery:
-    """Lets the doctor look, one look at a time and in a thread of its own: it looks at every task."""
+class DoctorRun:
+    """Runs the doctor in a thread, one examination at a time: it reads every task."""
 
-    def __init__(self, look: Callable[[], list[Finding]]) -> None:
-        self._look = look
+    def __init__(self, examine: Callable[[], list[Finding]]) -> None:
+        self._examine = examine
         self._lock = threading.Lock()
         self.is_busy = False
-        self.looks = 0  # that have ended
+        self.examinations = 0  # that have ended
         self.findings: list[Finding] = []
-        self.repaired: set[int] = set()
+        self.repaired: set[int] = set()  # indexes of findings
         self.error = ""
 
-    def begin(self) -> None:
-        """Look, unless somebody does."""
+    def start(self) -> None:
+        """Start an examination, unless one is running."""
         with self._lock:
             if not self.is_busy:
                 self.is_busy = True
-                threading.Thread(target=self._examine, name="doctor", daemon=True).start()
+                threading.Thread(target=self._run, name="doctor", daemon=True).start()
 
-    def repair(self, look: int, place: int) -> bool:
-        """Mend what the finding at this place of that look says; `False`: there was another look since, or none."""
+    def repair(self, examination: int, index: int) -> bool:
+        """Repair a finding of an examination; `False`: there is no such finding, or a later examination."""
         with self._lock:
-            if look != self.looks or not 0 <= place < len(self.findings) or place in self.repaired:
+            if examination != self.examinations or not 0 <= index < len(self.findings) or index in self.repaired:
                 return False
-            repair = self.findings[place].repair
+            repair = self.findings[index].repair
             if repair is None:
                 return False
             repair()
-            self.repaired.add(place)
+            self.repaired.add(index)
             return True
 
-    def _examine(self) -> None:
+    def _run(self) -> None:
         try:
-            findings, error = self._look(), ""
+            findings, error = self._examine(), ""
         except Exception as raised:
             findings, error = [], str(raised)
         with self._lock:
             self.findings, self.error, self.repaired = findings, error, set()
-            self.looks += 1
+            self.examinations += 1
             self.is_busy = False

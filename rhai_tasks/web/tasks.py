@@ -1,33 +1,34 @@
-"""Tasks as pages show them: a bounded number, and of each no more than a page can hold."""
+"""Reads tasks for pages, bounded in number and size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from bridge.queues import Queues, tasks_of
+from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import ScriptError
-from rhai_tasks.protocol import CANCELLED, DETAIL_FIELDS, Status, key_pattern, to_bytes, to_text
+from rhai_tasks.operate.messages import tasks_of
+from rhai_tasks.operate.queues import Queues
+from rhai_tasks.protocol import CANCELLED, DETAIL_FIELDS, Field, Status, key_pattern, to_bytes, to_text
 from rhai_tasks.settings import Settings
-from rhai_tasks.store import load_script
 
 PAGE = 50  # tasks
-SEARCHED = 5000  # keys that one request looks at
+SEARCHED = 5000  # keys that one request reads
 SHOWN = 256 * 1024  # bytes of a value on a task's page
 SHOWN_LINES = 1000  # of a script or an output
 
-_FIELDS = (*DETAIL_FIELDS, "status", "updatedAt", "output", "error")
+_FIELDS = (*DETAIL_FIELDS, Field.STATUS, Field.UPDATED_AT, Field.OUTPUT, Field.ERROR)
 _ROW_BYTES = 400  # of a value in a list
-_ROW_READ = 64 * 1024  # bytes of a value beyond which a list only says how long it is
+_ROW_READ = 64 * 1024  # bytes of a value beyond which a list only shows its size
 _PAGE_READ = 64 * 1024 * 1024
 _OTHERS = 50  # further fields on a task's page
-_STEP = 1000  # keys that one call looks at
+_STEP = 1000  # keys that one call reads
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Value:
-    """A field's value, or the start of it."""
+    """The value of a field, or its start."""
 
-    size: int  # bytes of all of it
+    size: int  # bytes of the whole value
     text: str
 
     @property
@@ -38,14 +39,14 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """A task's details as far as they are shown."""
+    """The part of a task's details that pages show."""
 
     task_id: str
     fields: dict[str, Value] = field(default_factory=dict)
     others: tuple[tuple[str, Value], ...] = ()  # fields that docs/protocol.md does not name
-    more: int = 0  # further ones
+    more: int = 0  # number of further fields
     expires: float | None = None  # seconds
-    problem: str = ""  # why there are none
+    problem: str = ""  # why the details cannot be read
 
     def text(self, name: str) -> str:
         """Return a field, empty where it is absent."""
@@ -53,8 +54,8 @@ class Details:
 
     @property
     def status(self) -> str:
-        """What the task says of itself; anybody may have written it."""
-        return "no details" if self.problem else self.text("status") or Status.PENDING
+        """The status field; any text may stand in it."""
+        return "no details" if self.problem else self.text(Field.STATUS) or Status.PENDING
 
     @property
     def is_final(self) -> bool:
@@ -63,27 +64,27 @@ class Details:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it ended so."""
-        return self.status == Status.ERROR and self.text("error") == CANCELLED
+        """Whether the task was cancelled."""
+        return self.status == Status.ERROR and self.text(Field.ERROR) == CANCELLED
 
     @property
     def caller(self) -> str:
-        """Who asked."""
-        return self.text("callerId") if "callerId" in self.fields else self.text("publicKey")
+        """The public key of the caller."""
+        return self.text(Field.CALLER_ID if Field.CALLER_ID in self.fields else Field.PUBLIC_KEY)
 
     @property
     def error(self) -> ScriptError | None:
-        """The error with its place in the script."""
-        return ScriptError(self.task_id, self.text("error")) if "error" in self.fields else None
+        """The error, with its position in the script."""
+        return ScriptError(self.task_id, self.text(Field.ERROR)) if Field.ERROR in self.fields else None
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a search found so far."""
+    """The findings of one step of a search."""
 
     tasks: list[Details]
-    cursor: str  # to go on from; "0": it is through
-    looked: int  # at how many keys
+    cursor: str  # where the next step starts; "0": there is none
+    searched: int  # keys
 
 
 class Tasks:
@@ -93,11 +94,11 @@ class Tasks:
         self._prefix = settings.prefixes.details
         self._reply_prefix = settings.prefixes.reply
         self._queues, self._client = queues, queues.client
-        self._details = load_script(self._client, "rhai_tasks.web", "details")
-        self._find = load_script(self._client, "rhai_tasks.web", "find")
+        self._details = load_script(self._client, __package__, "details")
+        self._find = load_script(self._client, __package__, "find")
 
     def details(self, task_id: str) -> Details:
-        """Read one task, most of it."""
+        """Read one task, with long values cut."""
         (found,) = self._read([task_id], SHOWN, _PAGE_READ, _OTHERS)
         return found
 
@@ -110,24 +111,24 @@ class Tasks:
         return [_details(task_id, reply) for task_id, reply in zip(task_ids, replies, strict=True)]
 
     def field(self, task_id: str, name: str) -> bytes | None:
-        """Read all of a field."""
+        """Read a whole field."""
         return cast("bytes | None", self._client.hget(self._key(task_id), to_bytes(name)))
 
     def waiting(self, circle: str, start: int) -> list[Details]:
-        """Read a page of a native list, what is taken next first."""
+        """Read a page of a native list, the next task first."""
         ids = self._client.lrange(self._queues.native_key(circle), start, start + PAGE - 1)
         return self.rows([to_text(task_id) for task_id in ids])
 
     def buffered(self, circle: str, start: int) -> list[Details]:
-        """Read a page of dramatiq's queue, what is taken next first."""
+        """Read a page of dramatiq's queue, the next task first."""
         keys = self._queues.keys(circle)
         names = self._queues.buffered(circle, start, PAGE)
         return self.rows(tasks_of(self._client, keys, names))
 
     def reply_lists(self, details: Details) -> list[tuple[str, int | None]]:
-        """Name the lists that the result goes to, with what is in them; `None`: that cannot be seen."""
+        """Return the reply lists of a task with their lengths; `None`: a length cannot be read."""
         names = [self._reply_prefix + details.task_id]
-        if named := details.text("replyToQueue"):
+        if named := details.text(Field.REPLY_TO):
             names.insert(0, named)
         with self._client.pipeline(transaction=False) as pipeline:
             for name in names:
@@ -139,8 +140,8 @@ class Tasks:
         return [(name, length) for name, length in found if length != 0 or name == named]
 
     def search(self, cursor: str, *, status: str, caller: str, circle: str) -> Search:
-        """Look through some thousand keys for tasks; where a value is empty, any will do."""
-        looked = 0
+        """Search some thousand keys for tasks with these values; an empty value matches any."""
+        searched = 0
         keys: list[bytes] = []
         while True:
             further, step, found = self._find(
@@ -153,10 +154,10 @@ class Tasks:
                     *map(to_bytes, (status, caller, circle)),
                 ],
             )
-            cursor, looked, keys = further.decode(), looked + step, keys + found
-            if cursor == "0" or looked >= SEARCHED or len(keys) >= PAGE:
+            cursor, searched, keys = further.decode(), searched + step, keys + found
+            if cursor == "0" or searched >= SEARCHED or len(keys) >= PAGE:
                 break
-        return Search(self.rows([to_text(key).removeprefix(self._prefix) for key in keys]), cursor, looked)
+        return Search(self.rows([to_text(key).removeprefix(self._prefix) for key in keys]), cursor, searched)
 
     def _key(self, task_id: str) -> bytes:
         return to_bytes(self._prefix + task_id)

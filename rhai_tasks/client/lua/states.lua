@@ -1,5 +1,6 @@
--- Look at the states of tasks.
+-- Read the states of tasks.
 --
+-- Needs  nothing
 -- ARGV  1 prefix of details keys   2 "1": bring outputs and errors too   3 on: task ids
 -- Returns for each task: {status}, with the output or error behind a final one if asked for, or nil: there
 -- are no details. After 4 MiB of texts the rest is reported as pending: the server has others to serve.

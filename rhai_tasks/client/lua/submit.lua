@@ -1,64 +1,97 @@
--- Submit tasks, all of one call or none: write their details, and hand them over now or after a delay.
--- A call that is repeated, because its reply got lost, is done once.
+-- Submit tasks, all of one call or none: write their details, and hand them over now or after a delay. A call that is
+-- repeated, because its reply got lost, is done once.
 --
+-- Needs  connection/common, queue/keys, queue/delays, queue/submission
 -- KEYS  1 calls of this client that it may repeat (sorted set)   2 native list   3 messages (list)
 --       4 registry (set)   5 delayed (sorted set)   6 delayed messages (sorted set)   7 wake (list)
 -- ARGV  1 number of the call   2 the lowest number that may be repeated   3 "1": the ids must be free
 --       4 delay in milliseconds   5 "native", "dramatiq", or "urgent": before all that waits in dramatiq
---       6 queue name   7 prefix of details keys   8 start of the names of channels for states
+--       6 queue name   7 prefix of details keys   8 start of the names of channels for states   9 circle
+--       10 prefix of native lists   11 namespace
 --       then for each task: its id, how many names and values follow, names and values of its fields
--- Returns the ids that are taken; nothing was submitted then.
+-- Returns ids that are taken, by a task if they must be free, or by a message; nothing was submitted then. Of an id
+-- that is there several times the last one counts.
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return {}
 end
-if ARGV[3] == '1' then
-  local taken = {}
-  local i = 9
-  while i <= #ARGV do
-    if redis.call('EXISTS', ARGV[7] .. ARGV[i]) == 1 then
-      taken[#taken + 1] = ARGV[i]
-    end
-    i = i + 2 + ARGV[i + 1]
-  end
-  if #taken > 0 then
-    return taken
-  end
-end
-redis.call('ZADD', KEYS[1], ARGV[1], ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2])
-redis.call('PEXPIRE', KEYS[1], 3600000)
-
-local delay, due = tonumber(ARGV[4]), nil
-if delay > 0 then
-  local time = redis.call('TIME')
-  due = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + delay)
-end
-local native = ARGV[5] == 'native'
-local i = 9
+-- 1. Read.
+local unique = ARGV[3] == '1'
+local ids, fields, taken = {}, {}, {}
+local i = 12
 while i <= #ARGV do
   local id, count = ARGV[i], tonumber(ARGV[i + 1])
-  local details = ARGV[7] .. id
-  redis.call('DEL', details) -- of an earlier run: its outcome, and when it was to expire
-  local last = i + 1 + count
-  for first = i + 2, last, 1000 do -- Lua has no room for many thousand arguments
-    redis.call('HSET', details, unpack(ARGV, first, math.min(first + 999, last)))
+  if not fields[id] then
+    ids[#ids + 1] = id
+    if unique and redis.call('EXISTS', ARGV[7] .. id) == 1 then
+      taken[#taken + 1] = id
+    end
+  elseif unique then
+    taken[#taken + 1] = id
   end
-  if delay > 0 then
-    redis.call('ZADD', native and KEYS[5] or KEYS[6], due, id)
-  elseif native then
-    redis.call('LPUSH', KEYS[2], id)
-  else
-    redis.call(ARGV[5] == 'urgent' and 'LPUSH' or 'RPUSH', KEYS[3], id)
-  end
-  redis.pcall('PUBLISH', ARGV[8] .. details, 'pending')
-  i = last + 1
+  fields[id] = {i + 2, i + 1 + count}
+  i = i + 2 + count
 end
-if not native or delay > 0 then
+if #taken > 0 then
+  return taken
+end
+local known = {}
+local is_delayed_message = ARGV[4] ~= '0' and ARGV[5] ~= 'native'
+for _, id in ipairs(ids) do
+  local details = ARGV[7] .. id
+  if is_delayed_message and redis.call('HEXISTS', keys_of(KEYS[3]).bodies, id) == 1 then
+    return {id} -- the sorted set of delayed messages has each name once
+  end
+  if not unique and redis.call('EXISTS', details) == 1 then
+    known[id] = read('HMGET', details, 'status', 'error', 'circle') or {}
+  end
+end
+-- 2. Prove that the rest can be done. A server without memory refuses this first write.
+redis.call('ZADD', KEYS[1], 'XX', 0, '')
+local native, delay = ARGV[5] == 'native', tonumber(ARGV[4])
+local push = (native or ARGV[5] == 'urgent') and 'LPUSH' or 'RPUSH'
+local list, delayed = native and KEYS[2] or KEYS[3], native and KEYS[5] or KEYS[6]
+local due = delay > 0 and string.format('%.0f', milliseconds(redis.call('TIME')) + delay)
+if not native or due then
   redis.call('SADD', KEYS[4], ARGV[6])
 end
-if delay > 0 then -- a bridge may sleep until something later
-  redis.call('LPUSH', KEYS[7], '1')
-  redis.call('LTRIM', KEYS[7], 0, 0)
-  redis.call('PEXPIRE', KEYS[7], 10000)
+if next(known) then
+  local of_message = take_out(known, push, list, delayed, KEYS[1] .. '.', ARGV[9], ARGV[10], ARGV[11])
+  if of_message then
+    return {of_message}
+  end
+end
+
+-- 3. Submit. If any task is refused, it is the first one.
+local function hand_over(call, id)
+  return due and call('ZADD', delayed, due, id) or call(push, list, id)
+end
+
+local submission = string.match(KEYS[1], '[^.]*$') .. '.' .. ARGV[1]
+for n, id in ipairs(ids) do
+  local details = ARGV[7] .. id
+  local first, last = unpack(fields[id])
+  if known[id] then
+    redis.call('DEL', details) -- the outcome of an earlier run, and when the details were to expire
+  end
+  call_with_all('HSET', details, ARGV, first, last)
+  if known[id] then -- a run of the earlier submission may still go on: it must not write its outcome
+    redis.call('HSET', details, 'submission', submission)
+  end
+  if n == 1 then
+    local reply = hand_over(redis.pcall, id)
+    if is_error(reply) then
+      redis.pcall('DEL', details)
+      return reply
+    end
+  else
+    hand_over(redis.call, id)
+  end
+  redis.pcall('PUBLISH', ARGV[8] .. details, 'pending')
+end
+redis.call('ZADD', KEYS[1], ARGV[1], ARGV[1])
+redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2])
+redis.pcall('PEXPIRE', KEYS[1], 3600000)
+if due then
+  wake(KEYS[7])
 end
 return {}

@@ -1,35 +1,75 @@
--- Remove what waits in a circle, some hundred tasks at a time; their clients are told that they were cancelled.
+-- Remove the tasks that wait in a circle, some hundred at a time; their clients are told that they were cancelled.
 --
+-- Needs  connection/common, queue/messages, queue/cancellation
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 delayed (sorted set)
---       6 delayed messages (sorted set)   7 published (sorted set)
+--       6 delayed messages (sorted set)   7 published (sorted set)   8 leases (sorted set)
 -- ARGV  1 how many   2 prefix of details keys   3 time for `updatedAt`   4 start of the names of channels for states
+--       5 name of the actor that runs tasks   6 start of the names of acks, up to a broker id   7 queue name
 -- Returns how many were removed; 0: nothing is left.
-local ids = redis.call('LPOP', KEYS[1], ARGV[1]) or {}
-local names = redis.call('LPOP', KEYS[2], ARGV[1]) or {}
-local delayed = redis.call('ZPOPMIN', KEYS[5], ARGV[1])
-for i = 1, #delayed, 2 do ids[#ids + 1] = delayed[i] end
-for _, key in ipairs({KEYS[6], KEYS[7]}) do
-  local popped = redis.call('ZPOPMIN', key, ARGV[1])
-  for i = 1, #popped, 2 do names[#names + 1] = popped[i] end
+
+-- 1. Read.
+local most = ARGV[1] - 1
+local natives = redis.call('LRANGE', KEYS[1], 0, most)
+local elements = redis.call('LRANGE', KEYS[2], 0, most)
+local delayed = redis.call('ZRANGE', KEYS[5], 0, most)
+local delayed_messages = redis.call('ZRANGE', KEYS[6], 0, most)
+local published = redis.call('ZRANGE', KEYS[7], 0, most)
+local removed = #natives + #elements + #delayed + #delayed_messages + #published
+if removed == 0 then
+  return 0
 end
-local removed = #ids + #names
-for _, name in ipairs(names) do
-  local text = redis.call('HGET', KEYS[3], name)
-  local readable, body = pcall(cjson.decode, text)
-  if not text then -- no worker has ever held it: it is a task's id
-    ids[#ids + 1] = name
-  elseif readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
-    ids[#ids + 1] = body.args[1]
+local tasks, messages = {}, {}
+for _, list in ipairs({natives, delayed}) do
+  for _, id in ipairs(list) do tasks[#tasks + 1] = id end
+end
+local function sort_message(id, body)
+  messages[#messages + 1] = id
+  tasks[#tasks + 1] = task_of(body, ARGV[5])
+end
+local queue = {
+  messages = KEYS[2],
+  bodies = KEYS[3],
+  published = KEYS[7],
+  leases = KEYS[8],
+  acks = ARGV[6],
+  name = ARGV[7],
+}
+sort_elements(elements, queue, sort_message, function(id) tasks[#tasks + 1] = id end)
+for _, list in ipairs({delayed_messages, published}) do
+  for _, id in ipairs(list) do
+    local body = redis.call('HGET', KEYS[3], id)
+    if body then
+      sort_message(id, body)
+    else
+      tasks[#tasks + 1] = id
+    end
   end
-  redis.call('HDEL', KEYS[3], name)
-  redis.call('HDEL', KEYS[4], name)
 end
-for _, id in ipairs(ids) do
+
+-- 2. Prove that the removals can be done.
+redis.call('LTRIM', KEYS[1], 0, -1)
+redis.call('LTRIM', KEYS[2], 0, -1)
+for i = 5, 7 do redis.call('ZREM', KEYS[i], '') end
+redis.call('HDEL', KEYS[3], '')
+redis.call('HDEL', KEYS[4], '')
+
+-- 3. Write the ends; an error here leaves tasks where they are, and a purge that is repeated removes them.
+for _, id in ipairs(tasks) do
   local details = ARGV[2] .. id
-  local status = redis.pcall('HGET', details, 'status')
-  if status == 'pending' or status == 'processing' or not status and redis.call('EXISTS', details) == 1 then
-    redis.call('HSET', details, 'status', 'error', 'error', 'cancelled', 'updatedAt', ARGV[3])
-    redis.pcall('PUBLISH', ARGV[4] .. details, 'error cancelled')
+  local status = read('HGET', details, 'status')
+  if status == 'pending' or status == 'processing' or status == false and redis.call('EXISTS', details) == 1 then
+    write_cancelled(details, ARGV[3], ARGV[4])
   end
+end
+
+-- 4. Remove.
+redis.call('LTRIM', KEYS[1], #natives, -1)
+redis.call('LTRIM', KEYS[2], #elements, -1)
+for key, list in pairs({[5] = delayed, [6] = delayed_messages, [7] = published}) do
+  call_with_all('ZREM', KEYS[key], list)
+end
+for _, id in ipairs(messages) do
+  redis.call('HDEL', KEYS[3], id)
+  redis.call('HDEL', KEYS[4], id)
 end
 return removed

@@ -1,25 +1,46 @@
 -- Enqueue one message, whole or not at all, now or after a delay, and write the details of its task.
 --
+-- Needs  connection/common, queue/keys, queue/delays, queue/submission
 -- KEYS  1 messages (list)   2 bodies (hash)   3 registry (set)   4 delayed messages (sorted set)   5 wake (list)
 --       6 details (hash)
 -- ARGV  1 message id   2 body   3 queue name   4 delay in milliseconds   5 "1": before all others
---       6 on: names and values of the details' fields; none: the details are somebody else's
+--       6 task id   7 circle   8 prefix of native lists   9 namespace
+--       10 on: names and values of the details' fields; none: the message brings no details
+local push = ARGV[5] == '1' and 'LPUSH' or 'RPUSH'
+local known
+if ARGV[10] and redis.call('EXISTS', KEYS[6]) == 1 then
+  known = read('HMGET', KEYS[6], 'status', 'error', 'circle') or {}
+end
+-- The body comes first: without its id in a list it is nobody's.
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-if ARGV[6] then
-  redis.call('DEL', KEYS[6]) -- of an earlier run
-  for first = 6, #ARGV, 1000 do -- Lua has no room for many thousand arguments
-    redis.call('HSET', KEYS[6], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+
+local function add()
+  if is_circle_queue(ARGV[3]) then
+    redis.call('SADD', KEYS[3], ARGV[3])
+  end
+  if known then
+    local scratch = KEYS[5] .. '.'
+    if take_out({[ARGV[6]] = known}, push, KEYS[1], KEYS[4], scratch, ARGV[7], ARGV[8], ARGV[9]) then
+      error('the id of the task is the id of a message, too: ' .. ARGV[6], 0)
+    end
+  end
+  if ARGV[4] == '0' then
+    redis.call(push, KEYS[1], ARGV[1])
+  else
+    redis.call('ZADD', KEYS[4], string.format('%.0f', milliseconds(redis.call('TIME')) + ARGV[4]), ARGV[1])
+    wake(KEYS[5])
   end
 end
-if ARGV[4] == '0' then
-  redis.call(ARGV[5] == '1' and 'LPUSH' or 'RPUSH', KEYS[1], ARGV[1])
-else
-  local time = redis.call('TIME')
-  redis.call('ZADD', KEYS[4], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]), ARGV[1])
-  redis.call('LPUSH', KEYS[5], '1')
-  redis.call('LTRIM', KEYS[5], 0, 0)
-  redis.call('PEXPIRE', KEYS[5], 10000)
+
+local added, failure = pcall(add)
+if not added then
+  redis.pcall('HDEL', KEYS[2], ARGV[1])
+  return redis.error_reply(error_text(failure))
 end
-if string.sub(ARGV[3], 1, 5) == 'rhai-' then -- our workers follow no other queues
-  redis.call('SADD', KEYS[3], ARGV[3])
+if known then
+  redis.call('DEL', KEYS[6]) -- of an earlier run
+end
+call_with_all('HSET', KEYS[6], ARGV, 10)
+if known then -- a run of the earlier submission may still go on: it must not write its outcome
+  redis.call('HSET', KEYS[6], 'submission', ARGV[1])
 end

@@ -1,17 +1,39 @@
--- Take up to `count` messages off their list; `number.lua` stands before this, and `hold.lua` goes on.
+-- Take up to `count` messages off their queue, and hold them.
 --
--- KEYS  8 sequence (string)   the rest as in `hold.lua`
--- ARGV  1 count   8 start of a message, up to its argument   the rest as in `hold.lua`
+-- Needs  connection/common, queue/messages, queue/hold
+-- KEYS  1 messages (list)   2 bodies (hash)   3 acks (set)   4 deliveries (hash)   5 leases (sorted set)
+--       6 full (string)   7 room (list)   8 published (sorted set)   9 sequence (string)
+-- ARGV  1 count   2 broker id   3 lease in milliseconds   4 low-water mark of the buffer   5 prefix of details keys
+--       6 how many of the messages begin to run at once   7 start of the names of channels for states
+--       8 start of a message, up to its argument   9 start of the names of acks, up to a broker id   10 queue name
+--       11 name of the actor that runs tasks
+--       12 on: names of the details' fields, the last three of which are status, error, submission
+-- Returns {1 if the broker had no lease any more, else 0; one row for each message, see `hold`}.
 local time = redis.call('TIME')
--- First of all a write that a server without memory refuses: nothing is half done then.
-local added = redis.call('ZADD', KEYS[5], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3], ARGV[2])
-
-local ids = redis.call('LPOP', KEYS[1], ARGV[1])
-if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[4]) and redis.call('DEL', KEYS[6]) == 1 then
-  redis.call('RPUSH', KEYS[7], '1')
-  redis.call('PEXPIRE', KEYS[7], 10000)
+-- A server without memory refuses this first write: nothing is half done then.
+local added = redis.call('ZADD', KEYS[5], 'GT', milliseconds(time) + ARGV[3], ARGV[2])
+local count = tonumber(ARGV[1])
+local elements = count > 0 and redis.call('LRANGE', KEYS[1], 0, count - 1) or {}
+local left = redis.call('LLEN', KEYS[1]) - #elements
+local rows = {}
+if #elements > 0 then
+  redis.call('LTRIM', KEYS[1], 0, -1) -- removes nothing, and proves that the elements can be removed
+  rows = hold(
+    elements,
+    bodies_of(elements, {
+      messages = KEYS[1],
+      bodies = KEYS[2],
+      published = KEYS[8],
+      leases = KEYS[5],
+      acks = ARGV[9],
+      name = ARGV[10],
+    }),
+    {bodies = KEYS[2], acks = KEYS[3], deliveries = KEYS[4], sequence = KEYS[9]},
+    hold_options(time),
+    function() redis.call('LTRIM', KEYS[1], #elements, -1) end
+  )
 end
-if not ids then
-  return {added, {}}
+if left < tonumber(ARGV[4]) then
+  tell_of_room(KEYS[6], KEYS[7])
 end
-local bodies, tasks = number(ids, time, KEYS[2], KEYS[8], KEYS[4], ARGV[8])
+return {added, rows}

@@ -1,102 +1,132 @@
--- Record final outcomes, reply, and acknowledge: one step for each task, and only while the broker holds it.
--- A task that was cancelled in the meantime ends as cancelled, whatever its script came to.
+-- Record final outcomes, reply, and acknowledge: one step for each task, and only while the broker holds its message.
+-- A task that was cancelled in the meantime ends as cancelled, whatever its script's outcome. A task whose outcome the
+-- server refuses holds up no other.
 --
+-- Needs  connection/common, queue/cancellation, queue/letters, queue/follow_ups
 -- KEYS  1 acks (set)   2 bodies (hash)   3 deliveries (hash)   4 dead (sorted set)   5 dead bodies (hash)
 --       6 reasons (hash)
 -- ARGV  1 "1": delete the details after the reply   2 milliseconds after which a reply list expires, 0: never
 --       3 seconds after which the details expire, unless they say so themselves, 0: never
 --       4 start of the names of channels for states   5 namespace
---       then for each task: message id, details key, status, its text, time for `updatedAt`, how many more follow:
---       none, or of the next message of a pipeline its queue, or nothing, its id, its body; reply JSON, reply lists...
--- Returns for each task: "recorded"; "lost": another broker holds it now, nothing was written; or the
--- server's error text: its details key is no hash any more, the message is a dead letter.
-local results = {}
-local ids, held = {}, {} -- of all messages; and whether the broker still holds them
-local gone = {} -- ids of messages that nobody needs any more
-
-local function each_thousand(list, call) -- Lua hands no more than some thousand arguments over
-  for first = 1, #list, 1000 do
-    call({unpack(list, first, math.min(first + 999, #list))})
-  end
+--       then for each task: message id, details key, submission as it was fetched or nothing, status, its text, time
+--       for `updatedAt`, how many more arguments follow: none, or how many follow-ups there are, six arguments for each
+--       of them (follow_ups.py), reply JSON, reply lists...
+-- Returns for each task: "recorded"; "recorded: " and why a follow-up could not be done; "lost": this broker does not
+-- hold the message any more, nothing was written; "superseded": the task has been submitted anew, nothing was written;
+-- {the server's error text}: the details key is no hash, the message is a dead letter; or the server's error: the task
+-- is held as before, and the call can be repeated.
+local ids, held = {}, {}
+local i, n = 6, 0
+while i <= #ARGV do
+  n = n + 1
+  ids[n] = ARGV[i]
+  i = i + 7 + ARGV[i + 6]
+end
+for place, is_held in ipairs(call_with_all('SMISMEMBER', KEYS[1], ids)) do
+  held[ids[place]] = is_held == 1
+end
+-- These remove nothing, and prove that the messages can be acknowledged. A server without memory refuses neither them
+-- nor the writes after them.
+redis.call('HDEL', KEYS[2], '')
+redis.call('SREM', KEYS[1], '')
+local some_died = redis.call('EXISTS', KEYS[3]) == 1
+if some_died then
+  redis.call('HDEL', KEYS[3], '')
 end
 
-local i = 6
-while i <= #ARGV do
-  ids[#ids + 1] = ARGV[i]
-  i = i + 6 + ARGV[i + 5]
-end
-each_thousand(ids, function(some)
-  for n, is_held in ipairs(redis.call('SMISMEMBER', KEYS[1], unpack(some))) do
-    held[some[n]] = is_held == 1
-    gone[#gone + 1] = is_held == 1 and some[n] or nil
-  end
-end)
--- First of all a write that a server without memory does not refuse, nor then what follows; acknowledged is last of all.
-each_thousand(gone, function(some)
-  redis.call('HDEL', KEYS[3], unpack(some))
-end)
+local require_follow_ups, follow -- are made when a task has follow-ups
 
-i = 6
-while i <= #ARGV do
-  local id, details, status, text, at, more = unpack(ARGV, i, i + 5)
-  i = i + 6
-  local queue, next, body, json = '', nil, nil, nil
-  local last = i + more
-  if more ~= '0' then
-    queue, next, body, json = unpack(ARGV, i, i + 3)
-    i = i + 4
+-- Push the reply. `first`, `last`: positions in ARGV of the names of the reply lists.
+local function push_replies(json, changed, status, text, first, last)
+  if changed and first <= last then
+    local reply = cjson.decode(json)
+    reply.status, reply.output, reply.error = status, cjson.null, text
+    json = cjson.encode(reply)
   end
-  local result = 'lost'
-  if held[id] then
-    held[id] = false
-    local known = redis.pcall('HMGET', details, 'status', 'error', 'expireFinished')
-    if known.err then
-      result = known.err
-      local time = redis.call('TIME')
-      redis.call('HSET', KEYS[5], id, redis.call('HGET', KEYS[2], id) or '')
-      redis.call('ZADD', KEYS[4], time[1] * 1000 + math.floor(time[2] / 1000), id)
-      redis.call('HSET', KEYS[6], id, 'its details are not a hash: ' .. known.err)
-    else
-      result = 'recorded'
-      if known[1] == 'error' and known[2] == 'cancelled' then
-        status, text, queue = 'error', 'cancelled', ''
-        if i < last then
-          local reply = cjson.decode(json)
-          reply.status, reply.output, reply.error = status, cjson.null, text
-          json = cjson.encode(reply)
-        end
-      end
-      local completed = status == 'completed'
-      redis.call('HSET', details, 'status', status, completed and 'output' or 'error', text, 'updatedAt', at)
-      if known[2] or not completed then
-        redis.call('HDEL', details, completed and 'error' or 'output') -- of an earlier run
-      end
-      for r = i, last - 1 do
-        local pushed = redis.pcall('LPUSH', ARGV[r], json)
-        if type(pushed) == 'number' and ARGV[2] ~= '0' then
-          redis.call('PEXPIRE', ARGV[r], ARGV[2])
-        end
-      end
-      local expiry = tonumber(known[3] or '') or tonumber(ARGV[3])
-      if ARGV[1] == '1' then
-        redis.call('DEL', details)
-      elseif expiry > 0 then
-        redis.pcall('PEXPIRE', details, math.ceil(expiry * 1000)) -- a client may have asked for any number
-      end
-      if queue ~= '' then
-        local messages = ARGV[5] .. ':' .. queue
-        redis.call('HSET', messages .. '.msgs', next, body)
-        redis.call('RPUSH', messages, next)
-      end
-      -- Not `call`: who may not publish may still finish.
-      redis.pcall('PUBLISH', ARGV[4] .. details, #text <= 4096 and status .. ' ' .. text or status)
+  for place = first, last do
+    if type(redis.pcall('LPUSH', ARGV[place], json)) == 'number' and ARGV[2] ~= '0' then
+      redis.pcall('PEXPIRE', ARGV[place], ARGV[2])
     end
   end
-  results[#results + 1] = result
-  i = last
 end
-each_thousand(gone, function(some)
-  redis.call('SREM', KEYS[1], unpack(some))
-  redis.call('HDEL', KEYS[2], unpack(some))
-end)
+
+-- Record the outcome of one task. `rest`: position in ARGV of its further arguments; `more`: how many there are.
+local function finish(id, details, submission, status, text, at, rest, more)
+  local known = redis.pcall('HMGET', details, 'status', 'error', 'expireFinished', 'submission')
+  if known.err then
+    if not is_wrong_type(known) then
+      redis.call('HMGET', details, 'status') -- raises the error as the server words it
+    end
+    local dead = {dead = KEYS[4], dead_bodies = KEYS[5], dead_reasons = KEYS[6]}
+    local body, reason = redis.call('HGET', KEYS[2], id) or '', 'its details are not a hash: ' .. known.err
+    add_dead_letter(redis.call, dead, id, body, reason, milliseconds(redis.call('TIME')))
+    return {known.err}
+  elseif (known[4] or '') ~= submission then
+    return 'superseded'
+  end
+  local changed, outcome, count = false, status, 0
+  if is_cancelled(known[1], known[2]) then
+    status, text, changed, outcome = 'error', 'cancelled', true, 'cancelled'
+  end
+  if more > 0 then
+    count = tonumber(ARGV[rest])
+    if count > 0 then
+      if not follow then
+        require_follow_ups, follow = follow_ups(ARGV[5], KEYS[1], KEYS[4])
+      end
+      require_follow_ups(rest + 1, count)
+    end
+  end
+  -- An error up to here, or of the first write, leaves the task as it was. After that there is none.
+  if status == 'completed' then
+    redis.call('HSET', details, 'status', status, 'output', text, 'updatedAt', at)
+    if known[2] then
+      redis.call('HDEL', details, 'error') -- of an earlier run
+    end
+  else
+    redis.call('HSET', details, 'status', status, 'error', text, 'updatedAt', at)
+    redis.call('HDEL', details, 'output')
+  end
+  if more > 0 then
+    local json = rest + 1 + 6 * count
+    push_replies(ARGV[json], changed, status, text, json + 1, rest + more - 1)
+  end
+  local expiry = tonumber(known[3] or '') or tonumber(ARGV[3])
+  if ARGV[1] == '1' then -- but a client of ours may not have read the result yet
+    expiry = tonumber(known[3] or redis.pcall('HGET', details, 'keepFinished') or '')
+  end
+  if not expiry then
+    redis.pcall('DEL', details)
+  elseif expiry > 0 then
+    redis.pcall('PEXPIRE', details, math.ceil(expiry * 1000)) -- a client may have asked for any number
+  end
+  redis.pcall('PUBLISH', ARGV[4] .. details, #text <= 4096 and status .. ' ' .. text or status)
+  local failure = count > 0 and follow(outcome, rest + 1, count)
+  return failure and 'recorded: ' .. failure or 'recorded'
+end
+
+local results, gone = {}, {}
+i, n = 6, 0
+while i <= #ARGV do
+  local id, details, submission, status, text, at, more = unpack(ARGV, i, i + 6)
+  n = n + 1
+  if held[id] then
+    held[id] = false
+    local succeeded, result = pcall(finish, id, details, submission, status, text, at, i + 7, tonumber(more))
+    if succeeded then
+      gone[#gone + 1] = id
+      results[n] = result
+    else
+      results[n] = {err = error_text(result)}
+    end
+  else
+    results[n] = 'lost'
+  end
+  i = i + 7 + more
+end
+if some_died then
+  call_with_all('HDEL', KEYS[3], gone)
+end
+call_with_all('HDEL', KEYS[2], gone)
+call_with_all('SREM', KEYS[1], gone)
 return results

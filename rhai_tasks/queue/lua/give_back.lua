@@ -1,70 +1,107 @@
 -- Give the messages that no worker holds back to the head of the native list, in the order they were taken.
 --
+-- Needs  connection/common, queue/messages
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 full (string)
---       6 published (sorted set)   7 on: acks of brokers that are gone (sets)
--- ARGV  1 name of the actor whose messages are native tasks   2 prefix of details keys
---       3 time for `updatedAt`
--- Returns how many tasks went back. What is more than a task's id, and could not come back as it was, stays:
--- messages of other actors, and of groups and pipelines.
-local function is_plain(body)
-  if type(body) ~= 'table' or body.actor_name ~= ARGV[1] then return false end
-  for _, part in ipairs({'args', 'kwargs', 'options'}) do
-    if type(body[part]) ~= 'table' then return false end
+--       6 published (sorted set)   7 leases (sorted set)   8 on: acks of brokers that are gone (sets)
+-- ARGV  1 name of the actor that runs tasks   2 prefix of details keys   3 time for `updatedAt`
+--       4 start of the names of acks, up to a broker id   5 queue name
+-- Returns how many tasks went back. Messages that say more than a task's id could not come back as they were, and stay:
+-- those of other actors, and of groups and pipelines.
+
+-- Return the id of the task that a message is for, if the message says no more than that, and the submission it is for.
+local function plain_task(body)
+  local task, _, submission, message = task_of(body, ARGV[1])
+  if not task or #message.args ~= 1 or next(message.kwargs) ~= nil then
+    return nil
   end
-  return #body.args == 1 and type(body.args[1]) == 'string' and next(body.kwargs) == nil and next(body.options, next(body.options)) == nil
+  for name in pairs(message.options) do
+    if name ~= 'redis_message_id' and name ~= 'submission' then
+      return nil
+    end
+  end
+  return task, submission
 end
 
-local held, ids, others = {}, {}, {}
+-- 1. Read.
+local tasks = {} -- messages that go back: {id, task, status, stale, deaths}
+local ids, others = {}, {} -- ids of tasks that are no messages; ids of messages that stay
 
-local function sort(name, body)
-  local readable, message = pcall(cjson.decode, body)
-  if readable and is_plain(message) then
-    held[#held + 1] = {name, message.args[1]}
+local function sort_message(id, body)
+  local task, submission = plain_task(body)
+  if task then
+    local known = read('HMGET', ARGV[2] .. task, 'status', 'submission') or {}
+    local stale = known[2] and known[2] ~= submission -- the task has been submitted anew, and waits elsewhere
+    tasks[#tasks + 1] = {id = id, task = task, status = known[1], stale = stale,
+      deaths = tonumber(redis.call('HGET', KEYS[4], id) or 0) or 0}
   else
-    others[#others + 1] = name
+    others[#others + 1] = id
   end
 end
 
-for _, name in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
-  local body = redis.call('HGET', KEYS[3], name)
+local elements = redis.call('LRANGE', KEYS[2], 0, -1)
+local queue = {
+  messages = KEYS[2],
+  bodies = KEYS[3],
+  published = KEYS[6],
+  leases = KEYS[7],
+  acks = ARGV[4],
+  name = ARGV[5],
+  gone = {unpack(KEYS, 8)},
+}
+sort_elements(elements, queue, sort_message, function(id) ids[#ids + 1] = id end)
+for _, id in ipairs(redis.call('ZRANGE', KEYS[6], 0, -1)) do
+  local body = redis.call('HGET', KEYS[3], id)
   if body then
-    sort(name, body)
-  else
-    ids[#ids + 1] = name -- no worker has ever held it: it is a task's id
+    sort_message(id, body)
   end
 end
-for _, name in ipairs(redis.call('ZRANGE', KEYS[6], 0, -1)) do
-  local body = redis.call('HGET', KEYS[3], name)
-  if body then
-    sort(name, body)
+for i = 8, #KEYS do
+  for _, id in ipairs(redis.call('SMEMBERS', KEYS[i])) do
+    sort_message(id, redis.call('HGET', KEYS[3], id) or '')
   end
 end
-for i = 7, #KEYS do
-  for _, name in ipairs(redis.call('SMEMBERS', KEYS[i])) do
-    sort(name, redis.call('HGET', KEYS[3], name) or '')
+table.sort(tasks, function(a, b) return a.id < b.id end)
+
+-- 2. Prove that the rest can be done. A server without memory refuses neither this first write nor those after it.
+redis.call('DEL', KEYS[5])
+redis.call('HDEL', KEYS[3], '')
+redis.call('HDEL', KEYS[4], '')
+redis.call('LTRIM', KEYS[1], 0, -1)
+redis.call('LTRIM', KEYS[2], 0, -1)
+
+-- 3. Add.
+for _, task in ipairs(tasks) do
+  if task.deaths > 0 and not task.stale then
+    redis.call('HSET', KEYS[4], ':' .. task.task, task.deaths) -- counted on when it becomes a message again
   end
 end
-table.sort(held, function(a, b) return a[1] < b[1] end)
-for i = #ids, 1, -1 do
-  redis.call('LPUSH', KEYS[1], ids[i])
+local pushed = 0
+local function push(id)
+  redis.call('LPUSH', KEYS[1], id)
+  pushed = pushed + 1
 end
-for i = #held, 1, -1 do
-  redis.call('LPUSH', KEYS[1], held[i][2])
+for i = #ids, 1, -1 do push(ids[i]) end
+for i = #tasks, 1, -1 do
+  if not tasks[i].stale then push(tasks[i].task) end
 end
-redis.call('DEL', KEYS[2], unpack(KEYS, 5))
-for _, task in ipairs(held) do
-  local details = ARGV[2] .. task[2]
-  if redis.pcall('HGET', details, 'status') == 'processing' then -- its worker died, or was made to stop
-    redis.call('HSET', details, 'status', 'pending', 'updatedAt', ARGV[3])
+if #others > 0 then
+  local reply = redis.pcall('RPUSH', KEYS[2], others[1])
+  if is_error(reply) then
+    redis.call('LTRIM', KEYS[1], pushed, -1) -- undoes what was added
+    return redis.error_reply(reply.err)
   end
-  local deaths = redis.call('HGET', KEYS[4], task[1])
-  if deaths and tonumber(deaths) > 0 then
-    redis.call('HSET', KEYS[4], ':' .. task[2], deaths) -- whoever makes a message of it again counts on
+  for i = 2, #others do redis.call('RPUSH', KEYS[2], others[i]) end
+end
+
+-- 4. Remove.
+redis.call('LTRIM', KEYS[2], #elements, -1)
+redis.call('DEL', KEYS[6])
+for i = 8, #KEYS do redis.call('DEL', KEYS[i]) end
+for _, task in ipairs(tasks) do
+  redis.call('HDEL', KEYS[3], task.id)
+  redis.call('HDEL', KEYS[4], task.id)
+  if task.status == 'processing' and not task.stale then -- its worker died, or was made to stop
+    redis.pcall('HSET', ARGV[2] .. task.task, 'status', 'pending', 'updatedAt', ARGV[3])
   end
-  redis.call('HDEL', KEYS[3], task[1])
-  redis.call('HDEL', KEYS[4], task[1])
 end
-for _, name in ipairs(others) do
-  redis.call('RPUSH', KEYS[2], name)
-end
-return #held + #ids
+return pushed

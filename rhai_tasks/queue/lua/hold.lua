@@ -1,17 +1,9 @@
--- Bring messages with their tasks' details, and hold them under this broker's lease. `fetch.lua` or `claim.lua` stands
--- before this, and says which: `ids`, `bodies` or `tasks`, `added` to the leases, `time`.
+-- Functions that bring messages with their tasks' details, and hold them under a broker's lease.
 --
--- KEYS  1 messages (list)   2 bodies (hash)   3 acks (set)   4 deliveries (hash)
---       5 leases (sorted set)   6 full (string)   7 room (list)
--- ARGV  2 broker id   3 lease in milliseconds   4 low-water mark of the buffer
---       5 prefix of details keys   6 how many of the messages begin to run at once
---       7 start of the names of channels for states   9 on: names of the details' fields
--- Returns {1 if the broker had no lease any more, else 0; one {message id, task id, body, deaths, details, 1 if
--- cancelled, else 0} each}; a message that has just been made is told by its task's id (else nil), any other by its body
--- (else nil); details is a list of values (nil where absent), or the text of the server's error where the details key
--- holds no hash.
--- RFC 3339 in UTC, with microseconds. The server's clock: this script may have waited for a message.
-local function timestamp()
+-- Needs  connection/common, queue/messages, queue/cancellation
+
+-- Write a time as RFC 3339 in UTC, with microseconds. The server's clock counts: a worker may have blocked for long.
+local function timestamp(time)
   local days, seconds = math.floor(time[1] / 86400) + 719468, time[1] % 86400 -- since 0000-03-01
   local day = days % 146097
   local year = math.floor((day - math.floor(day / 1460) + math.floor(day / 36524) - math.floor(day / 146096)) / 365)
@@ -23,44 +15,130 @@ local function timestamp()
     math.floor(seconds / 3600), math.floor(seconds / 60) % 60, seconds % 60, time[2])
 end
 
-redis.call('SADD', KEYS[3], unpack(ids))
-local deaths = redis.call('HMGET', KEYS[4], unpack(ids))
-local now_running = tonumber(ARGV[6])
-local fields = {unpack(ARGV, 9)}
-local asked = #fields
-fields[asked + 1], fields[asked + 2] = 'status', 'error'
-local messages = {}
-for i, id in ipairs(ids) do
-  local details, cancelled, task = false, 0, tasks[i]
-  local carried
+-- Read what a worker needs to know of a message.
+--
+-- Returns a row as `hold` returns it but for the deaths, the key of the details, and whether the message is stale: the
+-- task has been submitted anew since the message was made, and waits elsewhere.
+local function row_of(id, body, task, options)
+  local fields = options.fields
+  local carried, for_submission
+  local made = not body and task
+  if body then
+    task, carried, for_submission = task_of(body, options.actor)
+  end
   if not task then
-    local readable, body = pcall(cjson.decode, bodies[i])
-    if readable and type(body) == 'table' and type(body.args) == 'table' and type(body.args[1]) == 'string' then
-      task, carried = body.args[1], type(body.kwargs) == 'table' and body.kwargs.details
-    end
+    return {id, false, body, 0, false, 0, false}
   end
-  if task then
-    local key = ARGV[5] .. task
-    if type(carried) == 'table' and redis.call('EXISTS', key) == 0 then -- sent by a broker that is not ours
-      for name, value in pairs(carried) do
-        if type(value) == 'string' then -- an error here would leave all of this fetch held, and undone
-          redis.call('HSET', key, name, value)
-        end
+  local key = options.details .. task
+  if carried and redis.call('EXISTS', key) == 0 then -- a broker that is not ours sent the message
+    for name, value in pairs(carried) do
+      if type(value) == 'string' then
+        redis.call('HSET', key, name, value)
       end
     end
-    details = redis.pcall('HMGET', key, unpack(fields))
-    if details.err then
-      details = details.err
-    else
-      if details[asked + 1] == 'error' and details[asked + 2] == 'cancelled' then
-        cancelled = 1
-      elseif i <= now_running and details[1] and not deaths[i] then
-        redis.call('HSET', key, 'status', 'processing', 'updatedAt', timestamp())
-        redis.pcall('PUBLISH', ARGV[7] .. key, 'processing')
-      end
-      details[asked + 1], details[asked + 2] = nil, nil
-    end
   end
-  messages[i] = {id, tasks[i] or false, bodies[i], tonumber(deaths[i] or 0), details, cancelled}
+  local details = redis.pcall('HMGET', key, unpack(fields))
+  if details.err then
+    if not is_wrong_type(details) then
+      redis.call('HMGET', key, unpack(fields)) -- raises the error as the server words it
+    end
+    return {id, made, body, 0, details.err, 0, false}, key
+  end
+  local asked = #fields - 3
+  local status, error, submission = unpack(details, asked + 1)
+  details[asked + 3], details[asked + 2], details[asked + 1] = nil, nil, nil
+  local cancelled = is_cancelled(status, error) and 1 or 0
+  return {id, made, body, 0, details, cancelled, submission}, key, body and submission and submission ~= for_submission
 end
-return {added, messages}
+
+-- Read the options of `hold` from the arguments of `fetch.lua` and `claim.lua`, which are the same.
+local function hold_options(time)
+  return {
+    actor = ARGV[11],
+    details = ARGV[5],
+    fields = {unpack(ARGV, 12)},
+    head = ARGV[8],
+    idle = tonumber(ARGV[6]),
+    channel = ARGV[7],
+    time = time,
+  }
+end
+
+-- Hold messages.
+--
+-- `elements`: of the queue or of RabbitMQ; `bodies`: of those that are messages, by position, as `bodies_of` returns
+-- them.
+-- `keys`: bodies, acks, deliveries, sequence (needed if an element is a task's id).
+-- `options`: actor, its name; details, prefix of details keys; fields, their names, the last three of which are status,
+-- error, submission; head, start of a message; idle, how many of the messages begin to run at once; channel, start of
+-- the names of channels for states; time, as `TIME` tells.
+-- `remove`: takes the elements from where they are; it cannot fail.
+-- Returns for each message {message id, task id, body, deaths, details, 1 if cancelled, else 0, submission}. A message
+-- that has just been made has its task's id and no body, any other has a body and no task id. Details is a list of
+-- values (nil where absent), or the server's error text where the details key holds no hash.
+local function hold(elements, bodies, keys, options, remove)
+  -- 1. Read.
+  local some_died = redis.call('EXISTS', keys.deliveries) == 1
+  local number, rows, details_keys, ids, made, stale = nil, {}, {}, {}, {}, {}
+  for i, element in ipairs(elements) do
+    local id, body = element, bodies[i]
+    if not body then
+      number, id = next_message_id(number, keys.sequence, options.time)
+    end
+    local row, key, is_stale = row_of(id, body, element, options)
+    if is_stale then
+      stale[#stale + 1] = id
+    else
+      if some_died then
+        row[4] = redis.call('HGET', keys.deliveries, body and id or ':' .. element) or 0
+      end
+      local n = #ids + 1
+      ids[n], rows[n], details_keys[n] = id, row, key
+      if not body then
+        made[#made + 1] = id
+        made[#made + 1] = message_of(id, element, row[7], options.head)
+      end
+    end
+  end
+  -- 2. Add.
+  if number then
+    redis.call('SET', keys.sequence, string.format('%.0f', number))
+    call_with_all('HSET', keys.bodies, made)
+  end
+  if not pcall(call_with_all, 'SADD', keys.acks, ids) then
+    for n = 1, #made, 2 do redis.pcall('HDEL', keys.bodies, made[n]) end
+    call_with_all('SADD', keys.acks, ids) -- raises the same error
+  end
+  -- 3. Remove. From here on nothing may raise an error: the messages are held.
+  remove()
+  for _, id in ipairs(stale) do
+    redis.pcall('HDEL', keys.bodies, id)
+    redis.pcall('HDEL', keys.deliveries, id)
+  end
+  if some_died then
+    for _, row in ipairs(rows) do
+      local id, task, deaths = row[1], row[2], row[4]
+      if task and deaths ~= 0 then
+        move_deaths(keys.deliveries, task, id, deaths)
+      end
+      row[4] = tonumber(deaths) or 0
+    end
+  end
+  for i = 1, math.min(options.idle, #rows) do
+    local row, key = rows[i], details_keys[i]
+    local details = row[5]
+    if type(details) == 'table' and details[1] and row[4] == 0 and row[6] == 0 then
+      redis.pcall('HSET', key, 'status', 'processing', 'updatedAt', timestamp(options.time))
+      redis.pcall('PUBLISH', options.channel .. key, 'processing')
+    end
+  end
+  return rows
+end
+
+-- Wake a bridge that waits for room, if one does.
+local function tell_of_room(full_key, room_key)
+  if redis.pcall('DEL', full_key) == 1 then
+    redis.pcall('RPUSH', room_key, '1')
+    redis.pcall('PEXPIRE', room_key, 10000)
+  end
+end

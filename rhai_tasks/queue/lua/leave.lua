@@ -1,5 +1,6 @@
--- Give a lease up, unless messages are held under it: it is what brings them back, should their broker be gone for good.
+-- Give up a lease under which no messages are held. A lease with messages stays: when it runs out, they are recovered.
 --
+-- Needs  nothing
 -- KEYS  1 leases (sorted set)   2 acks of that broker (set)
 -- ARGV  1 broker id
 if redis.call('EXISTS', KEYS[2]) == 0 then

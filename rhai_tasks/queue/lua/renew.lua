@@ -1,35 +1,69 @@
--- Renew a broker's lease, by the server's clock, and look which of its tasks were cancelled.
+-- Renew a broker's lease, by the server's clock, and find out which of its tasks were cancelled, and which of its
+-- messages it holds no more.
 --
--- KEYS  1 leases (sorted set)   2 acks of that broker (set)   3 workers (hash)
+-- Needs  connection/common, queue/cancellation
+-- KEYS  1 leases (sorted set)   2 acks of that broker (set)   3 workers (hash)   4 bodies (hash)
 -- ARGV  1 broker id   2 lease in milliseconds   3 its heartbeat, a JSON object that gets the server's time, or nothing
---       4 on: details keys of tasks that it holds
--- Returns {1 if the lease still stood, else 0; ids of brokers whose lease has run out; positions of the
--- tasks that were cancelled, from 0; if the lease did not stand, ids of the messages that the broker still holds;
--- how many it holds; the server's millisecond}.
--- First of all a write that a server without memory does not refuse, nor then what follows: who lives must keep its lease
--- when others, by chance, can.
+--       4 milliseconds from now to which leases that end too far ahead are shortened, or nothing: they stay
+--       then for each message that the broker holds: message id, details key, submission as it was fetched or nothing
+-- Returns {1 if the lease still stood, else 0; ids of brokers whose lease has run out; positions of the tasks that were
+-- cancelled or submitted anew, from 0; if the lease did not stand, ids of the messages that the broker still holds; how
+-- many it holds, -1: its acks are no set; the server's millisecond; 1 if a lease ends more than a lease ahead; if the
+-- lease stood, positions of the messages that are not in the acks or have no body; the server's error text for the
+-- heartbeat, or nothing}.
+-- A server without memory refuses neither this first write nor those after it: a living worker must keep its lease even
+-- while others, by chance, can write.
 redis.call('ZREM', KEYS[1], '')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local stood = 1 - redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+local now = milliseconds(redis.call('TIME'))
+local longest = now + ARGV[2]
+-- Such a lease is from before the clock went back. The living renew theirs; nobody else's would end for as long as the
+-- clock went back.
+local ahead = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', longest), '+inf')
+if ARGV[4] ~= '' then
+  for _, broker in ipairs(ahead) do
+    redis.call('ZADD', KEYS[1], now + ARGV[4], broker)
+  end
+end
+-- Never to an earlier end: the clock may be back for a moment only, and other brokers may miss that moment.
+local stood = 1 - redis.call('ZADD', KEYS[1], 'GT', longest, ARGV[1])
+
+local refused = ''
 if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[3], ARGV[1], '{"at":' .. string.format('%.0f', now) .. ',' .. string.sub(ARGV[3], 2))
-  redis.call('PEXPIRE', KEYS[3], 3600000)
-  -- Who was killed leaves its heartbeat behind: each that comes looks at some others.
-  local some = redis.call('HRANDFIELD', KEYS[3], 3, 'WITHVALUES')
-  for i = 1, #some, 2 do
-    local at = string.match(some[i + 1], '^{"at":(%d+),')
-    if not at or at + 60000 < now then
-      redis.call('HDEL', KEYS[3], some[i])
+  -- A courtesy: a broker whose heartbeat is refused keeps its lease.
+  local written, failure = pcall(function()
+    redis.call('HSET', KEYS[3], ARGV[1], '{"at":' .. string.format('%.0f', now) .. ',' .. string.sub(ARGV[3], 2))
+    redis.call('PEXPIRE', KEYS[3], 3600000)
+    -- A killed broker leaves its heartbeat behind: each renewal checks some. The clock may have gone back since.
+    local some = redis.call('HRANDFIELD', KEYS[3], 3, 'WITHVALUES')
+    for i = 1, #some, 2 do
+      local at = string.match(some[i + 1], '^{"at":(%d+),')
+      if not at or math.abs(at - now) > 60000 then
+        redis.call('HDEL', KEYS[3], some[i])
+      end
+    end
+  end)
+  refused = written and '' or error_text(failure)
+end
+
+local count = redis.pcall('SCARD', KEYS[2])
+if type(count) ~= 'number' then
+  count = -1
+end
+local ids, cancelled, missing = {}, {}, {}
+for i = 5, #ARGV, 3 do
+  ids[#ids + 1] = ARGV[i]
+  local known = redis.pcall('HMGET', ARGV[i + 1], 'status', 'error', 'submission')
+  if not known.err and (is_cancelled(known[1], known[2]) or (known[3] or '') ~= ARGV[i + 2]) then
+    cancelled[#cancelled + 1] = #ids - 1
+  end
+end
+if stood == 1 and count >= 0 then
+  for i, is_held in ipairs(call_with_all('SMISMEMBER', KEYS[2], ids)) do
+    if is_held == 0 or redis.pcall('HEXISTS', KEYS[4], ids[i]) == 0 then
+      missing[#missing + 1] = i - 1
     end
   end
 end
-local cancelled = {}
-for i = 4, #ARGV do
-  local known = redis.pcall('HMGET', ARGV[i], 'status', 'error')
-  if known[1] == 'error' and known[2] == 'cancelled' then
-    cancelled[#cancelled + 1] = i - 4
-  end
-end
-local held = stood == 1 and {} or redis.call('SMEMBERS', KEYS[2])
-return {stood, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now), cancelled, held, redis.call('SCARD', KEYS[2]), now}
+local held = (stood == 1 or count < 0) and {} or redis.call('SMEMBERS', KEYS[2])
+return {stood, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now), cancelled, held, count, now, #ahead > 0 and 1 or 0,
+  missing, refused}

@@ -1,5 +1,6 @@
--- Read tasks' details as far as a page shows them: fields may be huge, or of anybody's making.
+-- Read tasks' details as far as a page shows them: others write them, and a field may be huge.
 --
+-- Needs  nothing
 -- KEYS  details (hashes)
 -- ARGV  1 bytes of a value that are returned   2 bytes of a value beyond which it is not read at all
 --       3 how many other fields are returned   4 on: names of fields

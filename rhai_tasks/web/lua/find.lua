@@ -1,12 +1,13 @@
--- Look through some more keys for tasks with certain values.
+-- Search some more keys for tasks with certain values.
 --
--- ARGV  1 cursor   2 pattern of details keys   3 how many keys are looked at, about   4 how many tasks are enough
+-- Needs  nothing
+-- ARGV  1 cursor   2 pattern of details keys   3 how many keys are scanned, about   4 how many tasks are enough
 --       5 status   6 caller   7 contextId: each may be empty, for any
--- Returns {cursor to go on from, "0" at the end; how many keys were looked at; their keys...}.
-local cursor, looked, found = ARGV[1], 0, {}
+-- Returns {cursor to go on from, "0" at the end; how many keys were scanned; the tasks' keys...}.
+local cursor, scanned, found = ARGV[1], 0, {}
 repeat
   local some = redis.call('SCAN', cursor, 'MATCH', ARGV[2], 'COUNT', 100)
-  cursor, looked = some[1], looked + 100
+  cursor, scanned = some[1], scanned + 100
   for _, key in ipairs(some[2]) do
     local known = redis.pcall('HMGET', key, 'status', 'callerId', 'publicKey', 'contextId')
     if not known.err
@@ -16,5 +17,5 @@ repeat
       found[#found + 1] = key
     end
   end
-until cursor == '0' or looked >= tonumber(ARGV[3]) or #found >= tonumber(ARGV[4])
-return {cursor, looked, found}
+until cursor == '0' or scanned >= tonumber(ARGV[3]) or #found >= tonumber(ARGV[4])
+return {cursor, scanned, found}

@@ -1,5 +1,6 @@
--- Look at the tasks that are taken next, and at what became of those that were.
+-- Read the tasks that are taken next, and the states of tasks that were taken.
 --
+-- Needs  nothing
 -- KEYS  native lists
 -- ARGV  1 prefix of details keys   2 on: ids of tasks
 -- Returns {{id, status, updatedAt} of the task at the head of each list that has one, after its position from 0;

@@ -1,5 +1,5 @@
-// Keeps the changing part of a page up to date: the server sends it anew, made as the page was, and what differs is
-// replaced. Without this file the pages work too, and show what was so when they were loaded.
+// Updates the live part of a page: the server sends it again with each change, and parts that differ are replaced.
+// Without this file, pages work too, and keep the state of when they were loaded.
 "use strict";
 
 const region = document.querySelector("[data-live]");
@@ -48,7 +48,7 @@ function open() {
   source.addEventListener("end", () => { ended = true; connection.textContent = ""; source.close(); });
 }
 
-// A page that nobody sees costs nothing, and holds none of the few connections that a browser opens to one server.
+// A hidden page costs nothing, and uses none of the few connections that a browser opens to one server.
 document.addEventListener("visibilitychange", () => {
   if (!region || ended) return;
   source?.close();

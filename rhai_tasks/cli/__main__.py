@@ -1,0 +1,5 @@
+"""`python -m rhai_tasks.cli`."""
+
+from . import main
+
+main()

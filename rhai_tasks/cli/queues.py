@@ -1,0 +1,206 @@
+"""Commands that show queues and repair them."""
+
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
+
+import click
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rhai_tasks.operate.doctor import examine
+from rhai_tasks.operate.findings import Finding
+from rhai_tasks.operate.letters import DeadLetter
+from rhai_tasks.operate.queues import PLACES, Queue, Queues
+from rhai_tasks.options import Seconds
+from rhai_tasks.settings import Settings
+from rhai_tasks.terminal import echo, shown
+
+from .group import FAILED, circle_option, json_option, main
+from .output import brief, make_console, make_table, print_json, print_table
+
+
+@main.command()
+@circle_option(required=False)
+@click.option("--watch", type=Seconds(0.1), is_flag=False, flag_value=1.0, metavar="[SECONDS]", help="Live.")
+@json_option
+@click.pass_obj
+def queues(settings: Settings, circle: str | None, watch: float | None, as_json: bool) -> None:
+    """Show how many tasks are in each place of each circle."""
+    with Queues(settings) as queues:
+        if as_json:
+            print_json([asdict(queue) for queue in _count(queues, circle)])
+        elif watch is None:
+            make_console().print(_table(_count(queues, circle)))
+        else:
+            with suppress(KeyboardInterrupt):
+                _watch(queues, circle, watch)
+
+
+def _count(queues: Queues, circle: str | None) -> list[Queue]:
+    return queues.count([circle] if circle else queues.circles())
+
+
+def _watch(queues: Queues, circle: str | None, seconds: float) -> None:
+    """Show the table, and update it every so many seconds."""
+    with Live(_table(_count(queues, circle)), console=make_console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(seconds)
+            live.update(_table(_count(queues, circle)), refresh=True)
+
+
+def _table(counts: Iterable[Queue]) -> Table:
+    numbers = (*PLACES, "workers")
+    table = make_table("circle")
+    for column in numbers:
+        table.add_column(column, justify="right")
+    for queue in counts:
+        table.add_row(Text(brief(queue.circle)), *(Text(str(getattr(queue, column))) for column in numbers))
+    return table
+
+
+@main.command(name="return")
+@circle_option(required=True)
+@click.pass_obj
+def return_(settings: Settings, circle: str) -> None:
+    """Give a circle's buffered tasks back to its native list, for other workers; a bridge takes them again."""
+    with Queues(settings) as queues:
+        echo(f"{queues.give_back(circle)} task(s) given back")
+
+
+@main.command()
+@circle_option(required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def purge(settings: Settings, circle: str, yes: bool) -> None:
+    """Cancel and remove all waiting tasks of a circle, delayed ones too. Running tasks go on."""
+    with Queues(settings) as queues:
+        (queue,) = queues.count([circle])
+        total = queue.waiting + queue.buffered + queue.delayed
+        if total and not yes:
+            question = f"Cancel and remove {total} waiting task(s) of circle {circle}?"
+            click.confirm(shown(question), abort=True)
+        echo(f"{queues.purge(circle)} task(s) removed")
+
+
+@main.group()
+def dead() -> None:
+    """See, retry and delete dead letters: messages that had no hash to take an outcome."""
+
+
+_message_ids = click.argument("message_ids", nargs=-1, metavar="MESSAGE_ID...")
+_all = click.option("--all", "every", is_flag=True, help="All of them.")
+
+
+@dead.command(name="list")
+@circle_option(required=False)
+@json_option
+@click.pass_obj
+def dead_list(settings: Settings, circle: str | None, as_json: bool) -> None:
+    """List dead letters and say what is wrong with each."""
+    with Queues(settings) as queues:
+        letters = _letters(queues, circle)
+    if as_json:
+        print_json([asdict(letter) for letter in letters])
+    else:
+        rows = ((letter.circle, letter.message_id, letter.task_id, letter.at, letter.reason) for letter in letters)
+        print_table(rows, "circle", "message", "task", "since", "why")
+
+
+@dead.command(name="retry")
+@_message_ids
+@circle_option(required=False)
+@_all
+@click.pass_obj
+def dead_retry(settings: Settings, message_ids: tuple[str, ...], circle: str | None, every: bool) -> None:
+    """Put dead letters back at the end of their queue, once their cause is repaired."""
+    with Queues(settings) as queues:
+        letters = _chosen_letters(queues, message_ids, circle, every=every)
+        echo(f"{queues.dead_letters.retry(letters)} dead letter(s) put back")
+
+
+@dead.command(name="delete")
+@_message_ids
+@circle_option(required=False)
+@_all
+@click.pass_obj
+def dead_delete(settings: Settings, message_ids: tuple[str, ...], circle: str | None, every: bool) -> None:
+    """Delete dead letters."""
+    with Queues(settings) as queues:
+        letters = _chosen_letters(queues, message_ids, circle, every=every)
+        echo(f"{queues.dead_letters.delete(letters)} dead letter(s) deleted")
+
+
+def _letters(queues: Queues, circle: str | None) -> list[DeadLetter]:
+    return [letter for name in ([circle] if circle else queues.circles()) for letter in queues.dead_letters.read(name)]
+
+
+def _chosen_letters(
+    queues: Queues, message_ids: tuple[str, ...], circle: str | None, *, every: bool
+) -> list[DeadLetter]:
+    """Read the dead letters with these ids, or every one.
+
+    Raises:
+        click.UsageError: There are ids and `every`, neither, or an id that no dead letter has.
+    """
+    if bool(message_ids) == every:
+        raise click.UsageError("Name messages, or give --all.")
+    letters = [letter for letter in _letters(queues, circle) if every or letter.message_id in message_ids]
+    if unknown := set(message_ids) - {letter.message_id for letter in letters}:
+        raise click.UsageError(f"No such dead letter: {', '.join(sorted(unknown))}")
+    return letters
+
+
+@main.command()
+@click.option("--repair", is_flag=True, help="Repair what can be repaired without loss.")
+@click.option(
+    "--stale",
+    type=Seconds(),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="After which a task that is processing, and held by nobody, counts as orphaned.",
+)
+@json_option
+@click.pass_obj
+def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> None:
+    """Report what is wrong with server, queues and workers, and what to do; status 1 if any of it is left."""
+    findings = examine(settings, stale_seconds=stale)
+    repaired = _repair(findings) if repair else []
+    if as_json:
+        print_json([_finding_as_json(finding, is_repaired=finding in repaired) for finding in findings])
+    elif findings:
+        rows = (_finding_row(finding, is_repaired=finding in repaired) for finding in findings)
+        print_table(rows, "where", "what is wrong", "what to do")
+    else:
+        echo("Nothing is wrong.")
+    if len(repaired) < len(findings):
+        sys.exit(FAILED)
+
+
+def _repair(findings: list[Finding]) -> list[Finding]:
+    """Repair what can be repaired; return that."""
+    repaired = []
+    for finding in findings:
+        if finding.repair:
+            finding.repair()
+            repaired.append(finding)
+    return repaired
+
+
+def _finding_as_json(finding: Finding, *, is_repaired: bool) -> dict[str, str | bool]:
+    return {
+        "where": finding.where,
+        "what": finding.what,
+        "remedy": finding.remedy,
+        "repairable": finding.repair is not None,
+        "repaired": is_repaired,
+    }
+
+
+def _finding_row(finding: Finding, *, is_repaired: bool) -> tuple[str | Text, ...]:
+    remedy = f"{finding.remedy}; or --repair" if finding.repair else finding.remedy
+    return finding.where, finding.what, Text("repaired", style="green") if is_repaired else remedy

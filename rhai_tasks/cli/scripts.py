@@ -1,0 +1,71 @@
+"""Commands that run scripts without a server."""
+
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from rhai_tasks.engine import RHAI_VERSION, Engine, Limits
+from rhai_tasks.engine.limits import MIB
+from rhai_tasks.errors import RhaiError
+from rhai_tasks.options import Folder, Seconds, TextFile, limits_from, load_engine, mebibytes, operations, utf8
+from rhai_tasks.settings import Settings
+from rhai_tasks.terminal import Failure, echo
+
+from .group import FAILED, Command, main
+from .shell import Session, describe_error, interruptible, repl
+
+
+def _engine_options(command: Command) -> Command:
+    """Add the options of an engine, and of the constants that its scripts see."""
+    limits = Limits()
+    for option in (
+        click.option(
+            "--engine", metavar="MODULE:FACTORY", help="Function that returns the engine; its own limits hold."
+        ),
+        click.option("--modules", type=Folder(), help="Folder of the modules that scripts import."),
+        click.option("--max-memory", type=mebibytes, default=limits.max_memory // MIB, metavar="MIB"),
+        click.option("--max-operations", type=operations, default=limits.max_operations),
+        click.option("--timeout", type=Seconds(), metavar="SECONDS", help="Longest run of a script."),
+        click.option("--caller-id", callback=utf8, default="", help="CALLER_ID in scripts."),
+        click.option("--context-id", callback=utf8, default="", help="CONTEXT_ID in scripts."),
+    ):
+        command = option(command)
+    return command
+
+
+def _engine(
+    engine: str | None, modules: Path | None, max_memory: int, max_operations: int, timeout: float | None
+) -> Engine:
+    if engine is not None:
+        return load_engine(Settings(engine=engine))()
+    limits = limits_from(
+        timeout_option="--timeout", timeout=timeout or None, max_operations=max_operations, max_memory=max_memory * MIB
+    )
+    return Engine(limits=limits, modules=modules)
+
+
+@main.command()
+@click.argument("file", type=TextFile())
+@_engine_options
+def run(file: TextIO, context_id: str, caller_id: str, **options: Any) -> None:
+    """Run the script in FILE (- is stdin) in the engine, as a worker would, and print its output."""
+    engine, source = _engine(**options), file.read()
+    constants = {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}
+    try:
+        output = interruptible(lambda cancel: engine.run(source, constants=constants, cancel=cancel, print=echo))
+    except RhaiError as error:
+        raise Failure(describe_error(error, source, engine), FAILED) from error
+    if output:
+        echo(output)
+
+
+@main.command("repl")
+@_engine_options
+def start_repl(context_id: str, caller_id: str, **options: Any) -> None:
+    """Run scripts line by line; variables and functions stay. :help tells more."""
+    engine = _engine(**options)
+    if sys.stdin.isatty():
+        echo(f"Rhai {RHAI_VERSION}. :help tells what there is, Ctrl-D leaves.")
+    repl(Session(engine, {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}), engine)

@@ -1,0 +1,85 @@
+"""Commands around running processes: health, the web page, the demo."""
+
+import ipaddress
+import sys
+
+import click
+from setproctitle import getproctitle, setproctitle
+
+from rhai_tasks.options import ENVIRONMENT_PREFIX, secret
+from rhai_tasks.settings import Settings
+from rhai_tasks.terminal import echo
+
+from .group import FAILED, main
+
+
+@main.command()
+@click.option(
+    "--address",
+    envvar=f"{ENVIRONMENT_PREFIX}_METRICS_ADDRESS",
+    show_envvar=True,
+    required=True,
+    metavar="HOST:PORT",
+    help="The --metrics-address of the worker or bridge.",
+)
+@click.option("--live", is_flag=True, help="Ask only whether its processes live, not whether they can work now.")
+def health(address: str, live: bool) -> None:
+    """Ask a worker or bridge whether it is ready; status 1, and what is missing, if it is not."""
+    from rhai_tasks.observe.monitor import ask  # noqa: PLC0415  (no other command needs it)
+
+    well, answer = ask(address, "/livez" if live else "/readyz")
+    echo("; ".join(answer.splitlines()), err=not well)
+    if not well:
+        sys.exit(FAILED)
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no address of IPv4 or IPv6.") from error
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8020, show_default=True, show_envvar=True, type=click.IntRange(1, 65535), help="TCP port."
+)
+@click.option(
+    "--token",
+    show_envvar=True,
+    callback=secret,
+    metavar="TEXT",
+    help="Asked for at a login; needed where other machines reach the page.",
+)
+@click.option("--read-only", is_flag=True, show_envvar=True, help="Show everything, and change nothing.")
+@click.option(
+    "--proxy",
+    multiple=True,
+    show_envvar=True,
+    type=_address,
+    metavar="ADDRESS",
+    help="Address of a proxy before the page, whose X-Forwarded-For counts; repeat it. In the variable: with blanks.",
+)
+@click.pass_obj
+def web(
+    settings: Settings, /, host: str, port: int, token: str | None, read_only: bool, proxy: tuple[str, ...]
+) -> None:
+    """Serve a page that shows queues, workers and tasks as they change, and has actions on them."""
+    try:
+        from rhai_tasks.web.server import serve  # noqa: PLC0415  (needs more than the other commands)
+    except ImportError as error:
+        raise click.UsageError(f"{error.name} is not installed: pip install 'rhai-tasks[web]'") from error
+    if token:
+        setproctitle(getproctitle().replace(token, "***"))  # every user of the machine can read it
+    serve(settings, host=host, port=port, token=token or None, read_only=read_only, proxies=proxy)
+
+
+@main.command()
+def demo() -> None:
+    """Start a server and a worker of their own, submit scripts, and watch them end."""
+    try:
+        from .demo import main as run  # noqa: PLC0415  (needs more than the other commands)
+    except ImportError as error:
+        raise click.UsageError(f"{error.name} is not installed: pip install 'rhai-tasks[demo]'") from error
+    sys.exit(run())

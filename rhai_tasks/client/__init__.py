@@ -1,0 +1,8 @@
+"""How does an application submit scripts and wait for them?"""
+
+from .aio import AsyncClient, AsyncTask
+from .client import Client, Task
+from .composition import ScriptActor
+from .spec import TaskSpec
+
+__all__ = ["AsyncClient", "AsyncTask", "Client", "ScriptActor", "Task", "TaskSpec"]

@@ -1,0 +1,77 @@
+"""The tasks that an application submits: the script of each, and its options."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
+
+Via = Literal["native", "dramatiq", "urgent"]
+"""How a task gets to a worker: `native`, by its circle's list, which any worker may serve; `dramatiq`, as a message in
+the circle's dramatiq queue, past the tasks in the list; `urgent`, as such a message, at the head of that queue."""
+
+WAYS: tuple[Via, ...] = get_args(Via)
+
+LONGEST = 100 * 365.25 * 86400
+"""Longest duration that a task may be given, in seconds: a hundred years."""
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of a submission, as `Client.submit` takes and explains them."""
+
+    circle: str | None
+    caller_id: str | None
+    context_id: str | None
+    task_id: str | None
+    fields: Mapping[str, str] | None
+    unique: bool
+    delay: float
+    via: Via
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task for `submit_many`: a script, and options with the meanings and defaults that `Client.submit` explains.
+
+    Raises:
+        ValueError: `delay` is negative, longer than a hundred years, or no number.
+    """
+
+    script: str
+    circle: str | None = None
+    caller_id: str | None = None
+    context_id: str | None = None
+    task_id: str | None = None
+    fields: Mapping[str, str] | None = None
+    unique: bool = False
+    delay: float = 0.0
+    via: Via = "native"
+
+    def __post_init__(self) -> None:
+        if self.delay != 0.0:
+            check_seconds("delay", self.delay)
+
+
+def check_seconds(
+    name: str, value: float, *, least: float = 0.0, most: float = LONGEST, unit: str = "seconds"
+) -> float:
+    """Return a number of seconds, or of another unit, as a float.
+
+    Raises:
+        ValueError: It is out of these bounds, or no number.
+    """
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not least <= seconds <= most:  # true of not-a-number, too
+        upper = "" if most == math.inf else f" to {most:g}"
+        raise ValueError(f"{name}={_shown(value)}: wanted is a number of {unit} from {least:g}{upper}")
+    return seconds
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = "a huge number"
+    return text if len(text) <= 50 else f"{text[:49]}…"

@@ -1,0 +1,1 @@
+"""How is the server reached, and how is an outage waited out?"""

@@ -1,0 +1,114 @@
+"""Lua scripts: put together of the files that they need, and run.
+
+Each file lies in the folder `lua` of a package. Its line `-- Needs` names the files whose functions it calls, such as
+`queue/messages`, which is rhai_tasks/queue/lua/messages.lua. They stand before it in the script, each once.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+import redis
+from redis.commands.core import Script
+
+from .connect import BLOCK_SECONDS
+
+_NEEDS = re.compile(r"^-- Needs  (?:nothing|(\w+/\w+(?:, \w+/\w+)*))$", re.MULTILINE)
+_FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
+
+
+def load_script(client: redis.Redis, package: str, name: str) -> Script:
+    """Register a Lua script together with the files that it needs.
+
+    Args:
+        client: Runs the script.
+        package: The file's package; for a name with a folder, such as `queue/due`, it is that folder of `rhai_tasks`.
+        name: The file's name, without `.lua`.
+    """
+    return client.register_script(script_source(package, name))
+
+
+@cache
+def script_source(package: str, name: str) -> bytes:
+    """Return the text of a script; the arguments are those of `load_script`."""
+    texts: dict[tuple[str, str], str] = {}
+    _add(texts, package, name)
+    *needed, source = texts.values()
+    functions = [match for text in needed for match in _FUNCTION.finditer(text)]
+    for function in reversed(functions):  # a function calls those that stand before it
+        # The server makes each function again at each call of the script: leave out those that are not used.
+        if re.search(rf"\b{function['name']}\b", source):
+            source = function[0] + source
+    return source.encode()
+
+
+def _add(texts: dict[tuple[str, str], str], package: str, name: str) -> None:
+    """Add a file's text, by package and name, behind the texts of the files that it needs."""
+    folder, _, stem = name.rpartition("/")
+    place = (f"rhai_tasks.{folder}" if folder else package, stem)
+    if place in texts:
+        return
+    text = files(place[0]).joinpath("lua", f"{stem}.lua").read_text("utf-8")
+    needs = _NEEDS.search(text)
+    if not needs:
+        raise ValueError(f"the script {name!r} has no line '-- Needs'")
+    for needed in filter(None, (needs[1] or "").split(", ")):
+        _add(texts, package, needed)
+    texts[place] = text
+
+
+def wait_and_run(
+    client: redis.Redis, source: bytes | str, destination: str, end: str, script: Script, **call: Any
+) -> Any:
+    """Wait up to `BLOCK_SECONDS` for an element of a list, move it, and run a script at once: in one round trip.
+
+    Args:
+        client: Made by `connect_blocking`.
+        source: The list whose first element is moved.
+        destination: The list that gets the element; may be the same.
+        end: LEFT or RIGHT: the end of `destination` that gets it.
+        script: Runs right after the move, also if no element came.
+        **call: Its `keys` and `args`.
+
+    Returns:
+        The script's reply.
+
+    Raises:
+        redis.RedisError: The move or the script failed. The other may have been done.
+    """
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.blmove(cast("str", source), destination, BLOCK_SECONDS, "LEFT", end)
+        # Not `script(client=pipeline)`: that asks each time whether the server knows it.
+        pipeline.evalsha(script.sha, len(call["keys"]), *call["keys"], *call["args"])
+        replies = pipeline.execute(raise_on_error=False)  # raised by redis-py, an error would quote all arguments
+    for reply in replies:
+        if isinstance(reply, redis.exceptions.NoScriptError):
+            return script(client=client, **call)
+        if isinstance(reply, redis.exceptions.ReadOnlyError):
+            client.connection_pool.disconnect()
+        if isinstance(reply, redis.RedisError):
+            raise reply
+    return replies[-1]
+
+
+def run_each(client: redis.Redis, script: Script, calls: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Run a script once for each of these calls, its `keys` and `args`, in one round trip.
+
+    Returns:
+        For each call the script's reply, or the server's error, which keeps no other call from being done.
+
+    Raises:
+        redis.RedisError: The server does not answer. Any of the calls may have been done.
+    """
+    with client.pipeline(transaction=False) as pipeline:
+        for call in calls:
+            pipeline.evalsha(script.sha, len(call["keys"]), *call["keys"], *call["args"])
+        replies = pipeline.execute(raise_on_error=False)
+    if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in replies):
+        client.connection_pool.disconnect()
+    return [
+        script(client=client, **call) if isinstance(reply, redis.exceptions.NoScriptError) else reply
+        for call, reply in zip(calls, replies, strict=True)
+    ]

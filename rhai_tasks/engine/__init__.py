@@ -1,0 +1,26 @@
+"""How does a script run within limits?
+
+The classes here bind the Rust crate `rhai`; the binding is in engine/src.
+"""
+
+from ._engine import RHAI_VERSION, CancelToken, FnPtr, Timestamp, last_use, stopped
+from .engine import Engine
+from .evaluation import AST, Result
+from .functions import Function
+from .limits import Limits
+from .scope import Scope
+
+__all__ = [
+    "AST",
+    "RHAI_VERSION",
+    "CancelToken",
+    "Engine",
+    "FnPtr",
+    "Function",
+    "Limits",
+    "Result",
+    "Scope",
+    "Timestamp",
+    "last_use",
+    "stopped",
+]

@@ -1,0 +1,201 @@
+"""Python classes as types of scripts: their methods, fields and operators."""
+
+import collections
+import datetime
+import pathlib
+import string
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ._engine import class_slot
+from .functions import MOST_ARGUMENTS, OPERATORS, PREFIXED, Native, is_coroutine_function, overloads, slots
+
+_COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
+_REFLECTED = {"+": "__radd__", "-": "__rsub__", "*": "__rmul__", "/": "__rtruediv__", "%": "__rmod__"}
+_FORMATTING = (
+    str.format,
+    str.format_map,
+    collections.UserString.format,
+    collections.UserString.format_map,
+    string.Formatter.format,
+    string.Formatter.vformat,
+    string.Formatter.get_field,
+)
+"""Methods that scripts must not call: a format string can read any attribute of their arguments, `__globals__` too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostType:
+    """A Python class as a type of scripts."""
+
+    name: str
+    slot: int
+    iterable: bool
+    functions: list[Native]
+
+
+def make_type(
+    cls: type, name: str, names: Iterable[str] | None, *, constructor: bool, arithmetic: bool = True
+) -> HostType:
+    """Describe a class: its methods, properties, operators, iteration, text and constructor.
+
+    Args:
+        cls: The class.
+        name: Its name for scripts.
+        names: The methods and attributes that scripts can use; by default all without a leading underscore.
+        constructor: Whether scripts can make objects by calling the name.
+        arithmetic: Whether scripts can use the operators; comparisons they always can.
+
+    Raises:
+        OverflowError: The process has registered 64 classes already.
+        TypeError: A method that Python itself calls is a coroutine function.
+    """
+    for method in ("__str__", "__repr__", "__len__", "__iter__"):
+        if is_coroutine_function(getattr(cls, method, None)):
+            raise TypeError(
+                f"{cls.__qualname__}.{method} is a coroutine function, but Python itself calls it and never waits"
+            )
+    slot = slots[cls] = class_slot(cls)
+    this = f"#{slot}"
+    functions: list[Native] = []
+    for attribute in names if names is not None else _public(cls):
+        member = getattr(cls, attribute, None)
+        if callable(member):
+            functions += _methods(this, attribute, member, static=_is_static(cls, attribute, member))
+        else:
+            getter = _like(getattr(member, "fget", None), _getter(attribute))
+            functions.append((f"get${attribute}", [this], getter))
+            if not isinstance(member, property) or member.fset is not None:
+                functions.append((f"set${attribute}", [this, "any"], _setter(attribute)))
+    functions += _special(cls, this, arithmetic=arithmetic)
+    if constructor:
+        functions += overloads(name, cls)
+    return HostType(name=name, slot=slot, iterable=_defines(cls, "__iter__"), functions=functions)
+
+
+def _public(cls: type) -> list[str]:
+    names = dict.fromkeys(name for base in cls.__mro__[:-1] for name in vars(base))
+    names |= dict.fromkeys(name for base in cls.__mro__[:-1] for name in vars(base).get("__annotations__", {}))
+    return [
+        name
+        for name in names
+        if not name.startswith("_") and not any(getattr(cls, name, None) is method for method in _FORMATTING)
+    ]
+
+
+def _defines(cls: type, method: str) -> bool:
+    """Whether a class, not counting `object` and its metaclass, defines a method."""
+    return any(method in vars(base) for base in cls.__mro__[:-1]) and getattr(cls, method) is not None
+
+
+def _is_static(cls: type, name: str, member: Callable[..., Any]) -> bool:
+    """Whether a member is called without the object as first argument, as a nested class is."""
+    static = any(isinstance(vars(base).get(name), staticmethod | classmethod) for base in cls.__mro__)
+    return static or not hasattr(type(member), "__get__")
+
+
+def _methods(this: str, name: str, member: Callable[..., Any], *, static: bool) -> list[Native]:
+    if static:
+        member = _like(member, _on_class(name))
+        return [(name, [this, *["any"] * count], member) for count in range(MOST_ARGUMENTS)]
+    try:
+        forms = overloads(name, member)
+    except TypeError:
+        return []  # it needs keyword arguments, which scripts do not have
+    return [(name, [this, *types[1:]], function) for _, types, function in forms if types]
+
+
+def _like(member: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a member; a coroutine function if the member is one."""
+
+    async def wait(*arguments: Any) -> Any:
+        return await function(*arguments)
+
+    wait.__name__ = getattr(member, "__name__", type(member).__name__)
+    return wait if is_coroutine_function(member) else function
+
+
+def _on_class(name: str) -> Callable[..., Any]:
+    return lambda this, *arguments: getattr(this, name)(*arguments)
+
+
+def _getter(name: str) -> Callable[[Any], Any]:
+    return lambda this: getattr(this, name)
+
+
+def _setter(name: str) -> Callable[[Any, Any], None]:
+    return lambda this, value: setattr(this, name, value)
+
+
+def _special(cls: type, this: str, *, arithmetic: bool) -> list[Native]:
+    functions: list[Native] = [
+        (name, [this], repr if "debug" in name else str) for name in ("to_string", "print", "debug", "to_debug")
+    ]
+    for method, operator in OPERATORS.items():
+        seen = arithmetic or method in _COMPARISONS
+        if (seen and _defines(cls, method)) or operator in {"==", "!="}:
+            operation = _like(getattr(cls, method), _operator(method))
+            functions += [(operator, [this, "any"], operation), (operator, [this, this], operation)]
+    for operator, method in _REFLECTED.items():
+        if arithmetic and _defines(cls, method):
+            functions.append((operator, ["any", this], _like(getattr(cls, method), _reflected(method))))
+    for method, operator in PREFIXED.items():
+        if arithmetic and _defines(cls, method):
+            functions.append((operator, [this], getattr(cls, method)))
+    if _defines(cls, "__len__"):
+        functions += [("get$len", [this], len), ("len", [this], len)]
+    if _defines(cls, "__contains__"):
+        functions.append(("contains", [this, "any"], getattr(cls, "__contains__")))  # noqa: B009
+    if _defines(cls, "__getitem__"):
+        functions.append(("index$get$", [this, "any"], getattr(cls, "__getitem__")))  # noqa: B009
+    if _defines(cls, "__setitem__"):
+        functions.append(("index$set$", [this, "any", "any"], getattr(cls, "__setitem__")))  # noqa: B009
+    return functions
+
+
+def _operator(method: str) -> Callable[[Any, Any], Any]:
+    def apply(this: Any, other: Any) -> Any:
+        result = getattr(this, method)(other)
+        if result is NotImplemented:
+            if method in {"__eq__", "__ne__"}:
+                return method == "__ne__"
+            raise TypeError(f"{type(this).__name__} and {type(other).__name__} do not support {OPERATORS[method]}")
+        return result
+
+    return apply
+
+
+def _reflected(method: str) -> Callable[[Any, Any], Any]:
+    def apply(other: Any, this: Any) -> Any:
+        result = getattr(this, method)(other)
+        if result is NotImplemented:
+            raise TypeError(f"{type(other).__name__} and {type(this).__name__} do not support {method}")
+        return result
+
+    return apply
+
+
+def standard_types() -> list[HostType]:
+    """Return the types of Python's own library that every engine has: scripts can read their fields and print them."""
+    date, time = ["year", "month", "day"], ["hour", "minute", "second", "microsecond"]
+    known: list[tuple[type, list[str]]] = [
+        (datetime.datetime, [*date, *time, "isoformat", "timestamp"]),
+        (datetime.date, [*date, "isoformat"]),
+        (datetime.time, [*time, "isoformat"]),
+        (datetime.timedelta, ["days", "seconds", "microseconds", "total_seconds"]),
+        (uuid.UUID, ["hex"]),
+        # No method of a path, nor `/`: scripts must not reach files.
+        (pathlib.PurePath, ["name", "stem", "suffix", "parent"]),
+    ]
+    return [
+        make_type(
+            cls,
+            cls.__name__.removeprefix("Pure"),
+            names,
+            constructor=False,
+            arithmetic=not issubclass(cls, pathlib.PurePath),
+        )
+        for cls, names in known
+    ]

@@ -1,0 +1,179 @@
+"""What an application adds to an engine: functions, classes and modules that scripts can use."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
+
+from ._engine import NativeEngine
+from .classes import HostType, make_type, standard_types
+from .coroutines import make_blocking
+from .evaluation import Debug, Print
+from .functions import (
+    Function,
+    Native,
+    arities,
+    check_identifier,
+    check_indexer,
+    check_name,
+    describe,
+    overloads,
+    standard_functions,
+)
+from .limits import Limits
+from .output import log_debug, script_logger
+
+HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
+Modules = Path | Mapping[str, str] | Callable[[str], str | None]
+_Module = tuple[list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]  # functions, by arity, and constants
+
+
+class Registry:
+    """The part of an `Engine` that is configured: each addition makes a new native engine."""
+
+    def __init__(
+        self, limits: Limits | None, print_: Print | None, debug: Debug | None, modules: Modules | None
+    ) -> None:
+        self.limits = limits or Limits()
+        self._print = print_ or script_logger.info
+        self._debug = debug or log_debug
+        self._sources = None if modules is None else _sources(modules)
+        self._described: list[Function] = []
+        self._functions: list[Native] = []
+        self._types = {known.slot: known for known in standard_types()}
+        self._modules: dict[str, _Module] = {}
+        self._native = self._build(self._functions, self._types, self._modules)
+        self._adding = threading.Lock()
+
+    def register(self, name: str, function: Callable[..., Any]) -> None:
+        """Make a Python function callable by scripts.
+
+        Scripts call it with as many arguments as it has parameters; defaults and `*args` allow several numbers, a
+        builtin without a signature any number. Annotations choose between functions of one name, as Rhai's types do: a
+        function registered for `str` is not found for an `int`. A script can catch an exception that the function
+        raises. Uncaught, the exception ends the script as `RhaiHostError`, and is its `__cause__`.
+
+        The name may also be an operator; or `get$x` and `set$x`, for `value.x` in a script; or `index$get$` and
+        `index$set$`, for `value[i]`. The annotation of the first parameter is then the type of the value. The
+        operators of numbers and strings stay Rhai's own, as does the indexing of integers, strings, blobs, arrays and
+        maps.
+
+        A coroutine function, or an object whose `__call__` is one, runs in the event loop that awaits `eval_async`.
+        For other evaluations it runs in an event loop that all engines of the process share, in a thread of its own.
+
+        Raises:
+            TypeError: The function has keyword-only parameters without defaults, or more than 16 parameters, or is an
+                indexer of a type that Rhai itself indexes.
+            ValueError: Scripts cannot call anything by this name.
+        """
+        check_name(name)
+        functions = overloads(name, make_blocking(function))
+        check_indexer(functions)
+        self._add([describe(name, function)], functions=functions)
+
+    @overload
+    def function(self, function: HostFunction) -> HostFunction: ...
+    @overload
+    def function(self, *, name: str) -> Callable[[HostFunction], HostFunction]: ...
+    def function(self, function: Any = None, *, name: str | None = None) -> Any:
+        """Register the decorated function under its own name, or under `name`."""
+
+        def register(function: HostFunction) -> HostFunction:
+            self.register(name or function.__name__, function)
+            return function
+
+        return register if function is None else register(function)
+
+    def register_type(self, cls: Class, *, name: str | None = None, members: list[str] | None = None) -> Class:
+        """Make a class a type of scripts. Returns the class, so that it can be a decorator.
+
+        Scripts make objects by calling the name. They can use public methods and attributes, operators, `len`, `in`,
+        indexing, `for` and equality, and print an object as its `str`. A copy in a script is the same object, as in
+        Python. An object of a subclass has this type, too.
+
+        Args:
+            cls: The class.
+            name: The type's name in scripts; by default the class's own name.
+            members: The methods and attributes that scripts can use; by default all without a leading underscore,
+                annotated attributes included.
+
+        Raises:
+            OverflowError: The process has registered 64 classes, six of Python's own among them. A class stays
+                registered for as long as the process lives.
+            TypeError: A method that Python itself calls, such as `__len__`, is a coroutine function.
+            ValueError: Scripts cannot use the name.
+        """
+        check_identifier(name or cls.__name__)
+        described = make_type(cls, name or cls.__name__, members, constructor=True)
+        functions = [(name, types, make_blocking(function)) for name, types, function in described.functions]
+        self._add([describe(described.name, cls)], types={described.slot: replace(described, functions=functions)})
+        return cls
+
+    def register_module(self, name: str, members: Mapping[str, Any]) -> None:
+        """Make a module of functions and constants, which scripts use as `name::member` without an import.
+
+        Args:
+            name: The module's name; `a::b` makes a module within a module.
+            members: Members by name. Callables become functions of up to 8 arguments, other values constants.
+
+        Raises:
+            TypeError: Scripts cannot call a function, or a constant cannot be passed to scripts.
+            ValueError: Scripts cannot use the name of the module or of a member.
+        """
+        for part in (*name.split("::"), *members):
+            check_identifier(part)
+        functions = {key: value for key, value in members.items() if callable(value)}
+        callables = [
+            (key, count, make_blocking(function))
+            for key, function in functions.items()
+            for count in arities(f"{name}::{key}", function)
+        ]
+        constants = {key: value for key, value in members.items() if key not in functions}
+        self._add(
+            [describe(f"{name}::{key}", function) for key, function in functions.items()],
+            modules={name: (callables, constants)},
+        )
+
+    def functions(self, *, standard: bool = True) -> list[Function]:
+        """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
+        return [*self._described, *(standard_functions() if standard else ())]
+
+    def _add(
+        self,
+        described: Iterable[Function],
+        *,
+        functions: Iterable[Native] = (),
+        types: Mapping[int, HostType] = MappingProxyType({}),
+        modules: Mapping[str, "_Module"] = MappingProxyType({}),
+    ) -> None:
+        """Add all of this or, if the native engine refuses any of it, nothing."""
+        with self._adding:
+            all_functions, all_types = [*self._functions, *functions], {**self._types, **types}
+            all_modules = {**self._modules, **modules}
+            self._native = self._build(all_functions, all_types, all_modules)
+            self._functions, self._types, self._modules = all_functions, all_types, all_modules
+            self._described = [*self._described, *described]
+
+    def _build(
+        self, functions: list[Native], types: Mapping[int, HostType], modules: Mapping[str, "_Module"]
+    ) -> NativeEngine:
+        known = types.values()
+        return NativeEngine(
+            [*(function for cls in known for function in cls.functions), *functions],
+            [(cls.slot, cls.name, cls.iterable) for cls in known],
+            [(name, callables, constants) for name, (callables, constants) in modules.items()],
+            self._sources,
+            self.limits,
+            self._print,
+            self._debug,
+        )
+
+
+def _sources(modules: Modules) -> Path | Callable[[str], str | None]:
+    """Return the folder of the modules, or a function from a module's path to its source."""
+    if callable(modules):
+        return modules
+    return modules.get if isinstance(modules, Mapping) else modules.resolve(strict=True)

@@ -1,0 +1,82 @@
+"""Dead letters: messages that could not be processed, and had no details to say so in."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rhai_tasks.connection.scripts import load_script
+from rhai_tasks.protocol import QueueKeys, queue_name, timestamp, to_bytes, to_text
+
+from .messages import task_id_in
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be processed, and had no details to say so in."""
+
+    circle: str
+    message_id: str
+    task_id: str  # empty if the message cannot be read
+    at: str  # RFC 3339
+    reason: str
+
+
+class DeadLetters:
+    """Reads, retries and deletes dead letters.
+
+    Args:
+        client: A connection.
+        namespace: Prefix of dramatiq's keys.
+    """
+
+    def __init__(self, client: Any, namespace: str) -> None:
+        self._client, self._namespace = client, namespace
+        self._retry = load_script(client, __package__, "retry")
+
+    def read(self, circle: str, start: int = 0, count: int | None = None) -> list[DeadLetter]:
+        """Return a circle's dead letters, oldest first: all, or `count` of them from `start` on."""
+        keys = self._keys(circle)
+        last = -1 if count is None else start + count - 1
+        entries = self._client.zrange(keys.dead, start, last, withscores=True)
+        if not entries:
+            return []
+        names = [name for name, _ in entries]
+        bodies, reasons = self._client.hmget(keys.dead_bodies, names), self._client.hmget(keys.dead_reasons, names)
+        return [
+            DeadLetter(
+                circle,
+                to_text(name),
+                task_id_in(body or b""),
+                timestamp(milliseconds / 1000),
+                to_text(reason) if reason else "dramatiq gave it up",
+            )
+            for (name, milliseconds), body, reason in zip(entries, bodies, reasons, strict=True)
+        ]
+
+    def retry(self, letters: Iterable[DeadLetter]) -> int:
+        """Put dead letters back at the end of their queues; return how many."""
+        retried = 0
+        for letter in letters:
+            keys = self._keys(letter.circle)
+            retried += int(
+                self._retry(
+                    keys=[keys.messages, keys.bodies, keys.dead, keys.dead_bodies, keys.dead_reasons],
+                    args=[to_bytes(letter.message_id)],
+                )
+            )
+        return retried
+
+    def delete(self, letters: Iterable[DeadLetter]) -> int:
+        """Delete dead letters; return how many."""
+        deleted = 0
+        for letter in letters:
+            keys, name = self._keys(letter.circle), to_bytes(letter.message_id)
+            with self._client.pipeline() as pipeline:
+                pipeline.zrem(keys.dead, name)
+                pipeline.hdel(keys.dead_bodies, name)
+                pipeline.hdel(keys.dead_reasons, name)
+                deleted += int(pipeline.execute()[0])
+        return deleted
+
+    def _keys(self, circle: str) -> QueueKeys:
+        return QueueKeys(self._namespace, queue_name(circle))

@@ -1,0 +1,180 @@
+"""This project's own keys: dramatiq's layout, and keys for leases, deliveries, delays and repeated calls."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .text import to_bytes, to_text
+
+
+def key_pattern(prefix: str) -> bytes:
+    """Return the glob pattern of keys with this prefix."""
+    return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^" else bytes([byte]) for byte in to_bytes(prefix)) + b"*"
+
+
+ACTOR = "run_script"
+"""Name of the dramatiq actor that every message is for."""
+
+
+def message_head(queue: str, seconds: float) -> str:
+    """Return the JSON of a dramatiq message, dated `seconds` since the epoch, up to its argument, which Lua adds."""
+    return (
+        f'{{"queue_name":"{queue}","actor_name":"{ACTOR}","kwargs":{{}},'
+        f'"message_timestamp":{int(seconds * 1000)},"args":['
+    )
+
+
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+_ESCAPED = re.compile(rb"\.([0-9a-f]{2})")
+_QUEUE_PREFIX = "rhai-"
+
+
+def queue_name(circle: str) -> str:
+    """Return the name of a circle's dramatiq queue; `circle_of` is the inverse.
+
+    Bytes outside letters, digits, `_` and `-` are written as `.` and two hex digits: dramatiq gives `.`
+    and `:` a meaning of its own at the end of names, and circles may hold any character.
+    """
+    escaped = _UNSAFE.sub(lambda match: b".%02x" % match[0][0], to_bytes(circle))
+    return _QUEUE_PREFIX + escaped.decode()
+
+
+def is_circle_queue(queue: str) -> bool:
+    """Whether this is a circle's dramatiq queue, not one of an actor in Python."""
+    return queue.startswith(_QUEUE_PREFIX)
+
+
+@lru_cache(maxsize=1024)  # called for every task
+def circle_of(queue: str) -> str:
+    """Return the circle of a dramatiq queue."""
+    escaped = to_bytes(queue.removeprefix(_QUEUE_PREFIX))
+    return to_text(_ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), escaped))
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """Keys of one dramatiq queue under a namespace (docs/protocol.md, "Keys of our own")."""
+
+    namespace: str
+    queue: str
+
+    @property
+    def messages(self) -> str:
+        """List, the queue itself: ids of messages, and of tasks that become messages when they are fetched."""
+        return f"{self.namespace}:{self.queue}"
+
+    @property
+    def bodies(self) -> str:
+        """Hash of message id to message, waiting or held; dramatiq's own."""
+        return f"{self.messages}.msgs"
+
+    @property
+    def dead(self) -> str:
+        """Sorted set of dead message ids by milliseconds; dramatiq's own."""
+        return f"{self.messages}.XQ"
+
+    @property
+    def dead_bodies(self) -> str:
+        """Hash of dead message id to message; dramatiq's own."""
+        return f"{self.dead}.msgs"
+
+    @property
+    def dead_reasons(self) -> str:
+        """Hash of dead message id to the reason."""
+        return f"{self.dead}.reasons"
+
+    @property
+    def sequence(self) -> str:
+        """Counter for message ids: a smaller id was fetched earlier."""
+        return f"{self.messages}.sequence"
+
+    @property
+    def published(self) -> str:
+        """Sorted set of ids of unclaimed messages in RabbitMQ, by the server's millisecond."""
+        return f"{self.messages}.published"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set of broker id to the server's millisecond at which its lease ends."""
+        return f"{self.messages}.leases"
+
+    @property
+    def deliveries(self) -> str:
+        """Hash of message id to the number of processes that died with it."""
+        return f"{self.messages}.deliveries"
+
+    @property
+    def full(self) -> str:
+        """String that exists while a bridge waits for room."""
+        return f"{self.messages}.full"
+
+    @property
+    def room(self) -> str:
+        """List on which a bridge waits for room."""
+        return f"{self.messages}.room"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set of task ids by the server's millisecond at which they go to the native list."""
+        return f"{self.messages}.delayed"
+
+    @property
+    def delayed_messages(self) -> str:
+        """Sorted set of ids of messages or tasks by the server's millisecond at which they go to the queue."""
+        return f"{self.messages}.delayed_messages"
+
+    @property
+    def delay_queue(self) -> str:
+        """List of ids of messages that dramatiq's own brokers have delayed; dramatiq's own."""
+        return f"{self.messages}.DQ"
+
+    @property
+    def delay_bodies(self) -> str:
+        """Hash of the same ids to messages; dramatiq's own."""
+        return f"{self.delay_queue}.msgs"
+
+    @property
+    def wake(self) -> str:
+        """List on which a bridge waits for a delayed task that is due before all that it knows."""
+        return f"{self.messages}.wake"
+
+    def acks(self, broker_id: str) -> str:
+        """Set of message ids that one broker holds; dramatiq's own."""
+        return f"{self.namespace}:__acks__.{broker_id}.{self.queue}"
+
+    @staticmethod
+    def acks_start(namespace: str) -> str:
+        """Prefix of the keys that `acks` returns."""
+        return f"{namespace}:__acks__."
+
+    def released(self, broker_id: str) -> str:
+        """String: a process that had this broker id, and the number of its last release."""
+        return f"{self.namespace}:__released__.{broker_id}.{self.queue}"
+
+    @staticmethod
+    def registry(namespace: str) -> str:
+        """Set of the names of all queues that a bridge has ever served."""
+        return f"{namespace}:__queues__"
+
+
+def workers_key(namespace: str) -> str:
+    """Hash of broker id to the report of that worker process; see observe/recorder.py."""
+    return f"{namespace}:__workers__"
+
+
+def state_channel(namespace: str) -> str:
+    """Prefix of the channel on which a task's new status is published; the details key follows.
+
+    A message is a status, and for a final one that has a text of at most 4096 bytes, a blank and the text.
+    """
+    return f"{namespace}:__state__:"
+
+
+def cancel_channel(namespace: str) -> str:
+    """Channel on which the ids of cancelled tasks are published."""
+    return f"{namespace}:__cancel__"
+
+
+def submits_key(namespace: str, client_id: str) -> str:
+    """Sorted set of a client's completed calls, which it may repeat if the reply got lost."""
+    return f"{namespace}:__submits__.{client_id}"

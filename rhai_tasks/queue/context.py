@@ -1,0 +1,86 @@
+"""The record that the parts of one broker share: consumers, leases, cancels, status writer."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import redis
+
+from rhai_tasks.connection.outage import Outage
+from rhai_tasks.observe.readiness import Readiness
+from rhai_tasks.observe.recorder import Recorder
+from rhai_tasks.protocol import DETAIL_FIELDS, Field, QueueKeys
+from rhai_tasks.settings import Settings
+
+from .pace import Pace
+from .run import Run
+from .work_queue import WorkQueue
+
+if TYPE_CHECKING:  # an extra
+    from rhai_tasks.observe.tracing import Tracer
+
+
+class HeldMessages:
+    """The messages that this broker holds, by queue and id. Threads: any."""
+
+    def __init__(self) -> None:
+        self._by_queue: dict[str, dict[str, Run]] = {}
+
+    def __contains__(self, queue: str) -> bool:
+        """Whether a consumer has asked for this queue's messages before."""
+        return queue in self._by_queue
+
+    def __len__(self) -> int:
+        """How many queues there are."""
+        return len(self._by_queue)
+
+    def by_id(self, queue: str) -> dict[str, Run]:
+        """Return a queue's messages by id: the mapping itself, which the consumer fills and empties."""
+        return self._by_queue.setdefault(queue, {})
+
+    def of(self, queue: str) -> list[Run]:
+        """Return a queue's messages as they are now."""
+        return list(self._by_queue.get(queue, {}).values())
+
+    def all(self) -> list[Run]:
+        """Return the messages of all queues as they are now."""
+        return [run for queue in list(self._by_queue) for run in self.of(queue)]
+
+    def interrupt(self) -> None:
+        """Stop running scripts; messages that have not ended are released."""
+        for run in self.all():
+            run.interrupt()
+
+
+@dataclass(frozen=True)
+class QueueContext:
+    """What the parts of one broker share."""
+
+    settings: Settings
+    broker_id: str
+    client: redis.Redis
+    outage: Outage
+    queues: set[str]  # that the broker has declared; more may come
+    recorder: Recorder
+    tracer: "Tracer | None"
+    pace: Pace
+    work_queue: WorkQueue[Any]
+    draining: threading.Event = field(default_factory=threading.Event)  # nothing more is fetched
+    stopping: threading.Event = field(default_factory=threading.Event)
+    held: HeldMessages = field(default_factory=HeldMessages)
+    process_id: str = field(default_factory=lambda: str(uuid4()))  # never used again, as a broker's name may be
+
+    def keys(self, queue: str) -> QueueKeys:
+        """Return the keys of a queue."""
+        return QueueKeys(self.settings.namespace, queue)
+
+    @property
+    def readiness(self) -> Readiness:
+        """The part of the recorder that notes reads and renewals."""
+        return self.recorder.readiness
+
+    @property
+    def detail_fields(self) -> tuple[str, ...]:
+        """The fields of a details hash that this broker reads."""
+        return (*DETAIL_FIELDS, Field.TRACEPARENT) if self.settings.traces else DETAIL_FIELDS

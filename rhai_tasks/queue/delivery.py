@@ -1,0 +1,73 @@
+"""A delivery: a fetched message with its task. It does not change."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dramatiq import Message
+
+from rhai_tasks.errors import TaskMalformed
+from rhai_tasks.log import about
+from rhai_tasks.protocol import QueueKeys, Task, circle_of, is_utf8, parse_task, to_bytes, to_text
+
+
+def no_acknowledgement() -> None:
+    """Acknowledge a message that no other server has brought."""
+
+
+class Details(NamedTuple):
+    """Values of a details hash: those of `DETAIL_FIELDS`, and the trace. `None`: the field is absent."""
+
+    script: bytes | None = None
+    caller_id: bytes | None = None
+    public_key: bytes | None = None
+    context_id: bytes | None = None
+    created_at: bytes | None = None
+    reply_to: bytes | None = None
+    traceparent: bytes | None = None  # only if this worker traces
+
+
+class Delivery(NamedTuple):
+    """A message that this broker holds, with its task, as it was fetched."""
+
+    keys: QueueKeys
+    message_id: str
+    task_id: str
+    details: Details = Details()
+    crashes: int = 0
+    """How many processes have died with the message."""
+    submission: bytes = b""
+    """Of the details when the message was fetched. Once they have another one, this delivery has no effect."""
+    fields: Mapping[str, Any] = {}
+    """Of dramatiq's message."""
+    composed: Message[Any] | None = None
+    """The message as it came, if something follows it in a composition of dramatiq's."""
+    fetched: float = 0.0
+    """Seconds since the epoch; only if this worker traces."""
+    acknowledge: Callable[[], object] = no_acknowledgement
+    """To be called after the message's end is written: tells the server that brought its id."""
+
+    def about(self) -> dict[str, str]:
+        """Name the task, for a line of the log."""
+        details = self.details
+        caller = details.caller_id if details.caller_id is not None else details.public_key or b""
+        return about(self.task_id, circle_of(self.keys.queue), to_text(caller))
+
+    def task(self) -> Task:
+        """Read the details.
+
+        Raises:
+            TaskMalformed: They cannot be run; see `parse_task`.
+        """
+        return parse_task(self.task_id, self.details)
+
+    def readable_task(self) -> Task:
+        """Read the details for a reply, without what cannot be read: a malformed task gets a reply, too."""
+        try:
+            return self.task()
+        except TaskMalformed:
+            readable = [value if value and is_utf8(to_text(value)) else None for value in self.details]
+            return parse_task(self.task_id, [readable[0] or b"", *readable[1:]])
+
+    def details_key(self, prefix: str) -> bytes:
+        """Name the key of the details."""
+        return to_bytes(prefix + self.task_id)

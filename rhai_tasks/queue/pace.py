@@ -1,0 +1,35 @@
+"""How fast scripts run here, and so how many messages a consumer prefetches."""
+
+from collections import deque
+
+_PREFETCH_SECONDS = 0.02  # of work that may wait behind each thread: hides the next fetch, starves no other worker
+_MOST_PREFETCHED = 256  # messages; bounds the outcomes that wait to be written during an outage, too
+_RUNS = 50  # scripts that the average goes over: it must tell fast ones from those of which one in twenty takes long
+FAST_SECONDS = 0.001
+"""While scripts take less than this on average, a consumer waits for the running ones before it fetches more."""
+
+
+class Pace:
+    """A moving average of the run times of scripts, for all queues of a worker process. Threads: any."""
+
+    def __init__(self) -> None:
+        self._runs: deque[float] = deque(maxlen=_RUNS)
+        self._average = 1.0  # seconds; slow until proven fast
+
+    def record_run(self, seconds: float) -> None:
+        """Add the run time of a script."""
+        self._runs.append(seconds)
+        self._average = sum(self._runs) / len(self._runs)
+
+    def reset_average(self, seconds: float) -> None:
+        """Restart the average at the time that the running scripts have already taken."""
+        self._runs.clear()
+        self.record_run(seconds)
+
+    def is_fast(self) -> bool:
+        """Whether recent scripts took less than `FAST_SECONDS` on average."""
+        return self._average < FAST_SECONDS
+
+    def prefetch_count(self, threads: int) -> int:
+        """How many messages to prefetch beyond one for each thread: about 20 ms of work; none for slow scripts."""
+        return min(int(threads * _PREFETCH_SECONDS / max(self._average, 1e-5)), _MOST_PREFETCHED)

@@ -1,0 +1,117 @@
+"""Reads the rows that Lua returns for a fetch."""
+
+import time
+from typing import Any, cast
+
+import redis
+from dramatiq import Message
+
+from rhai_tasks.observe.recorder import shorten
+from rhai_tasks.protocol import ACTOR, QueueKeys, to_bytes, to_text
+
+from .context import QueueContext
+from .delivery import Delivery, Details, no_acknowledgement
+from .endings import Dead
+from .follow_ups import is_composed
+from .message import decode, message_fields, read_task_id
+from .run import Run
+from .sources import Taken
+
+_NO_HASH = "its details are not a hash: "
+
+
+class DeliveryReader:
+    """Makes runs of the rows of a queue, and dead letters of those that cannot be run."""
+
+    def __init__(self, context: QueueContext, keys: QueueKeys) -> None:
+        self._context, self._keys = context, keys
+
+    def read(self, taken: Taken) -> list[Run | Dead]:
+        """Read messages that were taken from a source.
+
+        Raises:
+            redis.RedisError: The server does not answer, which is asked again for details that Lua could not read.
+        """
+        keys, read = self._keys, list[Run | Dead]()
+        fetched = time.time() if self._context.tracer else 0.0
+        for place, (name, task, body, crashes, details, cancelled, submission) in enumerate(taken.rows):
+            message_id = name.decode()
+            acknowledge = taken.acknowledgements.get(message_id, no_acknowledgement)
+            task_id, message = to_text(task or b""), None
+            try:
+                if body is None:
+                    fields = message_fields(keys.queue, message_id, task_id)
+                else:
+                    message = self._read_message(body)
+                    task_id, fields = read_task_id(message), vars(message)
+                values = details if isinstance(details, list) else self._read_details(details, message, task_id)
+            except _DeadLetter as why:
+                read.append(Dead(Delivery(keys, message_id, task_id, acknowledge=acknowledge), *why.args))
+                continue
+            delivery = Delivery(
+                keys,
+                message_id,
+                task_id,
+                Details(*values),
+                crashes,
+                submission or b"",
+                fields,
+                message if message and is_composed(message) else None,
+                fetched,
+                acknowledge,
+            )
+            run = Run(delivery, marked=place < taken.idle and crashes == 0)
+            if cancelled:
+                run.cancel.cancel()
+            read.append(run)
+        return read
+
+    def _read_message(self, body: bytes) -> Message[Any]:
+        """Read a message for a task.
+
+        Raises:
+            _DeadLetter: It is none.
+        """
+        try:
+            message = decode(body, self._keys.queue)
+            read_task_id(message)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _DeadLetter(f"its message cannot be read: {error}") from error
+        if message.actor_name != ACTOR:  # dramatiq would log it with all its arguments
+            raise _DeadLetter(
+                f"no actor of this name runs here: {shorten(message.actor_name)!r}; "
+                "actors in Python belong on a RedisBroker, with a queue and a worker of their own"
+            )
+        return message
+
+    def _read_details(self, error: bytes | None, message: Message[Any] | None, task_id: str) -> list[bytes | None]:
+        """Read a task's details where `hold.lua` could not: its JSON knows no half of a pair of surrogates.
+
+        Args:
+            error: The server's, if `hold.lua` got one.
+            message: The task's.
+            task_id: The task's.
+
+        Raises:
+            _DeadLetter: There are none.
+        """
+        if error is not None:
+            raise _DeadLetter(error.decode(errors="replace"), _NO_HASH)
+        if not message or not isinstance(next(iter(message.args), None), str):
+            raise _DeadLetter("it names no task")
+        client, key = self._context.client, to_bytes(self._context.settings.prefixes.details + task_id)
+        carried = message.kwargs.get("details")
+        try:
+            texts = carried.items() if isinstance(carried, dict) else ()
+            fields: dict[Any, Any] = {
+                to_bytes(name): to_bytes(value) for name, value in texts if isinstance(value, str)
+            }
+            if fields and not client.exists(key):
+                client.hset(key, mapping=fields)
+            return cast("list[bytes | None]", client.hmget(key, self._context.detail_fields))
+        except (redis.ResponseError, ValueError) as why:
+            raise _DeadLetter(str(why), _NO_HASH) from why
+
+
+class _DeadLetter(Exception):
+    """Why a message cannot be run: the error, and what it is about."""

@@ -1,0 +1,64 @@
+"""A run: a delivery while this process holds it."""
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rhai_tasks.engine import CancelToken
+from rhai_tasks.observe.recorder import Use
+from rhai_tasks.protocol import Outcome
+
+from .delivery import Delivery
+from .endings import Ending, Finished, Lost, Released, Trace, following
+
+if TYPE_CHECKING:  # an extra
+    from rhai_tasks.observe.tracing import TaskTrace
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A delivery that this process holds, its script, and its ending, once there is one.
+
+    The first ending stands, unless the delivery is lost.
+
+    Threads: the worker thread that runs the script changes it; others call `lose` and `interrupt`, and the watchdog
+    `finish`. What two threads write at the same time does no harm: the server accepts one ending of a delivery.
+    """
+
+    delivery: Delivery
+    marked: bool = False  # as `processing`
+    cancel: CancelToken = field(default_factory=CancelToken)
+    started: float | None = None  # time.monotonic() at which the script began
+    crash_counted: bool = False  # before the script could end the process; a release takes it back
+    interrupted: bool = False  # by a stopping worker: if it does not end by itself, it is released
+    ending: Ending | None = None
+    trace: "TaskTrace | None" = None
+
+    def finish(self, outcome: Outcome, use: Use | None = None) -> None:
+        """End with an outcome."""
+        if self.ending is None:
+            delivery = self.delivery
+            # Without more calls than these: each task comes this way.
+            follow_ups = following(delivery, outcome) if delivery.composed else []
+            trace = Trace(self.trace, time.time()) if self.trace else None
+            self.ending = Finished(delivery, outcome, follow_ups, time.time(), use, trace)
+
+    def release(self, *, postponed: bool = False) -> None:
+        """End undone: the message goes back to its queue, behind all others if it is postponed."""
+        if self.ending is None:
+            trace = Trace(self.trace, time.time()) if self.trace else None
+            self.ending = Released(self.delivery, postponed, self.crash_counted, trace)
+
+    def lose(self) -> None:
+        """Stop the script; nothing is written for it, whatever it ended as before."""
+        self.ending = Lost(self.delivery)
+        self.cancel.cancel()
+
+    def is_lost(self) -> bool:
+        """Whether another broker has got the message, or its keys are gone."""
+        return isinstance(self.ending, Lost)
+
+    def interrupt(self) -> None:
+        """Stop the script, and release the message."""
+        self.interrupted = True
+        self.cancel.cancel()
