@@ -1,4 +1,4 @@
-"""From native lists to dramatiq and back; the drop-in worker."""
+"""How do tasks get from native lists to dramatiq, and which processes do that?"""
 
 from .worker import Args, run_worker_loop
 

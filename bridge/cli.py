@@ -2,38 +2,52 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from rhai_tasks.errors import ConfigurationError
-from rhai_tasks.log import configure_logging
+from rhai_tasks.log import capture_stderr, configure_logging
 from rhai_tasks.options import (
     ENVIRONMENT_PREFIX,
     bridge_options,
     broker_options,
     hide_passwords,
     load_engine,
+    log_format_of,
+    monitor_options,
     run_options,
     server_options,
     settings_from,
-    watch_options,
+    version_option,
+    whole_number,
 )
+from rhai_tasks.protocol import check_circle
 from rhai_tasks.settings import Settings
+from rhai_tasks.streams import open_standard_streams
+from rhai_tasks.terminal import Failure
 
-from .supervisor import bridge_circles, supervise
+from .tree.supervisor import bridge_circles, supervise
 
+_WRONG = 2  # exit status of bad input, also of wrong options
 _CONTEXT = {"auto_envvar_prefix": ENVIRONMENT_PREFIX, "max_content_width": 110}
 _EPILOG = "RUST_LOG sets what is logged to stderr: error, warn, info (default), debug, trace, off, and target=level."
 
 
-class _Failure(click.ClickException):
-    """Bad input: one line, and the exit status that also wrong options have."""
+class _Command(click.Command):
+    """A command that configures the log before it reads its options, so that errors in options are logged, too."""
 
-    exit_code = 2
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        open_standard_streams()
+        arguments = sys.argv[1:] if args is None else list(args)
+        configure_logging(os.environ.get("RUST_LOG"), log_format_of(arguments))
+        if not sys.stderr.isatty():  # else a person reads it as it is
+            capture_stderr()
+        return super().main(arguments, *more, **extra)
 
 
-@click.command(context_settings=_CONTEXT, epilog=_EPILOG)
+@click.command(cls=_Command, context_settings=_CONTEXT, epilog=_EPILOG)
 @click.option("--circle-public-key", required=True, show_envvar=True, metavar="KEY", help="Whose tasks to run.")
 @server_options
 @click.option(
@@ -41,7 +55,7 @@ class _Failure(click.ClickException):
     default=Settings().processes,
     show_default=True,
     show_envvar=True,
-    type=click.IntRange(1),
+    type=whole_number("processes"),
     help="Worker processes.",
 )
 @click.option(
@@ -49,7 +63,7 @@ class _Failure(click.ClickException):
     default=Settings().threads,
     show_default=True,
     show_envvar=True,
-    type=click.IntRange(1),
+    type=whole_number("threads"),
     help="Scripts that one process runs at a time.",
 )
 @click.option(
@@ -57,7 +71,7 @@ class _Failure(click.ClickException):
     default=Settings().memory_limit,
     show_default=True,
     show_envvar=True,
-    type=click.IntRange(0),
+    type=whole_number("memory_limit"),
     metavar="MIB",
     help=(
         "Memory of one worker process, scripts and host functions together (Linux). One that holds more is killed and "
@@ -67,24 +81,25 @@ class _Failure(click.ClickException):
 @broker_options
 @bridge_options
 @run_options
-@watch_options
-@click.version_option(package_name="rhai-tasks")
+@monitor_options
+@version_option
 def worker(circle_public_key: str, **options: Any) -> None:
     """Run one circle's tasks until told to stop.
 
     A bridge process takes task ids off the native list and hands them to worker processes through dramatiq.
     SIGTERM and SIGINT stop: running scripts finish, the rest goes back to the native list.
     """
-    settings = settings_from(options)
-    configure_logging(os.environ.get("RUST_LOG"), settings.log_format)
-    hide_passwords(settings)
+    capture_stderr()
     try:
+        check_circle(circle_public_key, "--circle-public-key")
+        settings = settings_from(options)
+        hide_passwords(settings)
         sys.exit(supervise(settings, circle_public_key, load_engine(settings)))
     except ConfigurationError as error:
-        raise _Failure(str(error)) from error
+        raise Failure(str(error), _WRONG) from error
 
 
-@click.command(context_settings=_CONTEXT, epilog=_EPILOG)
+@click.command(cls=_Command, context_settings=_CONTEXT, epilog=_EPILOG)
 @click.option(
     "--circle",
     "circles",
@@ -98,16 +113,17 @@ def worker(circle_public_key: str, **options: Any) -> None:
 @server_options
 @broker_options
 @bridge_options
-@watch_options
-@click.version_option(package_name="rhai-tasks")
+@monitor_options
+@version_option
 def bridge(circles: tuple[str, ...], *, all_circles: bool, **options: Any) -> None:
     """Hand circles' tasks to dramatiq; `dramatiq rhai_tasks.worker:setup` runs them, here or elsewhere."""
     if not circles and not all_circles:
         raise click.UsageError("Name a --circle, or give --all-circles.")
-    settings = settings_from(options)
-    configure_logging(os.environ.get("RUST_LOG"), settings.log_format)
-    hide_passwords(settings)
+    capture_stderr()
     try:
-        sys.exit(bridge_circles(settings, circles, follow_all=all_circles))
+        settings = settings_from(options)
+        hide_passwords(settings)
+        checked = dict.fromkeys(check_circle(circle, "--circle") for circle in circles)  # each once
+        sys.exit(bridge_circles(settings, checked, follow_all=all_circles))
     except ConfigurationError as error:
-        raise _Failure(str(error)) from error
+        raise Failure(str(error), _WRONG) from error

@@ -1,0 +1,110 @@
+"""Moves one circle's tasks from its native list to its dramatiq queue, and back when the bridge stops."""
+
+import logging
+import threading
+from functools import cached_property
+from typing import Any
+
+import redis
+
+from rhai_tasks.connection.connect import BLOCK_SECONDS, break_off, connect_blocking
+from rhai_tasks.connection.outage import Outage, retry_until_answered
+from rhai_tasks.connection.scripts import load_script, wait_and_run
+from rhai_tasks.observe.readiness import Readiness
+from rhai_tasks.protocol import QueueKeys, queue_name, to_bytes
+from rhai_tasks.queue import native
+from rhai_tasks.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class CircleBridge:
+    """Moves one circle's tasks. No step can lose a task: after a crash, the next bridge finds it.
+
+    Args:
+        settings: The server, and the names of keys there.
+        circle: Public key of the circle.
+        client: Runs scripts; circles may share it.
+    """
+
+    def __init__(self, settings: Settings, circle: str, client: redis.Redis) -> None:
+        self.circle = circle
+        self.native_key = to_bytes(settings.prefixes.queue + circle)
+        self.read_name = f"read of the native list of {circle}"
+        self._settings = settings
+        self._keys = keys = QueueKeys(settings.namespace, queue_name(circle))
+        self._client = client
+        self.take = load_script(client, "bridge", "take")
+        published = [] if settings.broker_url is None else [keys.published]
+        self.call: dict[str, Any] = {  # keys and arguments of `take.lua`
+            "keys": [self.native_key, keys.messages, keys.full, keys.registry(keys.namespace), *published],
+            "args": [settings.buffer, keys.queue],
+        }
+
+    @cached_property
+    def _blocking(self) -> redis.Redis:
+        return connect_blocking(self._settings.redis_url)
+
+    def run(self, stop: threading.Event, readiness: Readiness, outage: Outage) -> None:
+        """Take tasks until `stop` is set; wait whenever the server does not answer."""
+        room = 0
+        readiness.expect(self.read_name)
+        while not stop.is_set():
+            try:
+                room = retry_until_answered(lambda: self.forward(room), outage, stop)  # noqa: B023  (called at once)
+            except redis.RedisError:
+                return  # told to stop while the server was away
+            readiness.note(self.read_name)
+
+    def forward(self, room: int) -> int:
+        """Move tasks from the native list to dramatiq's queue; if there are none, wait up to `BLOCK_SECONDS` for one.
+
+        Args:
+            room: How many messages dramatiq's queue can still take, as the call before returned it; 0: ask first.
+
+        Returns:
+            How many messages dramatiq's queue can still take, for the next call.
+        """
+        if room > 0:
+            # Pops at the same end as the original's BLPOP, but the id never leaves Redis. A worker that waits for it
+            # has it before this returns. Then `take.lua` moves the other ids of the list.
+            messages = self._keys.messages
+            _, room = wait_and_run(self._blocking, self.native_key, messages, "RIGHT", self.take, **self.call)
+            return max(room, 0)
+        taken, room = self.take(**self.call)
+        if room <= 0 and not taken:
+            self._blocking.blpop([self._keys.room], BLOCK_SECONDS / 2)
+        return max(room, 0)
+
+    def give_back(self) -> None:
+        """Give the tasks that no worker holds back to the native list, if the server answers."""
+        try:
+            native.give_back(self._client, self._settings, self.circle)
+        except redis.RedisError as error:
+            logger.warning("Circle %s: tasks stay where the next bridge finds them: %s", self.circle, error)
+
+    @property
+    def delayed_keys(self) -> list[str | bytes]:
+        """Keys of the delayed tasks, and of the lists that they go to when due, as `due.lua` takes them."""
+        return native.delayed_keys(self._keys, self.native_key)
+
+    @property
+    def wake_keys(self) -> list[str]:
+        """Lists that get an element when a task or message is delayed; popping it loses nothing.
+
+        The second one is dramatiq's delay queue: which messages are delayed is read from their bodies.
+        """
+        return [self._keys.wake, self._keys.delay_queue]
+
+    @property
+    def room_key(self) -> bytes:
+        """List that gets an element when a worker's fetch makes room in dramatiq's queue."""
+        return to_bytes(self._keys.room)
+
+    def unblock(self) -> None:
+        """End a blocking command from another thread. A task that it has moved already waits in dramatiq's queue."""
+        break_off(self._blocking)
+
+    def close(self) -> None:
+        """Close the connection that the circle does not share."""
+        self._blocking.close()

@@ -1,0 +1,1 @@
+"""How do messages get from Redis to RabbitMQ?"""

@@ -1,0 +1,1 @@
+"""How do a bridge and its workers live as one tree of processes?"""
