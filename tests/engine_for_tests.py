@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def make_engine(timeout: float = 60.0) -> Engine:
     engine.register("nap", time.sleep)
     engine.register("crash", lambda: ctypes.string_at(0))
     engine.register("pid", os.getpid)
+    engine.register("to_stderr", lambda text: print(text, file=sys.stderr))
     engine.register("log", logging.getLogger(__name__).warning)
     hoard: list[bytes] = []
     engine.register("hoard", lambda mebibytes: hoard.append(b"x" * (int(mebibytes) * 2**20)))

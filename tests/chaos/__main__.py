@@ -23,6 +23,7 @@ from .faults import FAULTS, KILL_BOUND, RABBITMQ_KILL_BOUND
 from .ledger import Account, as_json, as_table
 from .world import Fault, Strain, World
 
+_VICTIMS = 10  # of one fault, where many faults share the time
 _WARM_SECONDS, _COOL_SECONDS = 2.0, 5.0  # of load before and after a fault that happens alone
 
 
@@ -42,16 +43,27 @@ def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int, *, rabbitmq
 
 
 def run_mixed(
-    faults: list[Fault], folder: Path, strain: Strain, seed: int, seconds: float, *, rabbitmq: bool = False
+    faults: list[Fault],
+    folder: Path,
+    strain: Strain,
+    seed: int,
+    seconds: float,
+    *,
+    turns: int = 0,
+    rabbitmq: bool = False,
 ) -> tuple[Account, list[str]]:
-    """Bring faults about at random for some time, some of them two at a time; name them in their order."""
+    """Bring faults about at random, some of them two at a time, and name them in their order.
+
+    Ends after `seconds`, but not before `turns` have come.
+    """
     happened: list[str] = []
     failed: list[str] = []
+    strain = replace(strain, victims=min(strain.victims, _VICTIMS))
     with World(folder / "mixed", strain, seed, rabbitmq=rabbitmq) as world:
         choice = random.Random(seed)
         firsts = _rounds(faults, choice)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or len(happened) < turns:
             time.sleep(choice.uniform(0.5, 3.0))
             first = next(firsts)
             others = [fault for fault in faults if fault.kind != first.kind]

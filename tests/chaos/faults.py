@@ -15,6 +15,7 @@ import redis
 from tests.conftest import wait_until
 
 from .ledger import Expected
+from .strangers import foreign_words, refused_command, wrong_type
 from .world import CIRCLE, FREEZE_SECONDS, Fault, World
 
 KILL_BOUND, RETURN_BOUND = 15.0, 5.0  # seconds: what is promised
@@ -46,11 +47,12 @@ def kill_supervisor(world: World) -> None:
     tree.start()
 
 
-def kill_tree(world: World) -> None:
+def kill_tree(world: World, meanwhile: Callable[[], None] = lambda: None) -> None:
     """All of it at once, and another started in its place."""
     tree = world.tree()
     pids, since = tree.pids(), time.monotonic()
     tree.kill()
+    meanwhile()
     world.excuse("killed", pids, since=since)
     tree.start()
 
@@ -80,7 +82,7 @@ def freeze_tree(world: World) -> None:
 def rolling_restart(world: World) -> None:
     """Each tree stopped as a launcher does it, and started again."""
     for tree in world.trees:
-        tree.worker.stop(within=3 * world.strain.longest + 15.0)
+        world.stop(tree)
         tree.start()
 
 
@@ -296,6 +298,31 @@ def guests(world: World) -> None:
     time.sleep(8.0)
 
 
+def clock_back(world: World) -> None:
+    """A tree is killed, and the server's clock jumps back by a minute: by it the leases of the dead last that long."""
+    kill_tree(world, meanwhile=lambda: world.clock.jump(-60.0))
+
+
+def unread_log(world: World) -> None:
+    """A launcher spawns a tree with a pipe that it never reads; the pipe is full, and a worker is killed."""
+    tree = world.tree()
+    world.stop(tree)
+    tree.start(unread_log=True)
+    time.sleep(3.0)  # until it runs something
+    killed, other = tree.workers()
+    since = time.monotonic()
+    world.kill(killed)
+    try:
+        wait_until(lambda: tree.is_complete() and killed not in tree.workers(), within=KILL_BOUND)
+    except AssertionError:
+        world.hangs("a supervisor that has to start another worker")
+    else:
+        world.resumes([*set(tree.workers()) - {other}], since=since)
+        time.sleep(2.0)
+    world.stop(tree)
+    tree.start()
+
+
 def clocks(world: World) -> None:
     """One tree's clock is five minutes wrong, always; here nothing else happens."""
     time.sleep(5.0)
@@ -304,7 +331,7 @@ def clocks(world: World) -> None:
 def log_disk_full(world: World) -> None:
     """A tree whose log cannot be written any more."""
     tree = world.trees[1]
-    tree.worker.stop(within=3 * world.strain.longest + 15.0)
+    world.stop(tree)
     tree.log = type(tree.log)("/dev/full")
     tree.start()
     time.sleep(3.0)  # until it runs something
@@ -357,6 +384,11 @@ FAULTS = [
     Fault("black-hole", black_hole, KILL_BOUND, "network"),
     Fault("silence", silent_connections, KILL_BOUND, "network"),
     Fault("guests", guests),  # who died beside one twice waits until it can run alone: justice takes its time
+    Fault("refused-command", refused_command, RETURN_BOUND, "server"),
+    Fault("wrong-type", wrong_type, RETURN_BOUND, "server"),
+    Fault("foreign-words", foreign_words),
+    Fault("clock-back", clock_back, KILL_BOUND, "server"),
+    Fault("unread-log", unread_log, KILL_BOUND),
     Fault("clocks", clocks, None, "alone"),
     Fault("log-disk-full", log_disk_full, KILL_BOUND, "alone"),
     Fault("original-beside", original_beside, KILL_BOUND, "alone"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from rhai_tasks.reports import REPORT_SECONDS
+from rhai_tasks.observe.reports import REPORT_SECONDS
 from tests.observed import Observed, Samples
 
 from .__main__ import machine

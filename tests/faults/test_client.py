@@ -34,7 +34,7 @@ def test_results_awaited_while_the_server_restarts_arrive(
     server: ValkeyServer,
 ) -> None:
     start_worker("circle", "--threads", "4")
-    app.submit("1").result(timeout=10)
+    app.submit("1").result(timeout=60)
     tasks = app.submit_many(f"sleep(0.05); {number}" for number in range(100))
     outputs: list[int] = []
     thread = threading.Thread(
@@ -58,7 +58,7 @@ def test_results_awaited_in_asyncio_while_the_server_restarts_arrive(
 
     async def use() -> str:
         async with AsyncClient(server_url, circle="circle") as app:
-            await (await app.submit("1")).result(timeout=10)
+            await (await app.submit("1")).result(timeout=60)
             waiting = asyncio.create_task((await app.submit("sleep(1); 5")).result(timeout=60))
             await asyncio.to_thread(restart, server, 2.0)
             return await waiting
@@ -80,7 +80,7 @@ def test_a_submit_while_the_server_is_away_waits_for_it(
 
     thread.join()
     start_worker("circle")
-    assert task.result(timeout=20) == "2"
+    assert task.result(timeout=60) == "2"
 
 
 def test_tasks_due_during_an_outage_of_the_server_run_after_it(
@@ -95,7 +95,7 @@ def test_tasks_due_during_an_outage_of_the_server_run_after_it(
     restart(server, away=1.5)
 
     assert time.monotonic() - submitted > 1.0
-    assert sorted(int(task.result(timeout=20)) for task in tasks) == sorted([*range(10), *range(10)])
+    assert sorted(int(task.result(timeout=60)) for task in tasks) == sorted([*range(10), *range(10)])
 
 
 def test_a_client_killed_while_it_submits_leaves_whole_tasks(

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import dramatiq
 import pytest
 
-from rhai_tasks import Client, Engine
-from rhai_tasks.watchdog import GRACE_SECONDS
-from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+from rhai_tasks import Client, Engine, Settings
+from rhai_tasks.protocol import QueueKeys
+from rhai_tasks.worker import setup
+from tests.conftest import FINAL, PATIENCE, Dispatcher, Worker, wait_until
 
-TIME = "time limit of 3 s exceeded"
+TIME = "time limit of 8 s exceeded"
 MEMORY = "memory limit of 64 MiB exceeded"
 EITHER = f"{TIME}|{MEMORY}"  # slow growth: the machine's speed decides
 DEPTH = "Stack overflow"
@@ -82,16 +84,16 @@ MAY_COMPLETE = {"nested array as result"}  # where it is no attack any more, onc
 def test_every_attack_ends_as_an_error_that_says_why_and_neighbours_go_on(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker]
 ) -> None:
-    worker = start_worker("circle", "--task-timeout", "3", "--threads", "16", env={"RUST_LOG": "warn"})
+    worker = start_worker("circle", "--task-timeout", "8", "--threads", "16", env={"RUST_LOG": "warn"})
     dispatcher.run("circle", "1")
     before = [child.pid for child in worker.children()]
 
     attacks = {name: dispatcher.submit("circle", name, script) for name, (script, _) in ATTACKS.items()}
     beside = 0
-    deadline = time.monotonic() + 100.0
+    deadline = time.monotonic() + 200.0
     while any(dispatcher.status(task) not in FINAL for task in attacks.values()) and time.monotonic() < deadline:
         neighbour = dispatcher.submit("circle", f"beside {beside}", f"{beside}")
-        assert dispatcher.result(neighbour, within=8.0)["output"] == str(beside)  # 3 s, if no thread is left for it
+        assert dispatcher.result(neighbour)["output"] == str(beside)
         beside += 1
     ends = {name: dispatcher.result(task) for name, task in attacks.items()}
 
@@ -134,9 +136,9 @@ def test_a_process_that_outgrows_its_limit_is_killed_and_only_the_task_that_did_
     beside = [dispatcher.submit("circle", f"beside {number}", f"nap(0.5); {number}") for number in range(8)]
     hoarder = dispatcher.submit("circle", "hoarder", "hoard(500); nap(5)")
 
-    assert dispatcher.result(hoarder, within=60.0)["error"].startswith("The worker process died 3 times")
+    assert dispatcher.result(hoarder)["error"].startswith("The worker process died 3 times")
 
-    assert [dispatcher.result(task, within=60.0)["output"] for task in beside] == [str(number) for number in range(8)]
+    assert [dispatcher.result(task)["output"] for task in beside] == [str(number) for number in range(8)]
     assert "MiB, more than --memory-limit 200: killing it" in worker.text()
 
 
@@ -152,18 +154,16 @@ def test_a_neighbour_is_not_held_up_beyond_the_time_limit(
         dispatcher.submit("circle", f"attack {number}", script)
     wait_until(lambda: sum(dispatcher.status(f"attack {number}") == "processing" for number in range(4)) == 2)
 
-    started = time.monotonic()
     dispatcher.submit("circle", "neighbour", "1")  # newest first: it is next
-    wait_until(lambda: dispatcher.status("neighbour") in FINAL)
 
-    assert time.monotonic() - started < 8.0
+    assert dispatcher.result("neighbour")["output"] == "1"
 
 
 @pytest.mark.parametrize(
     "endless",
     [
         "nap(1000)",  # in Python
-        'let s = ""; s.pad(20_000_000, "x"); let a = []; a.pad(100_000, s); switch a { 1 => 2 }',  # in the engine
+        'let s = ""; s.pad(2_000_000, "x"); let a = []; a.pad(1_000_000, s); switch a { 1 => 2 }',  # in the engine
     ],
 )
 def test_a_script_that_nothing_stops_ends_as_an_error_and_its_neighbours_complete_once(
@@ -178,7 +178,7 @@ def test_a_script_that_nothing_stops_ends_as_an_error_and_its_neighbours_complet
     dispatcher.submit("circle", "endless", f'note("{runs}", "endless"); {endless}')
     neighbours: list[str] = []
     while dispatcher.status("endless") not in FINAL:
-        assert time.monotonic() < started + 2.0 + GRACE_SECONDS + 8.0
+        assert time.monotonic() < started + PATIENCE
         number = len(neighbours)
         script = f'note("{runs}", "{number}"); nap(1.0); {number}'
         neighbours.append(dispatcher.submit("circle", f"beside {number}", script))
@@ -187,7 +187,7 @@ def test_a_script_that_nothing_stops_ends_as_an_error_and_its_neighbours_complet
     assert dispatcher.details("endless")["error"] == (
         "Script terminated: time limit of 2 s exceeded; it did not stop within 5 s, and its process was ended"
     )
-    outputs = [dispatcher.result(task, within=20.0)["output"] for task in neighbours]
+    outputs = [dispatcher.result(task)["output"] for task in neighbours]
     assert outputs == [str(number) for number in range(len(neighbours))]
     assert Counter(runs.read_text().split()) == {"endless": 1, **dict.fromkeys(outputs, 1)}
     assert dispatcher.run("circle", "pid()")["output"] != str(before)
@@ -207,9 +207,84 @@ def test_a_cancelled_script_that_does_not_stop_ends_its_process_and_others_go_ba
     endless.cancel()
 
     assert dispatcher.details(endless.id)["error"] == "cancelled"
-    assert dispatcher.result(long, within=40.0)["output"].endswith(" 1"), "the delivery"
+    assert dispatcher.result(long)["output"].endswith(" 1"), "the delivery"
     assert runs.read_text().split() == ["run", "run"]
     assert dispatcher.details(endless.id)["error"] == "cancelled"
+
+
+def test_a_script_that_does_not_stop_after_its_message_was_lost_ends_its_process(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker("circle", "--engine", "tests.engine_for_tests:make_engine", "--threads", "1")
+    client, settings = dispatcher.client, Settings()
+    keys = QueueKeys(settings.namespace, "rhai-circle")
+    endless = dispatcher.submit("circle", "endless", "nap(1000)")
+    wait_until(lambda: dispatcher.status(endless) == "processing")
+    _, before = worker.children()
+
+    (broker_id,) = client.zrange(keys.leases, 0, -1)
+    client.delete(keys.leases, keys.acks(broker_id), keys.bodies)  # as after a lease that lapsed
+    client.hset("rhai_task_details:endless", mapping={"status": "completed", "output": "by another worker"})
+
+    wait_until(lambda: not before.is_running(), what="the process to end")
+    assert dispatcher.run("circle", "1")["output"] == "1"
+    assert dispatcher.details(endless)["output"] == "by another worker"
+
+
+class SlowHooks(dramatiq.Middleware):
+    """A middleware of an application that takes its time."""
+
+    def before_ack(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:  # noqa: ARG002
+        time.sleep(0.5)
+
+
+def setup_with_slow_hooks() -> None:
+    """Set a worker up, for dramatiq's own command."""
+    setup()
+    dramatiq.get_broker().add_middleware(SlowHooks())
+
+
+def test_a_process_ends_only_after_its_other_messages_were_released(
+    dispatcher: Dispatcher, app: Client, spawn: Callable[..., Worker]
+) -> None:
+    spawn("rhai-bridge", "--circle", "circle")
+    env = {"RHAI_TASKS_ENGINE": "tests.engine_for_tests:make_engine", "RHAI_TASKS_SHUTDOWN_TIMEOUT": "0.5"}
+    ending = spawn("dramatiq", f"{__name__}:setup_with_slow_hooks", "--processes", "1", "--threads", "2", env=env)
+    endless = app.submit("nap(1000)")
+    other = dispatcher.submit("circle", "other", "sleep(15); who()")
+    wait_until(lambda: {dispatcher.status(task) for task in (endless.id, other)} == {"processing"})
+
+    endless.cancel()
+
+    ending.process.wait(PATIENCE)
+    assert dispatcher.status(other) == "pending"
+    spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", "--threads", "1", env=env)
+    assert dispatcher.result(other)["output"].endswith(" 1"), "the delivery: nothing suspects it of a crash"
+
+
+@pytest.mark.parametrize("options", [(), ("--shutdown-timeout", "0")], ids=str)
+def test_a_process_that_is_about_to_end_begins_nothing_more(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """A fetch that was waiting when the watchdog spoke brings a task: the next process runs it."""
+    runs = tmp_path / "runs"
+    engine = ("--engine", "tests.engine_for_tests:make_hasty_engine")
+    worker = start_worker("circle", *engine, "--threads", "3", "--shutdown-timeout", "2", *options)
+    doomed = dispatcher.run("circle", "pid()")["output"]
+    dispatcher.submit("circle", "endless", "nap(1000)")
+    dispatcher.submit("circle", "beside", "nap(3.5); nap(3.5); nap(3.5); 1")  # the process lives for a while yet
+    wait_until(lambda: "this process fetches no more" in worker.text())
+
+    tasks = []
+    for number in range(6):
+        script = f'note("{runs}", "{number}"); nap(1.5); `${{who()}} ${{pid()}}`'
+        tasks.append(dispatcher.submit("circle", f"t{number}", script))
+        time.sleep(0.1)  # so that several fetches bring them
+
+    outputs = [dispatcher.result(task)["output"].split() for task in tasks]
+    assert set(Counter(runs.read_text().split()).values()) == {1}
+    assert {output[-1] for output in outputs}.isdisjoint({doomed})
+    assert {output[-2] for output in outputs} == {"1"}, "the delivery"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ import pickle
 
 import pytest
 
-from rhai_tasks import (
+from rhai_tasks import current_task
+from rhai_tasks.errors import (
     NoCurrentTask,
     RhaiError,
     RhaiTasksError,
@@ -13,7 +14,6 @@ from rhai_tasks import (
     TaskExists,
     TaskNotFound,
     TaskTimeout,
-    current_task,
 )
 
 

@@ -1,5 +1,6 @@
 """What is published: the sdist here, wheels by the same code where they are built (tests/contents.py)."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import tomllib
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -22,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     maturin = Path(sys.executable).parent / "maturin"
-    subprocess.run([maturin, "sdist", "--out", folder], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run([maturin, "sdist", "--out", folder], cwd=ROOT, check=True, capture_output=True, timeout=200)
     (package,) = folder.glob("*.tar.gz")
     return package
 
@@ -39,7 +41,10 @@ def test_a_missing_script_and_a_stray_file_are_told(sdist: Path, tmp_path: Path)
                 member.name = member.name.replace("take.lua", "stray.so")
             archive.addfile(member, whole.extractfile(member))
 
-    assert complaints(broken) == [f"{sdist.name} lacks bridge/take.lua", f"{sdist.name} contains bridge/stray.so"]
+    assert complaints(broken) == [
+        f"{sdist.name} lacks bridge/lua/take.lua",
+        f"{sdist.name} contains bridge/lua/stray.so",
+    ]
 
 
 def test_a_wheel_without_engine_and_licences_is_told(tmp_path: Path) -> None:
@@ -51,6 +56,40 @@ def test_a_wheel_without_engine_and_licences_is_told(tmp_path: Path) -> None:
 
     assert f"{wheel.name} lacks {ENGINE}" in told
     assert f"{wheel.name} lacks rhai_tasks-1.0.0.dist-info/licenses/engine/LICENSES.txt" in told
+
+
+@pytest.mark.parametrize(
+    "name", ["rhai_tasks", *(f"rhai_tasks.{part}" for part in ("protocol", "engine", "client", "worker")), "bridge"]
+)
+def test_what_a_package_hands_out_is_what_it_names(name: str) -> None:
+    package = importlib.import_module(name)
+    handed_out = {
+        name for name, value in vars(package).items() if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+
+    assert handed_out == set(package.__all__)
+
+
+MOVED = {
+    "rhai_tasks.engine": "RHAI_VERSION Function Timestamp",
+    "rhai_tasks.errors": "ClientClosed ConfigurationError NoCurrentTask RhaiError RhaiLimitError RhaiRuntimeError "
+    "RhaiSyntaxError RhaiTasksError RhaiTerminated ScriptError ServerError ServerUnavailable TaskCancelled TaskError "
+    "TaskExists TaskMalformed TaskNotFound TaskTimeout",
+}
+
+
+@pytest.mark.parametrize(("place", "name"), [(place, name) for place in MOVED for name in MOVED[place].split()])
+def test_a_name_that_moved_is_still_importable_and_says_where_it_is(place: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"import {name} from {place}, not from rhai_tasks") as warned:
+        exec(f"from rhai_tasks import {name}", found := {"__name__": "application"})
+
+    assert found[name] is getattr(importlib.import_module(place), name)
+    assert {warning.filename for warning in warned} == {"<string>"}, "the application's line is to be told"
+
+
+def test_a_name_that_never_was_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="module 'rhai_tasks' has no attribute 'Cleint'"):
+        rhai_tasks.Cleint  # noqa: B018
 
 
 def test_the_version_stands_in_one_place() -> None:
@@ -79,6 +118,13 @@ def test_wheels_are_built_for_the_targets_whose_licences_they_carry() -> None:
     assert sorted(re.findall(r"target: ([\w-]+),", workflow)) == sorted(TARGETS)
 
 
+def test_wheels_are_built_for_the_systems_that_the_package_names() -> None:
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    built = {"POSIX :: Linux" if "-linux-" in target else "MacOS" for target in TARGETS}
+
+    assert {name.partition(" :: ")[2] for name in named if name.startswith("Operating System")} == built
+
+
 def test_the_workflow_files_are_well_formed() -> None:
     files = [str(path) for path in (ROOT / ".github/workflows").glob("*.yml")]
     for command in (["check-jsonschema", "--builtin-schema", "vendor.github-workflows"], ["zizmor", "--offline"]):
@@ -98,3 +144,12 @@ def test_a_wheel_that_is_too_large_is_told(tmp_path: Path) -> None:
         archive.writestr("rhai_tasks/__init__.py", bytes(LARGEST_WHEEL))
 
     assert f"{wheel.name} has {wheel.stat().st_size} bytes" in complaints(wheel)
+
+
+def test_the_demo_installs_no_development_tools() -> None:
+    def commands(target: str) -> str:
+        command = ["make", "--dry-run", "--always-make", target]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+    assert "--group dev" in commands("setup")
+    assert "--group" not in commands("demo")

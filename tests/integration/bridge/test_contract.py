@@ -117,7 +117,7 @@ class TestAResult:
     def test_a_reply_list_gets_the_details_as_json(self, dispatcher: Dispatcher, client: Any) -> None:
         dispatcher.submit("circle", "t", "6 * 7", replyToQueue="answers", createdAt="1700000000")
 
-        _, reply = client.blpop("answers", timeout=10)
+        _, reply = client.blpop("answers", timeout=60)
 
         details = json.loads(reply)
         assert details.pop("updatedAt") == dispatcher.details("t")["updatedAt"]
@@ -135,7 +135,7 @@ class TestAResult:
     def test_a_malformed_task_is_answered_too(self, dispatcher: Dispatcher, client: Any) -> None:
         dispatcher.submit("circle", "t", None, replyToQueue="answers")
 
-        _, reply = client.blpop("answers", timeout=10)
+        _, reply = client.blpop("answers", timeout=60)
 
         assert json.loads(reply)["error"] == "Script content not found in Redis hash"
 
@@ -195,7 +195,7 @@ def test_other_prefixes_are_settings(start_worker: Callable[..., Worker], client
     client.hset("rhailib:d:1", mapping={"script": "5"})
     client.lpush("rhailib:q:c", "1")
 
-    _, reply = client.blpop("rhailib:r:1", timeout=10)
+    _, reply = client.blpop("rhailib:r:1", timeout=60)
 
     assert json.loads(reply)["output"] == "5"
     assert client.hget("rhailib:d:1", "status") == "completed"
@@ -225,7 +225,7 @@ def test_finished_details_can_be_deleted(
     start_worker("circle", "--delete-finished")
     dispatcher.submit("circle", "t", "1", replyToQueue="answers")
 
-    client.blpop("answers", timeout=10)
+    client.blpop("answers", timeout=60)
 
     assert not client.exists("rhai_task_details:t")
 
@@ -236,7 +236,7 @@ def test_an_original_worker_serves_the_circle_beside_ours(
     worker = start_worker("circle", "--engine", "tests.engine_for_tests:make_engine", "--threads", "1", "--buffer", "1")
     tasks = [dispatcher.submit("circle", f"t{number}", "nap(0.1)") for number in range(20)]
 
-    taken = client.blpop("rhai_tasks:circle", timeout=5)  # as the original takes it
+    taken = client.blpop("rhai_tasks:circle", timeout=60)  # as the original takes it
 
     assert taken is not None
     client.hset(f"rhai_task_details:{taken[1]}", mapping={"status": "completed", "output": "by the original"})

@@ -16,11 +16,11 @@ import yaml
 
 from bridge.cli import bridge, worker
 from docs.hooks import known_variables
-from rhai_tasks.broker import INTERRUPT_SECONDS
 from rhai_tasks.cli import main
+from rhai_tasks.queue.life import INTERRUPT_SECONDS
 from rhai_tasks.settings import Settings
 
-DEPLOY = Path(__file__).parents[2] / "examples/deploy"
+DEPLOY = Path(__file__).parents[3] / "examples/deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 COMPOSE = yaml.safe_load((DEPLOY / "container/compose.yaml").read_text())
 CONTAINERFILE = (DEPLOY / "container/Containerfile").read_text()

@@ -12,7 +12,7 @@ from rhai_tasks.protocol import QueueKeys
 from rhai_tasks.settings import Settings
 from tests.chaos.guests import LONGEST_TASK, RUNS
 from tests.conftest import Dispatcher, Worker, wait_until
-from tests.integration.test_cli import Run, ok, run  # noqa: F401  (a fixture)
+from tests.integration.cli.test_cli import Run, ok, run  # noqa: F401  (a fixture)
 
 NATIVE = "rhai_tasks:circle"
 

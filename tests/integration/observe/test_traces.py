@@ -1,4 +1,4 @@
-"""Traces: a task's spans, in the trace of whoever submitted it."""
+"""Traces: a task's spans, in the trace of its submitter."""
 
 import asyncio
 import json
@@ -13,10 +13,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bridge.loop import Bridge
-from rhai_tasks import AsyncClient, Client, ConfigurationError, Engine, Limits, ScriptActor
+from bridge.bridge import Bridge
+from rhai_tasks import AsyncClient, Client, Engine, Limits, ScriptActor
+from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.settings import Settings
-from rhai_tasks.worker import make_worker
+from rhai_tasks.worker.make import make_worker
 from tests.conftest import Dispatcher, Worker, wait_until
 
 TASK = {"task_id": "t", "circle": "circle", "caller_id": "caller"}
@@ -63,7 +64,7 @@ def test_a_tasks_spans_follow_each_other_in_its_submitters_trace(
 ) -> None:
     with trace.get_tracer("application").start_as_current_span("order") as order:
         task = app_that_traces.submit("look_up(); 42", task_id="t")
-        assert task.result(timeout=10) == "42"
+        assert task.result(timeout=60) == "42"
 
     found = spans()
 
@@ -200,7 +201,7 @@ def test_a_worker_that_stops_sends_the_last_spans(
 
 def test_without_the_api_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    monkeypatch.delitem(sys.modules, "rhai_tasks.tracing", raising=False)
+    monkeypatch.delitem(sys.modules, "rhai_tasks.observe.tracing", raising=False)
 
     with pytest.raises(ConfigurationError, match=r"pip install 'rhai-tasks\[otel\]'"):
         Client("redis://127.0.0.1/", traces=True)

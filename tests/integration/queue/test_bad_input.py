@@ -12,7 +12,7 @@ from tests.conftest import Dispatcher, Worker, wait_until
 
 @pytest.fixture(autouse=True)
 def worker(dispatcher: Dispatcher, start_worker: Callable[..., Worker]) -> Worker:
-    return start_worker("circle", "--task-timeout", "1", "--threads", "2")
+    return start_worker("circle", "--task-timeout", "5", "--threads", "2")
 
 
 @pytest.mark.parametrize("script", [None], ids=["no script"])
@@ -55,8 +55,8 @@ def test_a_field_that_is_not_utf8_is_an_error(dispatcher: Dispatcher, client: An
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        ("loop {}", "Script terminated: time limit of 1 s exceeded (line 1, position 6)"),
-        ("sleep(100)", "Script terminated: time limit of 1 s exceeded (line 1, position 1)"),
+        ("loop {}", "Script terminated: time limit of 5 s exceeded (line 1, position 6)"),
+        ("sleep(100)", "Script terminated: time limit of 5 s exceeded (line 1, position 1)"),
         ("fn f() { f() } f()", "Stack overflow (line 1, position "),
         ('let s = "x"; loop { s += s; }', "Script terminated: memory limit of 64 MiB exceeded (line 1, position "),
         (

@@ -22,7 +22,7 @@ end
 
 def dramatiq_bytes(client: Any) -> int:
     """Sum what the server uses for the keys of our own."""
-    return sum(client.memory_usage(key) or 0 for key in client.scan_iter("rhai_dramatiq:*"))
+    return sum(client.memory_usage(key) or 0 for key in client.scan_iter("rhai_dramatiq:*", count=10_000))
 
 
 def resident(worker: Worker) -> int:
@@ -66,7 +66,7 @@ def test_scripts_of_five_mebibytes_do_not_pile_up(
     while client.llen("rhai_tasks:circle"):
         most, ours = max(most, resident(worker)), max(ours, dramatiq_bytes(client))
 
-    assert [dispatcher.result(task, within=30.0)["output"] for task in tasks] == [str(n) for n in range(40)]
+    assert [dispatcher.result(task)["output"] for task in tasks] == [str(n) for n in range(40)]
     assert ours < MIB
     assert most < 256 * MIB  # 200 MiB of scripts passed through a tree of 100
 
@@ -78,6 +78,6 @@ def test_a_log_that_cannot_be_written_stops_nothing(dispatcher: Dispatcher, serv
     try:
         assert dispatcher.run("circle", 'print("into the log"); 1')["status"] == "completed"
         worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
     finally:
         worker.kill()

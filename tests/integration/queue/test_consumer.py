@@ -10,13 +10,18 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
+from dramatiq.middleware import CurrentMessage
 
-from bridge.loop import CircleBridge
+from bridge.circle import CircleBridge
 from rhai_tasks import Engine, Settings
-from rhai_tasks.broker import TaskBroker, TaskConsumer
-from rhai_tasks.connection import wait_and_run
+from rhai_tasks.connection.scripts import wait_and_run
 from rhai_tasks.protocol import failed, queue_name
-from rhai_tasks.worker import make_worker
+from rhai_tasks.queue.broker import TaskBroker
+from rhai_tasks.queue.consumer import TaskConsumer
+from rhai_tasks.queue.endings import Released
+from rhai_tasks.queue.sources import Taken
+from rhai_tasks.worker import actor
+from rhai_tasks.worker.make import make_worker
 from tests.conftest import Dispatcher, wait_until
 
 
@@ -30,22 +35,41 @@ def test_tasks_whose_fetch_was_cut_off_are_not_lost(
 ) -> None:
     dispatcher.submit("c", "t", "1")
     CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
-    consumer = TaskConsumer(broker, queue_name("c"), 2, 100)
+    consumer = broker.consume(queue_name("c"), 2, 100)
 
     def cut_off(*arguments: Any, **call: Any) -> Any:
         monkeypatch.undo()
         wait_and_run(*arguments, **call)
         raise redis.ConnectionError("cut off after the server had done it")
 
-    monkeypatch.setattr("rhai_tasks.broker.wait_and_run", cut_off)
-    broker.store.open(broker.broker_id)
+    monkeypatch.setattr("rhai_tasks.queue.sources.wait_and_run", cut_off)
+    broker.writer.start()
     next_message: Callable[[], Any] = consumer.__next__
 
     message = wait_until(next_message)
 
     assert list(message.args) == ["t"]
-    assert message.held.details[0] == b"1"
-    broker.store.close()
+    assert message.run.delivery.details.script == b"1"
+    broker.writer.stop()
+
+
+def test_a_delivery_is_acknowledged_when_its_message_cannot_be_held(
+    broker: TaskBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message is released: until then, RabbitMQ would count the delivery against the prefetch."""
+    consumer = broker.consume(queue_name("c"), 2, 100)
+    acknowledged: list[str] = []
+    taken = Taken(0, [], 1, time.monotonic(), {"m-1": lambda: acknowledged.append("m-1")})
+
+    def cut_off(taken: Taken) -> None:
+        raise redis.ConnectionError("cut off")
+
+    monkeypatch.setattr(consumer._reader, "read", cut_off)
+
+    with pytest.raises(redis.ConnectionError):
+        consumer._hold(taken)
+
+    assert acknowledged == ["m-1"]
 
 
 def test_tasks_of_a_fetch_that_the_network_held_up_until_it_was_given_up_are_not_lost(
@@ -64,7 +88,7 @@ def test_tasks_of_a_fetch_that_the_network_held_up_until_it_was_given_up_are_not
         client.hset(keys.bodies, f"m-{number}", message.encode())
         client.sadd(keys.acks(broker.broker_id), f"m-{number}")
 
-    assert [dispatcher.result(f"t{number}", within=15.0)["output"] for number in range(3)] == ["42"] * 3
+    assert [dispatcher.result(f"t{number}")["output"] for number in range(3)] == ["42"] * 3
 
     worker.stop()
 
@@ -75,8 +99,9 @@ def test_a_task_whose_release_is_repeated_stays_with_who_has_fetched_it_anew_mea
     dispatcher.submit("c", "t", "1")
     keys = broker.keys(queue_name("c"))
     client.lmove("rhai_tasks:c", keys.messages)
-    consumer = TaskConsumer(broker, keys.queue, 2, 100)
-    release = broker.store._scripts["release"]
+    consumer = broker.consume(keys.queue, 2, 100)
+    write: Any = broker.writer._writes[Released]
+    release = write.script
     next_message: Callable[[], Any] = consumer.__next__
     first = wait_until(next_message)
     again: list[Any] = []
@@ -88,13 +113,13 @@ def test_a_task_whose_release_is_repeated_stays_with_who_has_fetched_it_anew_mea
             raise redis.ConnectionError("cut off after the server had done it")
         return reply
 
-    broker.store._scripts["release"] = lose_the_reply  # type: ignore[assignment]
-    broker.store.open(broker.broker_id)
+    write.script = lose_the_reply
+    broker.writer.start()
     consumer.requeue([first])
-    broker.store.close()
+    broker.writer.stop()
 
-    assert [message.held.message_id for message in again] == [first.held.message_id]
-    assert client.smembers(keys.acks(broker.broker_id)) == {first.held.message_id}
+    assert [message.run.delivery.message_id for message in again] == [first.run.delivery.message_id]
+    assert client.smembers(keys.acks(broker.broker_id)) == {first.run.delivery.message_id}
     assert client.llen(keys.messages) == 0
 
 
@@ -102,14 +127,14 @@ def test_a_message_that_cannot_be_read_is_a_dead_letter(broker: TaskBroker, clie
     keys = broker.keys(queue_name("c"))
     client.hset(keys.bodies, "odd", "no JSON")
     client.rpush(keys.messages, "odd")
-    broker.store.open(broker.broker_id)
-    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+    broker.writer.start()
+    consumer = broker.consume(keys.queue, 2, 100)
 
     assert consumer.__next__() is None
 
     wait_until(lambda: client.zcard(keys.dead) == 1)
     assert client.hget(keys.dead_bodies, "odd") == "no JSON"
-    broker.store.close()
+    broker.writer.stop()
 
 
 @pytest.mark.parametrize(
@@ -129,13 +154,13 @@ def test_a_message_that_is_none_of_ours_is_a_dead_letter(broker: TaskBroker, cli
     keys = broker.keys(queue_name("c"))
     client.hset(keys.bodies, "odd", body)
     client.rpush(keys.messages, "odd")
-    broker.store.open(broker.broker_id)
-    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+    broker.writer.start()
+    consumer = broker.consume(keys.queue, 2, 100)
 
     assert consumer.__next__() is None
 
     wait_until(lambda: client.zcard(keys.dead) == 1)
-    broker.store.close()
+    broker.writer.stop()
 
 
 def test_a_task_whose_name_no_key_can_hold_is_put_back_like_any_other(broker: TaskBroker, client: Any) -> None:
@@ -143,31 +168,31 @@ def test_a_task_whose_name_no_key_can_hold_is_put_back_like_any_other(broker: Ta
     body = '{"queue_name":"q","actor_name":"run_script","args":["\\ud800"],"kwargs":{},"options":{},"message_id":"m"}'
     client.hset(keys.bodies, "odd", body)
     client.sadd(keys.acks(broker.broker_id), "odd")  # by a fetch whose reply got lost
-    broker.held[keys.queue] = {}  # dramatiq starts a consumer after one that failed
-    broker.store.open(broker.broker_id)
+    broker.context.held.by_id(keys.queue)  # dramatiq starts a consumer after one that failed
+    broker.writer.start()
 
-    TaskConsumer(broker, keys.queue, 2, 100).__next__()
+    broker.consume(keys.queue, 2, 100).__next__()
 
     wait_until(lambda: client.zcard(keys.dead) == 1 or client.llen(keys.messages) == 1)
     assert client.scard(keys.acks(broker.broker_id)) == 0
-    broker.store.close()
+    broker.writer.stop()
 
 
 def test_a_task_that_ended_before_the_last_fetch_makes_no_room_after_it(
     broker: TaskBroker, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = broker.keys(queue_name("c"))
-    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+    consumer = broker.consume(keys.queue, 2, 100)
     client.rpush(keys.messages, "t")
     assert consumer.__next__() is not None
-    waiting = consumer._room.clear
+    waiting = consumer._room._freed.clear
 
     def told_late() -> None:
         waiting()
-        consumer._room.set()  # by a thread that found room when there still was some
+        consumer._room._freed.set()  # by a thread that found room when there still was some
 
-    monkeypatch.setattr(consumer._room, "clear", told_late)
-    monkeypatch.setattr(consumer, "_fetch", lambda count: pytest.fail(f"fetched {count}"))
+    monkeypatch.setattr(consumer._room._freed, "clear", told_late)
+    monkeypatch.setattr(consumer.source, "fetch", lambda count: pytest.fail(f"fetched {count}"))
 
     assert consumer.__next__() is None
 
@@ -182,7 +207,7 @@ def test_details_that_no_hash_can_hold_do_not_stop_the_queue(broker: TaskBroker,
             f'{{"queue_name":"q","actor_name":"run_script","args":["{name}"],"kwargs":{kwargs},"options":{{}}}}',
         )
         client.rpush(keys.messages, name)
-    consumer = TaskConsumer(broker, keys.queue, 200, 100)
+    consumer = broker.consume(keys.queue, 200, 100)
 
     fetched = [consumer.__next__(), consumer.__next__()]
 
@@ -225,7 +250,7 @@ def test_message_ids_are_not_given_out_again_after_the_server_lost_its_last_writ
     broker: TaskBroker, client: Any
 ) -> None:
     keys = broker.keys(queue_name("c"))
-    consumer = TaskConsumer(broker, keys.queue, 200, 100)
+    consumer = broker.consume(keys.queue, 200, 100)
     client.rpush(keys.messages, "t")
     first = consumer.__next__()
 
@@ -240,7 +265,7 @@ def test_message_ids_are_not_given_out_again_after_the_server_lost_its_last_writ
 
 def test_a_task_of_any_name_is_told_from_a_message(broker: TaskBroker, client: Any) -> None:
     keys = broker.keys(queue_name("c"))
-    consumer = TaskConsumer(broker, keys.queue, 200, 100)
+    consumer = broker.consume(keys.queue, 200, 100)
     for name in ("m-1", "1", "{}", "", "m-1"):
         client.rpush(keys.messages, name)
 
@@ -253,7 +278,7 @@ def test_a_task_of_any_name_is_told_from_a_message(broker: TaskBroker, client: A
 def test_a_task_that_a_waiting_fetch_brings_is_marked_by_the_servers_clock(broker: TaskBroker, client: Any) -> None:
     keys = broker.keys(queue_name("c"))
     client.hset("rhai_task_details:t", mapping={"script": "1", "status": "pending"})
-    consumer = TaskConsumer(broker, keys.queue, 2, 100)
+    consumer = broker.consume(keys.queue, 2, 100)
     timer = threading.Timer(0.3, client.rpush, (keys.messages, "t"))
     timer.start()
     before = datetime.now(UTC) + timedelta(seconds=0.2)
@@ -274,16 +299,16 @@ def test_leases_that_ran_out_while_the_server_was_away_get_time_to_be_renewed(
     alive, other = TaskBroker(Settings(redis_url=server_url)), TaskBroker(Settings(redis_url=server_url))
     dispatcher.submit("c", "t", "1")
     CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
-    TaskConsumer(alive, queue, 2, 100).__next__()
+    alive.consume(queue, 2, 100).__next__()
     held = alive.keys(queue).acks(alive.broker_id)
     client.zadd(alive.keys(queue).leases, {alive.broker_id: 1})  # long ago: nobody could renew
 
-    other.renew(queue)  # it comes back first
+    other.leases.renew(queue)  # it comes back first
 
     assert client.scard(held) == 1
 
     def is_taken_back() -> bool:
-        other.renew(queue)
+        other.leases.renew(queue)
         return not client.exists(held)
 
     wait_until(is_taken_back, what="a lease that nobody renews to be judged")
@@ -296,16 +321,16 @@ def test_a_renewal_whose_reply_got_lost_does_not_hide_what_was_lost_before_it(
     queue = queue_name("c")
     dispatcher.submit("c", "t", "1")
     CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
-    message = TaskConsumer(broker, queue, 4, 100).__next__()
+    message = broker.consume(queue, 4, 100).__next__()
     same = TaskBroker(Settings(redis_url=server_url), broker_id=broker.broker_id)
-    same.recover_own(queue)  # as if the lease had run out
-    same.renew(queue)  # the server has done it, and nobody here heard of it
-    broker.lease_ends[queue] = 0.0
+    same.leases.recover_own(queue)  # as if the lease had run out
+    same.leases.renew(queue)  # the server has done it, and nobody here heard of it
+    broker.leases._ends[queue] = 0.0
 
-    broker.renew(queue)
+    broker.leases.renew(queue)
 
     assert message
-    assert message.held.lost
+    assert message.run.is_lost()
 
 
 def test_a_run_that_was_lost_writes_nothing_though_this_process_has_fetched_its_task_anew(
@@ -314,24 +339,24 @@ def test_a_run_that_was_lost_writes_nothing_though_this_process_has_fetched_its_
     queue = queue_name("c")
     dispatcher.submit("c", "t", "1")
     CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
-    consumer = TaskConsumer(broker, queue, 4, 100)
+    consumer = broker.consume(queue, 4, 100)
     first = consumer.__next__()
-    broker.store.open(broker.broker_id)
+    broker.writer.start()
     other = TaskBroker(Settings(redis_url=server_url), broker_id=broker.broker_id)
-    other.recover_own(queue)  # as if its lease had run out
+    other.leases.recover_own(queue)  # as if its lease had run out
 
-    broker.renew(queue)
+    broker.leases.renew(queue)
     assert first
-    assert first.held.lost
+    assert first.run.is_lost()
     second = consumer.__next__()
-    first.held.outcome = failed("stopped half-way", "Cancelled")
+    first.run.finish(failed("stopped half-way", "Cancelled"))
     consumer.ack(first)
-    broker.store.close()
+    broker.writer.stop()
 
     assert second
     assert (dispatcher.status("t"), client.smembers(broker.keys(queue).acks(broker.broker_id))) == (
         "processing",
-        {second.held.message_id},
+        {second.run.delivery.message_id},
     )
 
 
@@ -400,9 +425,8 @@ def held(broker: TaskBroker, client: Any) -> tuple[TaskConsumer, Any]:
     queue = queue_name("c")
     client.hset("rhai_task_details:t", mapping={"script": "1", "status": "pending"})
     client.rpush(broker.keys(queue).messages, "t")
-    consumer = TaskConsumer(broker, queue, 4, 100)
-    broker.store._broker_id = broker.broker_id  # it writes nothing yet
-    return consumer, consumer.__next__()
+    consumer = broker.consume(queue, 4, 100)
+    return consumer, consumer.__next__()  # the writer writes nothing yet
 
 
 @pytest.fixture
@@ -417,14 +441,14 @@ def test_what_was_to_go_back_stays_once_it_has_been_fetched_anew(
     consumer, first = held
     keys = broker.keys(first.queue_name)
     consumer.requeue([first])  # not written yet
-    successor.recover_own(keys.queue)
+    successor.leases.recover_own(keys.queue)
     again = consumer.__next__()
 
-    broker.store.open(broker.broker_id)
-    broker.store.close()
+    broker.writer.start()
+    broker.writer.stop()
 
     assert again
-    assert client.smembers(keys.acks(broker.broker_id)) == {first.held.message_id}
+    assert client.smembers(keys.acks(broker.broker_id)) == {first.run.delivery.message_id}
     assert client.llen(keys.messages) == 0
 
 
@@ -432,12 +456,12 @@ def test_a_delivery_is_not_counted_once_another_broker_holds_the_message(
     broker: TaskBroker, held: tuple[TaskConsumer, Any], successor: TaskBroker, client: Any
 ) -> None:
     _, message = held
-    assert broker.store.count_delivery(message.held)
+    assert broker.writer.count_crash(message.run.delivery)
     keys = broker.keys(message.queue_name)
-    successor.recover_own(keys.queue)
+    successor.leases.recover_own(keys.queue)
     client.delete(keys.deliveries)
 
-    assert not broker.store.count_delivery(message.held)
+    assert not broker.writer.count_crash(message.run.delivery)
     assert client.hgetall(keys.deliveries) == {}
 
 
@@ -445,12 +469,12 @@ def test_a_process_recovers_what_its_name_held_before_it_holds_anything_itself(b
     keys = broker.keys(queue_name("c"))
     client.hset(keys.bodies, "m-1", dramatiq.Message(keys.queue, "run_script", ("t",), {}, {}).encode())
     client.sadd(keys.acks(broker.broker_id), "m-1")  # by who had its name
-    broker.recover_own(keys.queue)
+    broker.leases.recover_own(keys.queue)
     assert client.lrange(keys.messages, 0, -1) == ["m-1"]
     client.lmove(keys.messages, "elsewhere")
     client.sadd(keys.acks(broker.broker_id), "m-1")  # fetched
 
-    broker.recover_own(keys.queue)  # the same call, which the network had held up
+    broker.leases.recover_own(keys.queue)  # the same call, which the network had held up
 
     assert client.smembers(keys.acks(broker.broker_id)) == {"m-1"}
 
@@ -458,11 +482,25 @@ def test_a_process_recovers_what_its_name_held_before_it_holds_anything_itself(b
 def test_what_was_lost_and_has_not_begun_is_acknowledged_where_it_came_from(held: tuple[TaskConsumer, Any]) -> None:
     consumer, message = held
     acknowledged = threading.Event()
-    message.held.lost, message.held.acknowledge = True, acknowledged.set
+    message.run.delivery = message.run.delivery._replace(acknowledge=acknowledged.set)
+    message.run.lose()
 
     consumer.requeue([message])
 
     assert acknowledged.is_set()
+
+
+def test_a_run_that_was_lost_is_reported_as_running_no_longer_once_it_has_ended(
+    broker: TaskBroker, held: tuple[TaskConsumer, Any]
+) -> None:
+    consumer, message = held
+    broker.writer.begin(message.run)
+    assert [task.task_id for task in broker.writer.running_tasks()] == ["t"]
+
+    message.run.lose()
+    consumer.ack(message)
+
+    assert broker.writer.running_tasks() == []
 
 
 def test_a_cancel_that_comes_late_does_not_stop_a_task_that_was_submitted_again(
@@ -470,12 +508,12 @@ def test_a_cancel_that_comes_late_does_not_stop_a_task_that_was_submitted_again(
 ) -> None:
     _, message = held
 
-    broker.cancel("t")
-    assert not message.held.cancel.cancelled
+    broker.cancels.cancel("t")
+    assert not message.run.cancel.cancelled
     client.hset("rhai_task_details:t", mapping={"status": "error", "error": "cancelled"})
-    broker.cancel("t")
+    broker.cancels.cancel("t")
 
-    assert message.held.cancel.cancelled
+    assert message.run.cancel.cancelled
 
 
 def test_a_jump_of_the_servers_clock_takes_nothing_from_the_living(
@@ -484,16 +522,16 @@ def test_a_jump_of_the_servers_clock_takes_nothing_from_the_living(
     _, message = held
     keys, other = broker.keys(message.queue_name), TaskBroker(Settings(redis_url=server_url))
     other.declare_circle("c")
-    other.renew(keys.queue)
-    other._sweeps.clear()  # it has been there for a while
-    other._server_ahead -= 10.0  # as far as it knows, the clock was 10 s earlier
+    other.leases.renew(keys.queue)
+    other.leases.grace._ends.clear()  # it has been there for a while
+    other.leases.grace._server_ahead -= 10.0  # as far as it knows, the clock was 10 s earlier
     client.zadd(keys.leases, {broker.broker_id: 1})  # to the clock of now, this lease has run out
 
-    other.renew(keys.queue)
+    other.leases.renew(keys.queue)
     assert client.scard(keys.acks(broker.broker_id)) == 1
-    broker.renew(keys.queue)
-    other._sweeps.clear()
-    other.renew(keys.queue)
+    broker.leases.renew(keys.queue)
+    other.leases.grace._ends.clear()
+    other.leases.renew(keys.queue)
 
     assert client.scard(keys.acks(broker.broker_id)) == 1
 
@@ -506,7 +544,7 @@ def test_leases_are_renewed_while_the_server_has_no_memory(
     before = client.zscore(leases, broker.broker_id)
     client.config_set("maxmemory", "1")
     try:
-        broker.renew(message.queue_name, heartbeat="{}")
+        broker.leases.renew(message.queue_name, heartbeat="{}")
     finally:
         client.config_set("maxmemory", "0")
 
@@ -534,3 +572,49 @@ def test_a_task_that_waits_behind_another_circles_is_not_said_to_be_processed(
     assert statuses == {"pending"}
     assert dispatcher.result(waits)["output"] == "1"
     worker.stop()
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["of its own", "shared"])
+def test_what_a_waiting_fetch_brings_once_the_process_drains_goes_back_unsuspected(
+    dispatcher: Dispatcher, broker: TaskBroker, client: Any, monkeypatch: pytest.MonkeyPatch, is_shared: bool
+) -> None:
+    """By a connection of its own, or one that many consumers share."""
+    if is_shared:
+        monkeypatch.setattr("rhai_tasks.queue.broker.DEDICATED_LIMIT", 0)
+    keys = broker.keys(queue_name("c"))
+    client.hset("rhai_task_details:t", mapping={"script": "1", "status": "pending"})
+    consumer = broker.consume(keys.queue, 2, 100)
+    broker.writer.start()
+
+    def drain() -> None:
+        broker.context.draining.set()
+        client.rpush(keys.messages, "t")
+
+    timer = threading.Timer(0.3, drain)
+    timer.start()
+    first = consumer.__next__()
+    wait_until(lambda: consumer.__next__() is None and consumer.drained)
+    broker.writer.stop()
+
+    assert first is None
+    assert client.llen(keys.messages) == 1
+    assert not client.exists(keys.acks(broker.broker_id), keys.deliveries)
+    assert dispatcher.status("t") == "pending"
+    broker.context.stopping.set()
+    broker.lists.stop()
+    consumer.close()
+
+
+def test_what_waits_for_a_thread_when_the_process_drains_does_not_begin(
+    held: tuple[TaskConsumer, Any], broker: TaskBroker, client: Any
+) -> None:
+    _, message = held
+    actor.declare_actor(broker, Engine())
+    run = broker.actors["run_script"]
+
+    broker.context.draining.set()
+    CurrentMessage().before_process_message(broker, message)  # type: ignore[no-untyped-call]  # dramatiq's is not
+    run(*message.args)
+
+    assert message.run.ending == Released(message.run.delivery)
+    assert message.run.started is None

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from dramatiq import Worker as DramatiqWorker
 
-from bridge.loop import Bridge
+from bridge.bridge import Bridge
 from rhai_tasks import Engine, Settings
-from rhai_tasks.arrivals import ALONE
-from rhai_tasks.broker import TaskBroker
-from rhai_tasks.worker import make_worker
+from rhai_tasks.queue.broker import TaskBroker
+from rhai_tasks.queue.list_watcher import DEDICATED_LIMIT
+from rhai_tasks.worker.make import make_worker
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
-from tests.integration.test_cost import requests
+
+from .test_cost import requests
 
 CIRCLES = [f"c{number}" for number in range(40)]
 
@@ -24,11 +25,11 @@ def test_more_circles_than_have_a_thread_of_their_own_are_served(
     bridge = spawn("rhai-bridge", "--all-circles")
     workers = spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", "--threads", "2")
 
-    outputs = [dispatcher.result(task, within=20.0)["output"] for task in tasks]
+    outputs = [dispatcher.result(task)["output"] for task in tasks]
 
     assert outputs == [task.partition("-")[0] for task in tasks]
     waiting = [connection for connection in client.client_list() if connection["cmd"] == "blmove"]
-    assert len(waiting) <= 2 * ALONE  # not one for each circle, in each of the two
+    assert len(waiting) <= 2 * DEDICATED_LIMIT  # not one for each circle, in each of the two
     assert workers.stop() == 0
     assert bridge.stop() == 0
 
@@ -36,8 +37,8 @@ def test_more_circles_than_have_a_thread_of_their_own_are_served(
 @pytest.fixture
 def all_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no circle have a thread of its own."""
-    monkeypatch.setattr("bridge.loop.ALONE", 0)
-    monkeypatch.setattr("rhai_tasks.broker.ALONE", 0)
+    monkeypatch.setattr("bridge.bridge.DEDICATED_LIMIT", 0)
+    monkeypatch.setattr("rhai_tasks.queue.broker.DEDICATED_LIMIT", 0)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.faults import DIED
 from tests.chaos.guests import Run
-from tests.chaos.ledger import CRASHED, Account, Excuse, Expected, Submitted, balance
+from tests.chaos.ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed
 
 FIRST, SECOND = Run("t", "<1-1.0>", 1, 1.0, 2.0), Run("t", "<2-9.0>", 2, 9.0, 10.0)
 COMPLETED = {"status": "completed", "output": FIRST.token}
@@ -19,10 +19,11 @@ def account_of(
     *excuses: Excuse,
     replies: int = 1,
     expected: Expected = COMPLETES,
+    silences: list[tuple[float, float]] | None = None,
 ) -> Account:
     account = Account("fault")
     submitted = {"t": Submitted(0.5, expected)}
-    balance(account, submitted, {"t": details}, {"t": replies}, {"t": runs}, excuses)
+    balance(account, submitted, {"t": details}, {"t": replies}, {"t": runs}, excuses, silences or [])
     return account
 
 
@@ -111,3 +112,28 @@ def test_a_fault_that_could_not_be_brought_about_is_a_defect() -> None:
 def test_a_recovery_is_held_to_its_bound() -> None:
     assert Account("fault", recovery=14.0, bound=15.0).defects() == []
     assert Account("fault", recovery=16.0, bound=15.0).defects() == ["fault: recovery took 16.0 s, more than 15 s"]
+
+
+def test_a_hash_that_is_nobodys_task_and_is_written_to_is_a_defect() -> None:
+    written = {"same": {"status": "mine"}, "new": {}, "other": {"status": "mine"}, "none": {}, "gone": {"a": "b"}}
+    found = {
+        "same": {"status": "mine"},
+        "new": {"status": "error"},
+        "other": {"status": "error"},
+        "none": {},
+        "gone": {},
+    }
+
+    forged = changed(written, found)
+
+    assert forged == ["new ({'status': 'error'})", "other ({'status': 'error'})"]
+    assert "2 hashes forged" in Account("fault", forged=forged).defects()[0]
+
+
+def test_a_tree_that_does_not_stop_is_a_defect() -> None:
+    assert Account("fault", hung=["a tree"]).defects() == ["fault: 1 hung: a tree"]
+
+
+def test_a_reply_is_missing_by_right_if_the_server_refused_replies_when_the_task_ended() -> None:
+    assert account_of(COMPLETED, [FIRST], replies=0, silences=[(1.5, 2.5)]).defects() == []
+    assert "no reply" in account_of(COMPLETED, [FIRST], replies=0, silences=[(9.0, 10.0)]).defects()[0]

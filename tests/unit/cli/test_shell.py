@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rhai_tasks.cli import main
+from rhai_tasks.cli.shell import is_incomplete
 from rhai_tasks.engine import Engine
 from rhai_tasks.errors import RhaiSyntaxError
-from rhai_tasks.shell import is_incomplete
 
 
 def run(*arguments: str, stdin: str = "") -> Result:
@@ -45,6 +45,14 @@ def test_a_line_ends_where_rhai_ends_it(script: Path) -> None:
     script.write_text("let x = `\u2028`;\r\nx + nope", newline="")
 
     assert run("run", str(script)).stderr.endswith("\n  x + nope\n      ^\n")
+
+
+def test_an_error_in_a_module_shows_the_line_that_led_there(tmp_path: Path) -> None:
+    (tmp_path / "tools.rhai").write_text("fn f() { 1 + nope }")
+
+    done = run("run", "-", "--modules", str(tmp_path), stdin='import "tools" as t;\nt::f()')
+
+    assert done.stderr.endswith("\n  t::f()\n     ^\n")
 
 
 @pytest.mark.parametrize(("option", "value"), [("--timeout", "nan"), ("--timeout", "inf"), ("--max-memory", "2000000")])
@@ -84,6 +92,11 @@ def test_an_engine_of_ones_own_has_its_functions() -> None:
         (["fn f() { 1 }", "fn f() { 2 }", "f()"], "2"),
         (["fn f() { 1 } fn g() { f() }", "fn f() { 2 }", "g()"], "2"),
         (['fn f() { "}" } let x = f();', "f() + x"], "}}"),
+        (["fn f() { 1 }", "fn g() { f() + 1 }", "f() + g()"], "3"),
+        (["fn f() { throw 1 } f()", "f()"], "Function not found: f ()"),
+        (["let double = |x| x * 2;", "double.call(4)"], "8"),
+        (["fn f(x) {", "  x + nope", "}", "1 + f(2)"], "(line 1, position 5)\n  1 + f(2)\n      ^"),
+        (["fn f() { nope } f()"], "(line 1, position 17)\n  fn f() { nope } f()\n           ^"),
         (["fn f(x) {", "  x + 1", "}", "f(1)"], "2"),
         (["let s = `a", "b`; s.len()"], "3"),
         (['print("seen");', "1"], "seen\n1"),

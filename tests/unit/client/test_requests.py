@@ -1,4 +1,4 @@
-"""What a client asks, without a server."""
+"""The requests of a client, without a server."""
 
 import os
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from rhai_tasks import Status, TaskSpec
-from rhai_tasks.calls import Call, CallNumbers, Calls
+from rhai_tasks.client.numbers import RequestNumbers
+from rhai_tasks.client.requests import Request, Requests
 from rhai_tasks.protocol import Outcome, key_pattern
 
-CALLS = Calls(circle="circle")
+REQUESTS = Requests(circle="circle")
 
 
 def sizes(specs: Any) -> list[int]:
-    return [len(batch.task_ids) for batch in CALLS.submit(specs)]
+    return [len(batch.task_ids) for batch in REQUESTS.submit(specs)]
 
 
 def test_batches_are_bounded_in_tasks_and_in_bytes() -> None:
@@ -36,36 +37,36 @@ def test_an_endless_iterable_is_taken_as_it_goes() -> None:
             taken.append("1")
             yield "1"
 
-    next(iter(CALLS.submit(scripts())))
+    next(iter(REQUESTS.submit(scripts())))
 
     assert len(taken) == 500
 
 
-def numbers(call: Call[Any]) -> list[Any]:
-    return list(call.args[:2])
+def numbers(request: Request[Any]) -> list[Any]:
+    return list(request.args[:2])
 
 
 def test_a_call_is_remembered_until_it_is_known_to_be_done() -> None:
-    numbering, call = CallNumbers("ns"), Call("submit", [], [], lambda reply: reply)
+    numbering, request = RequestNumbers("ns"), Request("submit", [], [], lambda reply: reply)
 
-    with numbering.numbered(call) as first:
-        with numbering.numbered(call) as second:
+    with numbering.numbered(request) as first:
+        with numbering.numbered(request) as second:
             assert (numbers(first), numbers(second)) == ([1, 1], [2, 1])
-        with numbering.numbered(call) as third:
+        with numbering.numbered(request) as third:
             assert numbers(third) == [3, 1]
-    with numbering.numbered(call) as fourth:
+    with numbering.numbered(request) as fourth:
         assert numbers(fourth) == [4, 4]
     assert first.keys == fourth.keys
 
 
-def test_a_fork_numbers_its_calls_under_a_name_of_its_own() -> None:
-    numbering, call = CallNumbers("ns"), Call("submit", [], [], lambda reply: reply)
-    with numbering.numbered(call) as before:
+def test_a_fork_numbers_its_requests_under_a_name_of_its_own() -> None:
+    numbering, request = RequestNumbers("ns"), Request("submit", [], [], lambda reply: reply)
+    with numbering.numbered(request) as before:
         pass
     read, write = os.pipe()
 
     if not os.fork():
-        with numbering.numbered(call) as mine:
+        with numbering.numbered(request) as mine:
             os.write(write, str(mine.keys[0]).encode())
         os._exit(0)
 
@@ -85,8 +86,8 @@ def test_a_fork_numbers_its_calls_under_a_name_of_its_own() -> None:
     ],
 )
 @pytest.mark.parametrize("task_id", ["t", "with blank:colon", "\udcff"])
-def test_a_state_is_heard(task_id: str, data: bytes, state: object) -> None:
-    assert CALLS.heard(CALLS.channel(task_id), data) == (task_id, state)
+def test_a_state_is_parsed(task_id: str, data: bytes, state: object) -> None:
+    assert REQUESTS.parse_state(REQUESTS.channel(task_id), data) == (task_id, state)
 
 
 def test_a_pattern_means_the_prefix_to_the_letter() -> None:

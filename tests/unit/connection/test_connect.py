@@ -1,6 +1,14 @@
-import pytest
+import asyncio
+import inspect
+import traceback
+from typing import Any
 
-from rhai_tasks.connection import check_server, connect, redact
+import pytest
+import redis
+
+from rhai_tasks.connection.connect import connect, connect_async
+from rhai_tasks.connection.server import check_server
+from rhai_tasks.connection.urls import redact
 from rhai_tasks.errors import ConfigurationError
 
 
@@ -37,3 +45,19 @@ def test_a_password_is_never_shown(url: str, shown: str) -> None:
 def test_a_url_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="--redis-url 'http://x'"):
         connect("http://x")
+
+
+@pytest.mark.parametrize("make", [connect, connect_async])
+def test_a_master_that_no_sentinel_names_is_missed_in_few_words(make: Any) -> None:
+    client = make("redis+sentinel://user:hunter2@127.0.0.1:1,127.0.0.1:2/mymaster?sentinel_password=hunter3")
+
+    async def ping() -> None:
+        pinged = client.ping()
+        if inspect.isawaitable(pinged):
+            await pinged
+
+    with pytest.raises(redis.ConnectionError) as caught:
+        asyncio.run(ping())
+
+    assert str(caught.value) == "no Sentinel names the master 'mymaster'"
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))

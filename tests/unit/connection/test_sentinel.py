@@ -1,8 +1,8 @@
 import pytest
 
-from rhai_tasks.connection import connect, connect_async
+from rhai_tasks.connection.connect import connect, connect_async
+from rhai_tasks.connection.sentinel import SentinelUrl
 from rhai_tasks.errors import ConfigurationError
-from rhai_tasks.sentinel import SentinelUrl
 
 
 @pytest.mark.parametrize(

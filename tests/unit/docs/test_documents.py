@@ -1,5 +1,6 @@
 """What the documents say is so."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 
 from rhai_tasks import protocol
-from rhai_tasks.cli import web
+from rhai_tasks.cli.services import web
 from rhai_tasks.protocol import QueueKeys
 
-ROOT = Path(__file__).parent.parent.parent
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_readmes_python_runs_as_it_stands() -> None:
@@ -24,23 +27,100 @@ def test_the_readmes_python_runs_as_it_stands() -> None:
     assert callable(names["main"])
 
 
+def test_the_readmes_figures_are_those_of_the_page_on_performance() -> None:
+    contenders = {
+        "`rhai-worker`, 1 process": "ours 1x8",
+        "`rhai-worker`, 2 processes": "ours 2x8",
+        "the original worker, rebuilt in Rust": "reference",
+        "ArdiQ": "ardiq",
+        "dramatiq": "dramatiq",
+        "taskiq": "taskiq",
+        "Celery, prefork": "celery",
+        "RQ, without forks": "rq simple",
+    }
+    page = (ROOT / "docs/performance.md").read_text()
+    measured = dict(re.findall(r"<!-- measured: (throughput|cost) -->(.*?)<!-- end -->", page, re.DOTALL))
+    rows = re.findall(r"^\| (.+?) \| ([\d.,]+) \| ([\d.,]+) \| ([\d.,]+) \| ([\d.,]+) \|$", README, re.MULTILINE)
+
+    assert [name for name, *_ in rows] == list(contenders)
+    for name, *shown in rows:
+        trivial, _, computing, waiting, _ = _medians(measured["throughput"], contenders[name])
+        cpu, *_ = _medians(measured["cost"], contenders[name])
+        assert shown == [trivial, computing, waiting, cpu], name
+
+
+def _medians(table: str, contender: str) -> list[str]:
+    row = re.search(rf"^\| {contender} \| (.*) \|$", table, re.MULTILINE)
+    assert row, contender
+    return [cell.partition(" (")[0] for cell in row[1].split(" | ")]
+
+
+def test_the_map_is_that_of_the_packages() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| `([\w/]+)/` \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    packages = [path.parent for name in ("rhai_tasks", "bridge") for path in (ROOT / name).rglob("__init__.py")]
+
+    assert sorted(path.relative_to(ROOT).as_posix() for path in packages if path != ROOT / "rhai_tasks") == sorted(
+        name for name, _, _ in rows
+    )
+    for name, question, modules in rows:
+        package = ROOT / name
+        docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+        python, _, lua = modules.partition("; Lua: ")
+        assert docstring.splitlines()[0] == question, name
+        found = {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
+        assert set(re.findall(r"`(\w+)`", python)) == found, name
+        assert set(re.findall(r"`(\w+)`", lua)) == {path.stem for path in package.glob("lua/*.lua")}, name
+    beside = text.partition("Beside the packages")[2].partition("`engine/src`")[0]
+    for path in (ROOT / "rhai_tasks").glob("[a-z]*.py"):
+        assert f"`{path.stem}`" in beside, path.name
+
+
+def test_the_folders_of_the_engine_are_in_the_order_of_their_imports() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    folders = re.findall(r"`(\w+)`", text.partition("in the order of their imports:")[2].partition("\n\n")[0])
+    source = ROOT / "engine/src"
+
+    assert sorted(folders) == sorted(path.name for path in source.iterdir() if path.is_dir())
+    for file in source.glob("*/*.rs"):
+        used = set(re.findall(r"crate::(\w+)", file.read_text())) & set(folders)
+        allowed = folders[: folders.index(file.parent.name) + 1]
+        assert used <= set(allowed), file.name
+
+
 def test_every_option_of_the_web_page_is_documented_with_its_default() -> None:
     table = (ROOT / "docs/web.md").read_text()
 
     for option in web.params:
         variable, default = f"RHAI_TASKS_WEB_{str(option.name).upper()}", f"`{option.default}`"
-        default = {"token": "none", "read_only": "off"}.get(str(option.name), default)
+        default = {"token": "none", "read_only": "off", "proxy": "none"}.get(str(option.name), default)
         assert re.search(rf"^\| `{option.opts[0]}` \| `{variable}` \| {re.escape(default)} \|", table, re.MULTILINE), (
             option
         )
 
 
-@pytest.mark.parametrize(
-    "document", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name)
+def test_a_page_begins_with_what_it_is_for(page: Path) -> None:
+    title, _, text = page.read_text().partition("\n\n")
+
+    assert re.fullmatch(r"# .+", title)
+    assert re.match(r"This (page|reference|tutorial) [^.]+\.", text.replace("\n", " "))
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
+def test_files_that_a_page_names_exist(document: Path) -> None:
+    named = re.findall(r"`((?:rhai_tasks|bridge|tests|bench|examples)/[\w./-]+)`", document.read_text())
+    scripts = re.findall(r"`(\w+)\.lua`", document.read_text())
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    present = {path.stem for name in ("rhai_tasks", "bridge") for path in ROOT.glob(f"{name}/**/*.lua")}
+    assert set(scripts) <= present
 
 
 def test_every_key_and_field_is_in_the_protocol() -> None:

@@ -11,7 +11,7 @@ SEED = 20261124
 
 def run(attack: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"tests.attacks.{attack}", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, f"it died of: {done.stderr[-2000:]}"
     return done
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-PAGES = sorted((Path(__file__).parents[2] / "docs" / "engine").glob("*.md"))
+PAGES = sorted((Path(__file__).parents[3] / "docs" / "engine").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)

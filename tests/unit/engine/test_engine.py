@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from rhai_tasks import errors
 from rhai_tasks.engine import RHAI_VERSION, CancelToken, Engine, FnPtr, Limits, Scope
+from rhai_tasks.engine.evaluation import EvaluationOptions
 
 
 @pytest.mark.parametrize(
@@ -721,7 +722,7 @@ def test_a_cancellation_from_another_thread_stops_the_script_promptly(script: st
 
 
 def test_the_version_and_the_features_of_rhai_are_those_of_the_crate_and_of_the_documents() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     lock = tomllib.loads((root / "engine/Cargo.lock").read_text())["package"]
     features = tomllib.loads((root / "engine/Cargo.toml").read_text())["dependencies"]["rhai"]["features"]
     page = (root / "docs/engine/index.md").read_text().partition("## Versions and features")[2].partition("\n## ")[0]
@@ -730,11 +731,25 @@ def test_the_version_and_the_features_of_rhai_are_those_of_the_crate_and_of_the_
     assert [feature for feature in features if f"`{feature}`" not in page] == []
 
 
-def test_an_evaluation_in_asyncio_takes_what_one_elsewhere_takes() -> None:
-    ways = [inspect.signature(way).parameters.values() for way in (Engine.eval, Engine.eval_async)]
-    here, there = ([(one.name, one.annotation, one.default) for one in way] for way in ways)
+@pytest.mark.parametrize("way", [Engine.run, Engine.eval, Engine.call])
+def test_every_evaluation_has_the_same_options(way: Callable[..., Any]) -> None:
+    parameters = inspect.signature(way).parameters
 
+    options = {name: parameters[name].annotation for name in parameters if name in EvaluationOptions.__annotations__}
+
+    assert options == EvaluationOptions.__annotations__
+    assert all(parameters[name].default is None for name in options)
+
+
+def test_run_explains_each_option_of_an_evaluation() -> None:
+    explained = (inspect.getdoc(Engine.run) or "").partition("Args:")[2].partition("Raises:")[0]
+
+    assert [name for name in EvaluationOptions.__annotations__ if f"\n    {name}: " not in explained] == []
+
+
+def test_an_evaluation_in_asyncio_takes_the_same_options() -> None:
     result = asyncio.run(Engine().eval_async("print(x + K); x", scope={"x": 5}, constants={"K": 1}, details=True))
 
-    assert here == there
     assert (result.value, result.printed) == (5, ("6",))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'scoop'"):
+        asyncio.run(Engine().eval_async("1", scoop={}))  # type: ignore[call-arg]

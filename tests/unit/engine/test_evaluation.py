@@ -68,6 +68,34 @@ def test_the_name_of_a_script_stands_in_what_it_debugs() -> None:
     assert seen == [("1", "job.rhai", 1, 1)]
 
 
+def test_a_script_has_the_functions_of_another_but_not_its_statements() -> None:
+    engine = Engine()
+    tools = engine.compile('fn double(x) { x * 2 } fn who() { "tools" } fn label() { who() } throw "not run"')
+
+    ast = engine.compile('fn who() { "script" } `${double(4)} ${label()}`').with_functions_of(tools)
+
+    assert engine.run(pickle.loads(pickle.dumps(ast))) == "8 script"
+    assert engine.call(ast, "double", 3) == 6
+
+
+def test_of_several_libraries_the_one_added_first_wins() -> None:
+    engine = Engine()
+    one, two, three = (engine.compile(f"fn f() {{ {n} }} fn f{n}() {{ f() }}") for n in (1, 2, 3))
+
+    ast = engine.compile("[f(), f1(), f2(), f3()]").with_functions_of(one.with_functions_of(two))
+
+    assert engine.eval(ast.with_functions_of(three)) == [1, 1, 1, 1]
+
+
+def test_functions_of_another_script_see_constants_and_heed_limits() -> None:
+    engine = Engine()
+    tools = engine.compile("fn who() { CALLER_ID } fn spin() { loop {} }")
+
+    assert engine.eval(engine.compile("who()").with_functions_of(tools), constants={"CALLER_ID": "me"}) == "me"
+    with pytest.raises(errors.RhaiTimeout):
+        engine.eval(engine.compile("spin()").with_functions_of(tools), timeout=0.05)
+
+
 # ---- call ----
 
 

@@ -7,6 +7,8 @@ import datetime
 import enum
 import gc
 import operator
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -26,6 +28,7 @@ import pytest
 
 from rhai_tasks import errors
 from rhai_tasks.engine import CancelToken, Engine, FnPtr, Function, Limits, Scope, Timestamp, stopped
+from rhai_tasks.engine.limits import MIB
 
 # ---- functions ----
 
@@ -713,10 +716,92 @@ def test_a_module_has_one_name_and_none_that_no_file_has(folder: Path, path: str
     assert str(folder) not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "folder", "broken link", "nobody's"])
+def test_a_module_that_is_no_file_is_not_there(folder: Path, kind: str) -> None:
+    path = folder / "odd.rhai"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)  # an open would wait for a writer
+        case "device":
+            try:
+                os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+            except PermissionError:
+                pytest.skip("only root makes devices")
+        case "link to a device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "broken link":
+            path.symlink_to(folder / "nosuch")
+        case "nobody's":
+            if os.geteuid() == 0:
+                pytest.skip("root may read everything")
+            path.touch(mode=0)
+
+    with pytest.raises(errors.RhaiModuleError, match="Module not found: odd"):
+        Engine(modules=folder, limits=Limits(timeout=5.0)).run('import "odd" as m;')
+
+
+_IMPORTERS = ['import "big" as m;', 'try { import "big" as m; m::f() } catch (e) { `${e}` }', 'import "other" as o;']
+
+
+@pytest.mark.parametrize("size", [16 * MIB, 1 << 40])
+@pytest.mark.parametrize("importer", _IMPORTERS)
+def test_a_module_file_larger_than_the_memory_limit_is_not_read(folder: Path, size: int, importer: str) -> None:
+    with (folder / "big.rhai").open("w") as file:
+        file.truncate(size)  # takes no room on the disk
+    (folder / "other.rhai").write_text('import "big" as m;')
+    engine = Engine(modules=folder, limits=Limits(max_memory=8 * MIB, timeout=5.0))
+
+    with pytest.raises(errors.RhaiMemoryLimit) as caught:
+        engine.run(importer)
+
+    assert f"memory limit of 8 MiB exceeded by module 'big' of {size} bytes (line 1, position" in str(caught.value)
+    assert str(folder) not in str(caught.value)
+    with pytest.raises(errors.RhaiMemoryLimit) as caught:
+        engine.run('let s = "x"; loop { s += s; }')
+    assert "by module" not in str(caught.value)
+
+
+def test_a_module_file_has_the_memory_that_the_script_has_left(folder: Path) -> None:
+    (folder / "big.rhai").write_text("//" + "x" * 3 * MIB)
+    engine = Engine(modules=folder, limits=Limits(max_memory=8 * MIB))
+
+    engine.run('import "big" as m;')
+    with pytest.raises(errors.RhaiMemoryLimit, match="by module 'big' of"):
+        Engine(modules=folder, limits=Limits(max_memory=8 * MIB)).run('let b = blob(6000000); import "big" as m;')
+
+
+def test_a_module_file_that_grows_is_not_followed(folder: Path) -> None:
+    path, has_ended = folder / "log.rhai", threading.Event()
+
+    def write() -> None:
+        with path.open("a") as file:
+            while not has_ended.is_set() and path.stat().st_size < 64 * MIB:
+                file.write("// more\n" * 100)
+                file.flush()
+
+    seen: set[str] = set()
+    end = time.monotonic() + 30
+    while not any("module 'log' grew while it was read" in text for text in seen):
+        assert time.monotonic() < end, seen
+        path.write_text("// some\n" * 200_000)
+        has_ended.clear()
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            Engine(modules=folder, limits=Limits(timeout=5.0)).run('import "log" as m;')
+        except errors.RhaiError as error:
+            seen.add(str(error))
+        finally:
+            has_ended.set()
+            writer.join()
+
+
 def test_a_module_that_is_no_text_is_an_error_that_does_not_say_where_it_lies(folder: Path) -> None:
     (folder / "latin.rhai").write_bytes(b'"\xe4"')
 
-    with pytest.raises(errors.RhaiError, match="module 'latin' is not UTF-8") as caught:
+    with pytest.raises(errors.RhaiError, match=r"module 'latin' is not UTF-8 \(line 1, position 8\)") as caught:
         Engine(modules=folder).run('import "latin" as m;')
     assert str(folder) not in str(caught.value)
 

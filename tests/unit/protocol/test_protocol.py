@@ -10,8 +10,8 @@ from rhai_tasks.protocol import (
     circle_of,
     completed,
     failed,
-    moment,
     parse_task,
+    parse_time,
     queue_name,
     reply_json,
     timestamp,
@@ -107,8 +107,10 @@ def test_a_reply_holds_all_details_and_null_where_absent() -> None:
         pytest.param("yesterday", None, id="no moment"),
         pytest.param(b"\xff", None, id="no text"),
         pytest.param("inf", None, id="no number"),
+        pytest.param("-1e308", None, id="before the epoch"),
+        pytest.param("1969-12-31T23:59:59Z", None, id="a second before the epoch"),
         pytest.param("", None, id="nothing"),
     ],
 )
 def test_moments_are_read_as_dispatchers_write_them(text: str | bytes, seconds: float | None) -> None:
-    assert moment(text) == seconds
+    assert parse_time(text) == seconds

@@ -6,7 +6,7 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
-from rhai_tasks.work_queue import WorkQueue
+from rhai_tasks.queue.work_queue import WorkQueue
 
 PATIENCE = 10.0  # seconds; none of it is spent unless a test fails
 
@@ -116,10 +116,10 @@ def test_items_can_be_taken_back_that_no_thread_has_come_for() -> None:
         assert running.wait(PATIENCE)
         for item in range(1, 6):
             queue.put(item)
-        assert queue.take_back(PATIENCE, bool) == []
+        assert queue.remove_stuck(PATIENCE, bool) == []
         time.sleep(0.05)
         queue.put(7)  # has not waited for so long
 
-        assert queue.take_back(0.05, lambda item: item % 2 == 1) == [1, 3, 5]
+        assert queue.remove_stuck(0.05, lambda item: item % 2 == 1) == [1, 3, 5]
         assert (queue.qsize(), queue.unfinished()) == (3, 4)
         go_on.set()

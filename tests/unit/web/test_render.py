@@ -2,8 +2,9 @@
 
 import pytest
 
+from rhai_tasks.terminal import visible
 from rhai_tasks.web.charts import draw, duration, number
-from rhai_tasks.web.render import brief, dereference, environment, moment, reference, size, visible
+from rhai_tasks.web.render import brief, dereference, environment, format_time, reference
 from rhai_tasks.web.security import is_loopback, own_path
 
 
@@ -63,14 +64,15 @@ def test_durations_are_short(seconds: float, written: str) -> None:
     assert duration(seconds) == written
 
 
-def test_sizes_moments_and_starts_are_short() -> None:
-    assert [size(1), size(1536), size(5 * 1024 * 1024)] == ["1 B", "1.5 KiB", "5.0 MiB"]
-    assert moment(0) == "1970-01-01 00:00:00"
-    assert moment(1e300).startswith("9999")
+def test_sizes_times_and_starts_are_short() -> None:
+    sizes = environment().from_string("{% for size in sizes %}{{ size | filesizeformat(true) }} {% endfor %}")
+    assert sizes.render(sizes=[1, 1536, 5 * 1024 * 1024]) == "1 Byte 1.5 KiB 5.0 MiB "
+    assert format_time(0) == "1970-01-01 00:00:00"
+    assert format_time(1e300).startswith("9999")
     assert brief("a\n  b" + "c" * 10_000_000, 10) == "a bcccccc…"
 
 
-def test_a_line_is_broken_where_nobody_looked_and_ends_now() -> None:
+def test_a_line_is_broken_where_samples_are_missing_and_ends_now() -> None:
     chart = draw("t", ("a", "b"), [(0, (1, None)), (2, (3, None)), (100, (4, 1.5)), (102, (2, None))])
 
     first, second = chart.lines

@@ -1,0 +1,234 @@
+"""What strangers have written does nothing to a terminal, and comes out of a pipe byte by byte."""
+
+import os
+import pty
+import re
+import subprocess
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rhai_tasks import Client
+from rhai_tasks.protocol import to_bytes
+from tests.conftest import BIN
+
+ROOT = Path(__file__).parents[3]
+EVIL = "\x1b]0;title\x07\x1b[2J\x1b[31mred\r\x08\x7f\x0c\x9b2Jé\u202e\u200b\U000e0041 世界"
+"""Sets a title, clears, colours, goes back, and turns lines round."""
+NO_TEXT = "\udcff\udc9b"  # bytes that are not UTF-8, as `to_text` reads them
+ID = f"id {EVIL}{NO_TEXT}"
+
+Run = Callable[..., tuple[bytes, bytes]]
+
+
+@pytest.fixture
+def environment(server_url: str) -> dict[str, str]:
+    # No colours of our own: what is left of control characters is a stranger's.
+    own = {"RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_CIRCLE": ID, "TERM": "dumb", "COLUMNS": "1000"}
+    return {**os.environ, **own}
+
+
+@pytest.fixture
+def tell(environment: dict[str, str]) -> Callable[..., str]:
+    """Run a command on a terminal to its end, and return what that gets."""
+
+    def tell(*command: str, stdin: str = "") -> str:
+        master, slave = pty.openpty()
+        arguments = [os.fsencode(word) for word in (str(BIN / "rhai-tasks"), *command)]
+        with subprocess.Popen(arguments, env=environment, stdin=slave, stdout=slave, stderr=slave) as process:
+            os.close(slave)
+            if stdin:
+                os.write(master, stdin.encode())
+            shown = b""
+            with suppress(OSError):  # that is how the end looks
+                while some := os.read(master, 65536):
+                    shown += some
+            process.wait(60)
+        os.close(master)
+        return shown.decode("utf-8", "surrogateescape")
+
+    return tell
+
+
+@pytest.fixture
+def pipe(environment: dict[str, str]) -> Run:
+    """Run a command to its end, and return what it writes to stdout and stderr."""
+
+    def pipe(*command: str, stdin: str = "") -> tuple[bytes, bytes]:
+        ended = subprocess.run(
+            [str(BIN / "rhai-tasks"), *map(os.fsencode, command)],
+            env=environment,
+            input=stdin.encode(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return ended.stdout, ended.stderr
+
+    return pipe
+
+
+@pytest.fixture
+def foul(client: Any, app: Client) -> None:
+    """Have strangers' texts wherever there is one."""
+    evil, circle = to_bytes(EVIL), to_bytes(ID)
+    queue = b"rhai-" + re.sub(rb"[^A-Za-z0-9_-]", lambda match: b".%02x" % match[0][0], circle)
+    fields = {"script": evil, "callerId": evil, "updatedAt": evil, "contextId": circle}
+    client.hset(b"rhai_task_details:" + circle, mapping={**fields, "status": "completed", "output": evil + b"\xff"})
+    client.hset("rhai_task_details:failed", mapping={**fields, "status": "error", "error": evil + b"\xff"})
+    client.hset("rhai_task_details:odd", mapping={**fields, "status": evil})
+    client.hset("rhai_task_details:lost", mapping={**fields, "status": "processing", "updatedAt": "1"})
+    client.lpush(b"rhai_tasks:" + circle, circle, b"no-details" + evil)
+    client.sadd("rhai_dramatiq:__queues__", queue)
+    for name in (circle, b"other"):
+        client.zadd(b"rhai_dramatiq:" + queue + b".XQ", {name: 1})
+        client.hset(b"rhai_dramatiq:" + queue + b".XQ.reasons", name, evil)
+        client.hset(b"rhai_dramatiq:" + queue + b".XQ.msgs", name, b'{"args": ["\\u001b[31m\\ud800"]}')
+
+
+class _Foul(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(to_bytes(EVIL))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def foul_address() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Foul) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "submit": (("submit", "1", "--task-id", f"new {EVIL}"), ""),
+    "submit, taken": (("submit", "1", "--task-id", ID, "--unique"), ""),
+    "submit, wait": (("submit", "1", "--task-id", f"new {EVIL}", "--wait", "--timeout", "0.1"), ""),
+    "submit, wrong": (("submit", "1", "--via", EVIL), ""),
+    "submit, no file": (("submit", "--file", f"/no/{EVIL}"), ""),
+    "no such command": ((EVIL,), ""),
+    "no such option": ((f"--{EVIL}", "queues"), ""),
+    "wrong URL": (("--redis-url", f"nonsense://{EVIL}", "queues"), ""),
+    "no server": (("--redis-url", f"unix:///no/{EVIL}", "queues"), ""),
+    "status": (("status", ID, "failed", "odd"), ""),
+    "status, unknown": (("status", EVIL), ""),
+    "wait": (("wait", ID, "failed"), ""),
+    "wait, unknown": (("wait", EVIL), ""),
+    "result": (("result", ID), ""),
+    "result, failed": (("result", "failed"), ""),
+    "result, unknown": (("result", EVIL), ""),
+    "result, not yet": (("result", "odd"), ""),
+    "cancel": (("cancel", ID, "odd"), ""),
+    "cancel, unknown": (("cancel", EVIL), ""),
+    "queues": (("queues",), ""),
+    "queues of one": (("queues", "--circle", ID), ""),
+    "health": (("health", "--address", "{address}"), ""),
+    "health, wrong": (("health", "--address", EVIL), ""),
+    "purge, no": (("purge",), "n\n"),
+    "purge": (("purge",), "y\n"),
+    "return": (("return",), ""),
+    "dead list": (("dead", "list"), ""),
+    "dead retry": (("dead", "retry", f"none {EVIL}"), ""),
+    "dead delete": (("dead", "delete", ID), ""),
+    "doctor": (("doctor",), ""),
+    "doctor, repair": (("doctor", "--repair"), ""),
+    "run": (("run", "{script}"), ""),
+    "run, throw": (("run", "{throw}"), ""),
+    "run, wrong": (("run", "{wrong}"), ""),
+    "run, no file": (("run", f"/no/{EVIL}"), ""),
+    "repl": (("repl",), 'let x = "\\x1b[2J"; print(x); x\n:variables\nthrow "\\x1b[2J"\n:x\n:quit\n'),
+    "json": (("status", ID, "failed", "odd", "--json"), ""),
+    "json of results": (("wait", ID, "failed", "--json"), ""),
+    "json of dead letters": (("dead", "list", "--json"), ""),
+    "json of queues": (("queues", "--json"), ""),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_no_command_prints_what_a_terminal_obeys(
+    foul: None, foul_address: str, tell: Callable[..., str], tmp_path: Path, case: str
+) -> None:
+    command, stdin = COMMANDS[case]
+    (tmp_path / "script").write_text('print("\\x1b[2J\\u202e"); debug("\\x1b[2J"); "\\x1b[2J"')
+    (tmp_path / "throw").write_text('/* \x1b[2J\u202e */ throw "\\x1b[2J\\u202e"')
+    (tmp_path / "wrong").write_text("let x = \x1b[2J;")
+    files = {name: str(tmp_path / name) for name in ("script", "throw", "wrong")}
+
+    text = tell(*(word.format(address=foul_address, **files) for word in command), stdin=stdin)
+
+    assert text.strip()
+    obeyed = [char for char in text if unicodedata.category(char) in {"Cc", "Cf", "Cs"} and char not in "\r\n\t"]
+    assert obeyed == [], text
+    assert "\r" not in text.replace("\r\n", ""), "a line that writes over itself"
+
+
+def test_tail_prints_nothing_that_a_terminal_obeys(
+    client: Any, environment: dict[str, str], tell: Callable[..., str]
+) -> None:
+    def publish() -> None:
+        while not ended.wait(0.05):
+            client.publish(b"rhai_dramatiq:__state__:rhai_task_details:" + to_bytes(ID), b"error " + to_bytes(EVIL))
+
+    ended = threading.Event()
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        text = tell("tail", "--count", "2")
+    finally:
+        ended.set()
+        publisher.join()
+
+    assert "title" in text
+    assert not [char for char in text if unicodedata.category(char) in {"Cc", "Cf", "Cs"} and char not in "\r\n\t"]
+
+
+def test_every_command_is_tried() -> None:
+    tried = {command[0] for command, _ in COMMANDS.values()}
+    from rhai_tasks.cli import main
+
+    assert {*main.commands} - tried == {"tail", "web", "demo"}  # the first has a test of its own
+
+
+def test_outputs_and_errors_come_out_of_a_pipe_byte_by_byte(foul: None, pipe: Run, client: Any) -> None:
+    evil, name = to_bytes(EVIL), to_bytes(ID)
+    assert pipe("result", ID) == (evil + b"\xff\n", b"")
+    assert pipe("result", "failed") == (b"", evil + b"\xff\n")
+    assert pipe("wait", ID, "failed") == (evil + b"\xff\n", b"failed: " + evil + b"\xff\n")
+    assert pipe("cancel", ID, "odd")[0] == name + b": had ended already\nodd: cancelled\n"
+    assert pipe("submit", "1", "--circle", "c", "--task-id", f"new {ID}") == (b"new " + name + b"\n", b"")
+    assert pipe("result", f"no {ID}")[1].startswith(b"task ")
+    for output in (b"", b"\n", b"\r\n", b"a\rb", b"\x00", bytes(range(256)), "\ufeff\u2028".encode(), b"x" * 200_000):
+        client.hset("rhai_task_details:t", mapping={"status": "completed", "output": output})
+        assert pipe("result", "t") == (output + b"\n", b"")
+
+
+def test_what_scripts_print_comes_out_of_a_pipe_as_it_is(pipe: Run, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text('print("\\x1b[2J\\u202e"); "\\x1b[31m\\r"')
+    (tmp_path / "throw").write_text('throw "\\x1b[2J\\u202e"')
+
+    assert pipe("run", str(tmp_path / "script"))[0] == "\x1b[2J\u202e\n\x1b[31m\r\n".encode()
+    assert "\x1b[2J\u202e".encode() in pipe("run", str(tmp_path / "throw"))[1]
+    assert pipe("repl", stdin='print("\\x1b[2J"); "\\x1b[31m"\n')[0] == b"\x1b[2J\n\x1b[31m\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [*sorted((ROOT / "rhai_tasks/cli").glob("*.py")), ROOT / "bridge/cli.py"],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_commands_print_by_one_function(module: Path) -> None:
+    source = module.read_text()
+
+    assert not re.findall(r"click\.(?:echo|secho|ClickException)|(?<![_.\w])print\(|sys\.std(?:out|err)\.write", source)
