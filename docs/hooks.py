@@ -1,4 +1,4 @@
-"""What the site is made of beside its pages: files of the checkout, and tables of what the commands take.
+"""Adds to the site: files from outside of `docs`, and tables of the commands' options.
 
 MkDocs calls the functions named `on_...`.
 """
@@ -27,19 +27,21 @@ PAGES = {
     "bench/README.md": "bench.md",
     "examples": "examples.md",
 }
+ICON = ROOT / "rhai_tasks/web/static/icon.svg"
 COMMANDS = {"rhai-worker": worker, "rhai-bridge": bridge, "rhai-tasks": main}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add pages for texts that lie outside of `docs`."""
+    """Add pages for texts outside of `docs`, and the icon."""
     for source, page in PAGES.items():
         path = ROOT / source
         text = _examples(path) if path.is_dir() else path.read_text()
         files.append(File.generated(config, page, content=text))
+    files.append(File.generated(config, "images/icon.svg", abs_src_path=str(ICON)))
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Lead links to texts outside of `docs` to their pages, and fill in the table of options."""
+    """Turn links to texts outside of `docs` into links to their pages, and fill in the table of options."""
     source = page.file.src_uri
     at = next((ROOT / outside for outside, inside in PAGES.items() if inside == source), DOCS / source).parent
     linked = re.sub(
@@ -49,7 +51,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def _inside(target: Path, page_folder: Path) -> str:
-    """Write the way to a file from a page, as a link within the site."""
+    """Return the link from a page to a file, within the site."""
     path = os.path.normpath(target)
     outside = os.path.relpath(path, ROOT)
     if outside in PAGES:
@@ -67,7 +69,7 @@ def _examples(folder: Path) -> str:
 
 
 def options_table() -> Iterator[str]:
-    """List every option that is also an environment variable, once, with the commands that read it."""
+    """List every option that is also an environment variable, once, with the commands that have it."""
     options: dict[tuple[str, str], click.Option] = {}
     readers: dict[tuple[str, str], dict[str, None]] = {}
     for command, definition in COMMANDS.items():
@@ -85,12 +87,12 @@ def options_table() -> Iterator[str]:
 
 
 def known_variables() -> set[str]:
-    """Name every variable that a command reads."""
+    """Return every variable that a command reads."""
     return {variable for command in COMMANDS.values() for _, variable in _options(command)}
 
 
 def _options(command: click.Command, prefix: str = ENVIRONMENT_PREFIX) -> Iterator[tuple[click.Option, str]]:
-    """Yield the options of a command and of those below it, with their variables, named as click names them."""
+    """Yield the options of a command and its subcommands, with their variables, named as click does."""
     for option in command.params:
         if isinstance(option, click.Option):
             yield option, str(option.envvar or f"{prefix}_{(option.name or '').upper()}")
