@@ -2,15 +2,20 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALLED := .venv/.installed
+CREATED := .venv/.created
 BUILT := .venv/.built
-ENGINE_SOURCES := engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs)
+DEVELOPED := .venv/.developed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TESTS := $(BIN)/python -m pytest
+ENGINE_SOURCES := engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs engine/src/*/*.rs)
 
-.PHONY: setup demo test check lint rust types unit integration docs licenses format bench chaos soak kill-plot clean
+unexport PYTHONDONTWRITEBYTECODE # hundreds of tests start processes
 
-setup: $(BUILT)
+.PHONY: setup demo test check lint rust types tests tests-again unit integration docs licenses format bench chaos soak kill-plot clean
 
-$(INSTALLED): pyproject.toml constraints.txt
+setup: $(BUILT) $(DEVELOPED)
+
+$(CREATED): constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "Python 3.11 or newer is needed: install it, or name it as in: make PYTHON=python3.12"; exit 1; }
 	@command -v cargo >/dev/null \
@@ -18,28 +23,37 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@cargo --version | $(PYTHON) -c 'import re, sys; \
 		found = re.search(r"(\d+)\.(\d+)", sys.stdin.read()); \
 		sys.exit(0 if found and tuple(map(int, found.groups())) >= (1, 85) else "Rust 1.85 or newer is needed: rustup update")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		click dramatiq 'redis[hiredis]' rich setproctitle tenacity
+	@echo "Creating .venv ..."
+	@$(PYTHON) -m venv .venv
+	@$(INSTALL) maturin
 	@touch $@
 
-$(BUILT): $(INSTALLED) $(ENGINE_SOURCES) pyproject.toml
-	VIRTUAL_ENV=$(CURDIR)/.venv PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --quiet --locked
+$(BUILT): $(CREATED) $(ENGINE_SOURCES) pyproject.toml
+	@echo "Building the engine, and installing it with seven packages: one to three minutes at first ..."
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked $(INSTALL) --no-build-isolation --editable '.[demo]'
 	@touch $@
 
-demo: setup
-	$(BIN)/rhai-tasks demo
+$(DEVELOPED): pyproject.toml constraints.txt | $(BUILT)
+	@echo "Installing the development tools ..."
+	@$(INSTALL) 'pip>=25.1' # it knows groups
+	@$(INSTALL) --group dev
+	@touch $@
+
+demo: $(BUILT)
+	@$(BIN)/rhai-tasks demo
 
 test: check
 
-check: lint rust types unit integration
+check: lint rust types tests
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.style
+	@if command -v luacheck >/dev/null; then luacheck --quiet rhai_tasks bridge; \
+		elif [ -n "$$CI" ]; then echo "CI has no luacheck"; exit 1; \
+		else echo "The Lua scripts are not checked: luacheck is not installed (apt-get install lua-check)"; fi
 
 rust: setup
 	cd engine && cargo fmt --check && cargo clippy --release --locked --all-targets -- -D warnings
@@ -48,13 +62,19 @@ rust: setup
 
 types: setup
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest rhai_tasks._engine
+	$(BIN)/python -m mypy.stubtest rhai_tasks.engine._engine
+
+tests: setup
+	$(TESTS) -n auto tests/faults tests/integration tests/unit tests/conformance
+
+tests-again: setup # those that have failed, alone; an error if none has
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none tests
 
 unit: setup
-	$(BIN)/python -m pytest tests/unit tests/conformance
+	$(TESTS) -n logical tests/unit tests/conformance
 
 integration: setup
-	$(BIN)/python -m pytest tests/integration tests/faults
+	$(TESTS) -n auto tests/faults tests/integration
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -68,17 +88,17 @@ chaos: setup
 
 # make soak ARGS="--minutes 10"
 soak: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group soak
+	$(INSTALL) --group soak
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 # draws docs/images/kill.svg, or make kill-plot ARGS="--output kill.svg"
 kill-plot: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group soak
+	$(INSTALL) --group soak
 	$(BIN)/python -m tests.chaos.kill_plot $(ARGS)
 
 # make bench ARGS="--rounds 1 --only ours,reference"
 bench: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group bench
+	$(INSTALL) --group bench
 	$(BIN)/python -m bench all $(ARGS)
 	$(BIN)/python -m bench growth
 	$(BIN)/python -m bench report --docs

@@ -117,19 +117,6 @@ def submitting(results: Results) -> Table:
     return _by_contender(results, "Submitting, to a queue that nobody serves", "W7", columns)
 
 
-def ratios(results: Results) -> Table:
-    """Compare throughput with the reference's, round by round."""
-    names = [name for name in results.contenders("W1") if name != REFERENCE]
-    rows = []
-    for name in names:
-        row = [name]
-        for workload in DRAINED:
-            one, base = (name, workload, "tasks_per_second"), (REFERENCE, workload, "tasks_per_second")
-            row.append(" ".join(f"{ratio:.2f}" for ratio in _ratios(results, one, base)) or MISSING)
-        rows.append(row)
-    return Table("Tasks a second / the reference's, round by round", ["", *(TITLES[name] for name in DRAINED)], rows)
-
-
 def engine(results: Results) -> Table:
     """Compare the engine with Rhai in Rust."""
     rows = []
@@ -143,16 +130,6 @@ def engine(results: Results) -> Table:
         rows.append([row, number(own), number(rust), span, number(python[0]) if python else MISSING])
     columns = ["µs", "ours", "Rhai in Rust", "its time / ours", "Python"]
     return Table("The engine alone", columns, rows)
-
-
-def scaling(results: Results) -> Table:
-    """Say what two threads do."""
-    measured = [one["scaling"] for one in results.records if "scaling" in one]
-    rows = [
-        [row, f"{min(values):.2f} .. {max(values):.2f}"]
-        for row, values in zip(PARALLEL, zip(*measured, strict=True), strict=False)
-    ]
-    return Table("Work of two threads / work of one", ["", "times"], rows)
 
 
 def fleet(results: Results) -> Table:
@@ -292,11 +269,10 @@ def targets(results: Results) -> Table:
             median = statistics.median(values)
             met = median <= target.bound if target.at_most else median >= target.bound
             bound = f"{'at most' if target.at_most else 'at least'} {target.bound:g}"
-            rows.append(
-                [target.title, bound, number(median), "yes" if met else "no", " ".join(number(one) for one in values)]
-            )
+            spread = f"{number(median)} ({number(min(values))} .. {number(max(values))})"
+            rows.append([target.title, bound, spread, "yes" if met else "no"])
     title = f"Targets; the best of Python is {best_python(results) or 'not measured'}"
-    return Table(title, ["", "target", "median", "met", "round by round"], rows)
+    return Table(title, ["", "target", "median", "met"], rows)
 
 
 def growth_tables(results: Results) -> dict[str, Table]:
@@ -346,7 +322,7 @@ def setting(results: Results) -> str:
     return f"{machine}; rounds: {rounds}.{warning}"
 
 
-TABLES = (targets, throughput, ratios, cost, latency, submitting, engine, scaling, fleet, failures)
+TABLES = (targets, throughput, cost, latency, submitting, engine, fleet, failures)
 
 
 def show(results: Results, console: Console) -> None:
@@ -371,8 +347,7 @@ def write_documents(results: Results, grown: Results | None) -> None:
     from . import plots  # noqa: PLC0415  (only here matplotlib is needed)
 
     IMAGES.mkdir(exist_ok=True)
-    versions = Table("", ["contender", "versions"], [[name, text] for name, text in results.versions.items()])
-    parts = {"setting": setting(results), "versions": versions.markdown()}
+    parts = {"setting": setting(results)}
     for table in TABLES:
         made = table(results)
         parts[table.__name__] = made.markdown() if made.rows else "Nothing failed." if table is failures else MISSING

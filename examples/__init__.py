@@ -1,1 +1,1 @@
-"""Whole programs to read, run and copy from."""
+"""Complete programs to read, run and copy from."""

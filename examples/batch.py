@@ -1,15 +1,16 @@
-"""A batch of 1,000 scripts, with a progress bar where there is a terminal.
+"""Run a batch of 1,000 scripts, with a progress bar on a terminal. Some of them fail.
 
 python -m examples.batch redis://127.0.0.1/ 02abc
 """
 
 import sys
 
-from rhai_tasks import Client, ScriptError
+from rhai_tasks import Client
+from rhai_tasks.errors import ScriptError
 
 
 def main(url: str, circle: str, count: int = 1000) -> int:
-    """Run the batch; return how many scripts failed."""
+    """Run the batch; return the number of scripts that failed."""
     scripts = [f"let n = {number}; if n % 100 == 99 {{ throw `no ${{n}}` }} n * n" for number in range(count)]
     total = failed = 0
     with Client(url, circle=circle) as client:

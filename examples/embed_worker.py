@@ -11,14 +11,14 @@ from rhai_tasks.log import configure_logging
 
 
 def make_engine() -> Engine:
-    """Make the engine that the application's scripts use."""
+    """Make the engine, with a function that scripts can call."""
     engine = Engine()
     engine.register("greet", lambda name: f"Hello {name}!")
     return engine
 
 
 def main(redis_url: str, circle: str) -> int:
-    """Work until SIGTERM or SIGINT; return the exit status."""
+    """Run tasks until SIGTERM or SIGINT; return the exit status."""
     configure_logging("info")
     return run_worker_loop(make_engine(), Args(redis_url=redis_url, circle_public_key=circle))
 

@@ -1,6 +1,6 @@
-"""An engine with host functions in Python.
+"""An engine whose scripts can call a function in Python.
 
-Try it with `python -m examples.engine_with_functions`, and let a worker use it:
+Run a script in it with `python -m examples.engine_with_functions`. A worker runs tasks in it with:
 
     rhai-worker --circle-public-key 02abc --engine examples.engine_with_functions:make_engine
 """
@@ -13,12 +13,12 @@ PRICES = {"tea": Decimal("2.40"), "cake": Decimal("3.10")}
 
 
 def make_engine() -> Engine:
-    """Make the engine; each worker process calls this once."""
+    """Make the engine. Each worker process calls this once."""
     engine = Engine(limits=Limits(timeout=10.0))
 
     @engine.function
     def price(item: str, count: int = 1) -> Decimal:
-        """Look a price up. A `KeyError` reaches the script, which can catch it."""
+        """Return the price of some items. The script can catch the `KeyError` of an unknown one."""
         return PRICES[item] * count
 
     return engine

@@ -1,8 +1,8 @@
-"""A dramatiq pipeline: an actor in Python, a script, an actor in Python.
+"""A dramatiq pipeline: an actor in Python, then a script, then another actor in Python.
 
 python -m examples.pipeline redis://127.0.0.1/ 02abc
 
-The script runs in the workers of the circle, the actors here.
+A worker of the circle runs the script. This process runs the actors.
 """
 
 import sys
@@ -18,7 +18,7 @@ PRICES = {"tea": 2.5, "cake": 4.0}
 
 
 def main(url: str, circle: str) -> None:
-    """Price an order with a discount that a script decides on."""
+    """Price an order; a script decides on the discount."""
     broker = RedisBroker(url=url, namespace="rhai_dramatiq")  # type: ignore[no-untyped-call]
     bills: SimpleQueue[str] = SimpleQueue()
 
@@ -37,7 +37,7 @@ def main(url: str, circle: str) -> None:
         [
             price.message({"tea": 2, "cake": 5}),
             discount.message("if INPUT > 20.0 { INPUT * 0.9 } else { INPUT }"),
-            bill.message_with_options(),  # its argument comes from the step before
+            bill.message_with_options(),  # its argument is the output of the script
         ],
         broker=broker,
     ).run()

@@ -1,4 +1,4 @@
-"""Submit a script to a running worker and wait for its result, in plain Redis commands.
+"""Submit a script to a running worker and wait for its result, with plain Redis commands.
 
 python -m examples.submit_like_a_dispatcher redis://127.0.0.1/ 02abc '40 + 2'
 """
@@ -12,7 +12,7 @@ import redis
 
 
 def run(client: Any, circle: str, script: str) -> dict[str, str]:
-    """Return the details hash of the task once it has ended."""
+    """Submit a script; return the details hash of its task once it has ended."""
     task_id = str(uuid4())
     details_key = f"rhai_task_details:{task_id}"
     client.hset(details_key, mapping={"script": script, "status": "pending", "callerId": "03me"})

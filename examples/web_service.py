@@ -1,9 +1,9 @@
-"""A web service that runs scripts for its callers: it submits each, and answers with the result.
+"""A web service that runs scripts: it submits the body of each request as a task, and answers with the result.
 
     RHAI_TASKS_REDIS_URL=redis://127.0.0.1/ RHAI_TASKS_CIRCLE=02abc uvicorn examples.web_service:app
     curl --data '40 + 2' 'http://127.0.0.1:8000/run'
 
-A request costs no thread and no connection while its script runs, however many there are.
+While its script runs, a request takes no thread and no connection to Redis.
 """
 
 import os
@@ -16,13 +16,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from rhai_tasks import AsyncClient, ScriptError, TaskTimeout
+from rhai_tasks import AsyncClient
+from rhai_tasks.errors import ScriptError, TaskTimeout
 
-PATIENCE = 5.0  # seconds that a caller waits
+TIMEOUT = 5.0  # seconds until a request is answered with an error
 
 
 class State(TypedDict):
-    """What requests share."""
+    """The state that requests share."""
 
     client: AsyncClient
 
@@ -35,16 +36,16 @@ async def lifespan(_: Starlette) -> AsyncIterator[State]:
 
 
 async def run(request: Request) -> JSONResponse:
-    """Run the request's body."""
+    """Run the script in the request's body."""
     client: AsyncClient = request.state.client
     task = await client.submit((await request.body()).decode(), caller_id=request.headers.get("x-caller", ""))
     try:
-        return JSONResponse({"output": await task.result(timeout=PATIENCE)})
+        return JSONResponse({"output": await task.result(timeout=TIMEOUT)})
     except ScriptError as error:
         return JSONResponse({"error": str(error), "line": error.line}, status_code=422)
     except TaskTimeout:
         await task.cancel()
-        return JSONResponse({"error": f"took more than {PATIENCE:g} s"}, status_code=504)
+        return JSONResponse({"error": f"took more than {TIMEOUT:g} s"}, status_code=504)
 
 
 app = Starlette(routes=[Route("/run", run, methods=["POST"])], lifespan=lifespan)
