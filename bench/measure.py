@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import redis
@@ -93,6 +93,29 @@ class _Client:
         return answer
 
 
+class _Use(NamedTuple):
+    """What workers and server have used: seconds of CPU, and how often their threads went to sleep."""
+
+    tree_user: float
+    tree_system: float
+    server_user: float
+    server_system: float
+    wakeups: float
+
+    def since(self, before: "_Use") -> "_Use":
+        """Return the difference."""
+        return _Use(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+def _wakeups(process: psutil.Process) -> int:
+    """Count how often the threads of a process gave their processor up, and so had to be woken again."""
+    found = 0
+    for status in Path(f"/proc/{process.pid}/task").glob("*/status"):
+        with suppress(OSError):  # the thread has ended
+            found += int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return found
+
+
 class Session:
     """Workers, a client and a server, while they run."""
 
@@ -131,16 +154,19 @@ class Session:
         with self.standing_still():
             filled = self.client("fill", script=workload.script, count=count, rare=rare, share=SHARE)
             self.database.config_resetstat()
-            before = self._cpu()
+            before = self._use()
         looked = self.client("drain", patience=PATIENCE_SECONDS)
         seconds = time.perf_counter() - self._begin
-        after, commands, requests = self._cpu(), *self._traffic()
+        used, commands, requests = self._use().since(before), *self._traffic()
         self.client("verify")
         return {
             "tasks": count,
             "tasks_per_second": count / seconds,
-            "tree_cpu_us": (after[0] - before[0]) / count * 1e6,
-            "server_cpu_us": (after[1] - before[1]) / count * 1e6,
+            "tree_cpu_us": (used.tree_user + used.tree_system) / count * 1e6,
+            "tree_system_us": used.tree_system / count * 1e6,
+            "server_cpu_us": (used.server_user + used.server_system) / count * 1e6,
+            "server_system_us": used.server_system / count * 1e6,
+            "wakeups": used.wakeups / count,
             "commands": (commands - looked["commands"]) / count,
             "requests": (requests - looked["requests"]) / count,
             "resident_mib": self.resident(),
@@ -158,14 +184,15 @@ class Session:
         """Count what workers that have nothing to do ask of the server."""
         time.sleep(SETTLE_SECONDS)
         self.database.config_resetstat()
-        before = self._cpu()
+        before = self._use()
         time.sleep(seconds)
         commands, requests = self._traffic()
-        cpu = self._cpu()
+        used = self._use().since(before)
         return {
             "idle_commands": commands / seconds,
             "idle_requests": requests / seconds,
-            "idle_cpu_ms": (cpu[0] - before[0]) / seconds * 1000,
+            "idle_cpu_ms": (used.tree_user + used.tree_system) / seconds * 1000,
+            "idle_wakeups": used.wakeups / seconds,
             "resident_mib": self.resident(),
         }
 
@@ -184,15 +211,18 @@ class Session:
         )
         return {"capacity": capacity, "rate": rate, **_latencies(answer["latencies"])}
 
-    def _cpu(self) -> tuple[float, float]:
-        """Sum the seconds of the tree, with those of children that ended, and of the server."""
-        tree = 0.0
+    def _use(self) -> "_Use":
+        """Sum what the tree, with its children that ended, and the server have used so far."""
+        user = system = 0.0
+        wakeups = _wakeups(self._server)
         for process in self.tree():
             with suppress(psutil.NoSuchProcess):  # its seconds are now its parent's
                 times = process.cpu_times()
-                tree += times.user + times.system + times.children_user + times.children_system
+                user += times.user + times.children_user
+                system += times.system + times.children_system
+                wakeups += _wakeups(process)
         times = self._server.cpu_times()
-        return tree, times.user + times.system
+        return _Use(user, system, times.user, times.system, wakeups)
 
     def _traffic(self) -> tuple[int, int]:
         """Count commands since the last reset, also those inside Lua, and reads from sockets: about a request each."""

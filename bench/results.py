@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .conditions import AS_THEY_COME
 from .measure import Figures
 
 FOLDER = Path(__file__).parent / "results"
@@ -25,9 +26,10 @@ class Results:
         self.versions: dict[str, str] = found.get("versions", {})
         self.records: list[dict[str, Any]] = found.get("records", [])
 
-    def add(self, contender: str, workload: str, number: int, figures: Figures) -> None:
+    def add(self, contender: str, workload: str, number: int, figures: Figures, condition: str = AS_THEY_COME) -> None:
         """Keep one measurement; `figures` may be `{"error": why there is none}`."""
-        self.records.append({"contender": contender, "workload": workload, "round": number, **rounded(figures)})
+        head = {"contender": contender, "workload": workload, "condition": condition, "round": number}
+        self.records.append(head | rounded(figures))
         self.save()
 
     def save(self) -> None:
@@ -43,24 +45,28 @@ class Results:
         """Return why there are no figures, by contender and workload."""
         return {(one["contender"], one["workload"]): one["error"] for one in self.records if "error" in one}
 
-    def contenders(self, workload: str) -> list[str]:
+    def contenders(self, workload: str, condition: str = AS_THEY_COME) -> list[str]:
         """Name the contenders that have figures for a workload, in the order in which they ran."""
-        return list(dict.fromkeys(one["contender"] for one in self._good(workload)))
+        return list(dict.fromkeys(one["contender"] for one in self._good(workload, condition)))
 
-    def values(self, contender: str, workload: str, figure: str) -> dict[int, float]:
+    def values(self, contender: str, workload: str, figure: str, condition: str = AS_THEY_COME) -> dict[int, float]:
         """Return a figure by round."""
         return {
             one["round"]: one[figure]
-            for one in self._good(workload)
+            for one in self._good(workload, condition)
             if one["contender"] == contender and one.get(figure) is not None
         }
 
     def quantiles(self, contender: str, workload: str) -> list[list[float]]:
         """Return the 99 percentiles of each round, in milliseconds."""
-        return [one["quantiles_ms"] for one in self._good(workload) if one["contender"] == contender]
+        return [one["quantiles_ms"] for one in self._good(workload, AS_THEY_COME) if one["contender"] == contender]
 
-    def _good(self, workload: str) -> Iterator[dict[str, Any]]:
-        return (one for one in self.records if one["workload"] == workload and "error" not in one)
+    def _good(self, workload: str, condition: str) -> Iterator[dict[str, Any]]:
+        return (
+            one
+            for one in self.records
+            if one["workload"] == workload and one.get("condition", AS_THEY_COME) == condition and "error" not in one
+        )
 
 
 def rounded(figures: Figures) -> Figures:

@@ -1,13 +1,18 @@
 """The benchmark runs, and reports also what an interrupted run left; its figures are nobody's business here."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
+from bench.conditions import AS_THEY_COME, AWAKE, CONDITIONS, ONE_CORE
 from bench.engine import CALL, CONVERSION, SCRIPTS
 from bench.report import targets
 from bench.results import Results
+from tests.conftest import wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,15 +29,49 @@ def test_workers_of_ours_are_measured_and_who_fails_is_named(tmp_path: Path) -> 
 
     shown = bench(
         *("all", "--no-build", "--rounds", "1", "--seconds", "0.05", "--json", str(path)),
-        *("--only", "ours 1x8,chasquimq", "--workload", "W1,W4,W7"),
+        *("--only", "ours 1x8,chasquimq", "--workload", "W1,W4,W7", "--condition", AS_THEY_COME),
     )
 
     figures = {(one["contender"], one["workload"]): one for one in json.loads(path.read_text())["records"]}
     assert figures["ours 1x8", "W1"]["tasks_per_second"] > 0
+    assert figures["ours 1x8", "W1"]["tree_cpu_us"] > figures["ours 1x8", "W1"]["tree_system_us"] > 0
+    assert figures["ours 1x8", "W1"]["wakeups"] > 0
     assert 0 < figures["ours 1x8", "W4"]["p50_ms"] <= figures["ours 1x8", "W4"]["p99_ms"]
     assert figures["ours 1x8", "W7"]["submit_many_per_second"] > 0
     assert "error" in figures["chasquimq", "W1"]
     assert "Not measured" in shown
+
+
+def test_trivial_scripts_are_measured_in_every_condition_of_the_cores(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+
+    shown = bench(
+        *("all", "--no-build", "--rounds", "1", "--seconds", "0.02", "--json", str(path)),
+        *("--only", "ours 1x8", "--workload", "W1,W2"),
+    )
+
+    measured = [(one["condition"], one["workload"]) for one in json.loads(path.read_text())["records"]]
+    assert measured == [(ONE_CORE, "W1"), (AWAKE, "W1"), (AS_THEY_COME, "W1"), (AS_THEY_COME, "W2")]
+    assert shown.index("Trivial scripts, one core") < shown.index("Trivial scripts, as they come")
+
+
+def test_one_core_is_all_that_a_contender_gets() -> None:
+    show = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+    before = subprocess.check_output(show)
+
+    with CONDITIONS[ONE_CORE]():
+        assert subprocess.check_output(show) == b"1\n"
+
+    assert subprocess.check_output(show) == before
+
+
+def test_the_loops_that_keep_cores_awake_end() -> None:
+    with CONDITIONS[AWAKE]():
+        loops = psutil.Process().children()
+        assert len(loops) == len(os.sched_getaffinity(0))
+        wait_until(lambda: all(loop.nice() == 19 and len(loop.cpu_affinity()) == 1 for loop in loops))
+
+    assert not any(loop.is_running() for loop in loops)
 
 
 def test_an_interrupted_run_is_reported(tmp_path: Path) -> None:
