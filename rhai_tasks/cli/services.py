@@ -76,10 +76,20 @@ def web(
 
 
 @main.command()
-def demo() -> None:
+@click.option("--web", is_flag=True, help="Then show the web page, while tasks come and go, until Ctrl-C.")
+@click.option("--port", default=8020, show_default=True, type=click.IntRange(1, 65535), help="TCP port of the page.")
+def demo(*, web: bool, port: int) -> None:
     """Start a server and a worker of their own, submit scripts, and watch them end."""
+    show_page = None
     try:
         from .demo import main as run  # noqa: PLC0415  (needs more than the other commands)
+
+        if web:
+            from rhai_tasks.web.server import serve  # noqa: PLC0415
+
+            def show_page(url: str) -> None:
+                serve(Settings(redis_url=url), host="127.0.0.1", port=port, token=None, read_only=False, proxies=())
+
     except ImportError as error:
-        raise click.UsageError(f"{error.name} is not installed: pip install 'rhai-tasks[demo]'") from error
-    sys.exit(run())
+        raise click.UsageError(f"{error.name} is not installed: pip install 'rhai-tasks[demo,web]'") from error
+    sys.exit(run(show_page))

@@ -1,14 +1,18 @@
 """The examples do what they say, with the fixtures that applications use."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from starlette.testclient import TestClient
 
 from rhai_tasks import Client
-from tests.conftest import Dispatcher, Worker
+from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -20,6 +24,30 @@ def test_the_demo_ends_as_expected() -> None:
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Every result is the expected one." in ended.stdout
+    _, _, steps = ended.stdout.partition("or:\n")
+    commands = [line.split()[0] for line in steps.splitlines() if not line.startswith("      ")]
+    assert [Path(command).name for command in commands] == ["rhai-tasks", "rhai-worker", "rhai-tasks", "rhai-tasks"]
+    assert all(Path(command).exists() for command in commands)  # also where nothing is on the path
+
+
+def test_the_demo_shows_the_web_page_under_load_until_ctrl_c(tmp_path: Path) -> None:
+    port, output = free_port(), tmp_path / "output"
+    command = [str(BIN / "rhai-tasks"), "demo", "--web", "--port", str(port)]
+    with output.open("w") as file:
+        demo = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    address = f"http://127.0.0.1:{port}/"
+    wait_until(lambda: address in output.read_text() or demo.poll())
+
+    def page() -> str:
+        with urlopen(f"{address}tasks?place=search&go=1&status=completed") as found:
+            return str(found.read().decode())
+
+    wait_until(lambda: "03caller-" in page())
+    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: it ends the server, too
+
+    assert demo.wait(60) == 0, output.read_text()
+    assert "Next," in output.read_text()
+    assert "Traceback" not in output.read_text()
 
 
 def test_the_engine_with_functions_prices_tea_and_cake() -> None:
