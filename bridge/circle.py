@@ -38,7 +38,7 @@ class CircleBridge:
         published = [] if settings.broker_url is None else [keys.published]
         self.call: dict[str, Any] = {  # keys and arguments of `take.lua`
             "keys": [self.native_key, keys.messages, keys.full, keys.registry(keys.namespace), *published],
-            "args": [settings.buffer, keys.queue],
+            "args": [settings.buffer, keys.queue, settings.order],
         }
 
     @cached_property
@@ -66,10 +66,10 @@ class CircleBridge:
             How many messages dramatiq's queue can still take, for the next call.
         """
         if room > 0:
-            # Pops at the same end as the original's BLPOP, but the id never leaves Redis. A worker that waits for it
-            # has it before this returns. Then `take.lua` moves the other ids of the list.
-            messages = self._keys.messages
-            _, room = wait_and_run(self._blocking, self.native_key, messages, "RIGHT", self.take, **self.call)
+            # By default it pops at the same end as the original's BLPOP, but the id never leaves Redis. A worker that
+            # waits for it has it before this returns. Then `take.lua` moves the other ids of the list.
+            ends = ("RIGHT" if self._settings.order == "oldest" else "LEFT", "RIGHT")
+            _, room = wait_and_run(self._blocking, self.native_key, self._keys.messages, ends, self.take, **self.call)
             return max(room, 0)
         taken, room = self.take(**self.call)
         if room <= 0 and not taken:

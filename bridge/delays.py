@@ -24,7 +24,7 @@ class Delays:
     """Hands over delayed tasks of all circles of a bridge, in one thread that sleeps until the next is due."""
 
     def __init__(self, settings: Settings, outage: Outage, stop: threading.Event) -> None:
-        self._outage, self._stop = outage, stop
+        self._settings, self._outage, self._stop = settings, outage, stop
         self._client = connect(settings.redis_url, outage=outage)
         self._blocking = connect_blocking(settings.redis_url, outage)
         self._due = load_script(self._client, "bridge", "queue/due")
@@ -68,7 +68,7 @@ class Delays:
     def _move(self) -> float:
         """Hand over the tasks that are due; return in how many seconds to do it again."""
         keys = [key for bridge in self._bridges for key in bridge.delayed_keys]
-        moved, wait = self._due(keys=keys, args=[_DUE_AT_ONCE])
+        moved, wait = self._due(keys=keys, args=[_DUE_AT_ONCE, self._settings.order])
         if moved:
             logger.debug("Handed over %d delayed task(s)", moved)
         return _POLL_SECONDS if wait < 0 else min(wait / 1000, _POLL_SECONDS)

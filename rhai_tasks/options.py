@@ -133,7 +133,16 @@ broker_options = _together(
     ),
 )
 
+order_option = _option(
+    "--order",
+    envvar=f"{ENVIRONMENT_PREFIX}_ORDER",
+    default=_DEFAULT.order,
+    type=click.Choice(["newest", "oldest"]),
+    help="Which task of the native list is next; the original worker takes the newest.",
+)
+
 bridge_options = _together(
+    order_option,
     _option(
         "--buffer",
         default=_DEFAULT.buffer,

@@ -14,6 +14,7 @@ from .log import LogFormat
 from .protocol import Prefixes, check_names
 
 ErrorFormat = Literal["display", "debug"]
+Order = Literal["newest", "oldest"]
 
 LONGEST_SECONDS = 10 * 366 * 86_400
 """Ten years. A longer time is a mistake; the system's clocks and the server's numbers can hold this one."""
@@ -76,6 +77,7 @@ class Settings:
         namespace: Prefix of the dramatiq keys. No native key begins like it, so that scans tell them apart.
         processes: Worker processes.
         threads: Threads of a worker process, each of which runs a script at a time.
+        order: Which task of a native list is next: the `newest`, as with the original worker, or the `oldest`.
         buffer: Messages that may wait in dramatiq's queue; further tasks stay in the native list.
         shutdown_timeout: Seconds for which running scripts may continue after SIGTERM.
         limits: Limits of each script.
@@ -101,6 +103,7 @@ class Settings:
     namespace: str = "rhai_dramatiq"
     processes: int = 1
     threads: int = 8
+    order: Order = "newest"
     buffer: int = 256
     shutdown_timeout: float = 30.0
     limits: Limits = field(default_factory=lambda: Limits(timeout=3600.0))
@@ -128,7 +131,8 @@ class Settings:
         timeout = self.limits.timeout
         if timeout is not None:
             Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False).check("--task-timeout", timeout)
-        for name, words in (("log_format", get_args(LogFormat)), ("error_format", get_args(ErrorFormat))):
+        words_of = {"order": Order, "log_format": LogFormat, "error_format": ErrorFormat}
+        for name, words in ((name, get_args(type_)) for name, type_ in words_of.items()):
             if (value := getattr(self, name)) not in words:
                 raise ConfigurationError(f"{option_of(name)} {_brief(value)}: wanted is one of {', '.join(words)}")
         for name in ("reply_lists", "delete_finished", "traces"):

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 from rich.live import Live
@@ -15,8 +15,8 @@ from rhai_tasks.operate.doctor import examine
 from rhai_tasks.operate.findings import Finding
 from rhai_tasks.operate.letters import DeadLetter
 from rhai_tasks.operate.queues import PLACES, Queue, Queues
-from rhai_tasks.options import Seconds
-from rhai_tasks.settings import Settings
+from rhai_tasks.options import Seconds, order_option
+from rhai_tasks.settings import Order, Settings
 from rhai_tasks.terminal import echo, shown
 
 from .group import FAILED, circle_option, json_option, main
@@ -64,10 +64,11 @@ def _table(counts: Iterable[Queue]) -> Table:
 
 @main.command(name="return")
 @circle_option(required=True)
+@order_option
 @click.pass_obj
-def return_(settings: Settings, circle: str) -> None:
+def return_(settings: Settings, circle: str, order: Order) -> None:
     """Give a circle's buffered tasks back to its native list, for other workers; a bridge takes them again."""
-    with Queues(settings) as queues:
+    with Queues(replace(settings, order=order)) as queues:
         echo(f"{queues.give_back(circle)} task(s) given back")
 
 

@@ -60,15 +60,15 @@ def _add(texts: dict[tuple[str, str], str], package: str, name: str) -> None:
 
 
 def wait_and_run(
-    client: redis.Redis, source: bytes | str, destination: str, end: str, script: Script, **call: Any
+    client: redis.Redis, source: bytes | str, destination: str, ends: tuple[str, str], script: Script, **call: Any
 ) -> Any:
     """Wait up to `BLOCK_SECONDS` for an element of a list, move it, and run a script at once: in one round trip.
 
     Args:
         client: Made by `connect_blocking`.
-        source: The list whose first element is moved.
+        source: The list that an element is moved from.
         destination: The list that gets the element; may be the same.
-        end: LEFT or RIGHT: the end of `destination` that gets it.
+        ends: LEFT or RIGHT: the end of `source` that loses the element, and the end of `destination` that gets it.
         script: Runs right after the move, also if no element came.
         **call: Its `keys` and `args`.
 
@@ -79,7 +79,7 @@ def wait_and_run(
         redis.RedisError: The move or the script failed. The other may have been done.
     """
     with client.pipeline(transaction=False) as pipeline:
-        pipeline.blmove(cast("str", source), destination, BLOCK_SECONDS, "LEFT", end)
+        pipeline.blmove(cast("str", source), destination, BLOCK_SECONDS, *ends)
         # Not `script(client=pipeline)`: that asks each time whether the server knows it.
         pipeline.evalsha(script.sha, len(call["keys"]), *call["keys"], *call["args"])
         replies = pipeline.execute(raise_on_error=False)  # raised by redis-py, an error would quote all arguments

@@ -28,11 +28,13 @@ _LISTS_AT_ONCE = 500
 
 
 def give_back(client: redis.Redis, settings: Settings, circle: str, *, held_by: Iterable[str] = ()) -> int:
-    """Give messages that no worker holds back to the head of the native list, in order; return how many.
+    """Give messages that no worker holds back to the end of the native list that is taken from next, in order.
+
+    Returns how many.
 
     Args:
         client: Runs the script.
-        settings: The names of keys.
+        settings: The names of keys, and the order.
         circle: Whose tasks.
         held_by: Brokers that are gone: the messages that they held come first.
     """
@@ -56,6 +58,7 @@ def give_back(client: redis.Redis, settings: Settings, circle: str, *, held_by: 
                 timestamp(time.time()),
                 keys.acks_start(keys.namespace),
                 keys.queue,
+                settings.order,
             ],
         )
     )

@@ -109,7 +109,7 @@ class ListSource:
         else:
             # A list moved onto its own head stays as it is: this waits for a message without taking it.
             messages = self._keys.messages
-            lapsed, rows = wait_and_run(self.blocking, messages, messages, "LEFT", self._script, **call)
+            lapsed, rows = wait_and_run(self.blocking, messages, messages, ("LEFT", "LEFT"), self._script, **call)
             self._context.readiness.note(self._read)
         self.more = len(rows) >= count
         return Taken(lapsed, rows, idle, began)

@@ -21,12 +21,13 @@ def begun(tmp_path: Path) -> Path:
     return tmp_path / "begun"
 
 
+@pytest.mark.parametrize("order", ["newest", "oldest"])
 def test_sigterm_lets_running_scripts_finish_and_gives_the_rest_back_in_order(
-    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, begun: Path
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, begun: Path, order: str
 ) -> None:
     script = f'note("{begun}", ""); nap(0.7); 1'
     tasks = [dispatcher.submit("circle", f"t{number:02}", script) for number in range(40)]
-    worker = start_worker("circle", *ENGINE, "--processes", "2", "--threads", "2", "--buffer", "10")
+    worker = start_worker("circle", *ENGINE, "--processes", "2", "--threads", "2", "--buffer", "10", "--order", order)
     wait_until(lambda: begun.read_text().count("\n") >= 4)
 
     assert worker.stop() == 0
@@ -34,6 +35,7 @@ def test_sigterm_lets_running_scripts_finish_and_gives_the_rest_back_in_order(
     statuses = {task: dispatcher.status(task) for task in tasks}
     done = [task for task in tasks if statuses[task] == "completed"]
     assert 4 <= len(done) <= 8
+    assert all((int(task[1:]) < 20) == (order == "oldest") for task in done)
     assert set(statuses.values()) == {"completed", "pending"}
     assert client.lrange("rhai_tasks:circle", 0, -1) == [task for task in reversed(tasks) if task not in done]
     assert client.llen("rhai_dramatiq:rhai-circle") == 0

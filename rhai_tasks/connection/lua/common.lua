@@ -52,6 +52,13 @@ local function call_with_all(command, key, list, first, last)
   return replies
 end
 
+-- Return a list with its items in the opposite order.
+local function reversed(list)
+  local found = {}
+  for i = #list, 1, -1 do found[#found + 1] = list[i] end
+  return found
+end
+
 -- Return the server's clock as `TIME` tells it, in whole milliseconds.
 local function milliseconds(time)
   return time[1] * 1000 + math.floor(time[2] / 1000)

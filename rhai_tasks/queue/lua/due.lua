@@ -7,7 +7,8 @@
 -- Needs  connection/common
 -- KEYS  for each circle: delayed (sorted set), native list, delayed messages (sorted set), messages (list),
 --       bodies (hash), dramatiq's delay queue (list), its bodies (hash)
--- ARGV  1 how many of each are moved at most: the server has others to serve
+-- ARGV  1 how many of each are moved at most: the server has others to serve   2 "oldest": the earliest is pushed
+--       first, as lists are taken from their tail
 -- Returns {how many were handed over, milliseconds until the next is due, -1: nothing is delayed}; an error, after
 -- everything that could be done, if the server refuses a command.
 local now = milliseconds(redis.call('TIME'))
@@ -84,9 +85,8 @@ local function move(from, to, push)
   if refused(due) or #due > 0 and not can_remove('ZSCORE', 'ZREM', from) then
     return sleep(1000)
   end
-  if push == 'LPUSH' then -- the last one pushed is the first to be taken
-    local last = #due
-    for i = 1, math.floor(last / 2) do due[i], due[last + 1 - i] = due[last + 1 - i], due[i] end
+  if push == 'LPUSH' and ARGV[2] ~= 'oldest' then -- the last one pushed is the first to be taken
+    due = reversed(due)
   end
   for _, id in ipairs(due) do
     if refused(redis.pcall(push, to, id)) then -- the key holds no list, or may not be written

@@ -1,10 +1,10 @@
--- Give the messages that no worker holds back to the head of the native list, in the order they were taken.
+-- Give the messages that no worker holds back to the end of the native list that they were taken from, in that order.
 --
 -- Needs  connection/common, queue/messages
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 full (string)
 --       6 published (sorted set)   7 leases (sorted set)   8 on: acks of brokers that are gone (sets)
 -- ARGV  1 name of the actor that runs tasks   2 prefix of details keys   3 time for `updatedAt`
---       4 start of the names of acks, up to a broker id   5 queue name
+--       4 start of the names of acks, up to a broker id   5 queue name   6 "oldest": the end is the tail, else the head
 -- Returns how many tasks went back. Messages that say more than a task's id could not come back as they were, and stay:
 -- those of other actors, and of groups and pipelines.
 
@@ -75,9 +75,9 @@ for _, task in ipairs(tasks) do
     redis.call('HSET', KEYS[4], ':' .. task.task, task.deaths) -- counted on when it becomes a message again
   end
 end
-local pushed = 0
+local pushed, oldest = 0, ARGV[6] == 'oldest'
 local function push(id)
-  redis.call('LPUSH', KEYS[1], id)
+  redis.call(oldest and 'RPUSH' or 'LPUSH', KEYS[1], id)
   pushed = pushed + 1
 end
 for i = #ids, 1, -1 do push(ids[i]) end
@@ -87,7 +87,7 @@ end
 if #others > 0 then
   local reply = redis.pcall('RPUSH', KEYS[2], others[1])
   if is_error(reply) then
-    redis.call('LTRIM', KEYS[1], pushed, -1) -- undoes what was added
+    redis.call('LTRIM', KEYS[1], oldest and 0 or pushed, oldest and -1 - pushed or -1) -- undoes what was added
     return redis.error_reply(reply.err)
   end
   for i = 2, #others do redis.call('RPUSH', KEYS[2], others[i]) end

@@ -156,7 +156,7 @@ def test_a_variable_is_refused_as_its_option_is(invoke: Callable[..., Any], opti
         option
         for path, option in OPTIONS
         if path == ("rhai-worker",)
-        and option not in {"--circle-public-key", "--processes", "--threads", "--memory-limit", "--buffer"}
+        and option not in {"--circle-public-key", "--processes", "--threads", "--memory-limit", "--buffer", "--order"}
     ],
 )
 def test_settings_from_the_environment_are_refused_likewise(monkeypatch: pytest.MonkeyPatch, option: str) -> None:

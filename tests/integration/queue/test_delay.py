@@ -53,9 +53,9 @@ def test_an_outage_of_the_wait_for_delayed_tasks_alone_ends(spawn: Callable[...,
     assert bridge.text().count("does not answer") == 1
 
 
-@pytest.mark.parametrize("via", ["native", "dramatiq"])
+@pytest.mark.parametrize(("via", "order"), [("native", "newest"), ("native", "oldest"), ("dramatiq", "newest")])
 def test_what_was_due_while_no_bridge_ran_runs_in_its_order(
-    app: Client, start_worker: Callable[..., Worker], client: Any, tmp_path: Path, via: Any
+    app: Client, start_worker: Callable[..., Worker], client: Any, tmp_path: Path, via: Any, order: str
 ) -> None:
     runs = tmp_path / "runs"
     for delay in (0.2, 0.1, 0.3):
@@ -65,7 +65,7 @@ def test_what_was_due_while_no_bridge_ran_runs_in_its_order(
     assert client.zcard(zset) == 4
     wait_until(lambda: client.zcount(zset, "-inf", client.time()[0] * 1000) == 4)  # all are due
 
-    start_worker("circle", *ENGINE)
+    start_worker("circle", *ENGINE, "--order", order)
 
     assert last.result(timeout=60) == "1"
     assert runs.read_text().split() == ["0.1", "0.2", "0.3"]

@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -98,6 +98,10 @@ class World:
     @cached_property
     def bridge(self) -> CircleBridge:
         return CircleBridge(self.settings, CIRCLE, connect(self.url))
+
+    @cached_property
+    def oldest_first(self) -> CircleBridge:
+        return CircleBridge(replace(self.settings, order="oldest"), CIRCLE, connect(self.url))
 
     @cached_property
     def relay(self) -> Relay:
@@ -197,6 +201,11 @@ def take(world: World) -> Act:
     return lambda: world.bridge.take(**world.bridge.call)
 
 
+def take_oldest(world: World) -> Act:
+    world.submit()
+    return lambda: world.oldest_first.take(**world.oldest_first.call)
+
+
 def give_back(world: World) -> Act:
     world.fetch()
     world.admin.rename(world.keys.acks("alive"), world.keys.acks(GONE))
@@ -210,6 +219,11 @@ def give_back_unheld(world: World) -> Act:
     world.take()
     world.add_foreign()
     return world.bridge.give_back
+
+
+def give_back_oldest(world: World) -> Act:
+    give_back_unheld(world)
+    return world.oldest_first.give_back
 
 
 def fetch(world: World) -> Act:
@@ -389,13 +403,15 @@ def due(world: World) -> Act:
             world.admin.zadd(key, {name: 1})
     bridge = world.bridge
     due = load_script(world.queues.client, "rhai_tasks.queue", "due")
-    return lambda: due(keys=bridge.delayed_keys, args=[500])
+    return lambda: due(keys=bridge.delayed_keys, args=[500, "newest"])
 
 
 SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "take": ("take", take),
+    "take the oldest": ("take", take_oldest),
     "give back": ("give_back", give_back),
     "give back what no worker held": ("give_back", give_back_unheld),
+    "give back the oldest": ("give_back", give_back_oldest),
     "fetch": ("fetch", fetch),
     "claim": ("claim", claim),
     "publish": ("publish", publish),
