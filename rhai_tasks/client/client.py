@@ -127,12 +127,16 @@ class Client:
             via (Via): `native`, the default: by the circle's list, which any worker may serve. `dramatiq`: as a message
                 in dramatiq's queue for workers of this project, so that it overtakes the tasks in the list. `urgent`:
                 as such a message, at the head of dramatiq's queue.
+            timeout (float | None): Seconds for which the script may run, from a millisecond; a lower limit of the
+                worker holds, as for the next two. `None`: the worker's. How long to wait is an argument of `result`.
+            max_operations (int | None): Operations of the engine.
+            max_memory (int | None): Bytes that the script may hold at once.
 
         Raises:
             TaskExists: `unique`, and the id is taken; or a message in the queue has the same id, and the task waits
                 already or is to be a delayed message.
             ValueError: No circle is named, a field is one that the client writes itself, `via` is none of the three, or
-                `delay` is not such a number of seconds.
+                `delay` or a limit is not such a number.
             ServerUnavailable: The server has not answered for `retry_timeout`; the task may have been submitted.
             ClientClosed: The client was closed.
         """

@@ -9,13 +9,13 @@ import dramatiq
 from dramatiq import Message
 from dramatiq.results import Results
 
-from rhai_tasks.protocol import ACTOR, Prefixes, check_circle, is_utf8, queue_name, timestamp
+from rhai_tasks.protocol import ACTOR, LONGEST, Prefixes, check_circle, is_utf8, queue_name, timestamp
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.follow_ups import CALLBACKS, RESULT_KEY, callback_options, check_steps, milliseconds
 from rhai_tasks.settings import Settings
 
 from .requests import Requests, traceparent_if
-from .spec import LONGEST, TaskSpec, check_seconds
+from .spec import TaskSpec, check_seconds
 
 _DEFAULT = Settings()
 
@@ -23,10 +23,11 @@ _DEFAULT = Settings()
 class ScriptActor(dramatiq.Actor[..., str]):
     """A dramatiq actor whose argument is a script, run by the workers of a circle.
 
-    `message`, `send` and their forms with options take a script and, by name, `caller_id`, `context_id`, `task_id` and
-    `fields`, as `Client.submit` does. The first of a message's `args` is the task's id, for which `Client.task` returns
-    a handle. In a pipeline a script gets the output of the step before as the constant `INPUT`. Its own output goes to
-    the next step, and a script that fails ends the pipeline. docs/delay.md lists what else can follow a script.
+    `message`, `send` and their forms with options take a script and, by name, `caller_id`, `context_id`, `task_id`,
+    `fields`, and the task's own limits, as `Client.submit` does. The first of a message's `args` is the task's id, for
+    which `Client.task` returns a handle. In a pipeline a script gets the output of the step before as the constant
+    `INPUT`. Its own output goes to the next step, and a script that fails ends the pipeline. docs/delay.md lists what
+    else can follow a script.
 
     Other actors of a pipeline run in workers of their own, on a broker with the same server and namespace:
     `RedisBroker(url=..., namespace="rhai_dramatiq")`.
@@ -81,7 +82,8 @@ class ScriptActor(dramatiq.Actor[..., str]):
 
         Args:
             args: The script.
-            kwargs: Options of the task: `caller_id`, `context_id`, `task_id`, `fields`.
+            kwargs: Options of the task: `caller_id`, `context_id`, `task_id`, `fields`, `timeout`, `max_operations`,
+                `max_memory`.
             options: dramatiq's options `pipe_ignore`, `delay` of a pipeline's step, `on_success` and `on_failure` with
                 an actor in Python, `store_results`. And `urgent=True`: before all other messages.
 

@@ -4,6 +4,7 @@ Pure: no connection, no thread. `sender.py` sends them.
 """
 
 import itertools
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from uuid import uuid4
 from rhai_tasks.errors import RhaiTasksError, ScriptError, TaskCancelled, TaskExists, TaskMalformed, TaskNotFound
 from rhai_tasks.protocol import (
     CANCELLED,
+    NO_TERMS,
     Field,
     Outcome,
     Prefixes,
     QueueKeys,
     Status,
+    Terms,
     cancel_channel,
     check_circle,
     check_names,
@@ -27,6 +30,7 @@ from rhai_tasks.protocol import (
     timestamp,
     to_bytes,
     to_text,
+    write_terms,
 )
 from rhai_tasks.settings import Settings
 
@@ -44,6 +48,7 @@ _BATCH_TASKS = 500  # submitted in one request: some milliseconds of the server'
 _BATCH_BYTES = 1024 * 1024  # of scripts
 _KEEP_SECONDS = "60"  # a worker with --delete-finished keeps our tasks for so long: their results are awaited
 _DEFAULT = Settings()
+_terms_of: Callable[[TaskSpec], tuple[Any, ...]] = operator.attrgetter(*Terms._fields)
 
 
 def traceparent_if(traces: bool) -> Callable[[], str | None] | None:
@@ -106,7 +111,7 @@ class Requests:
 
         Raises:
             TypeError: A script is not a string.
-            ValueError: No circle is named, or a field is one that the client writes itself.
+            ValueError: No circle is named, a field is one that the client writes itself, or a limit is out of range.
         """
         now = timestamp(time.time())
         for destination, group in itertools.groupby(map(_to_spec, specs), key=self._destination):
@@ -150,6 +155,9 @@ class Requests:
             details += (Field.KEEP_FINISHED, _KEEP_SECONDS)
         if self.traceparent and (parent := self.traceparent()):
             details += (Field.TRACEPARENT, parent)
+        asked = _terms_of(spec)
+        if asked != NO_TERMS:
+            details += write_terms(asked)
         own = {*details[::2], Field.CIRCLE, Field.SUBMISSION}
         for name, value in (spec.fields or {}).items():
             if name in own:

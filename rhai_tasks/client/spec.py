@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
+from rhai_tasks.protocol import LONGEST, shown
+
 Via = Literal["native", "dramatiq", "urgent"]
 """How a task gets to a worker: `native`, by its circle's list, which any worker may serve; `dramatiq`, as a message in
 the circle's dramatiq queue, past the tasks in the list; `urgent`, as such a message, at the head of that queue."""
 
 WAYS: tuple[Via, ...] = get_args(Via)
-
-LONGEST = 100 * 365.25 * 86400
-"""Longest duration that a task may be given, in seconds: a hundred years."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -26,6 +25,9 @@ class TaskOptions(TypedDict, total=False):
     unique: bool
     delay: float
     via: Via
+    timeout: float | None
+    max_operations: int | None
+    max_memory: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class TaskSpec:
     unique: bool = False
     delay: float = 0.0
     via: Via = "native"
+    timeout: float | None = None
+    max_operations: int | None = None
+    max_memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.delay != 0.0:
@@ -65,13 +70,5 @@ def check_seconds(
         seconds = math.nan
     if not least <= seconds <= most:  # true of not-a-number, too
         upper = "" if most == math.inf else f" to {most:g}"
-        raise ValueError(f"{name}={_shown(value)}: wanted is a number of {unit} from {least:g}{upper}")
+        raise ValueError(f"{name}={shown(value)}: wanted is a number of {unit} from {least:g}{upper}")
     return seconds
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        text = "a huge number"
-    return text if len(text) <= 50 else f"{text[:49]}…"

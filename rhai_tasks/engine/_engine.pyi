@@ -93,6 +93,8 @@ class NativeEngine:
         cancel: CancelToken | None,
         print: Callable[[str], object] | None,
         debug: Callable[[str, str | None, int | None, int | None], object] | None,
+        max_operations: int | None = None,
+        max_memory: int | None = None,
     ) -> Any: ...
 
 def class_slot(class_: type, /) -> int: ...

@@ -74,6 +74,8 @@ class Engine(Registry):
         scope: Scope | Mapping[str, Any] | None = None,
         constants: Mapping[str, object] | None = None,
         timeout: float | None = None,
+        max_operations: int | None = None,
+        max_memory: int | None = None,
         cancel: CancelToken | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002
         debug: Debug | None = None,
@@ -88,6 +90,8 @@ class Engine(Registry):
             scope: Variables by name. A `Scope` keeps what the script changes.
             constants: Values by name, visible everywhere in the script, also in its functions.
             timeout: Seconds; replaces the timeout of the limits.
+            max_operations: Operations of the engine, if that is lower than in the limits.
+            max_memory: Bytes allocated at once, if that is lower than in the limits.
             cancel: A token that stops the script, from any thread.
             print: As of the constructor, for this evaluation.
             debug: As of the constructor, for this evaluation.
@@ -96,7 +100,9 @@ class Engine(Registry):
             RhaiError: The script failed or was stopped; `str()` is Rhai's own text with the position.
             TypeError, ValueError, OverflowError: A value in `scope` or `constants` cannot be passed to a script.
         """
-        text: str = self._native.evaluate("text", script, None, scope, constants, timeout, cancel, print, debug)
+        text: str = self._native.evaluate(
+            "text", script, None, scope, constants, timeout, cancel, print, debug, max_operations, max_memory
+        )
         return text
 
     @overload

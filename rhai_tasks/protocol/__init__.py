@@ -33,14 +33,30 @@ from .native import (
     parse_task,
     reply_json,
 )
-from .text import UNREADABLE, count_of, finite, is_our_timestamp, is_utf8, parse_time, timestamp, to_bytes, to_text
+from .terms import LONGEST, NO_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, write_terms
+from .text import (
+    UNREADABLE,
+    count_of,
+    finite,
+    is_our_timestamp,
+    is_utf8,
+    parse_time,
+    shown,
+    timestamp,
+    to_bytes,
+    to_text,
+)
 
 __all__ = [
     "ACTOR",
     "CANCELLED",
     "DETAIL_FIELDS",
     "FENCE_FIELDS",
+    "LONGEST",
     "MISSING_SCRIPT",
+    "NO_TERMS",
+    "TERMS",
+    "TERM_FIELDS",
     "UNREADABLE",
     "Field",
     "Outcome",
@@ -48,6 +64,7 @@ __all__ = [
     "QueueKeys",
     "Status",
     "Task",
+    "Terms",
     "cancel_channel",
     "check_circle",
     "check_names",
@@ -62,13 +79,16 @@ __all__ = [
     "key_pattern",
     "message_head",
     "parse_task",
+    "parse_terms",
     "parse_time",
     "queue_name",
     "reply_json",
+    "shown",
     "state_channel",
     "submits_key",
     "timestamp",
     "to_bytes",
     "to_text",
     "workers_key",
+    "write_terms",
 ]

@@ -61,6 +61,9 @@ class Field:
     """Seconds for which a worker that deletes finished tasks keeps this one."""
     TRACEPARENT = "traceparent"
     """Joins the task to a trace, in W3C's format; only workers that trace read it."""
+    TIMEOUT = "timeout"
+    MAX_OPERATIONS = "maxOperations"
+    MAX_MEMORY = "maxMemory"
 
 
 DETAIL_FIELDS = (
@@ -165,6 +168,14 @@ def failed(message: str, kind: str) -> Outcome:
     return Outcome(Status.ERROR, message, kind)
 
 
+def not_utf8(field: str, error: UnicodeDecodeError) -> TaskMalformed:
+    """Make the error for a field whose bytes are no text."""
+    return TaskMalformed(
+        f"Field '{field}' of the task is not valid UTF-8: "
+        f"byte {error.object[error.start]:#04x} at position {error.start}"
+    )
+
+
 def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
     """Read a task from the values of `DETAIL_FIELDS` in its details hash; `None` is an absent field.
 
@@ -176,11 +187,7 @@ def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
             None if value is None else value.decode() for value in values[: len(DETAIL_FIELDS)]
         ]
     except UnicodeDecodeError as error:
-        field = DETAIL_FIELDS[values.index(error.object)]
-        raise TaskMalformed(
-            f"Field '{field}' of the task is not valid UTF-8: "
-            f"byte {error.object[error.start]:#04x} at position {error.start}"
-        ) from error
+        raise not_utf8(DETAIL_FIELDS[values.index(error.object)], error) from error
     if script is None:
         raise TaskMalformed(MISSING_SCRIPT)
     return Task(

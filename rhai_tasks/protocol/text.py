@@ -22,6 +22,15 @@ def to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def shown(value: object) -> str:
+    """Return a value as an error shows it: its `repr`, shortened."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = "a huge number"
+    return text if len(text) <= 50 else f"{text[:49]}…"
+
+
 def timestamp(seconds: float) -> str:
     """Format seconds since the epoch as RFC 3339 in UTC, with microseconds."""
     whole, microseconds = divmod(round(seconds * 1e6), 1_000_000)

@@ -10,7 +10,7 @@ import redis
 from rhai_tasks.connection.outage import Outage
 from rhai_tasks.observe.readiness import Readiness
 from rhai_tasks.observe.recorder import Recorder
-from rhai_tasks.protocol import DETAIL_FIELDS, Field, QueueKeys
+from rhai_tasks.protocol import QueueKeys
 from rhai_tasks.settings import Settings
 
 from .pace import Pace
@@ -79,8 +79,3 @@ class QueueContext:
     def readiness(self) -> Readiness:
         """The part of the recorder that notes reads and renewals."""
         return self.recorder.readiness
-
-    @property
-    def detail_fields(self) -> tuple[str, ...]:
-        """The fields of a details hash that this broker reads."""
-        return (*DETAIL_FIELDS, Field.TRACEPARENT) if self.settings.traces else DETAIL_FIELDS

@@ -1,13 +1,26 @@
 """A delivery: a fetched message with its task. It does not change."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dramatiq import Message
 
 from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.log import about
-from rhai_tasks.protocol import QueueKeys, Task, circle_of, is_utf8, parse_task, to_bytes, to_text
+from rhai_tasks.protocol import (
+    DETAIL_FIELDS,
+    TERM_FIELDS,
+    Field,
+    QueueKeys,
+    Task,
+    Terms,
+    circle_of,
+    is_utf8,
+    parse_task,
+    parse_terms,
+    to_bytes,
+    to_text,
+)
 
 
 def no_acknowledgement() -> None:
@@ -15,7 +28,7 @@ def no_acknowledgement() -> None:
 
 
 class Details(NamedTuple):
-    """Values of a details hash: those of `DETAIL_FIELDS`, and the trace. `None`: the field is absent."""
+    """Values of a details hash. `None`: the field is absent."""
 
     script: bytes | None = None
     caller_id: bytes | None = None
@@ -23,7 +36,13 @@ class Details(NamedTuple):
     context_id: bytes | None = None
     created_at: bytes | None = None
     reply_to: bytes | None = None
-    traceparent: bytes | None = None  # only if this worker traces
+    traceparent: bytes | None = None
+
+
+DETAILS = len(Details._fields)
+
+READ_FIELDS = (*DETAIL_FIELDS, Field.TRACEPARENT, *TERM_FIELDS)
+"""The fields that a worker reads: those of `Details`, then the terms."""
 
 
 class Delivery(NamedTuple):
@@ -33,6 +52,8 @@ class Delivery(NamedTuple):
     message_id: str
     task_id: str
     details: Details = Details()
+    terms: Sequence[bytes | None] = ()
+    """Values of `TERM_FIELDS`, up to the last that is present. `None`: the field is absent."""
     crashes: int = 0
     """How many processes have died with the message."""
     submission: bytes = b""
@@ -60,12 +81,21 @@ class Delivery(NamedTuple):
         """
         return parse_task(self.task_id, self.details)
 
+    def read_terms(self) -> Terms:
+        """Read the task's terms.
+
+        Raises:
+            TaskMalformed: One cannot be read; see `parse_terms`.
+        """
+        return parse_terms(self.terms)
+
     def readable_task(self) -> Task:
         """Read the details for a reply, without what cannot be read: a malformed task gets a reply, too."""
         try:
             return self.task()
         except TaskMalformed:
-            readable = [value if value and is_utf8(to_text(value)) else None for value in self.details]
+            values = self.details[: len(DETAIL_FIELDS)]
+            readable = [value if value and is_utf8(to_text(value)) else None for value in values]
             return parse_task(self.task_id, [readable[0] or b"", *readable[1:]])
 
     def details_key(self, prefix: str) -> bytes:

@@ -10,7 +10,7 @@ from rhai_tasks.observe.recorder import shorten
 from rhai_tasks.protocol import ACTOR, QueueKeys, to_bytes, to_text
 
 from .context import QueueContext
-from .delivery import Delivery, Details, no_acknowledgement
+from .delivery import DETAILS, READ_FIELDS, Delivery, Details, no_acknowledgement
 from .endings import Dead
 from .follow_ups import is_composed
 from .message import decode, message_fields, read_task_id
@@ -52,7 +52,8 @@ class DeliveryReader:
                 keys,
                 message_id,
                 task_id,
-                Details(*values),
+                Details(*values[:DETAILS]),
+                values[DETAILS:],
                 crashes,
                 submission or b"",
                 fields,
@@ -108,7 +109,7 @@ class DeliveryReader:
             }
             if fields and not client.exists(key):
                 client.hset(key, mapping=fields)
-            return cast("list[bytes | None]", client.hmget(key, self._context.detail_fields))
+            return cast("list[bytes | None]", client.hmget(key, READ_FIELDS))
         except (redis.ResponseError, ValueError) as why:
             raise _DeadLetter(str(why), _NO_HASH) from why
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rhai_tasks.engine import CancelToken
 from rhai_tasks.observe.recorder import Use
-from rhai_tasks.protocol import Outcome
+from rhai_tasks.protocol import NO_TERMS, Outcome, Terms
 
 from .delivery import Delivery
 from .endings import Ending, Finished, Lost, Released, Trace, following
@@ -26,8 +26,10 @@ class Run:
     """
 
     delivery: Delivery
+    terms: Terms = NO_TERMS  # once the task is read
     marked: bool = False  # as `processing`
     cancel: CancelToken = field(default_factory=CancelToken)
+    own_timeout: float | None = None  # seconds, if the task's own limit is lower than the worker's
     started: float | None = None  # time.monotonic() at which the script began
     crash_counted: bool = False  # before the script could end the process; a release takes it back
     interrupted: bool = False  # by a stopping worker: if it does not end by itself, it is released

@@ -15,6 +15,7 @@ from rhai_tasks.connection.scripts import load_script, wait_and_run
 from rhai_tasks.protocol import ACTOR, FENCE_FIELDS, QueueKeys, message_head, state_channel, to_bytes
 
 from .context import QueueContext
+from .delivery import READ_FIELDS
 from .leases import LEASE_SECONDS, RENEW_SECONDS
 from .list_watcher import ListWatcher
 from .pace import FAST_SECONDS
@@ -220,7 +221,7 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             keys.acks_start(keys.namespace),
             keys.queue,
             ACTOR,
-            *context.detail_fields,
+            *READ_FIELDS,
             *FENCE_FIELDS,
         ],
     }

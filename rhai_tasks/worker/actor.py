@@ -12,10 +12,11 @@ from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import Engine, last_use
 from rhai_tasks.engine.output import log_debug, script_logger
 from rhai_tasks.errors import RhaiError, RhaiTerminated, TaskMalformed
-from rhai_tasks.protocol import ACTOR, Task, circle_of, completed, failed
+from rhai_tasks.protocol import ACTOR, NO_TERMS, Task, circle_of, completed, failed
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.message import TaskMessage
 
+from .own_limits import NO_OWN_LIMITS, OwnLimits
 from .suspects import Suspects
 from .watchdog import Watchdog
 
@@ -32,9 +33,12 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
     def run_script(*_: object, **__: object) -> None:
         """Run the task of the current message; only a failure of the script itself is an outcome."""
         message = cast("TaskMessage", CurrentMessage.get_current_message())
-        crashes = message.run.delivery.crashes
+        delivery = message.run.delivery
+        crashes = delivery.crashes
         try:
-            task = message.run.delivery.task()
+            task = delivery.task()
+            if delivery.terms:
+                message.run.terms = delivery.read_terms()
         except TaskMalformed as error:
             message.run.finish(failed(str(error), "Malformed"))
             return
@@ -83,12 +87,16 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
     constants: dict[str, Any] = {"CONTEXT_ID": circle, "CALLER_ID": task.caller_id}
     if piped:
         constants["INPUT"] = piped[-1]
+    limits = NO_OWN_LIMITS if run.terms is NO_TERMS else OwnLimits.lower(run.terms, engine.limits, timeout)
+    run.own_timeout = limits.timeout
     started = time.perf_counter()
     try:
         output = engine.run(
             task.script,
             constants=constants,
-            timeout=timeout,
+            timeout=limits.timeout or timeout,
+            max_operations=limits.max_operations,
+            max_memory=limits.max_memory,
             cancel=run.cancel,
             print=script_logger.debug,  # not info: the output of scripts is private by default
             debug=log_debug,
@@ -97,9 +105,10 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
         if run.interrupted:
             run.release()
             return
-        outcome = failed(str(error), error.kind)
+        outcome = failed(limits.name_in(error, str(error)), error.kind)
     except RhaiError as error:
-        outcome = failed(error.debug_text if broker.settings.error_format == "debug" else str(error), error.kind)
+        text = error.debug_text if broker.settings.error_format == "debug" else str(error)
+        outcome = failed(limits.name_in(error, text), error.kind)
     except (TypeError, ValueError, OverflowError) as error:
         if not piped:
             raise

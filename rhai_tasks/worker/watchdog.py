@@ -73,8 +73,10 @@ class Watchdog(Middleware):
         return [(run, why[run]) for run, since in self._late.items() if now > since + GRACE_SECONDS]
 
     def _why_to_stop(self, run: Run, now: float) -> str:
-        if self._timeout and now > (run.started or now) + self._timeout:
-            return f"time limit of {self._timeout:.15g} s exceeded"
+        timeout = run.own_timeout or self._timeout
+        if timeout and now > (run.started or now) + timeout:
+            whose = "the task's " if run.own_timeout else ""
+            return f"{whose}time limit of {timeout:.15g} s exceeded"
         return "cancelled" if run.cancel.cancelled and not run.interrupted else ""
 
     def _end_process(self, broker: TaskBroker, worker: dramatiq.Worker) -> None:

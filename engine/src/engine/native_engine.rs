@@ -126,7 +126,7 @@ impl NativeEngine {
     ///     RhaiTimeout, RhaiMemoryLimit: It would exceed the limits.
     ///     RhaiPanic: The parser failed.
     fn compile(&self, py: Python<'_>, source: &str, name: Option<&str>) -> PyResult<Vec<Signature>> {
-        let bounds = self.bounds(None, None)?;
+        let bounds = self.bounds(None, None, None, None)?;
         let ast = self.compiled(py, self.of_thread()?, source, name, &[], &bounds)?;
         let mut functions: Vec<_> = ast
             .iter_functions()
@@ -153,9 +153,11 @@ impl NativeEngine {
     ///     cancel: Stops the script from another thread.
     ///     print: Receives the lines that it prints; `None`: the engine's.
     ///     debug: The same for `debug`.
+    ///     max_operations, max_memory: Count where they are lower than the limits; `None`: as in the limits.
     ///
     /// Returns:
     ///     The text, the value, or a tuple of value, text, operations, and the peak of allocated bytes.
+    #[pyo3(signature = (form, script, entry, scope, constants, timeout, cancel, print, debug, max_operations=None, max_memory=None))]
     #[allow(clippy::too_many_arguments)] // by position: a tuple or names would take longer than a short script
     fn evaluate<'py>(
         &self,
@@ -169,13 +171,15 @@ impl NativeEngine {
         cancel: Option<&CancelToken>,
         print: Option<Py<PyAny>>,
         debug: Option<Py<PyAny>>,
+        max_operations: Option<u64>,
+        max_memory: Option<usize>,
     ) -> PyResult<Py<PyAny>> {
         LAST_USE.set((0, 0)); // a script that does not compile has used nothing
         let request = Request {
             form: Form::named(form),
             script,
             entry: Entry::of(entry)?,
-            bounds: self.bounds(timeout, cancel)?,
+            bounds: self.bounds(timeout, max_operations, max_memory, cancel)?,
             variables: Variables::new(scope, constants)?,
             print: print.as_ref().unwrap_or(&self.print),
             debug: debug.as_ref().unwrap_or(&self.debug),
@@ -366,7 +370,13 @@ impl NativeEngine {
         Ok(DropOnBigStack::new(ast))
     }
 
-    fn bounds(&self, timeout: Option<f64>, cancel: Option<&CancelToken>) -> PyResult<Bounds> {
+    fn bounds(
+        &self,
+        timeout: Option<f64>,
+        max_operations: Option<u64>,
+        max_memory: Option<usize>,
+        cancel: Option<&CancelToken>,
+    ) -> PyResult<Bounds> {
         let limits = &self.recipe.limits;
         let timeout = timeout
             .or(limits.timeout)
@@ -378,8 +388,8 @@ impl NativeEngine {
             })
             .transpose()?;
         Ok(Bounds {
-            max_operations: limits.max_operations,
-            max_memory: limits.max_memory,
+            max_operations: lower(limits.max_operations, max_operations),
+            max_memory: lower(limits.max_memory, max_memory),
             timeout,
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             cancel: cancel.map(CancelToken::flag),
@@ -389,6 +399,13 @@ impl NativeEngine {
 }
 
 impl MayNestDeeply for OfThread {}
+
+/// Return the lower of two limits, of which zero is none.
+fn lower<T: Ord + Default>(limit: T, own: Option<T>) -> T {
+    let zero = T::default();
+    own.filter(|own| *own > zero && (limit == zero || *own < limit))
+        .unwrap_or(limit)
+}
 
 fn scope_of(constants: &[&(String, Dynamic)]) -> Scope<'static> {
     let mut scope = Scope::new();

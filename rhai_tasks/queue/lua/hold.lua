@@ -46,7 +46,10 @@ local function row_of(id, body, task, options)
   end
   local asked = #fields - 3
   local status, error, submission = unpack(details, asked + 1)
-  details[asked + 3], details[asked + 2], details[asked + 1] = nil, nil, nil
+  local last = asked + 3
+  while last > asked or last > 1 and not details[last] do -- absent ones at the end need not be sent
+    details[last], last = nil, last - 1
+  end
   local cancelled = is_cancelled(status, error) and 1 or 0
   return {id, made, body, 0, details, cancelled, submission}, key, body and submission and submission ~= for_submission
 end
@@ -75,7 +78,8 @@ end
 -- `remove`: takes the elements from where they are; it cannot fail.
 -- Returns for each message {message id, task id, body, deaths, details, 1 if cancelled, else 0, submission}. A message
 -- that has just been made has its task's id and no body, any other has a body and no task id. Details is a list of
--- values (nil where absent), or the server's error text where the details key holds no hash.
+-- values (nil where absent) up to the last that is present, or the server's error text where the details key holds no
+-- hash.
 local function hold(elements, bodies, keys, options, remove)
   -- 1. Read.
   local some_died = redis.call('EXISTS', keys.deliveries) == 1

@@ -1,0 +1,105 @@
+"""The terms of a task: optional fields of its details by which it sets limits of its own, or asks for more than a text.
+
+`TERMS` has a row for each field. Workers read the fields with it, and clients write them, so that both refuse the same
+values. An original worker passes over all of them.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rhai_tasks.errors import TaskMalformed
+
+from .native import Field, not_utf8
+from .text import shown
+
+LONGEST = 100 * 365.25 * 86400
+"""Longest duration that a task may be given, in seconds: a hundred years."""
+
+_LARGEST = 2**63 - 1  # what the engine counts with
+_NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_WHOLE = re.compile(r"[0-9]{1,30}", re.ASCII)
+
+
+class Terms(NamedTuple):
+    """What a task's own fields ask for, in the order of `TERMS`. `None`: the field is absent."""
+
+    timeout: float | None = None
+    """Seconds for which the script may run, if the worker allows no fewer."""
+    max_operations: int | None = None
+    """Operations of the engine, if the worker allows no fewer."""
+    max_memory: int | None = None
+    """Bytes that the script may hold at once, if the worker allows no fewer."""
+
+
+NO_TERMS = Terms()
+
+
+class Term(NamedTuple):
+    """A row of `TERMS`."""
+
+    field: str
+    read: Callable[[str], Any]
+    """Reads the field's text; for a text that it cannot read, it raises a `ValueError` that says what is wanted."""
+
+
+def _duration(text: str) -> float:
+    seconds = float(text) if _NUMBER.fullmatch(text) else 0.0
+    if not 0.001 <= seconds <= LONGEST:
+        raise ValueError(f"a number of seconds from 0.001 to {LONGEST:g}")
+    return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text) if _WHOLE.fullmatch(text) else 0
+    if not 1 <= count <= _LARGEST:
+        raise ValueError(f"a whole number from 1 to {_LARGEST}")
+    return count
+
+
+TERMS = (
+    Term(Field.TIMEOUT, _duration),
+    Term(Field.MAX_OPERATIONS, _count),
+    Term(Field.MAX_MEMORY, _count),
+)
+"""The fields, in the order of `Terms`. A new field is a row here, and an attribute there and of `client.TaskSpec`."""
+
+TERM_FIELDS = tuple(term.field for term in TERMS)
+
+
+def parse_terms(values: Sequence[bytes | None]) -> Terms:
+    """Read the values of `TERM_FIELDS`; `None` is an absent field, as are those after the last value.
+
+    Raises:
+        TaskMalformed: A field cannot be read. The text names the field and the reason; it becomes the task's `error`.
+    """
+    return Terms(*[None if value is None else _parse(term, value) for term, value in zip(TERMS, values, strict=False)])
+
+
+def _parse(term: Term, value: bytes) -> Any:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as error:
+        raise not_utf8(term.field, error) from error
+    try:
+        return term.read(text)
+    except ValueError as error:
+        raise TaskMalformed(f"Field '{term.field}' of the task is {shown(text)}: wanted is {error}") from error
+
+
+def write_terms(terms: Sequence[Any]) -> list[str]:
+    """Write the values of `Terms` as fields: each name, and its text after it.
+
+    Raises:
+        ValueError: No worker could read a value.
+    """
+    details: list[str] = []
+    for name, (field, read), value in zip(Terms._fields, TERMS, terms, strict=True):
+        if value is not None:
+            text = str(value)
+            try:
+                read(text)
+            except ValueError as error:
+                raise ValueError(f"{name}={shown(value)}: wanted is {error}") from None
+            details += (field, text)
+    return details
