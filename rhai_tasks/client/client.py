@@ -131,6 +131,9 @@ class Client:
                 worker holds, as for the next two. `None`: the worker's. How long to wait is an argument of `result`.
             max_operations (int | None): Operations of the engine.
             max_memory (int | None): Bytes that the script may hold at once.
+            start_before (datetime | float | None): A time with its zone, or seconds since the epoch. A task that has
+                not begun by then, on the server's clock, does not run: it ends as an error, `expired before it began`.
+            start_within (float | None): The same as seconds from the submission on, from a millisecond.
 
         Raises:
             TaskExists: `unique`, and the id is taken; or a message in the queue has the same id, and the task waits

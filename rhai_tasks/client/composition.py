@@ -1,6 +1,7 @@
 """Scripts as dramatiq messages: to send, to delay, to put into groups and pipelines."""
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -83,7 +84,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         Args:
             args: The script.
             kwargs: Options of the task: `caller_id`, `context_id`, `task_id`, `fields`, `timeout`, `max_operations`,
-                `max_memory`.
+                `max_memory`, `start_before`, and `start_within`, which counts from this call on.
             options: dramatiq's options `pipe_ignore`, `delay` of a pipeline's step, `on_success` and `on_failure` with
                 an actor in Python, `store_results`. And `urgent=True`: before all other messages.
 
@@ -93,6 +94,8 @@ class ScriptActor(dramatiq.Actor[..., str]):
         spec = TaskSpec(*args, **(kwargs or {}))
         if spec.task_id is not None and not is_utf8(spec.task_id):
             raise ValueError(f"task_id={spec.task_id!a}: a message's task id is UTF-8; Client.submit takes any bytes")
+        if spec.start_within is not None:
+            spec = replace(spec, start_within=None, start_before=self._server_time() + spec.start_within)
         pairs = iter(self._requests.details_of(spec, timestamp(time.time())))
         if options.get("delay") is not None:
             options["delay"] = milliseconds(options["delay"])
@@ -109,6 +112,11 @@ class ScriptActor(dramatiq.Actor[..., str]):
         message = message.copy(options=self._result_options(message))
         check_steps(message)
         return message
+
+    def _server_time(self) -> float:
+        """Return the server's seconds since the epoch."""
+        seconds, microseconds = self._broker.client.time()
+        return float(seconds) + microseconds / 1e6
 
     def _result_options(self, message: Message[str]) -> dict[str, Any]:
         """Return the options that name the key of a message's result, if dramatiq's Results would store the result."""

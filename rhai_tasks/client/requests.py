@@ -40,6 +40,9 @@ T = TypeVar("T")
 
 _PENDING = Status.PENDING.value
 
+Destination = tuple[str, Via, float, bool, float | None]
+"""What the tasks of one request have in common: circle, `via`, `delay`, `unique`, `start_within`."""
+
 Ending = Outcome | RhaiTasksError
 """How a task ended, or why that cannot be known."""
 
@@ -130,13 +133,13 @@ class Requests:
             if task_ids:
                 yield self._batch(destination, task_ids, args)
 
-    def _destination(self, spec: TaskSpec) -> tuple[str, Via, float, bool]:
+    def _destination(self, spec: TaskSpec) -> Destination:
         circle = spec.circle if spec.circle is not None else self.circle
         if circle is None:
             raise ValueError("no circle: name one for the client or for the task")
         if spec.via not in WAYS:
             raise ValueError(f"via={spec.via!r}: wanted is one of {', '.join(WAYS)}")
-        return circle, spec.via, spec.delay, spec.unique
+        return circle, spec.via, spec.delay, spec.unique, spec.start_within
 
     def details_of(self, spec: TaskSpec, now: str) -> list[str]:
         """Return the fields of a task that is submitted `now`: each name, and its value after it."""
@@ -165,11 +168,12 @@ class Requests:
             details += (name, value)
         return details
 
-    def _batch(self, destination: tuple[str, Via, float, bool], task_ids: list[str], args: list[Any]) -> Batch:
-        circle, via, delay, unique = destination
+    def _batch(self, destination: Destination, task_ids: list[str], args: list[Any]) -> Batch:
+        circle, via, delay, unique, start_within = destination
         queue, keys = _places(self.namespace, self.prefixes.queue, circle)
         common: list[Any] = [int(unique), round(delay * 1000), via, queue, self.prefixes.details]
         common += (state_channel(self.namespace), to_bytes(circle), self.prefixes.queue, self.namespace)
+        common.append("" if start_within is None else round(start_within * 1000))
         return Batch(task_ids, Request("submit", keys, [*common, *args], _check_none_taken))
 
     def cancel(self, task_id: str) -> Request[bool]:

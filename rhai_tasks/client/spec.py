@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, TypedDict, get_args
 
 from rhai_tasks.protocol import LONGEST, shown
@@ -28,6 +29,8 @@ class TaskOptions(TypedDict, total=False):
     timeout: float | None
     max_operations: int | None
     max_memory: int | None
+    start_before: datetime | float | None
+    start_within: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class TaskSpec:
     """A task for `submit_many`: a script, and options with the meanings and defaults that `Client.submit` explains.
 
     Raises:
-        ValueError: `delay` is negative, longer than a hundred years, or no number.
+        ValueError: `delay` is negative, longer than a hundred years, or no number; or the task could never begin.
     """
 
     script: str
@@ -50,14 +53,27 @@ class TaskSpec:
     timeout: float | None = None
     max_operations: int | None = None
     max_memory: int | None = None
+    start_before: datetime | float | None = None
+    start_within: float | None = None
 
     def __post_init__(self) -> None:
         if self.delay != 0.0:
             check_seconds("delay", self.delay)
+        if self.start_within is not None:
+            self._check_start()
+
+    def _check_start(self) -> None:
+        if self.start_before is not None:
+            raise ValueError("start_before and start_within are two ways to say the same: give one of them")
+        if check_seconds("start_within", self.start_within, least=0.001) <= self.delay:
+            raise ValueError(
+                f"start_within={self.start_within:g}: the task would expire before its delay of "
+                f"{self.delay:g} s is over"
+            )
 
 
 def check_seconds(
-    name: str, value: float, *, least: float = 0.0, most: float = LONGEST, unit: str = "seconds"
+    name: str, value: float | None, *, least: float = 0.0, most: float = LONGEST, unit: str = "seconds"
 ) -> float:
     """Return a number of seconds, or of another unit, as a float.
 
@@ -65,7 +81,7 @@ def check_seconds(
         ValueError: It is out of these bounds, or no number.
     """
     try:
-        seconds = float(value)
+        seconds = float(value)  # type: ignore[arg-type]  # `None` raises, too
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not least <= seconds <= most:  # true of not-a-number, too

@@ -19,6 +19,7 @@ from .keys import (
 from .native import (
     CANCELLED,
     DETAIL_FIELDS,
+    EXPIRED,
     FENCE_FIELDS,
     MISSING_SCRIPT,
     Field,
@@ -51,6 +52,7 @@ __all__ = [
     "ACTOR",
     "CANCELLED",
     "DETAIL_FIELDS",
+    "EXPIRED",
     "FENCE_FIELDS",
     "LONGEST",
     "MISSING_SCRIPT",

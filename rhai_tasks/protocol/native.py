@@ -22,6 +22,10 @@ CANCELLED = "cancelled"
 """`error` of a task that was cancelled. Lua scripts know it too."""
 
 
+EXPIRED = "expired before it began"
+"""`error` of a task that no worker has begun in time."""
+
+
 class Status(StrEnum):
     """Values of the field `status`."""
 
@@ -64,6 +68,7 @@ class Field:
     TIMEOUT = "timeout"
     MAX_OPERATIONS = "maxOperations"
     MAX_MEMORY = "maxMemory"
+    START_BEFORE = "startBefore"
 
 
 DETAIL_FIELDS = (

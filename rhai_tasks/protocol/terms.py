@@ -4,8 +4,10 @@
 values. An original worker passes over all of them.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from rhai_tasks.errors import TaskMalformed
@@ -18,6 +20,7 @@ LONGEST = 100 * 365.25 * 86400
 
 _LARGEST = 2**63 - 1  # what the engine counts with
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_LAST_MOMENT = 253402300799.0  # of the year 9999, in seconds since the epoch: milliseconds are beyond it
 _WHOLE = re.compile(r"[0-9]{1,30}", re.ASCII)
 
 
@@ -30,6 +33,8 @@ class Terms(NamedTuple):
     """Operations of the engine, if the worker allows no fewer."""
     max_memory: int | None = None
     """Bytes that the script may hold at once, if the worker allows no fewer."""
+    start_before: float | None = None
+    """Seconds since the epoch, by the server's clock: from then on the task does not begin."""
 
 
 NO_TERMS = Terms()
@@ -41,6 +46,8 @@ class Term(NamedTuple):
     field: str
     read: Callable[[str], Any]
     """Reads the field's text; for a text that it cannot read, it raises a `ValueError` that says what is wanted."""
+    write: Callable[[Any], str] = str
+    """Writes the text of a value that an application gave."""
 
 
 def _duration(text: str) -> float:
@@ -57,10 +64,32 @@ def _count(text: str) -> int:
     return count
 
 
+def _moment(text: str) -> float:
+    try:
+        moment = float(text) if _NUMBER.fullmatch(text) else _date(text)
+    except (ValueError, OverflowError):
+        moment = math.inf
+    if moment > _LAST_MOMENT:
+        raise ValueError("a time before the year 10000: RFC 3339 with its offset, or seconds since the epoch")
+    return moment
+
+
+def _date(text: str) -> float:
+    date = datetime.fromisoformat(text)
+    if date.tzinfo is None:
+        raise ValueError("no offset")
+    return date.timestamp()
+
+
+def _write_moment(moment: object) -> str:
+    return moment.isoformat() if isinstance(moment, datetime) else str(moment)
+
+
 TERMS = (
     Term(Field.TIMEOUT, _duration),
     Term(Field.MAX_OPERATIONS, _count),
     Term(Field.MAX_MEMORY, _count),
+    Term(Field.START_BEFORE, _moment, _write_moment),
 )
 """The fields, in the order of `Terms`. A new field is a row here, and an attribute there and of `client.TaskSpec`."""
 
@@ -94,9 +123,9 @@ def write_terms(terms: Sequence[Any]) -> list[str]:
         ValueError: No worker could read a value.
     """
     details: list[str] = []
-    for name, (field, read), value in zip(Terms._fields, TERMS, terms, strict=True):
+    for name, (field, read, write), value in zip(Terms._fields, TERMS, terms, strict=True):
         if value is not None:
-            text = str(value)
+            text = write(value)
             try:
                 read(text)
             except ValueError as error:

@@ -62,6 +62,8 @@ class Delivery(NamedTuple):
     """Of dramatiq's message."""
     composed: Message[Any] | None = None
     """The message as it came, if something follows it in a composition of dramatiq's."""
+    clock: float = 0.0
+    """Seconds to add to time.monotonic() for the server's time since the epoch."""
     fetched: float = 0.0
     """Seconds since the epoch; only if this worker traces."""
     acknowledge: Callable[[], object] = no_acknowledgement

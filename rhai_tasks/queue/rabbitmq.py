@@ -206,14 +206,14 @@ class RabbitSource:
                 self._adopt(message)
                 self._received.remove(message)
         idle, began = self.room.idle_threads(), time.monotonic()
-        lapsed, rows = self.claim(list(acknowledgements), idle)
+        lapsed, rows, now = self.claim(list(acknowledgements), idle)
         claimed = {to_text(row[0]) for row in rows}
         self._received.clear()
         for name, copies in acknowledgements.items():
             for copy in copies[name in claimed :]:
                 copy()
         firsts = {name: acknowledgements[name][0] for name in claimed}
-        return Taken(lapsed, rows, idle, began, firsts)
+        return Taken(lapsed, rows, now, idle, began, firsts)
 
     def claim(self, message_ids: list[str], idle: int) -> Any:
         """Take messages with these ids, those that no worker has."""

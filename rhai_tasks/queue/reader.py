@@ -34,6 +34,7 @@ class DeliveryReader:
         """
         keys, read = self._keys, list[Run | Dead]()
         fetched = time.time() if self._context.tracer else 0.0
+        clock = taken.now / 1000 - time.monotonic()
         for place, (name, task, body, crashes, details, cancelled, submission) in enumerate(taken.rows):
             message_id = name.decode()
             acknowledge = taken.acknowledgements.get(message_id, no_acknowledgement)
@@ -58,10 +59,11 @@ class DeliveryReader:
                 submission or b"",
                 fields,
                 message if message and is_composed(message) else None,
+                clock,
                 fetched,
                 acknowledge,
             )
-            run = Run(delivery, marked=place < taken.idle and crashes == 0)
+            run = Run(delivery, marked=place < taken.idle and crashes == 0 and not delivery.terms)
             if cancelled:
                 run.cancel.cancel()
             read.append(run)

@@ -15,7 +15,7 @@ from rhai_tasks.connection.scripts import load_script, wait_and_run
 from rhai_tasks.protocol import ACTOR, FENCE_FIELDS, QueueKeys, message_head, state_channel, to_bytes
 
 from .context import QueueContext
-from .delivery import READ_FIELDS
+from .delivery import DETAILS, READ_FIELDS
 from .leases import LEASE_SECONDS, RENEW_SECONDS
 from .list_watcher import ListWatcher
 from .pace import FAST_SECONDS
@@ -29,6 +29,8 @@ class Taken(NamedTuple):
     """1: the lease had expired."""
     rows: list[Any]
     """Of `hold.lua`, one for each message."""
+    now: int
+    """The server's milliseconds since the epoch."""
     idle: int
     """How many threads had nothing to do."""
     began: float
@@ -106,14 +108,14 @@ class ListSource:
         call = fetch_call(self._context, self._keys, str(count), idle)
         if self.more:
             self.ping_if_idle()
-            lapsed, rows = self._script(**call)
+            lapsed, rows, now = self._script(**call)
         else:
             # A list moved onto its own head stays as it is: this waits for a message without taking it.
             messages = self._keys.messages
-            lapsed, rows = wait_and_run(self.blocking, messages, messages, ("LEFT", "LEFT"), self._script, **call)
+            lapsed, rows, now = wait_and_run(self.blocking, messages, messages, ("LEFT", "LEFT"), self._script, **call)
             self._context.readiness.note(self._read)
         self.more = len(rows) >= count
-        return Taken(lapsed, rows, idle, began)
+        return Taken(lapsed, rows, now, idle, began)
 
     def ping_if_idle(self) -> None:
         """Ping the blocking connection if it is idle, so that a dead one is noticed."""
@@ -221,6 +223,7 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             keys.acks_start(keys.namespace),
             keys.queue,
             ACTOR,
+            DETAILS,
             *READ_FIELDS,
             *FENCE_FIELDS,
         ],

@@ -12,7 +12,7 @@ from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import Engine, last_use
 from rhai_tasks.engine.output import log_debug, script_logger
 from rhai_tasks.errors import RhaiError, RhaiTerminated, TaskMalformed
-from rhai_tasks.protocol import ACTOR, NO_TERMS, Task, circle_of, completed, failed
+from rhai_tasks.protocol import ACTOR, EXPIRED, NO_TERMS, Task, circle_of, completed, failed
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.message import TaskMessage
 
@@ -81,6 +81,10 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
         if not run.crash_counted:
             run.release()
             return
+    start_before = run.terms.start_before
+    if start_before is not None and time.monotonic() + delivery.clock >= start_before:
+        run.finish(failed(EXPIRED, "Expired"))
+        return
     broker.writer.begin(run)
     circle = circle_of(delivery.keys.queue)
     token = running.set(CurrentTask(task.id, circle, task.caller_id, task.context_id, delivery.crashes + 1))
@@ -101,12 +105,10 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
             print=script_logger.debug,  # not info: the output of scripts is private by default
             debug=log_debug,
         )
-    except RhaiTerminated as error:
-        if run.interrupted:
+    except RhaiError as error:
+        if run.interrupted and isinstance(error, RhaiTerminated):
             run.release()
             return
-        outcome = failed(limits.name_in(error, str(error)), error.kind)
-    except RhaiError as error:
         text = error.debug_text if broker.settings.error_format == "debug" else str(error)
         outcome = failed(limits.name_in(error, text), error.kind)
     except (TypeError, ValueError, OverflowError) as error:

@@ -7,7 +7,7 @@
 -- ARGV  1 number of the call   2 the lowest number that may be repeated   3 "1": the ids must be free
 --       4 delay in milliseconds   5 "native", "dramatiq", or "urgent": before all that waits in dramatiq
 --       6 queue name   7 prefix of details keys   8 start of the names of channels for states   9 circle
---       10 prefix of native lists   11 namespace
+--       10 prefix of native lists   11 namespace   12 milliseconds within which the tasks must begin, or nothing
 --       then for each task: its id, how many names and values follow, names and values of its fields
 -- Returns ids that are taken, by a task if they must be free, or by a message; nothing was submitted then. Of an id
 -- that is there several times the last one counts.
@@ -17,7 +17,7 @@ end
 -- 1. Read.
 local unique = ARGV[3] == '1'
 local ids, fields, taken = {}, {}, {}
-local i = 12
+local i = 13
 while i <= #ARGV do
   local id, count = ARGV[i], tonumber(ARGV[i + 1])
   if not fields[id] then
@@ -50,7 +50,9 @@ redis.call('ZADD', KEYS[1], 'XX', 0, '')
 local native, delay = ARGV[5] == 'native', tonumber(ARGV[4])
 local push = (native or ARGV[5] == 'urgent') and 'LPUSH' or 'RPUSH'
 local list, delayed = native and KEYS[2] or KEYS[3], native and KEYS[5] or KEYS[6]
-local due = delay > 0 and string.format('%.0f', milliseconds(redis.call('TIME')) + delay)
+local now = (delay > 0 or ARGV[12] ~= '') and milliseconds(redis.call('TIME'))
+local due = delay > 0 and string.format('%.0f', now + delay)
+local start_before = ARGV[12] ~= '' and string.format('%.3f', (now + ARGV[12]) / 1000)
 if not native or due then
   redis.call('SADD', KEYS[4], ARGV[6])
 end
@@ -74,6 +76,9 @@ for n, id in ipairs(ids) do
     redis.call('DEL', details) -- the outcome of an earlier run, and when the details were to expire
   end
   call_with_all('HSET', details, ARGV, first, last)
+  if start_before then
+    redis.call('HSET', details, 'startBefore', start_before)
+  end
   if known[id] then -- a run of the earlier submission may still go on: it must not write its outcome
     redis.call('HSET', details, 'submission', submission)
   end

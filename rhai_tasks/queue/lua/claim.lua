@@ -29,4 +29,4 @@ end
 if left < tonumber(ARGV[4]) then
   tell_of_room(KEYS[6], KEYS[7])
 end
-return {added, rows}
+return {added, rows, milliseconds(time)}

@@ -7,8 +7,10 @@
 --       6 how many of the messages begin to run at once   7 start of the names of channels for states
 --       8 start of a message, up to its argument   9 start of the names of acks, up to a broker id   10 queue name
 --       11 name of the actor that runs tasks
---       12 on: names of the details' fields, the last three of which are status, error, submission
--- Returns {1 if the broker had no lease any more, else 0; one row for each message, see `hold`}.
+--       12 how many of the details' fields come before the terms
+--       13 on: names of the details' fields, the last three of which are status, error, submission
+-- Returns {1 if the broker had no lease any more, else 0; one row for each message, see `hold`; the server's
+-- milliseconds}.
 local time = redis.call('TIME')
 -- A server without memory refuses this first write: nothing is half done then.
 local added = redis.call('ZADD', KEYS[5], 'GT', milliseconds(time) + ARGV[3], ARGV[2])
@@ -36,4 +38,4 @@ end
 if left < tonumber(ARGV[4]) then
   tell_of_room(KEYS[6], KEYS[7])
 end
-return {added, rows}
+return {added, rows, milliseconds(time)}

@@ -59,7 +59,8 @@ local function hold_options(time)
   return {
     actor = ARGV[11],
     details = ARGV[5],
-    fields = {unpack(ARGV, 12)},
+    plain = tonumber(ARGV[12]),
+    fields = {unpack(ARGV, 13)},
     head = ARGV[8],
     idle = tonumber(ARGV[6]),
     channel = ARGV[7],
@@ -73,8 +74,8 @@ end
 -- them.
 -- `keys`: bodies, acks, deliveries, sequence (needed if an element is a task's id).
 -- `options`: actor, its name; details, prefix of details keys; fields, their names, the last three of which are status,
--- error, submission; head, start of a message; idle, how many of the messages begin to run at once; channel, start of
--- the names of channels for states; time, as `TIME` tells.
+-- error, submission; plain, how many of them come before the terms; head, start of a message; idle, how many of the
+-- messages begin to run at once; channel, start of the names of channels for states; time, as `TIME` tells.
 -- `remove`: takes the elements from where they are; it cannot fail.
 -- Returns for each message {message id, task id, body, deaths, details, 1 if cancelled, else 0, submission}. A message
 -- that has just been made has its task's id and no body, any other has a body and no task id. Details is a list of
@@ -131,7 +132,9 @@ local function hold(elements, bodies, keys, options, remove)
   for i = 1, math.min(options.idle, #rows) do
     local row, key = rows[i], details_keys[i]
     local details = row[5]
-    if type(details) == 'table' and details[1] and row[4] == 0 and row[6] == 0 then
+    -- The terms of a task may say that it does not begin any more: its worker marks it.
+    local begins = type(details) == 'table' and details[1] and #details <= options.plain
+    if begins and row[4] == 0 and row[6] == 0 then
       redis.pcall('HSET', key, 'status', 'processing', 'updatedAt', timestamp(options.time))
       redis.pcall('PUBLISH', options.channel .. key, 'processing')
     end

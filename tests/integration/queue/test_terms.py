@@ -1,12 +1,18 @@
 """A task's own fields: its limits, alone and together, wherever it comes from."""
 
+import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from dramatiq import pipeline
 
-from rhai_tasks import Client
-from rhai_tasks.errors import ScriptError
+from rhai_tasks import Client, Engine, ScriptActor
+from rhai_tasks.errors import ScriptError, TaskNotFound
+from tests.clock import ClockedServer
 from tests.conftest import Dispatcher, Worker, wait_until
 from tests.unit.protocol.test_terms import UNREADABLE
 
@@ -40,7 +46,7 @@ def test_a_task_has_limits_of_its_own_and_its_error_names_them(
         ("loop {}", ("--max-operations", "1000"), "maxOperations", "Too many operations (line 1, position 6)"),
         (
             HOARD,
-            ("--max-memory", "1048576"),
+            ("--max-memory", "1"),
             "maxMemory",
             "Script terminated: memory limit of 1 MiB exceeded (line 1, ",
         ),
@@ -56,7 +62,7 @@ def test_a_lower_limit_of_the_worker_holds_in_its_own_words(
 ) -> None:
     start_worker("circle", *option)
 
-    for own in ({}, {field: option[1]}, {field: "1000000000"}):
+    for own in ({}, {field: "1000000000"}):
         assert dispatcher.run("circle", script, **own)["error"].startswith(error)
 
 
@@ -112,3 +118,145 @@ def test_the_second_run_of_a_task_whose_worker_was_killed_has_the_same_limits(
     start_worker("circle")
 
     assert dispatcher.result("t")["error"].startswith("Script terminated: the task's time limit of 4 s exceeded")
+
+
+def expired(details: dict[str, str]) -> bool:
+    """Whether a task ended without a run, because it was too late."""
+    return (details["status"], details["error"]) == ("error", "expired before it began")
+
+
+def test_a_task_that_waited_too_long_in_the_list_does_not_run(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    now = time.time()
+    late = dispatcher.submit("circle", "late", "1", startBefore=str(now - 1))
+    by_date = dispatcher.submit("circle", "date", "1", startBefore="2020-02-29T12:00:00+02:00", replyToQueue="replies")
+    early = dispatcher.submit("circle", "early", "1", startBefore=str(now + 3600))
+
+    start_worker("circle")
+
+    assert expired(dispatcher.result(late))
+    assert expired(dispatcher.result(by_date))
+    assert dispatcher.result(early)["output"] == "1"
+    assert json.loads(client.blpop(["replies"], 60)[1])["error"] == "expired before it began"
+
+
+@pytest.mark.parametrize("quick", [0, 200], ids=["buffered", "fetched"])
+def test_a_task_that_waited_too_long_behind_others_does_not_run(
+    app: Client, start_worker: Callable[..., Worker], quick: int
+) -> None:
+    start_worker("circle", "--processes", "1", "--threads", "1")
+    for task in app.submit_many(["1"] * quick):
+        task.result(60)
+    long = app.submit("sleep(2)")
+    late = app.submit("1", start_within=0.5)
+    with pytest.raises(ScriptError, match="^expired before it began$"):
+        late.result(60)
+    assert long.result(60) == ""
+    assert app.submit("1", start_within=60).result(60) == "1"
+
+
+def test_a_state_of_a_task_that_expires_is_never_processing(
+    app: Client, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    with client.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.psubscribe("*__state__*")
+        wait_until(lambda: client.pubsub_numpat() == 1)
+        with pytest.raises(ScriptError):
+            app.submit("1", task_id="t", start_before=time.time() - 1).result(60)
+
+        def state() -> str | None:
+            message = channel.get_message(timeout=0.1)
+            return str(message["data"]) if message else None
+
+        assert [wait_until(state), wait_until(state)] == ["pending", "error expired before it began"]
+
+
+def test_a_delay_that_is_longer_than_the_task_may_wait_expires(
+    app: Client, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("circle")
+
+    for via in ("native", "dramatiq"):
+        with pytest.raises(ScriptError, match="^expired before it began$"):
+            app.submit("1", delay=1.0, start_before=time.time() + 0.5, via=via).result(60)
+    assert app.submit("1", delay=0.5, start_within=60).result(60) == "1"
+
+
+def test_a_task_of_a_killed_worker_that_cannot_begin_again_in_time_expires(
+    app: Client, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    killed = start_worker("circle")
+    task = app.submit("sleep(1000)", start_within=3600)
+    wait_until(lambda: task.status() == "processing")
+    killed.kill()
+    client.hset(f"rhai_task_details:{task.id}", "startBefore", time.time())
+
+    start_worker("circle")
+
+    with pytest.raises(ScriptError, match="^expired before it began$"):
+        task.result(60)
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_a_task_expires_by_the_servers_clock(tmp_path: Path, spawn: Callable[..., Worker], ahead: int) -> None:
+    server = ClockedServer(tmp_path)
+    server.start()
+    try:
+        url = str(server.connection_url)
+        with redis.Redis.from_url(url) as client, Client(url, circle="circle") as app:
+            server.move_clock(ahead)
+            wait_until(lambda: abs(server.clock(client) - ahead) < 1)
+            worker = spawn("rhai-worker", "--circle-public-key", "circle", "--redis-url", url)
+
+            assert app.submit("1", start_within=60).result(60) == "1"
+            by_machine = app.submit("1", start_before=time.time() + ahead / 2)
+            if ahead > 0:
+                with pytest.raises(ScriptError, match="^expired before it began$"):
+                    by_machine.result(60)
+            else:
+                assert by_machine.result(60) == "1"
+            assert worker.stop() == 0
+    finally:
+        server.stop()
+
+
+def test_an_expired_step_ends_its_pipeline(server_url: str, app: Client, start_worker: Callable[..., Worker]) -> None:
+    start_worker("circle")
+    script = ScriptActor(server_url, circle="circle")
+    late = script.message_with_options(args=("1",), kwargs={"start_within": 0.5})
+    step = script.message_with_options(args=("INPUT",), kwargs={"timeout": 0.2})
+    first = script.message_with_options(args=("sleep(1); 7",), kwargs={"start_within": 60, "max_operations": 1000})
+    endless = script.message_with_options(args=("loop {}",), kwargs={"max_operations": 1000})
+
+    pipeline([first, step, late, script.message("1")], broker=script.broker).run()
+    pipeline([script.message("1"), endless], broker=script.broker).run()
+
+    wait_until(lambda: exists(app, late.args[0]))
+    assert app.task(step.args[0]).result(60) == "7"
+    with pytest.raises(ScriptError, match="^expired before it began$"):
+        app.task(late.args[0]).result(60)
+    wait_until(lambda: exists(app, endless.args[0]))
+    with pytest.raises(ScriptError, match="the task's limit of 1000"):
+        app.task(endless.args[0]).result(60)
+    script.broker.close()
+
+
+def exists(app: Client, task_id: str) -> bool:
+    """Whether a task has details."""
+    try:
+        return bool(app.task(task_id).details())
+    except TaskNotFound:
+        return False
+
+
+def test_an_original_worker_passes_over_the_terms(dispatcher: Dispatcher, client: Any) -> None:
+    terms = {"timeout": "0.001", "maxOperations": "1", "startBefore": "2020-01-01T00:00:00Z", "maxMemory": "none"}
+    dispatcher.submit("circle", "t", "40 + 2", **terms)
+
+    key = f"rhai_task_details:{client.blpop(['rhai_tasks:circle'], 60)[1]}"
+    client.hset(key, "status", "processing")
+    client.hset(key, mapping={"status": "completed", "output": Engine().run(client.hget(key, "script"))})
+
+    assert dispatcher.details("t").items() >= {**terms, "status": "completed", "output": "42"}.items()
