@@ -9,7 +9,7 @@ import warnings
 from importlib.metadata import version as _version
 from typing import Any as _Any
 
-from .client import AsyncClient, AsyncTask, Client, ScriptActor, Task, TaskSpec
+from .client import AsyncClient, AsyncTask, Client, ScriptActor, Stats, Task, TaskSpec
 from .current import CurrentTask, current_task
 from .engine import AST, CancelToken, Engine, FnPtr, Limits, Result, Scope
 from .protocol import Status
@@ -31,6 +31,7 @@ __all__ = [
     "Scope",
     "ScriptActor",
     "Settings",
+    "Stats",
     "Status",
     "Task",
     "TaskSpec",

@@ -10,7 +10,8 @@ RhaiTasksError
 │   ├── TaskNotFound          the task has no details: never submitted, deleted or expired (LookupError)
 │   ├── TaskExists            `unique=True`, and the id is taken
 │   ├── TaskTimeout           the task has not ended in time; it goes on (TimeoutError)
-│   └── TaskCancelled         the task was cancelled
+│   ├── TaskCancelled         the task was cancelled
+│   └── NotAsked              a task has no value or stats: nobody asked for them (TypeError)
 ├── TaskMalformed             a task's details break docs/protocol.md
 └── RhaiError                 a script failed; `str()` is Rhai's own text, which tasks store
     ├── RhaiSyntaxError       the script does not compile
@@ -110,6 +111,24 @@ class TaskCancelled(TaskError):
 
     def __str__(self) -> str:
         return f"task {self.task_id!r} was cancelled"
+
+
+class NotAsked(TaskError, TypeError):
+    """A task that has ended has no such answer: it was submitted without the argument, or an original worker ran it.
+
+    Attributes:
+        argument: The argument of `submit`.
+    """
+
+    def __init__(self, task_id: str, argument: str) -> None:
+        super().__init__(task_id, argument)
+        self.argument = argument
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id!r} has no {'value' if self.argument == 'json' else self.argument}: "
+            f"submit it with {self.argument}=True, for a worker of this project"
+        )
 
 
 class TaskMalformed(RhaiTasksError):
@@ -262,6 +281,7 @@ _CLASSES: dict[str, type[RhaiError]] = {
     "StringBounds": RhaiIndexError,
     "BitFieldBounds": RhaiIndexError,
     "MismatchDataType": RhaiTypeError,
+    "NoJson": RhaiTypeError,
     "MismatchOutputType": RhaiTypeError,
     "IndexingType": RhaiTypeError,
     "For": RhaiTypeError,

@@ -1,8 +1,9 @@
 """How does an application submit scripts and wait for them?"""
 
 from .aio import AsyncClient, AsyncTask
+from .answers import Stats
 from .client import Client, Task
 from .composition import ScriptActor
 from .spec import TaskSpec
 
-__all__ = ["AsyncClient", "AsyncTask", "Client", "ScriptActor", "Task", "TaskSpec"]
+__all__ = ["AsyncClient", "AsyncTask", "Client", "ScriptActor", "Stats", "Task", "TaskSpec"]

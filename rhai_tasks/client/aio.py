@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
-from rhai_tasks.errors import ClientClosed
+from rhai_tasks.errors import ClientClosed, ScriptError, TaskCancelled
 from rhai_tasks.protocol import Status
 from rhai_tasks.settings import Settings
 
+from .answers import Stats
 from .base import ClientOptions, Handle, ResultTimeout, batch_for_poll, check_scripts, group_by_id, make_requests
 from .progress import Progress
 from .requests import Ending, unwrap
@@ -38,6 +40,17 @@ class AsyncTask(Handle["AsyncClient", AsyncSender]):
                 pass
         assert self.ending is not None  # noqa: S101  (as_completed has set it, or raised)
         return unwrap(self.id, self.ending)
+
+    async def value(self, timeout: float | None = None) -> Any:
+        """Wait until the task has ended, and return its value; see `Task.value`."""
+        await self.result(timeout)
+        return await self._sender.send(self._sender.requests.value(self.id))
+
+    async def stats(self, timeout: float | None = None) -> Stats:
+        """Wait until the task has ended, and return what its run took; see `Task.stats`."""
+        with suppress(ScriptError, TaskCancelled):
+            await self.result(timeout)
+        return await self._sender.send(self._sender.requests.stats(self.id))
 
     async def cancel(self) -> bool:
         """Cancel the task; see `Client.cancel`."""

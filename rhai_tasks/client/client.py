@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
+from rhai_tasks.errors import ScriptError, TaskCancelled
 from rhai_tasks.protocol import Status
 from rhai_tasks.settings import Settings
 
+from .answers import Stats
 from .base import ClientOptions, Handle, ResultTimeout, batch_for_poll, check_scripts, group_by_id, make_requests
 from .listener import Waiter
 from .progress import Progress
@@ -62,6 +65,33 @@ class Task(Handle["Client", Sender]):
                 pass
         assert self.ending is not None  # noqa: S101  (as_completed has set it, or raised)
         return unwrap(self.id, self.ending)
+
+    def value(self, timeout: float | None = None) -> Any:
+        """Wait until the task has ended, and return its value as Python reads JSON.
+
+        Args:
+            timeout: As of `result`.
+
+        Raises:
+            NotAsked: The task was submitted without `json=True`, or an original worker ran it.
+            RhaiTasksError, ValueError: As for `result`.
+        """
+        self.result(timeout)
+        return self._sender.send(self._sender.requests.value(self.id))
+
+    def stats(self, timeout: float | None = None) -> Stats:
+        """Wait until the task has ended, however it ends, and return what its run took.
+
+        Args:
+            timeout: As of `result`.
+
+        Raises:
+            NotAsked: The task was submitted without `stats=True`, or an original worker ran it.
+            TaskTimeout, TaskNotFound, ServerUnavailable, ClientClosed, ValueError: As for `result`.
+        """
+        with suppress(ScriptError, TaskCancelled):
+            self.result(timeout)
+        return self._sender.send(self._sender.requests.stats(self.id))
 
     def cancel(self) -> bool:
         """Cancel the task; see `Client.cancel`."""
@@ -134,6 +164,8 @@ class Client:
             start_before (datetime | float | None): A time with its zone, or seconds since the epoch. A task that has
                 not begun by then, on the server's clock, does not run: it ends as an error, `expired before it began`.
             start_within (float | None): The same as seconds from the submission on, from a millisecond.
+            json (bool): Keep the value as JSON as well, for `Task.value`.
+            stats (bool): Keep what the run took, for `Task.stats`.
 
         Raises:
             TaskExists: `unique`, and the id is taken; or a message in the queue has the same id, and the task waits

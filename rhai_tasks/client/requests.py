@@ -8,7 +8,7 @@ import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -34,6 +34,7 @@ from rhai_tasks.protocol import (
 )
 from rhai_tasks.settings import Settings
 
+from .answers import STATS_FIELDS, VALUE_FIELDS, Stats, read_stats, read_value
 from .spec import WAYS, TaskSpec, Via, check_seconds
 
 T = TypeVar("T")
@@ -215,6 +216,14 @@ class Requests:
             return {to_text(name): to_text(value) for name, value in pairs}
 
         return Request(None, [], ["HGETALL", self._key(task_id)], read)
+
+    def value(self, task_id: str) -> Request[Any]:
+        """Build the request for the value of a task that has completed."""
+        return Request(None, [], ["HMGET", self._key(task_id), *VALUE_FIELDS], partial(read_value, task_id))
+
+    def stats(self, task_id: str) -> Request[Stats]:
+        """Build the request for the stats of a task that has ended."""
+        return Request(None, [], ["HMGET", self._key(task_id), *STATS_FIELDS], partial(read_stats, task_id))
 
     def outcomes(self, task_ids: Sequence[str]) -> Request[dict[str, Ending]]:
         """Build the request for the endings of those of at most `POLLED_AT_ONCE` tasks that have ended."""

@@ -31,6 +31,8 @@ class TaskOptions(TypedDict, total=False):
     max_memory: int | None
     start_before: datetime | float | None
     start_within: float | None
+    json: bool
+    stats: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class TaskSpec:
     max_memory: int | None = None
     start_before: datetime | float | None = None
     start_within: float | None = None
+    json: bool = False
+    stats: bool = False
 
     def __post_init__(self) -> None:
         if self.delay != 0.0:

@@ -84,7 +84,7 @@ class NativeEngine:
     def compile(self, source: str, name: str | None) -> list[tuple[str, list[str], str]]: ...
     def evaluate(
         self,
-        form: Literal["text", "value", "details"],
+        form: Literal["text", "value", "json", "details"],
         script: str | AST,
         entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
         scope: NativeScope | Mapping[str, Any] | None,

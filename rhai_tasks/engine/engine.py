@@ -105,6 +105,32 @@ class Engine(Registry):
         )
         return text
 
+    def run_json(
+        self,
+        script: str | AST,
+        *,
+        scope: Scope | Mapping[str, Any] | None = None,
+        constants: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        max_operations: int | None = None,
+        max_memory: int | None = None,
+        cancel: CancelToken | None = None,
+        print: Callable[[str], object] | None = None,  # noqa: A002
+        debug: Debug | None = None,
+    ) -> tuple[str, str]:
+        """Run a script as `run` does, and return its value in the native text form and as JSON.
+
+        docs/protocol.md lists what becomes of each type.
+
+        Raises:
+            RhaiTypeError: The value has no JSON form.
+            RhaiError, TypeError, ValueError, OverflowError: As for `run`.
+        """
+        both: tuple[str, str] = self._native.evaluate(
+            "json", script, None, scope, constants, timeout, cancel, print, debug, max_operations, max_memory
+        )
+        return both
+
     @overload
     def eval(
         self, script: str | AST, *, details: Literal[False] = False, **options: Unpack[EvaluationOptions]

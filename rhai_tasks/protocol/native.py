@@ -4,7 +4,7 @@ Pure: no connection, no clock. The reference is docs/protocol.md.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from enum import StrEnum
@@ -69,6 +69,15 @@ class Field:
     MAX_OPERATIONS = "maxOperations"
     MAX_MEMORY = "maxMemory"
     START_BEFORE = "startBefore"
+    RESULT_FORMAT = "resultFormat"
+    STATS = "stats"
+    RESULT = "result"
+    STARTED_AT = "startedAt"
+    RUN_SECONDS = "runSeconds"
+    OPERATIONS = "operations"
+    PEAK_MEMORY = "peakMemory"
+    DELIVERIES = "deliveries"
+    WORKER_ID = "workerId"
 
 
 DETAIL_FIELDS = (
@@ -156,6 +165,7 @@ class Outcome:
     status: Status
     text: str
     kind: str = dataclass_field(default="", compare=False)  # of the error: Rhai's name, or one of this project's
+    result: str | None = dataclass_field(default=None, compare=False)  # the value as JSON, if the task asks for it
 
     @property
     def field(self) -> str:
@@ -163,9 +173,9 @@ class Outcome:
         return Field.OUTPUT if self.status is Status.COMPLETED else Field.ERROR
 
 
-def completed(output: str) -> Outcome:
-    """Build the outcome of a script that ran to its end."""
-    return Outcome(Status.COMPLETED, output)
+def completed(output: str, result: str | None = None) -> Outcome:
+    """Build the outcome of a script that ran to its end; `result` is its value as JSON, if the task asks for it."""
+    return Outcome(Status.COMPLETED, output, "", result)
 
 
 def failed(message: str, kind: str) -> Outcome:
@@ -205,8 +215,11 @@ def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
     )
 
 
-def reply_json(task: Task, outcome: Outcome, updated_at: str) -> bytes:
-    """Write the final details as clients of a reply list read them: camelCase, null where absent."""
+def reply_json(task: Task, outcome: Outcome, updated_at: str, answers: Mapping[str, str]) -> bytes:
+    """Write the final details as clients of a reply list read them: camelCase, null where absent.
+
+    `answers`: further fields, for which the task has asked.
+    """
     is_output = outcome.status is Status.COMPLETED
     details = {
         "taskId": task.id,
@@ -218,5 +231,6 @@ def reply_json(task: Task, outcome: Outcome, updated_at: str) -> bytes:
         "contextId": task.context_id,
         "createdAt": task.created_at,
         "updatedAt": updated_at,
+        **answers,
     }
     return to_bytes(json.dumps(details, ensure_ascii=False))

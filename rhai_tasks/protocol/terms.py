@@ -25,7 +25,7 @@ _WHOLE = re.compile(r"[0-9]{1,30}", re.ASCII)
 
 
 class Terms(NamedTuple):
-    """What a task's own fields ask for, in the order of `TERMS`. `None`: the field is absent."""
+    """What a task's own fields ask for, in the order of `TERMS`. The defaults stand for an absent field."""
 
     timeout: float | None = None
     """Seconds for which the script may run, if the worker allows no fewer."""
@@ -35,6 +35,10 @@ class Terms(NamedTuple):
     """Bytes that the script may hold at once, if the worker allows no fewer."""
     start_before: float | None = None
     """Seconds since the epoch, by the server's clock: from then on the task does not begin."""
+    json: bool = False
+    """The value is wanted as JSON, too."""
+    stats: bool = False
+    """What the run took is wanted, too."""
 
 
 NO_TERMS = Terms()
@@ -85,11 +89,25 @@ def _write_moment(moment: object) -> str:
     return moment.isoformat() if isinstance(moment, datetime) else str(moment)
 
 
+def _format(text: str) -> bool:
+    if text != "json":
+        raise ValueError("a known format, which is json alone")
+    return True
+
+
+def _flag(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError("a flag, 1 or 0")
+    return text == "1"
+
+
 TERMS = (
     Term(Field.TIMEOUT, _duration),
     Term(Field.MAX_OPERATIONS, _count),
     Term(Field.MAX_MEMORY, _count),
     Term(Field.START_BEFORE, _moment, _write_moment),
+    Term(Field.RESULT_FORMAT, _format, lambda asked: "json" if asked is True else str(asked)),
+    Term(Field.STATS, _flag, lambda asked: "1" if asked is True else str(asked)),
 )
 """The fields, in the order of `Terms`. A new field is a row here, and an attribute there and of `client.TaskSpec`."""
 
@@ -102,7 +120,8 @@ def parse_terms(values: Sequence[bytes | None]) -> Terms:
     Raises:
         TaskMalformed: A field cannot be read. The text names the field and the reason; it becomes the task's `error`.
     """
-    return Terms(*[None if value is None else _parse(term, value) for term, value in zip(TERMS, values, strict=False)])
+    present = zip(Terms._fields, TERMS, values, strict=False)
+    return Terms(**{name: _parse(term, value) for name, term, value in present if value is not None})
 
 
 def _parse(term: Term, value: bytes) -> Any:
@@ -124,7 +143,7 @@ def write_terms(terms: Sequence[Any]) -> list[str]:
     """
     details: list[str] = []
     for name, (field, read, write), value in zip(Terms._fields, TERMS, terms, strict=True):
-        if value is not None:
+        if value is not None and value is not False:
             text = write(value)
             try:
                 read(text)

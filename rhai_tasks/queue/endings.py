@@ -9,9 +9,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rhai_tasks.observe.recorder import Use
-from rhai_tasks.protocol import Outcome, failed, reply_json, timestamp, to_bytes
+from rhai_tasks.protocol import NO_TERMS, Outcome, Terms, failed, reply_json, timestamp, to_bytes
 from rhai_tasks.settings import Settings
 
+from .answers import answers
 from .delivery import Delivery
 from .follow_ups import FollowUp, follow_ups
 
@@ -50,16 +51,23 @@ class Finished(NamedTuple):
     trace: Trace | None = None
     replies: bool = True
     """Its reply may be pushed."""
+    terms: Terms = NO_TERMS
+    """Of the task."""
 
-    def arguments(self, settings: Settings) -> list[Any]:
-        """Write the arguments of `finish.lua` for this task."""
+    def arguments(self, settings: Settings, worker_id: str) -> list[Any]:
+        """Write the arguments of `finish.lua` for this task; `worker_id` names this process."""
         delivery, outcome = self.delivery, self.outcome
         ended_at = timestamp(self.ended)
         more: list[Any] = []
         reply_lists = self._reply_lists(settings)
-        if self.following or reply_lists:
+        if self.following or reply_lists or delivery.terms:
+            given = answers(self.terms, outcome, self.use, delivery.crashes + 1, worker_id)
             more += (len(self.following), *chain.from_iterable(self.following))
-            more += (reply_json(delivery.readable_task(), outcome, ended_at), *reply_lists)
+            more += (2 * len(given) if delivery.terms else -1, *map(to_bytes, chain.from_iterable(given.items())))
+            more += (
+                reply_json(delivery.readable_task(), outcome, ended_at, given) if reply_lists else b"",
+                *reply_lists,
+            )
         return [
             delivery.message_id,
             to_bytes(settings.prefixes.details + delivery.task_id),
@@ -97,7 +105,7 @@ class Finished(NamedTuple):
 
     def size(self) -> int:
         """How many bytes of output and follow-ups are written to the server, about; a reply holds the script, too."""
-        size = len(self.outcome.text)
+        size = len(self.outcome.text) + len(self.outcome.result or "")
         if self.following:
             size += sum(len(follow_up.body) for follow_up in self.following)
         return size

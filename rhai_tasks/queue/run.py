@@ -43,7 +43,7 @@ class Run:
             # Without more calls than these: each task comes this way.
             follow_ups = following(delivery, outcome) if delivery.composed else []
             trace = Trace(self.trace, time.time()) if self.trace else None
-            self.ending = Finished(delivery, outcome, follow_ups, time.time(), use, trace)
+            self.ending = Finished(delivery, outcome, follow_ups, time.time(), use, trace, terms=self.terms)
 
     def release(self, *, postponed: bool = False) -> None:
         """End undone: the message goes back to its queue, behind all others if it is postponed."""

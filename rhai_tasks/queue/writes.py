@@ -83,7 +83,7 @@ class FinishedWrite:
             settings.namespace,
         ]
         for one in batch:
-            arguments += one.arguments(settings)
+            arguments += one.arguments(settings, self._context.broker_id)
         keys = _keys_of_end(self._context, batch[0].delivery.keys)
         replies: list[Any] = self.script(keys=keys, args=arguments)
         if replies.count(b"recorded") < len(replies):

@@ -95,7 +95,8 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
     run.own_timeout = limits.timeout
     started = time.perf_counter()
     try:
-        output = engine.run(
+        evaluate = engine.run_json if run.terms.json else engine.run
+        ended = evaluate(
             task.script,
             constants=constants,
             timeout=limits.timeout or timeout,
@@ -117,7 +118,7 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
         what = f"INPUT is a value of type {type(piped[-1]).__name__} that no script can hold"
         outcome = failed(f"{what}: {error}", "Input")
     else:
-        outcome = completed(output)
+        outcome = completed(ended) if isinstance(ended, str) else completed(*ended)
     finally:
         running.reset(token)
     seconds = time.perf_counter() - started

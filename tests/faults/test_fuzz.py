@@ -73,7 +73,7 @@ def test_details_are_read_or_refused_in_words_and_what_is_read_can_be_answered(
     if task is None:
         assert refusal == MISSING_SCRIPT or "is not valid UTF-8: byte 0x" in refusal
     else:
-        reply = json.loads(reply_json(task, Outcome(Status.COMPLETED, text), "now"))
+        reply = json.loads(reply_json(task, Outcome(Status.COMPLETED, text), "now", {}))
         assert (reply["script"], reply["output"]) == (task.script, text)
 
 

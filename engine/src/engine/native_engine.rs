@@ -144,7 +144,7 @@ impl NativeEngine {
     /// Evaluate a script.
     ///
     /// Args:
-    ///     form: "text", "value" or "details": what to return.
+    ///     form: "text", "value", "json" or "details": what to return.
     ///     script: Its source, or an `AST`.
     ///     entry: A function to call, its name or a pointer, and its arguments; `None`: the script itself.
     ///     scope: A `NativeScope`, which keeps the changes of the script, or a mapping.
@@ -156,7 +156,7 @@ impl NativeEngine {
     ///     max_operations, max_memory: Count where they are lower than the limits; `None`: as in the limits.
     ///
     /// Returns:
-    ///     The text, the value, or a tuple of value, text, operations, and the peak of allocated bytes.
+    ///     The text, the value, a tuple of text and JSON, or a tuple of value, text, operations, and the peak of allocated bytes.
     #[pyo3(signature = (form, script, entry, scope, constants, timeout, cancel, print, debug, max_operations=None, max_memory=None))]
     #[allow(clippy::too_many_arguments)] // by position: a tuple or names would take longer than a short script
     fn evaluate<'py>(

@@ -1,5 +1,7 @@
 //! Runs a script or one of its functions, and turns the outcome into a Python value or exception.
 
+use std::fmt::Write;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Position, Scope};
@@ -11,6 +13,7 @@ use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::host::failure::{Failure, bounded, raise};
 use crate::values::from_python::items;
 use crate::values::object;
+use crate::values::to_json;
 use crate::values::to_python::{FunctionPointer, to_python};
 
 /// Peaks in bytes above which the stack, and above which also the allocator, returns free memory to the system.
@@ -54,7 +57,9 @@ pub enum Form {
     /// The value in its native text form, which is Rust's own `to_string()`.
     Text,
     Value,
-    /// Both, operations, and the peak of allocated bytes.
+    /// The text, and the value as JSON.
+    Json,
+    /// Text and value, operations, and the peak of allocated bytes.
     Details,
 }
 
@@ -63,6 +68,7 @@ impl Form {
         match name {
             "text" => Self::Text,
             "value" => Self::Value,
+            "json" => Self::Json,
             _ => Self::Details,
         }
     }
@@ -72,6 +78,7 @@ impl Form {
 pub struct Evaluated {
     value: Dynamic,
     text: String,
+    json: String,
     // Without the cost of writing the text.
     operations: u64,
     peak: usize,
@@ -96,21 +103,35 @@ pub fn run(
         ),
         Entry::Pointer(pointer, arguments) => pointer.call(engine, ast, std::mem::take(arguments)),
     });
+    let mut no_json = None;
     let evaluated = ended.and_then(|value| {
         guard::proceed()?;
         let (operations, peak) = guard::used();
+        let mut json = String::new();
+        if form == Form::Json {
+            match bounded(|out| to_json::write(out, &value)) {
+                Ok(text) => json = text,
+                Err(error) => no_json = Some(error.describe().ok_or_else(guard::out_of_memory)?),
+            }
+        }
         Ok(Evaluated {
             text: if form == Form::Value {
                 String::new()
             } else {
                 text(&value)?
             },
-            value: if form == Form::Text { Dynamic::UNIT } else { value },
+            json,
+            value: if matches!(form, Form::Text | Form::Json) {
+                Dynamic::UNIT
+            } else {
+                value
+            },
             operations,
             peak,
         })
     });
     match (guard::stopped(), evaluated) {
+        (None, Ok(_)) if no_json.is_some() => Err(Failure::NoJson(no_json.unwrap_or_default())),
         (None, Ok(evaluated)) => Ok(evaluated),
         (None, Err(error)) => Err(Failure::script(error)),
         (Some(stop), Ok(_)) => Err(Failure::stopped(stop, Position::NONE)),
@@ -130,7 +151,7 @@ fn text(value: &Dynamic) -> Result<String, Box<EvalAltResult>> {
         return crossing::python(|py| Ok(object.bind(py).str()?.to_cow()?.into_owned()))
             .map_err(evaluation::error);
     }
-    bounded(format_args!("{value}")).ok_or_else(guard::out_of_memory)
+    bounded(|out| write!(out, "{value}")).map_err(|_| guard::out_of_memory())
 }
 
 /// Return the exception for a failure: that of `print`, a signal handler or Ctrl-C, if it stopped the script.
@@ -144,6 +165,7 @@ pub fn returned(py: Python<'_>, form: Form, evaluated: Evaluated) -> PyResult<Py
     let Evaluated {
         value,
         text,
+        json,
         operations,
         peak,
     } = evaluated;
@@ -151,6 +173,7 @@ pub fn returned(py: Python<'_>, form: Form, evaluated: Evaluated) -> PyResult<Py
     match form {
         Form::Text => Ok(PyString::new(py, &text).into_any().unbind()),
         Form::Value => to_python(py, &value),
+        Form::Json => Ok((text, json).into_pyobject(py)?.into_any().unbind()),
         Form::Details => to_python(py, &value).and_then(|value| {
             Ok((value, text, operations, peak)
                 .into_pyobject(py)?

@@ -21,6 +21,8 @@ pub enum Failure {
     Script(Box<EvalAltResult>, String, String),
     /// The bound that stopped it, its description, and the position.
     Stopped(Stop, String, Position),
+    /// The value cannot be written as JSON: why.
+    NoJson(String),
     Panic(String),
     /// The system refused a stack of this many bytes.
     NoStack(usize, io::Error),
@@ -45,10 +47,10 @@ impl Failure {
     /// thrown value may nest deeply, and its text may be far longer than the value.
     pub fn script(error: Box<EvalAltResult>) -> Self {
         match (
-            bounded(format_args!("{error}")),
-            bounded(format_args!("{error:?}")),
+            bounded(|out| write!(out, "{error}")),
+            bounded(|out| write!(out, "{error:?}")),
         ) {
-            (Some(text), Some(debug_text)) => Self::Script(error, text, debug_text),
+            (Ok(text), Ok(debug_text)) => Self::Script(error, text, debug_text),
             _ => Self::stopped(Stop::Memory, error.unwrap_inner().position()),
         }
     }
@@ -58,24 +60,27 @@ impl Failure {
     }
 }
 
-/// Write a text, unless it takes more memory than the script has left.
-pub fn bounded(what: fmt::Arguments<'_>) -> Option<String> {
-    struct Text {
-        text: String,
-        left: usize,
+/// A text that takes no more memory than the script has left.
+pub struct BoundedText {
+    text: String,
+    left: usize,
+}
+
+impl Write for BoundedText {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        self.left = self.left.checked_sub(piece.len()).ok_or(fmt::Error)?;
+        self.text.push_str(piece);
+        Ok(())
     }
-    impl Write for Text {
-        fn write_str(&mut self, piece: &str) -> fmt::Result {
-            self.left = self.left.checked_sub(piece.len()).ok_or(fmt::Error)?;
-            self.text.push_str(piece);
-            Ok(())
-        }
-    }
-    let mut text = Text {
+}
+
+/// Write a text; the writer gets an error once it takes more memory than the script has left.
+pub fn bounded<E>(write: impl FnOnce(&mut BoundedText) -> Result<(), E>) -> Result<String, E> {
+    let mut text = BoundedText {
         text: String::new(),
         left: guard::remaining(),
     };
-    text.write_fmt(what).is_ok().then_some(text.text)
+    write(&mut text).map(|()| text.text)
 }
 
 /// Make the Python exception; its class is chosen in rhai_tasks/errors.py.
@@ -117,6 +122,7 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
         Failure::Stopped(stop, text, position) => {
             plain(stop_kind(*stop), with_position(text, *position), *position)
         }
+        Failure::NoJson(why) => plain("NoJson", why.clone(), Position::NONE),
         Failure::Panic(message) => plain("Panic", format!("The engine failed: {message}"), Position::NONE),
         Failure::NoStack(size, error) => plain(
             "OutOfMemory",

@@ -5,4 +5,5 @@ pub mod gc;
 pub mod iteration;
 pub mod object;
 pub mod scope;
+pub mod to_json;
 pub mod to_python;

@@ -10,7 +10,8 @@
 --       4 start of the names of channels for states   5 namespace
 --       then for each task: message id, details key, submission as it was fetched or nothing, status, its text, time
 --       for `updatedAt`, how many more arguments follow: none, or how many follow-ups there are, six arguments for each
---       of them (follow_ups.py), reply JSON, reply lists...
+--       of them (follow_ups.py), how many names and values of answers follow (-1: the task has no terms), these names
+--       and values (answers.py), reply JSON, reply lists...
 -- Returns for each task: "recorded"; "recorded: " and why a follow-up could not be done; "lost": this broker does not
 -- hold the message any more, nothing was written; "superseded": the task has been submitted anew, nothing was written;
 -- {the server's error text}: the details key is no hash, the message is a dead letter; or the server's error: the task
@@ -40,12 +41,24 @@ local require_follow_ups, follow -- are made when a task has follow-ups
 local function push_replies(json, changed, status, text, first, last)
   if changed and first <= last then
     local reply = cjson.decode(json)
-    reply.status, reply.output, reply.error = status, cjson.null, text
+    reply.status, reply.output, reply.error, reply.result = status, cjson.null, text, nil
     json = cjson.encode(reply)
   end
   for place = first, last do
     if type(redis.pcall('LPUSH', ARGV[place], json)) == 'number' and ARGV[2] ~= '0' then
       redis.pcall('PEXPIRE', ARGV[place], ARGV[2])
+    end
+  end
+end
+
+-- Write the answers to a task's terms, in the place of those of an earlier run. `first`, `last`: positions in ARGV of
+-- their names and values; `changed`: the outcome that they are of is not the task's.
+local function write_answers(details, first, last, changed)
+  redis.call('HDEL', details, 'result', 'startedAt', 'runSeconds', 'operations', 'peakMemory', 'deliveries', 'workerId')
+  if first <= last then
+    call_with_all('HSET', details, ARGV, first, last)
+    if changed then
+      redis.call('HDEL', details, 'result')
     end
   end
 end
@@ -88,7 +101,11 @@ local function finish(id, details, submission, status, text, at, rest, more)
     redis.call('HDEL', details, 'output')
   end
   if more > 0 then
-    local json = rest + 1 + 6 * count
+    local answers = rest + 1 + 6 * count
+    local json = answers + 1 + math.max(ARGV[answers], 0)
+    if ARGV[answers] ~= '-1' then
+      write_answers(details, answers + 1, json - 1, changed)
+    end
     push_replies(ARGV[json], changed, status, text, json + 1, rest + more - 1)
   end
   local expiry = tonumber(known[3] or '') or tonumber(ARGV[3])

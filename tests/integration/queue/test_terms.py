@@ -1,8 +1,10 @@
 """A task's own fields: its limits, alone and together, wherever it comes from."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import pytest
 import redis
 from dramatiq import pipeline
 
-from rhai_tasks import Client, Engine, ScriptActor
-from rhai_tasks.errors import ScriptError, TaskNotFound
+from rhai_tasks import AsyncClient, Client, Engine, ScriptActor, Stats, TaskSpec
+from rhai_tasks.errors import NotAsked, ScriptError, TaskNotFound
 from tests.clock import ClockedServer
 from tests.conftest import Dispatcher, Worker, wait_until
 from tests.unit.protocol.test_terms import UNREADABLE
@@ -260,3 +262,100 @@ def test_an_original_worker_passes_over_the_terms(dispatcher: Dispatcher, client
     client.hset(key, mapping={"status": "completed", "output": Engine().run(client.hget(key, "script"))})
 
     assert dispatcher.details("t").items() >= {**terms, "status": "completed", "output": "42"}.items()
+
+
+def test_a_task_answers_what_its_terms_ask_for_and_nothing_else(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    plain = {"script", "callerId", "status", "updatedAt", "output"}
+    stats = {"startedAt", "runSeconds", "operations", "peakMemory", "deliveries", "workerId"}
+
+    assert set(dispatcher.run("circle", "1")) == plain
+    json_alone = dispatcher.run("circle", "[1, 2.5]", resultFormat="json")
+    assert (json_alone["output"], json_alone["result"]) == ("[1, 2.5]", "[1,2.5]")
+    assert set(json_alone) == plain | {"resultFormat", "result"}
+    stats_alone = dispatcher.run("circle", "1", stats="1")
+    assert set(stats_alone) == plain | {"stats"} | stats
+    assert set(dispatcher.run("circle", "1", stats="0")) == plain | {"stats"}
+    both = dispatcher.run("circle", "[|| 1]", resultFormat="json", stats="1", timeout="9", replyToQueue="replies")
+    assert both["error"] == "The result has no JSON form: a function pointer at [0]"
+    assert set(both) >= stats
+    assert "result" not in both
+    assert json.loads(client.blpop(["replies"], 60)[1])["operations"] == both["operations"]
+
+
+def test_the_answers_to_an_earlier_run_of_an_id_do_not_stay(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    dispatcher.submit("circle", "t", "1", resultFormat="json", stats="1")
+    assert dispatcher.result("t")["result"] == "1"
+
+    client.hset("rhai_task_details:t", "startBefore", "1")
+    dispatcher.submit("circle", "t", "throw 2")
+
+    details = dispatcher.result("t")
+    assert details["error"] == "expired before it began"
+    assert details["deliveries"] == "1"
+    assert details.keys().isdisjoint({"result", "startedAt", "runSeconds", "operations", "peakMemory"})
+
+
+def test_a_client_gets_values_and_stats(app: Client, server_url: str, start_worker: Callable[..., Worker]) -> None:
+    start_worker("circle")
+    before = datetime.now(UTC)
+
+    task = app.submit("let a = []; for i in 0..1000 { a.push(i); } #{n: a.len(), half: 0.5}", json=True, stats=True)
+    assert task.value(60) == {"n": 1000, "half": 0.5}
+    stats = task.stats()
+    assert stats.started_at is not None
+    assert before <= stats.started_at <= datetime.now(UTC)
+    assert stats.operations is not None
+    assert stats.operations > 1000
+    assert stats.peak_memory is not None
+    assert stats.peak_memory > 1000
+    assert (stats.deliveries, bool(stats.worker_id)) == (1, True)
+    failed = app.submit("throw 1", json=True, stats=True)
+    assert failed.stats(60).deliveries == 1
+    with pytest.raises(ScriptError):
+        failed.value()
+    unasked = app.submit("1")
+    with pytest.raises(NotAsked, match="has no value: submit it with json=True"):
+        unasked.value(60)
+    with pytest.raises(TypeError, match="has no stats: submit it with stats=True"):
+        unasked.stats()
+
+    async def ask() -> tuple[Any, Stats]:
+        async with AsyncClient(server_url, circle="circle") as client:
+            (task,) = await client.submit_many([TaskSpec("[()]", json=True, stats=True)])
+            return await task.value(60), await task.stats()
+
+    value, stats = asyncio.run(ask())
+    assert (value, stats.deliveries) == ([None], 1)
+
+
+def test_a_cancelled_task_has_stats_and_no_value(app: Client, start_worker: Callable[..., Worker]) -> None:
+    start_worker("circle")
+    task = app.submit("let s = sleep(1000); 1", json=True, stats=True)
+    wait_until(lambda: task.status() == "processing")
+
+    assert task.cancel()
+
+    wait_until(lambda: "runSeconds" in task.details())
+    assert "result" not in task.details()
+
+
+def test_the_second_delivery_of_a_task_is_counted_in_its_stats(
+    app: Client, start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    engine = ("--engine", "tests.engine_for_tests:make_engine")
+    killed = start_worker("circle", *engine)
+    flag = tmp_path / "runs"
+    task = app.submit(f'note("{flag}", "t"); sleep(2); [1]', json=True, stats=True, timeout=30.0)
+    wait_until(flag.exists)
+    killed.kill()
+
+    start_worker("circle", *engine)
+
+    assert task.value(60) == [1]
+    assert task.stats().deliveries == 2

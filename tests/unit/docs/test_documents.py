@@ -130,7 +130,7 @@ def test_every_key_and_field_is_in_the_protocol() -> None:
     keys = {getattr(own, name).removeprefix(f"{own.messages}.") for name in properties}
     keys |= {own.acks("<broker>"), QueueKeys.registry("<ns>"), protocol.submits_key("<ns>", "<client>")}
     keys |= {protocol.state_channel("<ns>"), protocol.cancel_channel("<ns>"), protocol.workers_key("<ns>")}
-    reply = protocol.reply_json(protocol.Task(id="", script=""), protocol.completed(""), "")
+    reply = protocol.reply_json(protocol.Task(id="", script=""), protocol.completed(""), "", {})
 
     assert properties
     assert [key for key in keys if key not in page] == []

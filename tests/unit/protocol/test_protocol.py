@@ -83,7 +83,7 @@ def test_times_are_rfc_3339_in_utc() -> None:
 def test_a_reply_holds_all_details_and_null_where_absent() -> None:
     task = Task("t1", "40+2", caller_id="me", created_at="1700000000")
 
-    assert json.loads(reply_json(task, completed("42"), "now")) == {
+    assert json.loads(reply_json(task, completed("42"), "now", {})) == {
         "taskId": "t1",
         "script": "40+2",
         "status": "completed",
@@ -94,7 +94,7 @@ def test_a_reply_holds_all_details_and_null_where_absent() -> None:
         "createdAt": "1700000000",
         "updatedAt": "now",
     }
-    assert json.loads(reply_json(task, failed("no", "Runtime"), "now"))["error"] == "no"
+    assert json.loads(reply_json(task, failed("no", "Runtime"), "now", {}))["error"] == "no"
 
 
 @pytest.mark.parametrize(

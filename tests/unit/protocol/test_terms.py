@@ -9,7 +9,7 @@ from rhai_tasks import TaskSpec
 from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.protocol import NO_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, write_terms
 
-EXAMPLES = Terms(timeout=2.5, max_operations=1000, max_memory=1_000_000, start_before=2e9)
+EXAMPLES = Terms(timeout=2.5, max_operations=1000, max_memory=1_000_000, start_before=2e9, json=True, stats=True)
 """A value for each."""
 
 UNREADABLE = {
@@ -20,6 +20,8 @@ UNREADABLE = {
         *("", "-1", "nan", "inf", "soon", "2026-01-31", "2026-01-31T12:00:00", "2026-02-30T12:00:00Z", "1767225600000"),
         *("2026-01-31T25:00:00Z", "2026-01-31T12:00:00+99:00", "10000-01-01T00:00:00Z", "9" * 400),
     ),
+    "resultFormat": ("", "xml", "JSON", "1"),
+    "stats": ("", "2", "true", "-1"),
 }
 """Texts that a worker refuses, by field."""
 
@@ -109,6 +111,8 @@ def test_a_term_that_is_not_utf8_is_named(field: str) -> None:
         ("max_operations", 0),
         ("max_operations", 1.5),
         ("max_memory", 2**63),
+        ("json", "yes"),
+        ("stats", 1.5),
         ("start_before", datetime(2026, 1, 31)),
         ("start_before", 1_767_225_600_000),
     ],
