@@ -3,6 +3,9 @@
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
 from itertools import repeat
 from typing import Any, TextIO
 
@@ -10,10 +13,11 @@ import click
 from redis.client import PubSub
 from rich.text import Text
 
-from rhai_tasks.client import Client, Task
+from rhai_tasks.client import Client, Stats, Task
 from rhai_tasks.client.requests import Requests
 from rhai_tasks.client.spec import WAYS
 from rhai_tasks.connection.connect import connect
+from rhai_tasks.engine.limits import MIB
 from rhai_tasks.errors import (
     RhaiTasksError,
     ScriptError,
@@ -23,7 +27,7 @@ from rhai_tasks.errors import (
     TaskNotFound,
     TaskTimeout,
 )
-from rhai_tasks.options import Seconds, TextFile, utf8
+from rhai_tasks.options import Seconds, TextFile, mebibytes, operations, utf8
 from rhai_tasks.protocol import CANCELLED, Field, Outcome, Status, key_pattern, state_channel
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
@@ -42,9 +46,16 @@ from .output import brief, coloured, make_console, print_json, print_table
 @click.option("--unique", is_flag=True, help="Refuse an id that was used before.")
 @click.option("--delay", type=Seconds(), default=0.0, metavar="SECONDS", help="Hand it over later.")
 @click.option("--via", type=click.Choice(WAYS), default="native", show_default=True)
+@click.option(
+    "--timeout", type=Seconds(), metavar="SECONDS", help="Longest run of the script; the worker may allow less."
+)
+@click.option("--max-operations", type=operations, help="Engine operations; the worker may allow fewer.")
+@click.option("--max-memory", type=mebibytes, metavar="MIB", help="Memory of the script; the worker may allow less.")
+@click.option("--start-within", type=Seconds(), metavar="SECONDS", help="End it as an error if it begins later.")
+@click.option("--stats", is_flag=True, help="Keep what the run takes; with --wait, print it to stderr.")
 @click.option("--wait", is_flag=True, help="Wait for the result and print it instead of the id.")
-@timeout_option
-@json_option
+@click.option("--wait-timeout", type=Seconds(), metavar="SECONDS", help="Longest wait; by default without end.")
+@click.option("--json", "as_json", is_flag=True, help="Ask for the value as JSON too, and print JSON for programs.")
 @click.pass_obj
 def submit(
     settings: Settings,
@@ -53,7 +64,8 @@ def submit(
     file: TextIO | None,
     circle: str,
     wait: bool,
-    timeout: float | None,
+    wait_timeout: float | None,
+    max_memory: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -65,9 +77,13 @@ def submit(
             raise click.UsageError("Give a SCRIPT, a --file, or a script on stdin.")
         script = (file or click.open_file("-", encoding="utf-8")).read()
     with make_client(settings, circle=circle) as client:
-        task = client.submit(script, **options)
+        try:
+            memory = None if max_memory is None else max_memory * MIB
+            task = client.submit(script, max_memory=memory, json=as_json, **options)
+        except ValueError as error:
+            raise click.UsageError(f"{error}.") from error
         if wait:
-            _print_outcomes(client, [task], timeout, as_json=as_json)
+            _print_outcomes(client, [task], wait_timeout, as_json=as_json, asked=as_json or options["stats"])
         elif as_json:
             print_json({"taskId": task.id})
         else:
@@ -142,16 +158,28 @@ def result(settings: Settings, task_id: str, as_json: bool) -> None:
         _print_outcomes(client, [client.task(task_id)], 0.0, as_json=as_json)
 
 
-def _print_outcomes(client: Client, tasks: list[Task], timeout: float | None, *, as_json: bool) -> None:
-    """Wait for tasks, print how each ended in the order given, and end the command if any failed."""
+def _print_outcomes(
+    client: Client, tasks: list[Task], timeout: float | None, *, as_json: bool, asked: bool = False
+) -> None:
+    """Wait for tasks, print how each ended in the order given, and end the command if any failed.
+
+    `asked`: for the value or the stats, too.
+    """
     late = _wait_for(client, tasks, timeout)
     outcomes = [(task.id, late.get(task.id) or _outcome(task)) for task in tasks]
     if as_json:
-        print_json([_outcome_as_json(task_id, outcome) for task_id, outcome in outcomes])
+        print_json(
+            [
+                _outcome_as_json(task_id, outcome) | (_answers_as_json(task) if asked else {})
+                for task, (task_id, outcome) in zip(tasks, outcomes, strict=True)
+            ]
+        )
     else:
-        for task_id, outcome in outcomes:
+        for task, (task_id, outcome) in zip(tasks, outcomes, strict=True):
             is_failure = isinstance(outcome, RhaiTasksError)
             echo(f"{task_id}: {outcome}" if is_failure and len(tasks) > 1 else outcome, err=is_failure)
+            if asked:
+                _print_stats(task)
     _exit_if_any(outcome for _, outcome in outcomes if isinstance(outcome, RhaiTasksError))
 
 
@@ -178,6 +206,31 @@ def _outcome(task: Task) -> str | RhaiTasksError:
         return task.result()
     except RhaiTasksError as error:
         return error
+
+
+def _answers_as_json(task: Task) -> dict[str, Any]:
+    """Return the value and the stats of a task, as far as it was asked for them."""
+    answers: dict[str, Any] = {}
+    if task.ending is None:
+        return answers
+    with suppress(RhaiTasksError):
+        answers["result"] = task.value()
+    with suppress(RhaiTasksError):
+        answers["stats"] = _stats_as_json(task.stats())
+    return answers
+
+
+def _stats_as_json(stats: Stats) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, datetime) else value for name, value in asdict(stats).items()}
+
+
+def _print_stats(task: Task) -> None:
+    try:
+        stats = _stats_as_json(task.stats())
+    except RhaiTasksError as error:
+        echo(f"no stats: {error}", err=True)
+    else:
+        echo(", ".join(f"{name} {value}" for name, value in stats.items() if value is not None), err=True)
 
 
 def _outcome_as_json(task_id: str, outcome: str | RhaiTasksError) -> dict[str, str]:
