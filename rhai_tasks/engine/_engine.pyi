@@ -77,6 +77,7 @@ class NativeEngine:
         types: list[tuple[int, str, bool]],
         modules: list[tuple[str, list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]],
         sources: Path | Callable[[str], str | None] | None,
+        hooks: dict[type, Callable[[Any], object]],
         limits: Limits,
         print: Callable[[str], object],
         debug: Callable[[str, str | None, int | None, int | None], object],

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._engine import class_slot
+from .coroutines import make_blocking
 from .functions import MOST_ARGUMENTS, OPERATORS, PREFIXED, Native, is_coroutine_function, overloads, slots
 
 _COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
@@ -37,7 +38,13 @@ class HostType:
 
 
 def make_type(
-    cls: type, name: str, names: Iterable[str] | None, *, constructor: bool, arithmetic: bool = True
+    cls: type,
+    name: str,
+    names: Iterable[str] | None,
+    *,
+    adapt: Callable[[Callable[..., Any]], Callable[..., Any]] = make_blocking,
+    constructor: bool = True,
+    arithmetic: bool = True,
 ) -> HostType:
     """Describe a class: its methods, properties, operators, iteration, text and constructor.
 
@@ -45,6 +52,7 @@ def make_type(
         cls: The class.
         name: Its name for scripts.
         names: The methods and attributes that scripts can use; by default all without a leading underscore.
+        adapt: Makes of a method, or of the class itself, the function that scripts call.
         constructor: Whether scripts can make objects by calling the name.
         arithmetic: Whether scripts can use the operators; comparisons they always can.
 
@@ -63,7 +71,8 @@ def make_type(
     for attribute in names if names is not None else _public(cls):
         member = getattr(cls, attribute, None)
         if callable(member):
-            functions += _methods(this, attribute, member, static=_is_static(cls, attribute, member))
+            static = _is_static(cls, attribute, member)
+            functions += _methods(this, attribute, member if static else adapt(member), static=static)
         else:
             getter = _like(getattr(member, "fget", None), _getter(attribute))
             functions.append((f"get${attribute}", [this], getter))
@@ -71,7 +80,7 @@ def make_type(
                 functions.append((f"set${attribute}", [this, "any"], _setter(attribute)))
     functions += _special(cls, this, arithmetic=arithmetic)
     if constructor:
-        functions += overloads(name, cls)
+        functions += overloads(name, adapt(cls))
     return HostType(name=name, slot=slot, iterable=_defines(cls, "__iter__"), functions=functions)
 
 

@@ -130,7 +130,7 @@ def check_indexer(functions: Iterable[Native]) -> None:
 
 def describe(name: str, function: Callable[..., Any]) -> Function:
     """Describe a host function."""
-    hints = _hints(function)
+    hints = hints_of(function)
     try:
         parameters = list(signature(function).parameters.values())
     except ValueError:
@@ -160,7 +160,7 @@ def overloads(name: str, function: Callable[..., Any]) -> list[Native]:
         parameters = list(signature(function).parameters.values())
     except ValueError:  # some builtins have no signature
         return [(name, ["any"] * count, function) for count in range(MOST_ARGUMENTS + 1)]
-    hints = _hints(function)
+    hints = hints_of(function)
     accepted: list[tuple[str, ...]] = []
     required = 0
     for parameter in parameters:
@@ -202,7 +202,8 @@ def _combined(accepted: list[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:
     return itertools.product(*accepted)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a function, or of a class's fields, as types."""
     try:
         return get_type_hints(function)
     except (TypeError, NameError, AttributeError):  # a callable object, or names known to a type checker only

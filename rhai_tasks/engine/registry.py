@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 from ._engine import NativeEngine
+from .annotations import Readers
 from .classes import HostType, make_type, standard_types
 from .coroutines import make_blocking
 from .evaluation import Debug, Print
@@ -19,16 +20,20 @@ from .functions import (
     check_indexer,
     check_name,
     describe,
+    is_coroutine_function,
     overloads,
     standard_functions,
 )
 from .limits import Limits
 from .output import log_debug, script_logger
 
+Instance = TypeVar("Instance")
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 Modules = Path | Mapping[str, str] | Callable[[str], str | None]
 _Module = tuple[list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]  # functions, by arity, and constants
+
+_BASIC = {str, bool, int, float, list, tuple, dict, type(None)}  # the extension asks for no hook of these
 
 
 class Registry:
@@ -45,6 +50,8 @@ class Registry:
         self._functions: list[Native] = []
         self._types = {known.slot: known for known in standard_types()}
         self._modules: dict[str, _Module] = {}
+        self._readers = Readers()
+        self._hooks: dict[type, Callable[[Any], object]] = {}  # the native engine sees what is added later
         self._native = self._build(self._functions, self._types, self._modules)
         self._adding = threading.Lock()
 
@@ -70,7 +77,7 @@ class Registry:
             ValueError: Scripts cannot call anything by this name.
         """
         check_name(name)
-        functions = overloads(name, make_blocking(function))
+        functions = overloads(name, self._adapt(function))
         check_indexer(functions)
         self._add([describe(name, function)], functions=functions)
 
@@ -107,7 +114,7 @@ class Registry:
             ValueError: Scripts cannot use the name.
         """
         check_identifier(name or cls.__name__)
-        described = make_type(cls, name or cls.__name__, members, constructor=True)
+        described = make_type(cls, name or cls.__name__, members, adapt=self._adapt)
         functions = [(name, types, make_blocking(function)) for name, types, function in described.functions]
         self._add([describe(described.name, cls)], types={described.slot: replace(described, functions=functions)})
         return cls
@@ -127,9 +134,10 @@ class Registry:
             check_identifier(part)
         functions = {key: value for key, value in members.items() if callable(value)}
         callables = [
-            (key, count, make_blocking(function))
+            (key, count, adapted)
             for key, function in functions.items()
-            for count in arities(f"{name}::{key}", function)
+            for adapted in [self._adapt(function)]
+            for count in arities(f"{name}::{key}", adapted)
         ]
         constants = {key: value for key, value in members.items() if key not in functions}
         self._add(
@@ -137,9 +145,65 @@ class Registry:
             modules={name: (callables, constants)},
         )
 
+    def convert(
+        self,
+        cls: type[Instance],
+        *,
+        to: Callable[[Instance], object] | None = None,
+        from_: Callable[[Any], Instance] | None = None,
+    ) -> None:
+        """Say what scripts are given in place of a class's instances, and how these come back.
+
+        Both hold within lists, maps and dataclasses, too. Texts of errors begin with the place: `order.lines[1].price`.
+
+        Args:
+            cls: The class.
+            to: Returns a value for scripts in place of an instance of the class or of a subclass. It comes before all
+                that the engine itself knows of the class. A `Scope` has no engine: what is put into one between
+                evaluations, no hook converts.
+            from_: Makes an instance of a script's value where the annotation of a parameter names the class, or `read`
+                asks for it.
+
+        Raises:
+            TypeError: There is no hook, one is a coroutine function, or Rhai has the class as a type of its own.
+            ValueError: A registered function has the class in its annotations, and knows it without `from_`.
+        """
+        if to is None and from_ is None:
+            raise TypeError(f"convert({cls.__name__}) needs 'to', 'from_', or both")
+        if is_coroutine_function(to) or is_coroutine_function(from_):
+            raise TypeError(f"a hook of {cls.__name__} is a coroutine function, but a conversion never waits")
+        if cls in _BASIC:
+            raise TypeError(f"{cls.__name__} is a type that scripts have themselves: no hook can replace it")
+        if from_ is not None:
+            if cls in self._readers.seen:
+                raise ValueError(f"a registered function has {cls.__name__} in its annotations: call convert before")
+            self._readers.hooks[cls] = from_
+        if to is not None:
+            self._hooks[cls] = to
+
+    @overload
+    def read(self, value: object, annotation: type[Instance]) -> Instance: ...
+    @overload
+    def read(self, value: object, annotation: Any) -> Any: ...
+    def read(self, value: object, annotation: Any) -> Any:
+        """Return a script's value as an annotation asks for it, as a host function's parameter gets it.
+
+        Args:
+            value: What `eval` or `call` returned, or a part of it.
+            annotation: A class, or what can annotate a parameter: `list[Point]`, `Point | None`.
+
+        Raises:
+            TypeError, ValueError: The value does not fit; the text says where: `value[1].x`.
+        """
+        return self._readers.reader(annotation)(value, "value")
+
     def functions(self, *, standard: bool = True) -> list[Function]:
         """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
         return [*self._described, *(standard_functions() if standard else ())]
+
+    def _adapt(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what scripts call in place of a function: it waits for coroutines, and reads arguments."""
+        return self._readers.adapt(make_blocking(function))
 
     def _add(
         self,
@@ -166,6 +230,7 @@ class Registry:
             [(cls.slot, cls.name, cls.iterable) for cls in known],
             [(name, callables, constants) for name, (callables, constants) in modules.items()],
             self._sources,
+            self._hooks,
             self.limits,
             self._print,
             self._debug,

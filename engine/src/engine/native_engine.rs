@@ -31,6 +31,7 @@ use crate::host::failure::Failure;
 use crate::host::functions::Function;
 use crate::values::from_python::entries;
 use crate::values::gc::Objects;
+use crate::values::hooks;
 
 thread_local! {
     /// Operations and peak bytes of the evaluation that ended last in this thread.
@@ -54,6 +55,7 @@ pub struct NativeEngine {
     threads: ThreadLocal<DropOnBigStack<OfThread>>,
     /// The number of `threads`; each is made while Python's lock is held.
     made: AtomicUsize,
+    hooks: Py<PyDict>,
     print: Py<PyAny>,
     debug: Py<PyAny>,
     stack_size: usize,
@@ -74,16 +76,18 @@ impl NativeEngine {
     ///     types: Classes: slot, name for scripts, whether their objects can be iterated.
     ///     modules: Modules: name, functions (name, number of parameters, callable), constants.
     ///     sources: Where modules are found: a folder, or a function from a path to a source or `None`.
+    ///     hooks: What scripts are given in place of objects: functions by class.
     ///     limits: The `Limits` of every evaluation.
     ///     print: Receives the lines that scripts print, unless an evaluation has its own.
     ///     debug: The same for `debug`: text, source, line, column.
     #[new]
-    #[allow(clippy::type_complexity)]
+    #[allow(clippy::type_complexity, clippy::too_many_arguments)]
     fn new(
         functions: Vec<(String, Vec<String>, Py<PyAny>)>,
         types: Vec<(usize, String, bool)>,
         modules: Vec<(String, Vec<(String, usize, Py<PyAny>)>, Bound<'_, PyDict>)>,
         sources: Option<Sources>,
+        hooks: Py<PyDict>,
         limits: Limits,
         print: Py<PyAny>,
         debug: Py<PyAny>,
@@ -100,7 +104,8 @@ impl NativeEngine {
                     .into_iter()
                     .map(|(name, arity, function)| (name, arity, Arc::new(function)))
                     .collect();
-                Ok((name, functions, entries(constants.as_any())?))
+                let constants = hooks::during(&hooks, || entries(constants.as_any()))?;
+                Ok((name, functions, constants))
             })
             .collect::<PyResult<_>>()?;
         Ok(Self {
@@ -114,6 +119,7 @@ impl NativeEngine {
             },
             threads: ThreadLocal::new(),
             made: AtomicUsize::new(0),
+            hooks,
             print,
             debug,
         })
@@ -175,16 +181,18 @@ impl NativeEngine {
         max_memory: Option<usize>,
     ) -> PyResult<Py<PyAny>> {
         LAST_USE.set((0, 0)); // a script that does not compile has used nothing
-        let request = Request {
-            form: Form::named(form),
-            script,
-            entry: Entry::of(entry)?,
-            bounds: self.bounds(timeout, max_operations, max_memory, cancel)?,
-            variables: Variables::new(scope, constants)?,
-            print: print.as_ref().unwrap_or(&self.print),
-            debug: debug.as_ref().unwrap_or(&self.debug),
-        };
-        self.run(py, request)
+        hooks::during(&self.hooks, || {
+            let request = Request {
+                form: Form::named(form),
+                script,
+                entry: Entry::of(entry)?,
+                bounds: self.bounds(timeout, max_operations, max_memory, cancel)?,
+                variables: Variables::new(scope, constants)?,
+                print: print.as_ref().unwrap_or(&self.print),
+                debug: debug.as_ref().unwrap_or(&self.debug),
+            };
+            self.run(py, request)
+        })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -206,6 +214,7 @@ impl NativeEngine {
         if let Some(Sources::Function(find)) = &recipe.sources {
             visit.call(&**find)?;
         }
+        visit.call(&self.hooks)?;
         visit.call(&self.print)?;
         visit.call(&self.debug)
     }

@@ -11,10 +11,8 @@ use crate::crossing;
 use crate::crossing::evaluation::{self, FATAL};
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::host::failure::{Failure, bounded, raise};
-use crate::values::from_python::items;
-use crate::values::object;
-use crate::values::to_json;
 use crate::values::to_python::{FunctionPointer, to_python};
+use crate::values::{from_python, object, to_json};
 
 /// Peaks in bytes above which the stack, and above which also the allocator, returns free memory to the system.
 const LARGE: usize = 1024 * 1024;
@@ -43,7 +41,7 @@ impl Entry {
         let Some((target, arguments)) = entry else {
             return Ok(DropOnBigStack::new(Self::Script));
         };
-        let mut arguments = items(arguments.iter(), 0)?;
+        let mut arguments = from_python::arguments(&arguments)?;
         Ok(DropOnBigStack::new(match target.cast::<FunctionPointer>() {
             Ok(pointer) => Self::Pointer(pointer.get().pointer(), arguments.take()),
             Err(_) => Self::Function(target.extract()?, arguments.take()),

@@ -11,7 +11,7 @@ use crate::bounds::guard;
 use crate::crossing::stack::DropOnBigStack;
 use crate::crossing::{self, evaluation};
 use crate::host::failure::{self, Failure};
-use crate::values::from_python::items;
+use crate::values::from_python;
 use crate::values::gc::Objects;
 use crate::values::to_python::{FunctionPointer, to_python};
 
@@ -26,7 +26,7 @@ impl FunctionPointer {
     /// Call it, inside the host function that the script gave it to; elsewhere there is `Engine.call`.
     #[pyo3(signature = (*arguments))]
     fn __call__(&self, py: Python<'_>, arguments: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-        let arguments = items(arguments.iter(), 0)?;
+        let arguments = from_python::arguments(arguments)?;
         let value = call_back(py, &self.0, arguments).ok_or_else(|| {
             PyRuntimeError::new_err(
                 "a script's function can be called only by the host function it was given to; \

@@ -13,19 +13,24 @@ use rust_decimal::Decimal;
 
 use crate::crossing::evaluation;
 use crate::crossing::stack::DropOnBigStack;
-use crate::values::object;
+use crate::values::refused::Refused;
 use crate::values::to_python::{FunctionPointer, MAX_DEPTH, Timestamp, decimal_class, to_python};
+use crate::values::{hooks, object};
 
-/// Convert a Python value.
-pub fn to_rhai(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
-    nested_to_rhai(value, 0)
+/// A converted value, or the reason why there is none.
+type Converted = Result<Dynamic, Box<Refused>>;
+
+/// Convert a Python value. `name` stands for the value in texts of errors.
+pub fn to_rhai(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Dynamic> {
+    nested_to_rhai(value, 0).map_err(|refused| refused.error(value.py(), name))
 }
 
-fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
+fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
     if depth > MAX_DEPTH {
         return Err(PyValueError::new_err(format!(
             "the value is nested deeper than {MAX_DEPTH} levels, or contains itself"
-        )));
+        ))
+        .into());
     }
     // The most frequent types come first. A class may also be registered with scripts as a type.
     if let Ok(text) = value.cast_exact::<PyString>() {
@@ -38,7 +43,7 @@ fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
         return Ok(truth.is_true().into());
     }
     if value.is_exact_instance_of::<PyInt>() {
-        return integer(value);
+        return Ok(fitting(value)?.into());
     }
     if let Ok(number) = value.cast_exact::<PyFloat>() {
         return Ok(number.value().into());
@@ -52,19 +57,22 @@ fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
     if let Ok(entries) = value.cast_exact::<PyDict>() {
         return map(entries.iter(), depth);
     }
+    if let Some(stand_in) = hooks::stand_in(value)? {
+        return nested_to_rhai(&stand_in, depth + 1);
+    }
     if let Some(object) = object::wrap(value)? {
         return Ok(object);
     }
     other_to_rhai(value, depth)
 }
 
-fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
+fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
     let py = value.py();
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(text.to_str()?.into());
     }
     if value.is_instance_of::<PyInt>() {
-        return integer(value);
+        return Ok(fitting(value)?.into());
     }
     if let Ok(number) = value.cast::<PyFloat>() {
         return Ok(number.value().into());
@@ -81,7 +89,7 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
     if let Ok(range) = value.cast::<PyRange>() {
         let bound = |name| -> PyResult<INT> { fitting(&range.getattr(name)?) };
         if bound("step")? != 1 {
-            return Err(PyValueError::new_err("a range for a script must have step 1"));
+            return Err(PyValueError::new_err("a range for a script must have step 1").into());
         }
         return Ok(Dynamic::from(bound("start")?..bound("stop")?));
     }
@@ -94,10 +102,10 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
     if value.is_instance(decimal_class(py)?)? {
         let text = value.str()?;
         let text = text.to_cow()?;
-        return Decimal::from_str_exact(&text)
+        let number = Decimal::from_str_exact(&text)
             .or_else(|_| Decimal::from_scientific(&text))
-            .map(Into::into)
-            .map_err(|error| PyValueError::new_err(format!("decimal {value}: {error}")));
+            .map_err(|error| PyValueError::new_err(format!("decimal {value}: {error}")))?;
+        return Ok(number.into());
     }
     if value.is_instance(enum_class(py)?)? {
         return nested_to_rhai(&value.getattr("value")?, depth + 1);
@@ -129,8 +137,12 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
         if let Ok(fields) = value.getattr("__dataclass_fields__") {
             return attributes(value, fields.try_iter()?, depth);
         }
+        let plain = plain(value)?;
+        if !plain.is(value) {
+            return nested_to_rhai(&plain, depth + 1);
+        }
         if value.is_callable() {
-            return callable(value);
+            return Ok(callable(value)?);
         }
     }
     if value.hasattr("__await__")? {
@@ -139,16 +151,15 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Dynamic> {
         }
         return Err(PyTypeError::new_err(
             "what is to be awaited cannot be passed to a script; a host function that awaits is defined with 'async def'",
-        ));
+        )
+        .into());
     }
     Err(PyTypeError::new_err(format!(
-        "an object of {} cannot be passed to a script; Engine.register_type makes a class known to it",
+        "an object of {} cannot be passed to a script; Engine.register_type makes a class known to it, \
+         and Engine.convert says what to pass instead",
         value.get_type().qualname()?
-    )))
-}
-
-fn integer(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
-    fitting(value).map(Into::into)
+    ))
+    .into())
 }
 
 fn fitting(value: &Bound<'_, PyAny>) -> PyResult<INT> {
@@ -157,18 +168,24 @@ fn fitting(value: &Bound<'_, PyAny>) -> PyResult<INT> {
         .map_err(|_| PyOverflowError::new_err(format!("integer {value} does not fit a script's 64 bits")))
 }
 
-fn array<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> PyResult<Dynamic> {
+/// Convert the arguments of a script's function.
+pub fn arguments(arguments: &Bound<'_, PyTuple>) -> PyResult<DropOnBigStack<Array>> {
+    items(arguments.iter(), 0).map_err(|refused| refused.error(arguments.py(), "arguments"))
+}
+
+fn array<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> Converted {
     Ok(Dynamic::from_array(self::items(items, depth + 1)?.take()))
 }
 
 /// Convert each item. If one fails, those already converted may nest deeply, as the curried arguments of a function do.
-pub fn items<'py>(
+fn items<'py>(
     items: impl Iterator<Item = Bound<'py, PyAny>>,
     depth: usize,
-) -> PyResult<DropOnBigStack<Array>> {
+) -> Result<DropOnBigStack<Array>, Box<Refused>> {
     let mut converted = DropOnBigStack::new(Array::with_capacity(items.size_hint().0));
     for item in items {
-        converted.push(nested_to_rhai(&item, depth)?);
+        let value = nested_to_rhai(&item, depth).map_err(|refused| refused.at_index(converted.len()))?;
+        converted.push(value);
     }
     Ok(converted)
 }
@@ -176,15 +193,15 @@ pub fn items<'py>(
 fn map<'py>(
     entries: impl Iterator<Item = (Bound<'py, PyAny>, Bound<'py, PyAny>)>,
     depth: usize,
-) -> PyResult<Dynamic> {
+) -> Converted {
     let mut map = DropOnBigStack::new(Map::new());
     for (key, value) in entries {
         let Ok(key) = key.cast_into::<PyString>() else {
-            return Err(PyTypeError::new_err(
-                "the keys of a map for a script must be strings",
-            ));
+            return Err(PyTypeError::new_err("the keys of a map for a script must be strings").into());
         };
-        let replaced = map.insert(key.to_str()?.into(), nested_to_rhai(&value, depth + 1)?);
+        let key = key.to_str()?;
+        let value = nested_to_rhai(&value, depth + 1).map_err(|refused| refused.at_key(key))?;
+        let replaced = map.insert(key.into(), value);
         drop(replaced.map(DropOnBigStack::new));
     }
     Ok(Dynamic::from_map(map.take()))
@@ -194,7 +211,9 @@ fn map<'py>(
 pub fn entries(mapping: &Bound<'_, PyAny>) -> PyResult<DropOnBigStack<Vec<(String, Dynamic)>>> {
     let mut entries = DropOnBigStack::new(Vec::new());
     let mut add = |name: Bound<'_, PyAny>, value: Bound<'_, PyAny>| -> PyResult<()> {
-        entries.push((name.extract()?, to_rhai(&value)?));
+        let name: String = name.extract()?;
+        let value = to_rhai(&value, &name)?;
+        entries.push((name, value));
         Ok(())
     };
     if let Ok(dict) = mapping.cast::<PyDict>() {
@@ -216,7 +235,7 @@ fn attributes<'py>(
     value: &Bound<'py, PyAny>,
     names: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
     depth: usize,
-) -> PyResult<Dynamic> {
+) -> Converted {
     let entries = names
         .map(|name| {
             let name = name?;
@@ -260,8 +279,21 @@ pub fn call(
             .map(|value| to_python(py, value))
             .collect::<PyResult<Vec<_>>>()?;
         let value = function.bind(py).call1(PyTuple::new(py, arguments)?)?;
-        to_rhai(&value)
+        nested_to_rhai(&value, 0).map_err(|refused| returned_by(context, py, *refused))
     })
+}
+
+#[cold]
+fn returned_by(context: &NativeCallContext<'_>, py: Python<'_>, refused: Refused) -> PyErr {
+    refused.error(py, &format!("{}()", context.fn_name()))
+}
+
+/// Return a value that stands for one that is not known here; the value itself if there is none.
+fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static PLAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    PLAIN
+        .import(value.py(), "rhai_tasks.engine.conversion", "plain")?
+        .call1((value,))
 }
 
 fn enum_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {

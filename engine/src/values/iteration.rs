@@ -39,7 +39,7 @@ impl Iterator for Items {
             Ok(iterator) => {
                 let next = crossing::python(|py| {
                     let item = iterator.bind(py).clone().next()?;
-                    Some(item.and_then(|item| to_rhai(&item)))
+                    Some(item.and_then(|item| to_rhai(&item, "item")))
                 })?
                 .map_err(evaluation::error);
                 if next.is_ok() {

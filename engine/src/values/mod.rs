@@ -2,8 +2,10 @@
 
 pub mod from_python;
 pub mod gc;
+pub mod hooks;
 pub mod iteration;
 pub mod object;
+mod refused;
 pub mod scope;
 pub mod to_json;
 pub mod to_python;

@@ -91,7 +91,7 @@ impl NativeScope {
 
     /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
     fn set_value(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
-        let mut value = DropOnBigStack::new(to_rhai(value)?);
+        let mut value = DropOnBigStack::new(to_rhai(value, &name)?);
         self.with(|scope| {
             match (scope.is_constant(&name), constant) {
                 (Some(true), _) => {
