@@ -9,7 +9,7 @@ from inspect import Parameter, signature
 from itertools import repeat, zip_longest
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from .functions import hints_of, slots
+from .functions import NAMED, hints_of, slots
 
 Reader = Callable[[Any, str], Any]
 """Makes of a script's value what an annotation asks for. The text names the value in errors: `order.lines[1].price`."""
@@ -51,17 +51,23 @@ class Readers:
             return function
         hints = hints_of(function)
         self.seen.update(cls for hint in hints.values() for cls in _classes(hint))
-        names = [parameter.name for parameter in parameters if parameter.kind is not Parameter.KEYWORD_ONLY]
+        names = [parameter.name for parameter in parameters if parameter.kind not in NAMED]
         readers = [self.reader(hints[name]) if self._makes(hints.get(name)) else None for name in names]
-        if not any(readers):
+        # Rhai does not check what is in a map, so what is given by name is always read.
+        by_name = {name: self.reader(hint) for name, hint in hints.items()} if len(names) < len(parameters) else {}
+        if not any(readers) and not by_name:
             return function
-        has_rest = any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters)
-        rest = readers[-1] if has_rest else None
+        kinds = {parameter.kind: parameter.name for parameter in parameters}
+        rest = readers[-1] if Parameter.VAR_POSITIONAL in kinds else None
+        rest_by_name = by_name.get(kinds.get(Parameter.VAR_KEYWORD, ""), _anything)
 
         @functools.wraps(function)
-        def adapted(*arguments: Any) -> Any:
+        def adapted(*arguments: Any, **named: Any) -> Any:
             places = zip_longest(arguments, readers[: len(arguments)], names[: len(arguments)], fillvalue=rest)
-            return function(*(reader(value, str(name)) if reader else value for value, reader, name in places))
+            return function(
+                *(reader(value, str(name)) if reader else value for value, reader, name in places),
+                **{name: by_name.get(name, rest_by_name)(value, name) for name, value in named.items()},
+            )
 
         for name, reader in zip(names, readers, strict=True):
             if reader and get_origin(hints[name]) in _OUTER:

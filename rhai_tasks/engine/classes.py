@@ -112,7 +112,7 @@ def _methods(this: str, name: str, member: Callable[..., Any], *, static: bool) 
     try:
         forms = overloads(name, member)
     except TypeError:
-        return []  # it needs keyword arguments, which scripts do not have
+        return []  # it needs more arguments than a call has, or names for which there is no place
     return [(name, [this, *types[1:]], function) for _, types, function in forms if types]
 
 

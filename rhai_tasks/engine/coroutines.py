@@ -25,13 +25,13 @@ def make_blocking(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
     @functools.wraps(function)
-    def wait(*arguments: Any) -> Any:
+    def wait(*arguments: Any, **named: Any) -> Any:
         if _a_loop_runs_here():  # waiting would block it
             name = getattr(function, "__name__", type(function).__name__)
             raise RuntimeError(
                 f"{name} is a coroutine, and this thread's event loop waits for the script: use eval_async"
             )
-        coroutine: Coroutine[Any, Any, Any] = function(*arguments)
+        coroutine: Coroutine[Any, Any, Any] = function(*arguments, **named)
         running = asyncio.run_coroutine_threadsafe(coroutine, awaiting_loop.get() or _own_loop())
         try:
             while True:

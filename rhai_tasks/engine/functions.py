@@ -80,6 +80,7 @@ _RESERVED = _TEXTS | set(
 _CALLED_BY_OPERATORS = {*OPERATORS.values(), *PREFIXED.values(), "..", "..="} | {
     f"{operator}=" for operator in ("+", "-", "*", "/", "%", "**", "&", "|", "^", "<<", ">>")
 }
+NAMED = {Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD}
 _INDEXERS = {"index$get$", "index$set$"}
 _INDEXED_BY_RHAI = {"i64", "string", "blob", "array", "map"}
 
@@ -138,10 +139,16 @@ def describe(name: str, function: Callable[..., Any]) -> Function:
     shown = tuple(
         ("..." if parameter.kind is Parameter.VAR_POSITIONAL else "") + parameter.name + _shown(hints, parameter.name)
         for parameter in parameters
-        if parameter.kind not in {Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD}
+        if parameter.kind not in NAMED
+    )
+    named = ", ".join(
+        parameter.name + _shown(hints, parameter.name) for parameter in parameters if parameter.kind in NAMED
     )
     return Function(
-        name=name, parameters=shown, returns=_shown(hints, "return").removeprefix(": "), doc=function.__doc__ or ""
+        name=name,
+        parameters=(*shown, f"#{{{named}}}") if named else shown,
+        returns=_shown(hints, "return").removeprefix(": "),
+        doc=function.__doc__ or "",
     )
 
 
@@ -153,8 +160,11 @@ def _shown(hints: Mapping[str, Any], name: str) -> str:
 def overloads(name: str, function: Callable[..., Any]) -> list[Native]:
     """Return the overloads of a function: one for each number and each combination of types of its arguments.
 
+    A function with parameters behind `*` or `**` also has overloads whose last argument is a map of arguments by name.
+    The map stands where there is no parameter, or one that takes no map, so that it is never an argument itself.
+
     Raises:
-        TypeError: The function has keyword-only parameters without defaults, or more than 16 parameters.
+        TypeError: The function has more than 16 parameters, or there is no place for the names that it needs.
     """
     try:
         parameters = list(signature(function).parameters.values())
@@ -163,34 +173,64 @@ def overloads(name: str, function: Callable[..., Any]) -> list[Native]:
     hints = hints_of(function)
     accepted: list[tuple[str, ...]] = []
     required = 0
+    named = [parameter for parameter in parameters if parameter.kind in NAMED]
     for parameter in parameters:
         if parameter.kind is Parameter.VAR_POSITIONAL:
             accepted += [("any",)] * (MOST_ARGUMENTS - len(accepted))
-        elif parameter.kind is Parameter.KEYWORD_ONLY:
-            if parameter.default is Parameter.empty:
-                raise TypeError(f"{name}: scripts have no keyword arguments, and {parameter.name!r} has no default")
-        elif parameter.kind is not Parameter.VAR_KEYWORD:
+        elif parameter not in named:
             accepted.append(_accepted(hints[parameter.name]) if parameter.name in hints else ("any",))
             required += parameter.default is Parameter.empty
     if required > MOST_ARGUMENTS:
         raise TypeError(f"{name}: scripts can pass at most {MOST_ARGUMENTS} arguments")
+    counts = range(required, min(len(accepted), MOST_ARGUMENTS) + 1)
+    places = [count for count in counts if named and count < MOST_ARGUMENTS and not _takes_map(accepted[count:])]
+    needed = [
+        parameter.name for parameter in named if parameter.kind is Parameter.KEYWORD_ONLY and _is_needed(parameter)
+    ]
+    if needed and not places:
+        raise TypeError(f"{name}: there is no place for a map with {needed[0]!r}, which has no default")
+    by_name = _by_name(function)
     return [
-        (name, list(types), function)
-        for count in range(required, min(len(accepted), MOST_ARGUMENTS) + 1)
-        for types in _combined(accepted[:count])
+        *((name, list(types), function) for count in counts if not needed for types in _combined(accepted[:count])),
+        *((name, [*types, "map"], by_name) for count in places for types in _combined(accepted[:count])),
     ]
 
 
-def arities(name: str, function: Callable[..., Any]) -> list[int]:
-    """Return the numbers of arguments that a function of a module takes.
+def _takes_map(accepted: list[tuple[str, ...]]) -> bool:
+    """Whether the first of these parameters takes a map."""
+    return bool(accepted) and not {"any", "map"}.isdisjoint(accepted[0])
+
+
+def _is_needed(parameter: Parameter) -> bool:
+    return parameter.default is Parameter.empty
+
+
+def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that takes a map of arguments by name as its last argument."""
+    return lambda *arguments: function(*arguments[:-1], **arguments[-1])
+
+
+def arities(name: str, function: Callable[..., Any]) -> list[tuple[int, Callable[..., Any]]]:
+    """Return the numbers of arguments that a function of a module takes, and what to call with each.
 
     Raises:
-        TypeError: The function has keyword-only parameters without defaults, or needs more than 8 arguments.
+        TypeError: As `overloads`, or the function needs more than 8 arguments.
     """
-    counts = {len(types) for _, types, _ in overloads(name, function)}
-    if min(counts) > _MOST_OF_A_MODULES:
+    forms: dict[int, set[Callable[..., Any]]] = {}
+    for _, accepted, called in overloads(name, function):
+        forms.setdefault(len(accepted), set()).add(called)
+    if min(forms) > _MOST_OF_A_MODULES:
         raise TypeError(f"{name}: functions of modules take at most {_MOST_OF_A_MODULES} arguments")
-    return sorted(count for count in counts if count <= _MOST_OF_A_MODULES)
+    return [
+        (count, called.pop() if len(called) == 1 else _by_last(function, *(called - {function})))
+        for count, called in sorted(forms.items())
+        if count <= _MOST_OF_A_MODULES
+    ]
+
+
+def _by_last(function: Callable[..., Any], by_name: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls `by_name` if its last argument is a map: types do not choose between a module's."""
+    return lambda *arguments: (by_name if type(arguments[-1]) is dict else function)(*arguments)
 
 
 def _combined(accepted: list[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:

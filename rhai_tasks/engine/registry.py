@@ -59,7 +59,8 @@ class Registry:
         """Make a Python function callable by scripts.
 
         Scripts call it with as many arguments as it has parameters; defaults and `*args` allow several numbers, a
-        builtin without a signature any number. Annotations choose between functions of one name, as Rhai's types do: a
+        builtin without a signature any number. Parameters behind `*` or `**` are given by name, in a map that is one
+        more argument. Annotations choose between functions of one name, as Rhai's types do: a
         function registered for `str` is not found for an `int`. A script can catch an exception that the function
         raises. Uncaught, the exception ends the script as `RhaiHostError`, and is its `__cause__`.
 
@@ -72,8 +73,8 @@ class Registry:
         For other evaluations it runs in an event loop that all engines of the process share, in a thread of its own.
 
         Raises:
-            TypeError: The function has keyword-only parameters without defaults, or more than 16 parameters, or is an
-                indexer of a type that Rhai itself indexes.
+            TypeError: The function has more than 16 parameters, or there is no place for the names that it needs, or
+                it is an indexer of a type that Rhai itself indexes.
             ValueError: Scripts cannot call anything by this name.
         """
         check_name(name)
@@ -134,10 +135,9 @@ class Registry:
             check_identifier(part)
         functions = {key: value for key, value in members.items() if callable(value)}
         callables = [
-            (key, count, adapted)
+            (key, count, called)
             for key, function in functions.items()
-            for adapted in [self._adapt(function)]
-            for count in arities(f"{name}::{key}", adapted)
+            for count, called in arities(f"{name}::{key}", self._adapt(function))
         ]
         constants = {key: value for key, value in members.items() if key not in functions}
         self._add(

@@ -95,10 +95,10 @@ def test_properties_indexers_and_operators_of_rhais_types_can_be_added() -> None
 
 
 def test_a_function_that_scripts_cannot_call_is_refused_when_it_is_registered() -> None:
-    def keyword(*, needed: int) -> int:
+    def keyword(*rest: object, needed: int) -> int:
         return needed
 
-    with pytest.raises(TypeError, match="no keyword arguments, and 'needed' has no default"):
+    with pytest.raises(TypeError, match="keyword: there is no place for a map with 'needed', which has no default"):
         Engine().register("keyword", keyword)
 
 
