@@ -137,6 +137,8 @@ class Engine(Registry):
     ) -> Any: ...
     @overload
     def eval(self, script: str | AST, *, details: Literal[True], **options: Unpack[EvaluationOptions]) -> Result: ...
+    @overload
+    def eval(self, script: str | AST, *, details: bool, **options: Unpack[EvaluationOptions]) -> Any: ...
     def eval(  # here not keyword-only: Python would look up each default, which takes as long as a short script
         self,
         script: str | AST,
@@ -187,6 +189,16 @@ class Engine(Registry):
         entry = (function, arguments)
         return self._native.evaluate("value", script, entry, scope, constants, timeout, cancel, print, debug)
 
+    @overload
+    async def eval_async(
+        self, script: str | AST, *, details: Literal[False] = False, **options: Unpack[EvaluationOptions]
+    ) -> Any: ...
+    @overload
+    async def eval_async(
+        self, script: str | AST, *, details: Literal[True], **options: Unpack[EvaluationOptions]
+    ) -> Result: ...
+    @overload
+    async def eval_async(self, script: str | AST, *, details: bool, **options: Unpack[EvaluationOptions]) -> Any: ...
     async def eval_async(
         self, script: str | AST, *, details: bool = False, **options: Unpack[EvaluationOptions]
     ) -> Any:

@@ -752,4 +752,4 @@ def test_an_evaluation_in_asyncio_takes_the_same_options() -> None:
 
     assert (result.value, result.printed) == (5, ("6",))
     with pytest.raises(TypeError, match="unexpected keyword argument 'scoop'"):
-        asyncio.run(Engine().eval_async("1", scoop={}))  # type: ignore[call-arg]
+        asyncio.run(Engine().eval_async("1", scoop={}))  # type: ignore[call-overload]
