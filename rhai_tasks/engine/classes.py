@@ -3,15 +3,27 @@
 import collections
 import datetime
 import pathlib
+import re
 import string
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from ._engine import class_slot
+from ._engine import NativeScope, class_slot
 from .coroutines import make_blocking
-from .functions import MOST_ARGUMENTS, OPERATORS, PREFIXED, Native, is_coroutine_function, overloads, slots
+from .functions import (
+    MOST_ARGUMENTS,
+    OPERATORS,
+    PREFIXED,
+    Native,
+    arities,
+    is_coroutine_function,
+    is_identifier,
+    overloads,
+    slots,
+)
 
 _COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
 _REFLECTED = {"+": "__radd__", "-": "__rsub__", "*": "__rmul__", "/": "__rtruediv__", "%": "__rmod__"}
@@ -80,7 +92,7 @@ def make_type(
                 functions.append((f"set${attribute}", [this, "any"], _setter(attribute)))
     functions += _special(cls, this, arithmetic=arithmetic)
     if constructor:
-        functions += overloads(name, adapt(cls))
+        functions += overloads(name, adapt(constructor_of(cls)))
     return HostType(name=name, slot=slot, iterable=_defines(cls, "__iter__"), functions=functions)
 
 
@@ -92,6 +104,53 @@ def _public(cls: type) -> list[str]:
         for name in names
         if not name.startswith("_") and not any(getattr(cls, name, None) is method for method in _FORMATTING)
     ]
+
+
+def constructor_of(cls: type) -> Callable[..., Any]:
+    """Return what makes objects of a class. An enumeration's takes a value alone: more would make another class."""
+
+    def member(value: Any) -> Any:
+        return cls(value)
+
+    member.__doc__ = cls.__doc__
+    return member if issubclass(cls, Enum) else cls
+
+
+def shared_members(cls: type, names: Iterable[str] | None) -> dict[str, Any]:
+    """Return what a class has without an object: static and class methods, nested classes, constants, enum members.
+
+    Members that no module can have are left out, and so is what is annotated as an attribute of objects.
+
+    Args:
+        cls: The class.
+        names: As of `make_type`.
+    """
+    members = {name: getattr(cls, name, None) for name in (names if names is not None else _public(cls))}
+    return {
+        name: member
+        for name, member in members.items()
+        if is_identifier(name)
+        and (_is_shared_function(cls, name, member) if callable(member) else _is_constant(cls, name, member))
+    }
+
+
+def _is_shared_function(cls: type, name: str, member: Callable[..., Any]) -> bool:
+    try:
+        return _is_static(cls, name, member) and bool(arities(name, member))
+    except TypeError:
+        return False
+
+
+def _is_constant(cls: type, name: str, member: Any) -> bool:
+    annotations = [vars(base).get("__annotations__", {}).get(name) for base in cls.__mro__]
+    of_objects = any(each is not None and not re.search(r"\b(ClassVar|Final)\b", str(each)) for each in annotations)
+    if member is None or of_objects or hasattr(type(member), "__get__"):  # the last: a property, a slot
+        return False
+    try:
+        NativeScope().set_value(name, member, True)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _defines(cls: type, method: str) -> bool:

@@ -107,9 +107,14 @@ class Function:
         return f"{self.name}({', '.join(self.parameters)}){returns}"
 
 
+def is_identifier(name: str) -> bool:
+    """Whether a script can use this as the name of a function, constant or module."""
+    return bool(_IDENTIFIER.fullmatch(name)) and name not in _RESERVED
+
+
 def check_identifier(name: str) -> None:
     """Raise `ValueError` unless a script can use this as the name of a function, constant or module."""
-    if not _IDENTIFIER.fullmatch(name) or name in _RESERVED:
+    if not is_identifier(name):
         raise ValueError(
             f"{name!r} is no name for scripts: wanted are ASCII letters, digits and underscores, no digit first, "
             "and no word that Rhai keeps for itself"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 
 from ._engine import NativeEngine
 from .annotations import Readers
-from .classes import HostType, make_type, standard_types
+from .classes import HostType, constructor_of, make_type, shared_members, standard_types
 from .coroutines import make_blocking
 from .evaluation import Debug, Print
 from .functions import (
@@ -98,7 +98,8 @@ class Registry:
     def register_type(self, cls: Class, *, name: str | None = None, members: list[str] | None = None) -> Class:
         """Make a class a type of scripts. Returns the class, so that it can be a decorator.
 
-        Scripts make objects by calling the name. They can use public methods and attributes, operators, `len`, `in`,
+        Scripts make objects by calling the name, and use static and class methods, constants and enum members as those
+        of a module of that name: `Color::RED`. They can use public methods and attributes, operators, `len`, `in`,
         indexing, `for` and equality, and print an object as its `str`. A copy in a script is the same object, as in
         Python. An object of a subclass has this type, too.
 
@@ -117,7 +118,12 @@ class Registry:
         check_identifier(name or cls.__name__)
         described = make_type(cls, name or cls.__name__, members, adapt=self._adapt)
         functions = [(name, types, make_blocking(function)) for name, types, function in described.functions]
-        self._add([describe(described.name, cls)], types={described.slot: replace(described, functions=functions)})
+        shared, modules = self._module(described.name, shared_members(cls, members))
+        self._add(
+            [describe(described.name, constructor_of(cls)), *shared],
+            types={described.slot: replace(described, functions=functions)},
+            modules=modules if any(modules[described.name]) else {},
+        )
         return cls
 
     def register_module(self, name: str, members: Mapping[str, Any]) -> None:
@@ -133,17 +139,8 @@ class Registry:
         """
         for part in (*name.split("::"), *members):
             check_identifier(part)
-        functions = {key: value for key, value in members.items() if callable(value)}
-        callables = [
-            (key, count, called)
-            for key, function in functions.items()
-            for count, called in arities(f"{name}::{key}", self._adapt(function))
-        ]
-        constants = {key: value for key, value in members.items() if key not in functions}
-        self._add(
-            [describe(f"{name}::{key}", function) for key, function in functions.items()],
-            modules={name: (callables, constants)},
-        )
+        described, modules = self._module(name, members)
+        self._add(described, modules=modules)
 
     def convert(
         self,
@@ -201,6 +198,19 @@ class Registry:
         """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
         return [*self._described, *(standard_functions() if standard else ())]
 
+    def _module(self, name: str, members: Mapping[str, Any]) -> tuple[list[Function], dict[str, _Module]]:
+        """Describe a module's functions, and return it by its name."""
+        functions = {key: value for key, value in members.items() if callable(value)}
+        callables = [
+            (key, count, called)
+            for key, function in functions.items()
+            for count, called in arities(f"{name}::{key}", self._adapt(function))
+        ]
+        constants = {key: value for key, value in members.items() if key not in functions}
+        return [describe(f"{name}::{key}", function) for key, function in functions.items()], {
+            name: (callables, constants)
+        }
+
     def _adapt(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return what scripts call in place of a function: it waits for coroutines, and reads arguments."""
         return self._readers.adapt(make_blocking(function))
@@ -211,7 +221,7 @@ class Registry:
         *,
         functions: Iterable[Native] = (),
         types: Mapping[int, HostType] = MappingProxyType({}),
-        modules: Mapping[str, "_Module"] = MappingProxyType({}),
+        modules: Mapping[str, _Module] = MappingProxyType({}),
     ) -> None:
         """Add all of this or, if the native engine refuses any of it, nothing."""
         with self._adding:
