@@ -37,6 +37,12 @@ class CancelToken:
     def cancelled(self) -> bool:
         """Whether `cancel` was called."""
 
+    def of_waiting(self) -> CancelToken:
+        """Return the token of one evaluation that waits for a thread.
+
+        `cancel` of either stops that evaluation, and its timeout counts from now.
+        """
+
 @final
 class FnPtr:
     """A script's pointer to a function, or a closure."""

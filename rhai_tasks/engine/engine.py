@@ -2,17 +2,18 @@
 
 import asyncio
 import functools
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Literal, Unpack, overload
+
+from rhai_tasks.errors import make_rhai_error
 
 from ._engine import CancelToken, FnPtr
 from .coroutines import awaiting_loop
 from .evaluation import AST, Debug, EvaluationOptions, Result, measure
 from .functions import Function
-from .limits import Limits
+from .limits import Limits, check_timeout
+from .pool import Pool
 from .registry import Modules, Registry
 from .scope import Scope
 
@@ -43,7 +44,7 @@ class Engine(Registry):
         modules: Modules | None = None,
     ) -> None:
         super().__init__(limits, print, debug, modules)
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = Pool()
 
     def compile(self, source: str, *, name: str | None = None) -> AST:
         """Compile a script, and return it with its functions.
@@ -204,24 +205,38 @@ class Engine(Registry):
     ) -> Any:
         """Evaluate as `eval` does, in a thread of the engine's, so that the event loop stays free.
 
-        Cancelling the asyncio task stops the script. Host functions that are coroutines run in this event loop.
+        Cancelling the asyncio task stops this script, and no other one that has the same `cancel`. Host functions that
+        are coroutines run in this event loop. `timeout` counts from the call: it includes the wait for a thread.
 
         Raises:
             RhaiError, TypeError, ValueError, OverflowError: As for `eval`.
+            RecursionError: 64 scripts wait for this one, each for the next, in coroutines that call `eval_async`.
         """
-        cancel = options["cancel"] = options.get("cancel") or CancelToken()
+        cancel = options["cancel"] = (options.get("cancel") or CancelToken()).of_waiting()
+        timeout = options.get("timeout")
+        timeout = self.limits.timeout if timeout is None else timeout
+        if timeout is not None:
+            check_timeout(timeout)
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(awaiting_loop.set, loop)
-        evaluate = functools.partial(self.eval, script, details=details, **options)
-        evaluation = self._executor().submit(context.run, evaluate)
+        evaluation = self._pool.submit(functools.partial(self.eval, script, details=details, **options), context.run)
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = evaluation.cancel()  # not if it runs: the engine ends it
+
+        timer = None if timeout is None else loop.call_later(timeout, give_up)
         try:
             return await asyncio.wrap_future(evaluation)
         except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if late and timeout is not None and not (this and this.cancelling()):
+                text = f"Script terminated: time limit of {timeout:g} s exceeded before a thread was free"
+                raise make_rhai_error("Timeout", text, None, None, [], text, None) from None
             cancel.cancel()
             raise
-
-    def _executor(self) -> ThreadPoolExecutor:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 4, thread_name_prefix="rhai")
-        return self._pool
+        finally:
+            if timer is not None:
+                timer.cancel()

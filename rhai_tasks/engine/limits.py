@@ -8,6 +8,14 @@ _DEEPEST = 10_000
 _LARGEST = 2**63 - 1  # what the engine counts with
 
 
+def check_timeout(seconds: object) -> None:
+    """Raise `ValueError` unless this can be a timeout."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise ValueError(f"timeout is {seconds!r}: a number is wanted")  # noqa: TRY004  (documented)
+    if not 0 < seconds <= _LARGEST:
+        raise ValueError(f"timeout is {seconds}: it must be finite and above 0; None means no bound")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """The limits of one evaluation. 0 means no limit, but for the three depths; `None` means no timeout.
@@ -47,18 +55,16 @@ class Limits:
     def __post_init__(self) -> None:
         for bound in fields(self):
             value = getattr(self, bound.name)
-            if bound.name == "timeout" and value is None:
+            if bound.name == "timeout":
+                if value is not None:
+                    check_timeout(value)
                 continue
-            wanted = (int, float) if bound.name == "timeout" else int
-            if not isinstance(value, wanted) or isinstance(value, bool):
-                kind = "number" if bound.name == "timeout" else "whole number"
-                raise ValueError(f"{bound.name} is {value!r}: a {kind} is wanted")  # noqa: TRY004  (documented)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{bound.name} is {value!r}: a whole number is wanted")  # noqa: TRY004  (documented)
             if value < 0:
                 raise ValueError(f"{bound.name} is {value}: a limit cannot be negative")
-            if value > _LARGEST and bound.name != "timeout":
+            if value > _LARGEST:
                 raise ValueError(f"{bound.name} is {value}: at most {_LARGEST} is wanted")
-        if self.timeout is not None and not 0 < self.timeout <= _LARGEST:
-            raise ValueError(f"timeout is {self.timeout}: it must be finite and above 0; None means no bound")
         if self.max_memory > TIB:
             raise ValueError(f"max_memory is {self.max_memory}, above 1 TiB: four times as much is reserved as stack")
         for name in ("max_call_levels", "max_expr_depth", "max_function_expr_depth"):

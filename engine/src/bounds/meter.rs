@@ -7,10 +7,12 @@
 use std::cell::Cell;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rhai::Dynamic;
+
+use crate::bounds::cancel::Flag;
 
 /// Operations between two checks of the clock: at first, and at most. Most operations take a hundredth of a microsecond; a
 /// copy of an array of a million items takes many milliseconds. So a check also follows each slow operation and each
@@ -33,16 +35,16 @@ pub struct Bounds {
     pub timeout: Option<Duration>,
     /// The end of `timeout`, unless that is further ahead than a clock can hold.
     pub deadline: Option<Instant>,
-    pub cancel: Option<Arc<AtomicBool>>,
+    /// Whether the deadline passed before the evaluation could begin.
+    pub is_late: bool,
+    pub cancel: Option<Arc<Flag>>,
     /// Lets Python handle pending signals; calls `guard::cancel` if the script must not go on.
     pub check_signals: fn(),
 }
 
 impl Bounds {
     fn is_cancelled(&self) -> bool {
-        self.cancel
-            .as_ref()
-            .is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.cancel.as_ref().is_some_and(|flag| flag.is_set())
     }
 }
 
@@ -189,6 +191,8 @@ impl<'a> Frame<'a> {
             frame.stop(stop);
         } else if frame.is_cancelled() {
             frame.stop(Stop::Cancelled);
+        } else if bounds.is_late {
+            frame.stop(Stop::Timeout);
         }
         frame
     }

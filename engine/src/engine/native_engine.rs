@@ -396,12 +396,16 @@ impl NativeEngine {
                     .ok_or_else(|| PyValueError::new_err("timeout must be a positive number of seconds"))
             })
             .transpose()?;
+        let cancel = cancel.map(CancelToken::flag);
+        let since = cancel.as_ref().and_then(|flag| flag.since);
+        let deadline = timeout.and_then(|timeout| since.unwrap_or_else(Instant::now).checked_add(timeout));
         Ok(Bounds {
             max_operations: lower(limits.max_operations, max_operations),
             max_memory: lower(limits.max_memory, max_memory),
             timeout,
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            cancel: cancel.map(CancelToken::flag),
+            deadline,
+            is_late: since.is_some() && deadline.is_some_and(|deadline| deadline <= Instant::now()),
+            cancel,
             check_signals: evaluation::check_signals,
         })
     }

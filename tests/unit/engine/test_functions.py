@@ -1038,23 +1038,6 @@ def test_the_deadline_ends_the_wait_for_a_coroutine_and_cancels_it() -> None:
     assert ended == ["cancelled"]
 
 
-@pytest.mark.parametrize("token", [CancelToken(), None])
-def test_cancelling_the_task_stops_the_script(token: CancelToken | None) -> None:
-    engine = Engine()
-
-    async def main() -> None:
-        task = asyncio.create_task(engine.eval_async("loop {}", cancel=token))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        # The thread is free again: this would wait for ever behind scripts that go on.
-        assert await asyncio.gather(*(engine.eval_async("1") for _ in range(50))) == [1] * 50
-
-    asyncio.run(main())
-    assert token is None or token.cancelled
-
-
 # ---- introspection ----
 
 
