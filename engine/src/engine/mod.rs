@@ -1,5 +1,6 @@
 //! What is an engine made of, and how does it compile and run a script?
 
+pub mod compiling;
 pub mod folder;
 pub mod limits;
 pub mod modules;

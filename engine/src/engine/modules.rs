@@ -11,7 +11,7 @@ use crate::bounds::guard::Fallible;
 use crate::crossing;
 use crate::crossing::evaluation::{self, Evaluation};
 use crate::engine::limits::Limits;
-use crate::engine::{folder, token_limits};
+use crate::engine::{compiling, folder, token_limits};
 
 /// The longest chain of modules that import each other while they load: each takes stack.
 const MAX_LOADING: usize = 16;
@@ -109,9 +109,8 @@ impl Loader {
             .ok_or_else(|| EvalAltResult::ErrorModuleNotFound(path.to_owned(), position))?;
         let mut compiler = self.limits.compiler();
         token_limits::bound_with_copies(&mut compiler, &[]);
-        let mut ast = compiler
-            .set_max_string_size(self.limits.longest_string(&source))
-            .compile(&source)
+        compiler.set_max_string_size(self.limits.longest_string(&source));
+        let mut ast = compiling::compile(&mut compiler, &Scope::new(), &compiling::without_marks(&source))
             .map_err(|error| in_module(error.into()))?;
         ast.set_source(path);
         Module::eval_ast_as_new(Scope::new(), &ast, engine)

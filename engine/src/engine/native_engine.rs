@@ -25,8 +25,8 @@ use crate::engine::modules::Sources;
 use crate::engine::recipe::Recipe;
 use crate::engine::run::{Entry, Form, ended_by, give_back, returned, run};
 use crate::engine::scripts::{self, Scripts};
-use crate::engine::token_limits;
 use crate::engine::variables::Variables;
+use crate::engine::{compiling, token_limits};
 use crate::host::failure::Failure;
 use crate::host::functions::Function;
 use crate::values::from_python::entries;
@@ -356,7 +356,7 @@ impl NativeEngine {
         let compiled = crossing::rhai(py, self.stack_size, || {
             token_limits::bound_with_copies(&mut engine, &constants);
             guard::compile(counter, bounds, || {
-                let compiled = engine.compile_with_scope(&scope_of(&constants), source);
+                let compiled = compiling::compile(&mut engine, &scope_of(&constants), source);
                 match guard::stopped() {
                     None => compiled
                         .map(|ast| (ast, guard::held()))

@@ -26,6 +26,15 @@ def test_no_library_function_panics_hangs_or_exhausts_memory_whatever_it_is_give
     assert peak < 256, "MiB of the whole process, where a script may have 16"
 
 
+@pytest.mark.parametrize("seed", range(SEED, SEED + 2))
+def test_no_script_of_the_grammar_makes_the_engine_panic(seed: int) -> None:
+    done = run("grammar", seed, 1_500)
+
+    *panics, ends = done.stdout.splitlines()
+    assert not panics
+    assert sum(json.loads(ends).values()) == 1_500
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + 3))
 def test_no_broken_script_ends_the_process(seed: int) -> None:
     done = run("sources", seed, 30_000)

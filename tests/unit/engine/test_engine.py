@@ -168,13 +168,28 @@ def test_an_evaluation_inside_of_another_is_bounded_by_that_ones_limits_too() ->
     assert inner.eval("40 + 2") == 42
 
 
+def panic() -> object:
+    """Return what makes the conversion of a host function's result panic: a dict that changes meanwhile."""
+    changing: dict[str, object] = {}
+
+    class Evil:
+        @property
+        def __dataclass_fields__(self) -> dict[str, object]:
+            changing[f"k{len(changing)}"] = 1
+            return {}
+
+    changing |= {"a": Evil(), "b": 1}
+    return changing
+
+
 def test_a_panic_inside_of_a_host_function_leaves_nothing_behind() -> None:
-    engine = Engine(modules={"m": "const M = #{a: 1}; M.a = 5;", "good": "fn f() { 1 }"})
+    engine = Engine(modules={"m": "panic();", "good": "fn f() { 1 }"})
+    engine.register("panic", panic)
 
     @engine.function
     def recover(function: FnPtr) -> object:
         with pytest.raises(errors.RhaiPanic):
-            engine.run("const M = #{a: 1}; M.a = 5;")
+            engine.run("panic()")
         return function(20)
 
     assert engine.eval("recover(|x| x * 2 + 2)") == 42
@@ -187,20 +202,11 @@ def test_a_panic_inside_of_a_host_function_leaves_nothing_behind() -> None:
 def test_a_pointer_kept_from_a_call_that_panicked_is_refused() -> None:
     engine = Engine()
     kept: list[FnPtr] = []
-    changing: dict[str, object] = {}
-
-    class Evil:
-        @property
-        def __dataclass_fields__(self) -> dict[str, object]:
-            changing[f"k{len(changing)}"] = 1
-            return {}
-
-    changing |= {"a": Evil(), "b": 1}
 
     @engine.function
     def keep(function: FnPtr) -> object:
         kept.append(function)
-        return changing
+        return panic()
 
     with pytest.raises((errors.RhaiPanic, errors.RhaiHostError)):
         engine.run("keep(|x| x)")
@@ -675,14 +681,14 @@ def test_what_has_no_counterpart_is_an_error(value: object) -> None:
         Engine().eval("x", constants={"x": value})
 
 
-def test_a_panic_of_the_engine_is_an_error_and_the_engine_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_panic_of_the_engine_is_an_error_and_the_engine_goes_on() -> None:
     engine = Engine()
+    engine.register("panic", panic)
 
-    with pytest.raises(errors.RhaiPanic, match="The engine failed: internal error: entered unreachable code"):
-        engine.run("const M = #{a: 1}; M.a = 5;")  # folds the constant to a number, and cannot assign to that
+    with pytest.raises(errors.RhaiPanic, match="The engine failed: "):
+        engine.run("panic()")
 
     assert engine.run("40 + 2") == "42"
-    assert capfd.readouterr().err == ""
 
 
 def seconds_to_stop(engine: Engine, script: str) -> float:
