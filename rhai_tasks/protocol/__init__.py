@@ -34,7 +34,7 @@ from .native import (
     parse_task,
     reply_json,
 )
-from .terms import LONGEST, NO_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, write_terms
+from .terms import LONGEST, NO_TERMS, REPEATED_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, write_terms
 from .text import (
     UNREADABLE,
     count_of,
@@ -57,6 +57,7 @@ __all__ = [
     "LONGEST",
     "MISSING_SCRIPT",
     "NO_TERMS",
+    "REPEATED_TERMS",
     "TERMS",
     "TERM_FIELDS",
     "UNREADABLE",

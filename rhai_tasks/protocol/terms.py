@@ -113,6 +113,9 @@ TERMS = (
 
 TERM_FIELDS = tuple(term.field for term in TERMS)
 
+REPEATED_TERMS = tuple(field for field in TERM_FIELDS if field != Field.START_BEFORE)
+"""Those that a copy of a task keeps: the time to begin was the first task's."""
+
 
 def parse_terms(values: Sequence[bytes | None]) -> Terms:
     """Read the values of `TERM_FIELDS`; `None` is an absent field, as are those after the last value.

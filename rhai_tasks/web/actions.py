@@ -13,6 +13,7 @@ from rhai_tasks.client.spec import WAYS
 from rhai_tasks.errors import TaskExists, TaskNotFound
 from rhai_tasks.operate.delayed import DelayedTask
 from rhai_tasks.operate.letters import DeadLetter
+from rhai_tasks.protocol import REPEATED_TERMS
 from rhai_tasks.settings import LONGEST_SECONDS
 
 from .pages import address
@@ -60,6 +61,7 @@ def submit(site: Site, form: Form) -> Done:
             unique=bool(task_id),
             delay=delay,
             via=way,
+            fields={name: text for name in REPEATED_TERMS if (text := _text(form, name))},
         )
     except TaskExists as error:
         raise HTTPException(409, "That id is taken.") from error

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from rhai_tasks.operate.queues import PLACES
-from rhai_tasks.protocol import Field, Status, parse_time
+from rhai_tasks.protocol import REPEATED_TERMS, Field, Status, parse_time
 
 from . import charts
 from .foreign import is_foreign
@@ -155,6 +155,7 @@ def submit(site: Site, query: Query) -> Rendering:
         "script": again.text("script"),
         "is_cut": "script" in again.fields and again.fields["script"].is_cut,
         "caller": again.caller,
+        "terms": [(name, value.text) for name, value in again.others if name in REPEATED_TERMS],
         "names": sorted(site.sampler.sample().queues)[:200],
     }
 

@@ -737,3 +737,20 @@ def test_a_missing_extra_is_named() -> None:
 
     assert ended.returncode == 2
     assert "pip install 'rhai-tasks[web]'" in ended.stderr
+
+
+def test_a_task_that_is_submitted_again_keeps_its_terms_but_the_time_to_begin(
+    browser: Browser, dispatcher: Dispatcher
+) -> None:
+    terms = {"timeout": "2", "resultFormat": "json", "startBefore": "1", "result": "7"}
+    dispatcher.submit("c", "first", "7", **terms)
+
+    elements = browser.get("/submit?again=first").elements
+    hidden = {one["name"]: one["value"] for tag, one in elements if tag == "input" and one.get("type") == "hidden"}
+    browser.send("/submit", script="7", circle="c", id="second", timeout="2", resultFormat="json", startBefore="1")
+
+    assert hidden.items() >= {"timeout": "2", "resultFormat": "json"}.items()
+    assert hidden.keys().isdisjoint({"startBefore", "result"})
+    details = dispatcher.details("second")
+    assert (details["timeout"], details["resultFormat"]) == ("2", "json")
+    assert details.keys().isdisjoint({"startBefore", "result"})
