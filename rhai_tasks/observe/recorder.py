@@ -113,7 +113,7 @@ class Recorder:
     ) -> None:
         self.readiness = readiness or Readiness()
         self.counts = Counts()
-        self._threads, self._state = threads, state
+        self.threads, self._state = threads, state
         self._host, self._version = socket.gethostname(), version("rhai-tasks")
         self._since = time.time()
         # Rows of `EndedTask`, but bare tuples, which take half the time.
@@ -168,7 +168,7 @@ class Recorder:
                 "host": self._host,
                 "pid": os.getpid(),
                 "version": self._version,
-                "threads": self._threads,
+                "threads": self.threads,
                 "since": self._since,
                 "memory": _resident_bytes(),
                 "circle_count": len(queues),

@@ -61,8 +61,7 @@ class TaskBroker(HookedBroker):
             broker_id=broker_id or str(uuid4()),
             client=client,
             outage=outage,
-            queues=self.queues,
-            recorder=Recorder(threads=settings.threads, state=self._state),
+            recorder=Recorder(state=self._state),
             tracer=_tracer() if settings.traces else None,
             pace=pace,
             work_queue=WorkQueue(pace.is_fast),
@@ -75,7 +74,7 @@ class TaskBroker(HookedBroker):
         self.lists = ListWatcher(settings, outage, context.stopping)
         self._fetch_slots = threading.BoundedSemaphore(_FETCHES)
         self._enqueue = load_script(client, __package__, "enqueue")
-        strays = Strays(client, settings.namespace, self.queues, LEASE_SECONDS)
+        strays = Strays(client, settings.namespace, context.held.queues, LEASE_SECONDS)
         self.add_middleware(WorkerLife(context, self.writer, self.leases, self.cancels, strays, self.lists))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> TaskConsumer:
@@ -214,7 +213,7 @@ class TaskBroker(HookedBroker):
         """Return what this process serves, holds and runs now."""
         running = self.writer.running_tasks()
         gauges = {IN_FLIGHT.name: len(self.context.held.all()), RUNNING.name: len(running)}
-        return State(list(self.queues), running, gauges)
+        return State(self.context.held.queues(), running, gauges)
 
     def interrupt(self) -> None:
         """Stop running scripts; tasks that have not ended are released."""

@@ -39,13 +39,17 @@ class HeldMessages:
         """Return a queue's messages by id: the mapping itself, which the consumer fills and empties."""
         return self._by_queue.setdefault(queue, {})
 
+    def queues(self) -> list[str]:
+        """List the queues with a consumer: this process leases and reports these, whatever else is declared."""
+        return list(self._by_queue)
+
     def of(self, queue: str) -> list[Run]:
         """Return a queue's messages as they are now."""
         return list(self._by_queue.get(queue, {}).values())
 
     def all(self) -> list[Run]:
         """Return the messages of all queues as they are now."""
-        return [run for queue in list(self._by_queue) for run in self.of(queue)]
+        return [run for queue in self.queues() for run in self.of(queue)]
 
     def interrupt(self) -> None:
         """Stop running scripts; messages that have not ended are released."""
@@ -61,7 +65,6 @@ class QueueContext:
     broker_id: str
     client: redis.Redis
     outage: Outage
-    queues: set[str]  # that the broker has declared; more may come
     recorder: Recorder
     tracer: "Tracer | None"
     pace: Pace

@@ -76,7 +76,7 @@ class Leases:
         context = self._context
         with suppress(redis.RedisError):
             context.client.hdel(workers_key(context.settings.namespace), context.broker_id)
-        for queue in context.queues:
+        for queue in context.held.queues():
             keys = context.keys(queue)
             with suppress(redis.RedisError):
                 self._leave_script(keys=[keys.leases, keys.acks(context.broker_id)], args=[context.broker_id])
@@ -93,7 +93,7 @@ class Leases:
         while not context.stopping.wait(pause):
             pause = RENEW_SECONDS
             try:
-                self.renew(*context.queues, heartbeat=context.recorder.report())
+                self.renew(*context.held.queues(), heartbeat=context.recorder.report())
                 context.outage.succeeded()
             except redis.RedisError as error:
                 context.outage.failed(error)
@@ -182,7 +182,7 @@ class Leases:
         }
 
     def _note_reply(self, queue: str, messages: list[Run], reply: Renewed, began: float, *, lapsed: bool) -> None:
-        self.grace.note_clock(reply.clock / 1000, began, self._context.queues)
+        self.grace.note_clock(reply.clock / 1000, began, self._context.held.queues())
         if not reply.ahead or began - self._ahead_since.get(queue, began) > _AWAY_SECONDS:
             self._ahead_since.pop(queue, None)
         if reply.ahead:

@@ -39,6 +39,7 @@ class WorkerLife(Middleware):
         """Start the threads beside those of the consumers."""
         context = self._context
         worker.work_queue = context.work_queue  # type: ignore[assignment]  # it has all that dramatiq calls
+        context.recorder.threads = worker.worker_threads  # dramatiq's command has an option of its own
         self._writer.start()
         self._leases.start()
         self._strays.start(context.outage, context.stopping)

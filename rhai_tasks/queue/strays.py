@@ -7,7 +7,7 @@ without the acks no broker knows the messages.
 import logging
 import random
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import redis
@@ -36,11 +36,11 @@ class Strays:
     Args:
         client: For its own thread, or shared.
         namespace: Of all our keys.
-        queues: Those that this process serves; more may come.
+        queues: Returns those that this process serves now.
         lease_seconds: How long a lease lasts.
     """
 
-    def __init__(self, client: redis.Redis, namespace: str, queues: Collection[str], lease_seconds: float) -> None:
+    def __init__(self, client: redis.Redis, namespace: str, queues: Callable[[], Iterable[str]], lease_seconds: float) -> None:
         self._client, self._namespace, self._queues, self._lease = client, namespace, queues, lease_seconds
         self._script = load_script(client, __package__, "strays")
 
@@ -64,7 +64,7 @@ class Strays:
                     outage.failed(error)
 
     def _search(self, stopping: threading.Event) -> None:
-        strays = self.find({queue: set() for queue in list(self._queues)})
+        strays = self.find({queue: set() for queue in self._queues()})
         if not strays:
             return
         self.adopt(strays, lambda: stopping.wait(_SCAN_PAUSE_SECONDS))

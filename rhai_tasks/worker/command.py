@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import cast
 
 import dramatiq
@@ -51,19 +51,21 @@ def setup() -> None:
 
 
 class _FollowBridges(Middleware):
-    """Consumes every queue that a bridge serves, now or later."""
+    """Consumes every queue that a bridge serves, now or later, of those that dramatiq's `--queues` names."""
 
-    def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
-        threading.Thread(target=self._follow, args=(broker,), name="queues", daemon=True).start()
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        threading.Thread(
+            target=self._follow, args=(broker, worker.consumer_whitelist), name="queues", daemon=True
+        ).start()
 
-    def _follow(self, broker: TaskBroker) -> None:
+    def _follow(self, broker: TaskBroker, chosen: Collection[str] | None) -> None:
         read = "read of the queues' names"
         broker.readiness.expect(read)
         while not broker.context.draining.is_set():
             try:
                 queues = cast("set[bytes]", broker.client.smembers(QueueKeys.registry(broker.namespace)))
                 for queue in sorted(name.decode() for name in queues):
-                    if queue not in broker.queues:
+                    if queue not in broker.queues and (not chosen or queue in chosen):
                         logger.info("Following circle %s", circle_of(queue))
                         broker.declare_queue(queue)
                 broker.readiness.note(read)

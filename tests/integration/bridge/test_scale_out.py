@@ -1,11 +1,17 @@
 """Bridge and dramatiq's own command, apart from each other."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dramatiq
 import psutil
 
+from rhai_tasks import Engine, Settings
+from rhai_tasks.operate.queues import Queues
+from rhai_tasks.worker.actor import declare_actor
+from rhai_tasks.worker.make import make_broker
 from tests.conftest import Dispatcher, Worker, wait_until
 
 DRAMATIQ = ("dramatiq", "rhai_tasks.worker:setup", "--processes", "2", "--threads", "2")
@@ -41,6 +47,55 @@ def test_queues_can_be_chosen(dispatcher: Dispatcher, spawn: Callable[..., Worke
 
     assert dispatcher.run("a", "1")["status"] == "completed"
     assert dispatcher.status(other) == "pending"
+
+
+def test_a_worker_tells_of_the_circles_that_it_consumes_and_of_no_others(
+    dispatcher: Dispatcher, spawn: Callable[..., Worker], server_url: str, client: Any
+) -> None:
+    spawn("rhai-bridge", "--circle", "a", "--circle", "b")
+    worker = spawn(*DRAMATIQ, "--queues", "rhai-a")
+    nobody = spawn(*DRAMATIQ, "--queues", "rhai-other")
+
+    assert dispatcher.run("a", "1")["status"] == "completed"
+
+    def heartbeats() -> list[dict[str, Any]]:
+        return [json.loads(text) for text in client.hvals("rhai_dramatiq:__workers__")]
+
+    wait_until(lambda: len(heartbeats()) == 2, what="the heartbeats of both processes")
+    assert [report["circles"] for report in heartbeats()] == [["a"], ["a"]]
+    with Queues(Settings(redis_url=server_url)) as queues:
+        assert [(queue.circle, queue.workers) for queue in queues.count(["a", "b"])] == [("a", 2), ("b", 0)]
+    assert "Following circle b" not in worker.text() + nobody.text()
+
+
+def test_a_queue_that_a_program_declares_and_does_not_consume_gets_no_lease(
+    dispatcher: Dispatcher, server_url: str, client: Any
+) -> None:
+    settings = Settings(redis_url=server_url)
+    broker = make_broker(settings)
+    declare_actor(broker, Engine())
+    worker = dramatiq.Worker(broker, queues={"rhai-a"}, worker_threads=1)
+    for circle in ("a", "b"):
+        broker.declare_circle(circle)
+    worker.start()
+    try:
+        wait_until(lambda: client.hlen("rhai_dramatiq:__workers__"), what="a heartbeat")
+        with Queues(settings) as queues:
+            assert [queue.workers for queue in queues.count(["a", "b"])] == [1, 0]
+    finally:
+        worker.stop()
+
+
+def test_a_worker_tells_of_the_threads_that_dramatiq_gave_it(
+    dispatcher: Dispatcher, spawn: Callable[..., Worker], client: Any
+) -> None:
+    spawn("rhai-bridge", "--circle", "a")
+    spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", "--threads", "3")
+
+    assert dispatcher.run("a", "1")["status"] == "completed"
+
+    (heartbeat,) = wait_until(lambda: client.hvals("rhai_dramatiq:__workers__"), what="its heartbeat")
+    assert json.loads(heartbeat)["threads"] == 3
 
 
 def test_a_stopped_dramatiq_worker_gives_back_what_it_has_not_run(

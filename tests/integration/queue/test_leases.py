@@ -315,7 +315,7 @@ def test_a_result_is_dropped_if_the_message_is_somewhere_else(
 
 @pytest.fixture
 def strays(broker: TaskBroker) -> Strays:
-    return Strays(broker.client, KEYS.namespace, [QUEUE, queue_name("other")], LEASE_SECONDS)
+    return Strays(broker.client, KEYS.namespace, lambda: [QUEUE, queue_name("other")], LEASE_SECONDS)
 
 
 def test_messages_that_are_nowhere_go_back_at_the_second_look(strays: Strays, client: Any) -> None:

@@ -315,7 +315,7 @@ def hold_again(world: World) -> Act:
 def find_strays(world: World) -> Act:
     names = {message.run.delivery.message_id for message in world.fetch()}
     world.admin.delete(world.keys.acks("alive"))
-    strays = Strays(connect(world.url), world.settings.namespace, [world.keys.queue], 9.0)
+    strays = Strays(connect(world.url), world.settings.namespace, lambda: [world.keys.queue], 9.0)
     return found(world, lambda: strays.find({world.keys.queue: names}))
 
 
