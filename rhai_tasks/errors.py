@@ -246,11 +246,13 @@ class ScriptError(RhaiError):
     Attributes:
         task_id: The task's id.
         text: The text.
+        kind: As of `RhaiError`, or one of this project's (docs/protocol.md); empty if another kind of worker ran the
+            task.
     """
 
-    def __init__(self, task_id: str, text: str) -> None:
-        super().__init__(task_id, text)  # pickle passes these to the constructor
-        self.task_id, self.text = task_id, text
+    def __init__(self, task_id: str, text: str, kind: str = "") -> None:
+        super().__init__(task_id, text, kind)  # pickle passes these to the constructor
+        self.task_id, self.text, self.kind = task_id, text, kind
         first, *calls = text.split("\n")
         if found := _POSITION.search(first):
             self.line, self.column = int(found[1]), int(found[2])

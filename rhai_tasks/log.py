@@ -280,4 +280,6 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
+        elif record.stack_info:
+            line["exception"] = record.stack_info
         return json.dumps(line).replace("\x7f", "\\u007f")  # the only control character that json.dumps keeps

@@ -11,6 +11,29 @@ from pathlib import Path
 from rhai_tasks import Engine, Limits, current_task
 
 
+class OutOfStock(Exception):
+    """An exception of the application's own."""
+
+
+class Shelf:
+    """A type whose every use raises."""
+
+    @property
+    def stock(self) -> int:
+        """Raise."""
+        return dict[str, int]()["none"]
+
+    def take(self, name: str) -> str:
+        """Raise."""
+        raise OutOfStock(name)
+
+    def __getitem__(self, name: str) -> int:
+        return dict[str, int]()[name]
+
+    def __add__(self, name: str) -> str:
+        raise OutOfStock(name)
+
+
 def make_engine(timeout: float = 60.0) -> Engine:
     """Make an engine whose scripts can wait, count their runs, fill the memory, and crash."""
     engine = Engine(limits=Limits(timeout=timeout))
@@ -38,6 +61,17 @@ def make_engine(timeout: float = 60.0) -> Engine:
     def fail(message: str) -> None:
         """Raise."""
         raise ValueError(message)
+
+    @engine.function
+    async def fail_later(message: str) -> None:
+        """Raise after a while, from an exception that led to it."""
+        await asyncio.sleep(0)
+        try:
+            int(message)
+        except ValueError as error:
+            raise OutOfStock(message) from error
+
+    engine.register_type(Shelf)
 
     @engine.function
     def who() -> str:

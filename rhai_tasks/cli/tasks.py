@@ -238,7 +238,8 @@ def _outcome_as_json(task_id: str, outcome: str | RhaiTasksError) -> dict[str, s
         case TaskCancelled():
             return {"taskId": task_id, "status": Status.ERROR, "error": CANCELLED}
         case ScriptError():
-            return {"taskId": task_id, "status": Status.ERROR, "error": str(outcome)}
+            kind = {Field.ERROR_KIND: outcome.kind} if outcome.kind else {}
+            return {"taskId": task_id, "status": Status.ERROR, "error": str(outcome), **kind}
         case RhaiTasksError():
             return {"taskId": task_id, "status": "unknown", "error": str(outcome)}
         case output:

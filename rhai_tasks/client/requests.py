@@ -233,8 +233,10 @@ class Requests:
             for task_id, reply in zip(task_ids, replies, strict=True):
                 if reply is None:
                     endings[task_id] = TaskNotFound(task_id)
-                elif len(reply) == 2:
-                    endings[task_id] = Outcome(Status(reply[0].decode()), to_text(reply[1]))
+                elif len(reply) > 1:
+                    status, text, *rest = reply
+                    kind = to_text(rest[0] or b"") if rest else ""
+                    endings[task_id] = Outcome(Status(status.decode()), to_text(text), kind)
             return endings
 
         return Request("states", [], [self.prefixes.details, 1, *map(to_bytes, task_ids)], read)
@@ -253,11 +255,12 @@ class Requests:
         `None` if this version does not know the status: newer versions and other programs may publish, too.
         """
         word, has_text, text = data.partition(b" ")
+        word, _, kind = word.partition(b"/")
         try:
             status = Status(word.decode())
         except ValueError:
             return None
-        state = Outcome(status, to_text(text)) if has_text and status.is_final else status
+        state = Outcome(status, to_text(text), to_text(kind)) if has_text and status.is_final else status
         return self.task_of(channel), state
 
     @property
@@ -310,4 +313,4 @@ def unwrap(task_id: str, ending: Ending) -> str:
         return ending.text
     if ending.text == CANCELLED:
         raise TaskCancelled(task_id)
-    raise ScriptError(task_id, ending.text)
+    raise ScriptError(task_id, ending.text, ending.kind)

@@ -47,6 +47,8 @@ class Field:
     STATUS = "status"
     OUTPUT = "output"
     ERROR = "error"
+    ERROR_KIND = "errorKind"
+    """The kind of the error, as `Outcome.kind`; this project's workers write it."""
     CALLER_ID = "callerId"
     PUBLIC_KEY = "publicKey"
     """The caller, as older dispatchers write it."""

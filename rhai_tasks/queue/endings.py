@@ -75,6 +75,7 @@ class Finished(NamedTuple):
             outcome.status,
             to_bytes(outcome.text),
             ended_at,
+            outcome.kind,
             len(more),
             *more,
         ]

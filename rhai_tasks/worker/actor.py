@@ -16,6 +16,7 @@ from rhai_tasks.protocol import ACTOR, EXPIRED, NO_TERMS, Task, circle_of, compl
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.message import TaskMessage
 
+from .host_errors import log_host_error
 from .own_limits import NO_OWN_LIMITS, OwnLimits
 from .suspects import Suspects
 from .watchdog import Watchdog
@@ -110,6 +111,7 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
         if run.interrupted and isinstance(error, RhaiTerminated):
             run.release()
             return
+        log_host_error(error, delivery.about())
         text = error.debug_text if broker.settings.error_format == "debug" else str(error)
         outcome = failed(limits.name_in(error, text), error.kind)
     except (TypeError, ValueError, OverflowError) as error:

@@ -2,8 +2,9 @@
 --
 -- Needs  nothing
 -- ARGV  1 prefix of details keys   2 "1": bring outputs and errors too   3 on: task ids
--- Returns for each task: {status}, with the output or error behind a final one if asked for, or nil: there
--- are no details. After 4 MiB of texts the rest is reported as pending: the server has others to serve.
+-- Returns for each task: {status}; behind a final one, if asked for, the output or the error, and the error's kind if
+-- it has one; nil if there are no details. After 4 MiB of texts the rest is reported as pending: the server has others
+-- to serve.
 local answers = {}
 local size = 0
 for i = 3, #ARGV do
@@ -18,9 +19,15 @@ for i = 3, #ARGV do
   elseif size > 4 * 1024 * 1024 then
     answers[#answers + 1] = {'pending'}
   else
-    local text = redis.call('HGET', key, status == 'completed' and 'output' or 'error') or ''
+    local text, kind
+    if status == 'completed' then
+      text, kind = redis.call('HGET', key, 'output') or '', false
+    else
+      text, kind = unpack(redis.call('HMGET', key, 'error', 'errorKind'))
+      text = text or ''
+    end
     size = size + #text
-    answers[#answers + 1] = {status, text}
+    answers[#answers + 1] = {status, text, kind}
   end
 end
 return answers

@@ -10,7 +10,7 @@ end
 -- End a task as cancelled, and publish that. `at`: for `updatedAt`; `channels`: start of the names of channels for
 -- states.
 local function write_cancelled(details, at, channels)
-  redis.call('HDEL', details, 'output') -- of an earlier run
+  redis.call('HDEL', details, 'output', 'errorKind') -- of an earlier run
   redis.call('HSET', details, 'status', 'error', 'error', 'cancelled', 'updatedAt', at)
   redis.pcall('PUBLISH', channels .. details, 'error cancelled')
 end

@@ -9,9 +9,9 @@
 --       3 seconds after which the details expire, unless they say so themselves, 0: never
 --       4 start of the names of channels for states   5 namespace
 --       then for each task: message id, details key, submission as it was fetched or nothing, status, its text, time
---       for `updatedAt`, how many more arguments follow: none, or how many follow-ups there are, six arguments for each
---       of them (follow_ups.py), how many names and values of answers follow (-1: the task has no terms), these names
---       and values (answers.py), reply JSON, reply lists...
+--       for `updatedAt`, kind of the error or nothing, how many more arguments follow: none, or how many follow-ups
+--       there are, six arguments for each of them (follow_ups.py), how many names and values of answers follow (-1: the
+--       task has no terms), these names and values (answers.py), reply JSON, reply lists...
 -- Returns for each task: "recorded"; "recorded: " and why a follow-up could not be done; "lost": this broker does not
 -- hold the message any more, nothing was written; "superseded": the task has been submitted anew, nothing was written;
 -- {the server's error text}: the details key is no hash, the message is a dead letter; or the server's error: the task
@@ -21,7 +21,7 @@ local i, n = 6, 0
 while i <= #ARGV do
   n = n + 1
   ids[n] = ARGV[i]
-  i = i + 7 + ARGV[i + 6]
+  i = i + 8 + ARGV[i + 7]
 end
 for place, is_held in ipairs(call_with_all('SMISMEMBER', KEYS[1], ids)) do
   held[ids[place]] = is_held == 1
@@ -64,7 +64,7 @@ local function write_answers(details, first, last, changed)
 end
 
 -- Record the outcome of one task. `rest`: position in ARGV of its further arguments; `more`: how many there are.
-local function finish(id, details, submission, status, text, at, rest, more)
+local function finish(id, details, submission, status, text, at, kind, rest, more)
   local known = redis.pcall('HMGET', details, 'status', 'error', 'expireFinished', 'submission')
   if known.err then
     if not is_wrong_type(known) then
@@ -79,7 +79,7 @@ local function finish(id, details, submission, status, text, at, rest, more)
   end
   local changed, outcome, count = false, status, 0
   if is_cancelled(known[1], known[2]) then
-    status, text, changed, outcome = 'error', 'cancelled', true, 'cancelled'
+    status, text, kind, changed, outcome = 'error', 'cancelled', '', true, 'cancelled'
   end
   if more > 0 then
     count = tonumber(ARGV[rest])
@@ -94,10 +94,13 @@ local function finish(id, details, submission, status, text, at, rest, more)
   if status == 'completed' then
     redis.call('HSET', details, 'status', status, 'output', text, 'updatedAt', at)
     if known[2] then
-      redis.call('HDEL', details, 'error') -- of an earlier run
+      redis.call('HDEL', details, 'error', 'errorKind') -- of an earlier run
     end
-  else
+  elseif kind == '' then
     redis.call('HSET', details, 'status', status, 'error', text, 'updatedAt', at)
+    redis.call('HDEL', details, 'output', 'errorKind')
+  else
+    redis.call('HSET', details, 'status', status, 'error', text, 'errorKind', kind, 'updatedAt', at)
     redis.call('HDEL', details, 'output')
   end
   if more > 0 then
@@ -117,7 +120,8 @@ local function finish(id, details, submission, status, text, at, rest, more)
   elseif expiry > 0 then
     redis.pcall('PEXPIRE', details, math.ceil(expiry * 1000)) -- a client may have asked for any number
   end
-  redis.pcall('PUBLISH', ARGV[4] .. details, #text <= 4096 and status .. ' ' .. text or status)
+  local word = kind == '' and status or status .. '/' .. kind
+  redis.pcall('PUBLISH', ARGV[4] .. details, #text <= 4096 and word .. ' ' .. text or status)
   local failure = count > 0 and follow(outcome, rest + 1, count)
   return failure and 'recorded: ' .. failure or 'recorded'
 end
@@ -125,11 +129,11 @@ end
 local results, gone = {}, {}
 i, n = 6, 0
 while i <= #ARGV do
-  local id, details, submission, status, text, at, more = unpack(ARGV, i, i + 6)
+  local id, details, submission, status, text, at, kind, more = unpack(ARGV, i, i + 7)
   n = n + 1
   if held[id] then
     held[id] = false
-    local succeeded, result = pcall(finish, id, details, submission, status, text, at, i + 7, tonumber(more))
+    local succeeded, result = pcall(finish, id, details, submission, status, text, at, kind, i + 8, tonumber(more))
     if succeeded then
       gone[#gone + 1] = id
       results[n] = result
@@ -139,7 +143,7 @@ while i <= #ARGV do
   else
     results[n] = 'lost'
   end
-  i = i + 7 + more
+  i = i + 8 + more
 end
 if some_died then
   call_with_all('HDEL', KEYS[3], gone)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -56,6 +57,55 @@ def test_a_failed_script_raises_its_message_position_and_calls(app: Client, work
     assert (caught.value.line, caught.value.column) == (2, 3)
     assert caught.value.frames == (("f", 3, 1),)
     assert caught.value.task_id == task.id
+
+
+KINDS = {
+    "throw 1": "Runtime",
+    "1 +": "Parsing",
+    "nothing": "VariableNotFound",
+    "[][1]": "ArrayBounds",
+    "1 / 0": "Arithmetic",
+    'fail("no")': "Host",
+    "let x = []; loop { x.push(x) }": "OutOfMemory",
+    "throw " + "`x`.pad(9000, 'x')": "Runtime",  # too long to be published with the end
+}
+
+
+def test_the_error_of_a_task_says_its_kind_however_the_client_learns_of_it(app: Client, worker: Worker) -> None:
+    tasks = [app.submit(script) for script in KINDS]
+    kinds = [app.submit("sleep(0.5); throw 1"), *tasks]  # the first is waited for, the others are read
+
+    def kind_of(client: Client, task_id: str) -> str:
+        with pytest.raises(ScriptError) as caught:
+            client.task(task_id).result(timeout=60)
+        assert pickle.loads(pickle.dumps(caught.value)).kind == caught.value.kind
+        return caught.value.kind
+
+    assert [kind_of(app, task.id) for task in kinds] == ["Runtime", *KINDS.values()]
+    assert [kind_of(app, task.id) for task in kinds] == ["Runtime", *KINDS.values()]
+
+
+def test_the_kind_of_an_error_does_not_outlive_it(app: Client, worker: Worker, dispatcher: Dispatcher) -> None:
+    assert dispatcher.result(dispatcher.submit("circle", "t", "throw 1"))["errorKind"] == "Runtime"
+    dispatcher.submit("circle", "t", "2")
+    wait_until(lambda: dispatcher.status("t") == "completed")
+    assert "errorKind" not in dispatcher.details("t")
+
+    assert dispatcher.result(dispatcher.submit("circle", "t", "throw 1"))["errorKind"] == "Runtime"
+    dispatcher.submit("circle", "t", "loop {}")
+    wait_until(lambda: dispatcher.status("t") == "processing")
+    assert app.cancel("t")
+    wait_until(lambda: dispatcher.details("t")["error"] == "cancelled")
+    assert "errorKind" not in dispatcher.details("t")
+
+
+def test_an_error_of_another_worker_has_no_kind(app: Client, client: Any) -> None:
+    client.hset("rhai_task_details:t", mapping={"status": "error", "error": "Runtime error: 1"})
+
+    with pytest.raises(ScriptError) as caught:
+        app.task("t").result(timeout=60)
+
+    assert caught.value.kind == ""
 
 
 def test_a_timeout_leaves_the_task_running(app: Client, worker: Worker) -> None:

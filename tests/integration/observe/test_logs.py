@@ -79,12 +79,64 @@ def test_nothing_of_a_script_or_its_output_shows_by_default(
 ) -> None:
     worker = start_worker("c", "--engine", "tests.engine_for_tests:make_engine", "--log-format", log_format)
 
-    for script in ["print(`secret`)", "debug(`secret`)", "`secret`", "throw `secret`", "let secret", 'fail("secret")']:
+    for script in ["print(`secret`)", "debug(`secret`)", "`secret`", "throw `secret`", "let secret"]:
         dispatcher.run("c", script, callerId="somebody")
+    dispatcher.run("c", 'fail("secret")', callerId="another")
     assert worker.stop() == 0
 
     assert "secret" not in worker.text()
-    assert "somebody" not in worker.text(), "no line a task"
+    assert "somebody" not in worker.text(), "no line names a task"
+
+
+RAISING = {
+    'fail("secret")': "ValueError",
+    "fn f() { fail(`secret`) } f()": "ValueError",
+    "[1].map(|x| fail(`secret`))": "ValueError",
+    "try { fail(`secret`) } catch (e) { throw e }": "ValueError",
+    "Shelf().stock": "KeyError",
+    "Shelf()[`secret`]": "KeyError",
+    "Shelf() + `secret`": "tests.engine_for_tests.OutOfStock",
+    "Shelf().take(`secret`)": "tests.engine_for_tests.OutOfStock",
+    "fail_later(`secret`)": "tests.engine_for_tests.OutOfStock",
+}
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_an_exception_of_a_host_function_is_logged_with_its_class_and_its_traceback(
+    log_format: str, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker("c", "--engine", "tests.engine_for_tests:make_engine", "--log-format", log_format)
+    for number, script in enumerate(RAISING):
+        dispatcher.result(dispatcher.submit("c", f"task-{number}", script))
+    dispatcher.run("c", "try { fail(`secret`) } catch { 1 }", callerId="caught")
+    assert worker.stop() == 0
+
+    text = worker.text()
+    assert "secret" not in text
+    assert "caught" not in text
+    if log_format == "json":
+        found = lines(worker, "rhai_tasks.host")
+        assert [line["task_id"] for line in found] == [f"task-{number}" for number in range(len(RAISING))]
+        assert [line["message"] for line in found] == [f"A host function raised {kind}" for kind in RAISING.values()]
+        for line, kind in zip(found, RAISING.values(), strict=True):
+            assert line["level"] == "warn"
+            assert 'engine_for_tests.py", line ' in line["exception"]
+            assert line["exception"].endswith(f"\n{kind}")
+    else:
+        for number, kind in enumerate(RAISING.values()):
+            assert f"WARN  rhai_tasks.host] A host function raised {kind} task_id='task-{number}'" in text
+        assert text.count('engine_for_tests.py", line ') >= len(RAISING)
+
+
+def test_the_log_of_host_functions_can_be_turned_off(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    options = {"RUST_LOG": "info,rhai_tasks.host=off"}
+    worker = start_worker("c", "--engine", "tests.engine_for_tests:make_engine", env=options)
+    dispatcher.run("c", 'fail("no")')
+    assert worker.stop() == 0
+
+    assert "ValueError" not in worker.text()
 
 
 def test_workers_of_dramatiqs_command_log_json_too(dispatcher: Dispatcher, spawn: Callable[..., Worker]) -> None:

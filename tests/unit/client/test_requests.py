@@ -83,11 +83,15 @@ def test_a_fork_numbers_its_requests_under_a_name_of_its_own() -> None:
         (b"completed", Status.COMPLETED),
         (b"completed ", Outcome(Status.COMPLETED, "")),
         (b"error Runtime error: a", Outcome(Status.ERROR, "Runtime error: a")),
+        (b"error/Host a/b c", Outcome(Status.ERROR, "a/b c", "Host")),
     ],
 )
 @pytest.mark.parametrize("task_id", ["t", "with blank:colon", "\udcff"])
 def test_a_state_is_parsed(task_id: str, data: bytes, state: object) -> None:
-    assert REQUESTS.parse_state(REQUESTS.channel(task_id), data) == (task_id, state)
+    parsed = REQUESTS.parse_state(REQUESTS.channel(task_id), data)
+
+    assert parsed == (task_id, state)
+    assert getattr(parsed[1], "kind", None) == getattr(state, "kind", None)
 
 
 def test_a_pattern_means_the_prefix_to_the_letter() -> None:

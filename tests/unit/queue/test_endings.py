@@ -75,7 +75,7 @@ def test_an_output_that_the_server_does_not_take_gives_way_to_an_error_and_then_
     assert without_output.outcome.status is Status.ERROR
     assert "The output of 10 bytes is larger than the server takes" in without_output.outcome.text
     assert without_output.arguments(Settings(), "w")[-1] == b"r"
-    assert bare.arguments(Settings(), "w")[6] == 0  # neither reply nor follow-ups
+    assert bare.arguments(Settings(), "w")[7] == 0  # neither reply nor follow-ups
 
 
 def test_releases_are_numbered_in_the_order_in_which_they_are_handed_over() -> None:
