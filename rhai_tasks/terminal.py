@@ -1,4 +1,7 @@
-"""Prints untrusted text: escaped for a terminal, byte by byte for a pipe."""
+"""Prints untrusted text: escaped for people, byte by byte for programs.
+
+A terminal and stderr are read by people, stdout of a pipe or file by a program.
+"""
 
 import re
 import sys
@@ -29,20 +32,20 @@ def _code(match: re.Match[str]) -> str:
 
 
 def shown(text: str, *, err: bool = False) -> str:
-    """Return the text for stdout or stderr: `visible` for a terminal, unchanged otherwise."""
+    """Return the text for stdout or stderr: unchanged for stdout that is no terminal, otherwise `visible`."""
     stream = sys.stderr if err else sys.stdout
     if stream is None or not stream.isatty():
-        return text
+        return visible(text) if err else text  # a log of stderr is read on a terminal later
     encoding = stream.encoding or "ascii"
     return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print a line to stdout or stderr: as `shown` to a terminal, byte by byte to a pipe."""
-    line = shown(str(text), err=err)
+    """Print a line, as `shown`, to stdout or stderr; a byte that is not UTF-8 stays as it is in a pipe."""
     if not hasattr(sys.stderr if err else sys.stdout, "buffer"):  # the log escapes text itself
-        click.echo(line, err=err, color=True)
+        click.echo(str(text), err=err, color=True)
         return
+    line = shown(str(text), err=err)
     try:
         data = to_bytes(line)
     except UnicodeEncodeError:  # a lone surrogate, which JSON can spell

@@ -1,4 +1,4 @@
-"""What strangers have written does nothing to a terminal, and comes out of a pipe byte by byte."""
+"""What strangers have written does nothing to a terminal, and outputs come out of a pipe byte by byte."""
 
 import os
 import pty
@@ -16,6 +16,7 @@ import pytest
 
 from rhai_tasks import Client
 from rhai_tasks.protocol import to_bytes
+from rhai_tasks.terminal import visible
 from tests.conftest import BIN
 
 ROOT = Path(__file__).parents[3]
@@ -156,17 +157,22 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+def write_scripts(folder: Path) -> dict[str, str]:
+    """Write scripts that print, throw and do not compile; return their names."""
+    (folder / "script").write_text('print("\\x1b[2J\\u202e"); debug("\\x1b[2J"); "\\x1b[2J"')
+    (folder / "throw").write_text('/* \x1b[2J\u202e */ throw "\\x1b[2J\\u202e"')
+    (folder / "wrong").write_text("let x = \x1b[2J;")
+    return {name: str(folder / name) for name in ("script", "throw", "wrong")}
+
+
 @pytest.mark.parametrize("case", COMMANDS)
 def test_no_command_prints_what_a_terminal_obeys(
     foul: None, foul_address: str, tell: Callable[..., str], tmp_path: Path, case: str
 ) -> None:
     command, stdin = COMMANDS[case]
-    (tmp_path / "script").write_text('print("\\x1b[2J\\u202e"); debug("\\x1b[2J"); "\\x1b[2J"')
-    (tmp_path / "throw").write_text('/* \x1b[2J\u202e */ throw "\\x1b[2J\\u202e"')
-    (tmp_path / "wrong").write_text("let x = \x1b[2J;")
-    files = {name: str(tmp_path / name) for name in ("script", "throw", "wrong")}
+    words = (word.format(address=foul_address, **write_scripts(tmp_path)) for word in command)
 
-    text = tell(*(word.format(address=foul_address, **files) for word in command), stdin=stdin)
+    text = tell(*words, stdin=stdin)
 
     assert text.strip()
     obeyed = [char for char in text if unicodedata.category(char) in {"Cc", "Cf", "Cs"} and char not in "\r\n\t"]
@@ -201,11 +207,28 @@ def test_every_command_is_tried() -> None:
     assert {*main.commands} - tried == {"tail", "web", "demo"}  # the first has a test of its own
 
 
-def test_outputs_and_errors_come_out_of_a_pipe_byte_by_byte(foul: None, pipe: Run, client: Any) -> None:
+FAILING = re.compile("taken|wrong|no |not |unknown|failed|throw|retry|repl")
+
+
+@pytest.mark.parametrize("case", [case for case in COMMANDS if FAILING.search(case)])
+def test_no_command_writes_what_a_terminal_obeys_to_a_log_of_its_errors(
+    foul: None, foul_address: str, pipe: Run, tmp_path: Path, case: str
+) -> None:
+    command, stdin = COMMANDS[case]
+    words = (word.format(address=foul_address, **write_scripts(tmp_path)) for word in command)
+
+    text = pipe(*words, stdin=stdin)[1].decode()
+
+    assert text
+    assert [char for char in text if unicodedata.category(char) in {"Cc", "Cf", "Cs"} and char not in "\n\t"] == []
+
+
+def test_outputs_come_out_of_a_pipe_byte_by_byte(foul: None, pipe: Run, client: Any) -> None:
     evil, name = to_bytes(EVIL), to_bytes(ID)
     assert pipe("result", ID) == (evil + b"\xff\n", b"")
-    assert pipe("result", "failed") == (b"", evil + b"\xff\n")
-    assert pipe("wait", ID, "failed") == (evil + b"\xff\n", b"failed: " + evil + b"\xff\n")
+    shown = visible(f"{EVIL}\udcff").encode()
+    assert pipe("result", "failed") == (b"", shown + b"\n")
+    assert pipe("wait", ID, "failed") == (evil + b"\xff\n", b"failed: " + shown + b"\n")
     assert pipe("cancel", ID, "odd")[0] == name + b": had ended already\nodd: cancelled\n"
     assert pipe("submit", "1", "--circle", "c", "--task-id", f"new {ID}") == (b"new " + name + b"\n", b"")
     assert pipe("result", f"no {ID}")[1].startswith(b"task ")
@@ -219,7 +242,7 @@ def test_what_scripts_print_comes_out_of_a_pipe_as_it_is(pipe: Run, tmp_path: Pa
     (tmp_path / "throw").write_text('throw "\\x1b[2J\\u202e"')
 
     assert pipe("run", str(tmp_path / "script"))[0] == "\x1b[2J\u202e\n\x1b[31m\r\n".encode()
-    assert "\x1b[2J\u202e".encode() in pipe("run", str(tmp_path / "throw"))[1]
+    assert rb"\x1b[2J\u202e" in pipe("run", str(tmp_path / "throw"))[1]
     assert pipe("repl", stdin='print("\\x1b[2J"); "\\x1b[31m"\n')[0] == b"\x1b[2J\n\x1b[31m\n"
 
 
