@@ -77,14 +77,14 @@ def return_(settings: Settings, circle: str, order: Order) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def purge(settings: Settings, circle: str, yes: bool) -> None:
-    """Cancel and remove all waiting tasks of a circle, delayed ones too. Running tasks go on."""
+    """Cancel all tasks of a circle whose scripts have not begun, delayed ones too. Running tasks go on."""
     with Queues(settings) as queues:
         (queue,) = queues.count([circle])
-        total = queue.waiting + queue.buffered + queue.delayed
+        total = queue.waiting + queue.buffered + queue.prefetched + queue.delayed
         if total and not yes:
-            question = f"Cancel and remove {total} waiting task(s) of circle {circle}?"
+            question = f"Cancel {total} task(s) of circle {circle} that have not begun?"
             click.confirm(shown(question), abort=True)
-        echo(f"{queues.purge(circle)} task(s) removed")
+        echo(f"{queues.purge(circle)} task(s) cancelled")
 
 
 @main.group()

@@ -11,7 +11,7 @@ import resource
 import socket
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
@@ -162,7 +162,7 @@ class Recorder:
     def report(self) -> str:
         """Write the report as JSON, with the present state."""
         state = self._state()
-        queues = sorted(state.queues)
+        queues, running = sorted(state.queues), list(state.running)
         return json.dumps(
             {
                 "host": self._host,
@@ -173,7 +173,8 @@ class Recorder:
                 "memory": _resident_bytes(),
                 "circle_count": len(queues),
                 "circles": [circle_of(queue) for queue in queues[:_CIRCLES]],
-                "running": list(state.running)[:_RUNNING],
+                "running": running[:_RUNNING],
+                "running_by_circle": Counter(task.circle for task in running),
                 "recent": [*self._completed, *self._failed],
                 "clock": time.monotonic(),
                 "stopping": self.readiness.stopping,
@@ -223,7 +224,8 @@ class Report:
     memory: int  # bytes, resident; 0: not known
     circle_count: int
     circles: tuple[str, ...]  # the first of them
-    running: tuple[RunningTask, ...]
+    running: tuple[RunningTask, ...]  # the first of them
+    running_by_circle: Mapping[str, int]  # all of them
     recent: tuple[EndedTask, ...]  # the last ones of each status
     clock: float  # time.monotonic() when it was written, which is the same for all processes of a machine
     stopping: bool
@@ -246,6 +248,7 @@ def read_report(process: str, text: str | bytes) -> Report | None:
     """Read the report of a process; `None` if this version cannot read it."""
     try:
         fields: dict[str, Any] = json.loads(text)
+        running = tuple(map(_running, fields["running"]))
         return Report(
             process=process,
             host=_text(fields["host"]),
@@ -256,7 +259,12 @@ def read_report(process: str, text: str | bytes) -> Report | None:
             memory=count_of(fields["memory"]),
             circle_count=count_of(fields["circle_count"]),
             circles=tuple(map(_text, fields["circles"])),
-            running=tuple(map(_running, fields["running"])),
+            running=running,
+            running_by_circle=(
+                {_text(circle): count_of(count) for circle, count in fields["running_by_circle"].items()}
+                if "running_by_circle" in fields  # a worker of the version before publishes none
+                else Counter(task.circle for task in running)
+            ),
             recent=tuple(map(_ended, fields["recent"])),
             # A worker of the version before publishes none of the next five.
             clock=finite(fields.get("clock", 0.0)),

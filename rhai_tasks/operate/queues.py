@@ -1,7 +1,7 @@
 """Circles' queues: how many tasks are in each place, and how to empty them."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Self
@@ -12,12 +12,23 @@ from rhai_tasks.client.requests import batched
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.observe.metrics import LEASES, QUEUE_TASKS, Labels, Metric, Samples
-from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, queue_name, state_channel, timestamp, to_bytes, to_text
+from rhai_tasks.protocol import (
+    ACTOR,
+    QueueKeys,
+    cancel_channel,
+    circle_of,
+    queue_name,
+    state_channel,
+    timestamp,
+    to_bytes,
+    to_text,
+)
 from rhai_tasks.queue import native
 from rhai_tasks.settings import Settings
 
 from .delayed import DelayedTasks
 from .letters import DeadLetters
+from .workers import count_running, read_workers
 
 _COUNTED = 100  # circles in a script call
 _AT_ONCE = 500  # tasks that a script call removes: the server has others to serve
@@ -30,7 +41,8 @@ class Queue:
     circle: str
     waiting: int  # in the native list
     buffered: int  # in dramatiq's queue, on Redis or in RabbitMQ
-    running: int  # held by workers
+    prefetched: int  # held by workers, not known to have begun
+    running: int  # by the workers' heartbeats, which are 3 s old at most
     delayed: int
     dead: int
     workers: int  # processes with a lease that stands
@@ -41,7 +53,7 @@ class Queue:
 
 
 PLACES = tuple(field.name for field in fields(Queue) if field.name not in {"circle", "workers"})
-"""Where a task that has not ended can be: `waiting`, `buffered`, `running`, `delayed`, `dead`."""
+"""Where a task that has not ended can be: `waiting`, `buffered`, `prefetched`, `running`, `delayed`, `dead`."""
 
 
 def queue_samples(settings: Settings, circles: Callable[[], Iterable[str]]) -> Samples:
@@ -68,6 +80,7 @@ class Queues:
         self.settings = settings
         self.client: Any = connect(settings.redis_url)  # redis-py types replies for both of its clients at once
         self._purge = load_script(self.client, __package__, "purge")
+        self._cancel_held = load_script(self.client, __package__, "cancel_held")
         self._count = load_script(self.client, __package__, "count")
         self.dead_letters = DeadLetters(self.client, settings.namespace)
         self.delayed = DelayedTasks(self.client, settings)
@@ -99,11 +112,18 @@ class Queues:
             {*native.waiting_circles(self.client, self.settings), *(circle_of(to_text(name)) for name in bridged)}
         )
 
-    def count(self, circles: Iterable[str]) -> list[Queue]:
-        """Count the tasks of circles by place, some circles in each round trip."""
-        return [queue for some in batched(circles, _COUNTED) for queue in self._count_some(some)]
+    def count(self, circles: Iterable[str], running: Mapping[str, int] | None = None) -> list[Queue]:
+        """Count the tasks of circles by place, some circles in each round trip.
 
-    def _count_some(self, circles: list[str]) -> Iterator[Queue]:
+        Args:
+            circles: Whose tasks.
+            running: How many scripts run, by circle, as `count_running` counts; `None`: the heartbeats are read.
+        """
+        if running is None:
+            running = count_running(read_workers(self.client, self.settings.namespace))
+        return [queue for some in batched(circles, _COUNTED) for queue in self._count_some(some, running)]
+
+    def _count_some(self, circles: list[str], running: Mapping[str, int]) -> Iterator[Queue]:
         keys: list[str | bytes] = []
         for circle in circles:
             names = self.keys(circle)
@@ -111,7 +131,9 @@ class Queues:
             keys += [names.delay_bodies, names.dead, names.leases]
         acks = QueueKeys.acks_start(self.settings.namespace)
         counts = self._count(keys=keys, args=[acks, *map(queue_name, circles)])
-        return (Queue(circle, *row) for circle, row in zip(circles, counts, strict=True))
+        for circle, (waiting, buffered, held, *rest) in zip(circles, counts, strict=True):
+            begun = min(running.get(circle, 0), held)  # a heartbeat is older than the count
+            yield Queue(circle, waiting, buffered, held - begun, begun, *rest)
 
     def buffered(self, circle: str, start: int = 0, count: int | None = None) -> list[bytes]:
         """List the ids of a circle's buffered messages, on Redis or in RabbitMQ: all, or `count` from `start` on."""
@@ -124,16 +146,31 @@ class Queues:
             found += self.client.zrange(keys.published, start, last)
         return found
 
+    def held(self, circle: str) -> list[bytes]:
+        """List the ids of the messages that workers hold, in the order in which they were made."""
+        keys = self.keys(circle)
+        with self.client.pipeline(transaction=False) as pipeline:
+            for broker_id in self.client.zrange(keys.leases, 0, -1):
+                pipeline.smembers(keys.acks(to_text(broker_id)))
+            return sorted(set[bytes]().union(*pipeline.execute()))
+
     def give_back(self, circle: str) -> int:
         """Give buffered tasks back to the native list; a bridge that serves the circle takes them again."""
         return native.give_back(self.client, self.settings, circle)
 
     def purge(self, circle: str) -> int:
-        """Remove all waiting, buffered and delayed tasks: each ends as cancelled. Running tasks go on."""
-        keys = self.keys(circle)
+        """Cancel all tasks whose scripts have not begun, and return how many; running tasks go on."""
         total = 0
         self.delayed.adopt(circle)
-        while removed := int(
+        # A worker may release a prefetched task into its queue meanwhile.
+        while removed := self._purge_lists(circle) or self._purge_held(circle):
+            total += removed
+        return total
+
+    def _purge_lists(self, circle: str) -> int:
+        """Remove some tasks that no worker holds; return how many."""
+        keys = self.keys(circle)
+        return int(
             self._purge(
                 keys=[
                     self.native_key(circle),
@@ -155,6 +192,15 @@ class Queues:
                     keys.queue,
                 ],
             )
-        ):
-            total += removed
-        return total
+        )
+
+    def _purge_held(self, circle: str) -> int:
+        """Cancel the tasks that workers have prefetched; return how many."""
+        keys, settings = self.keys(circle), self.settings
+        arguments = [settings.prefixes.details, timestamp(time.time()), cancel_channel(keys.namespace)]
+        arguments += [state_channel(keys.namespace), ACTOR]
+        brokers = self.client.zrange(keys.leases, 0, -1)
+        return sum(
+            int(self._cancel_held(keys=[keys.acks(to_text(broker_id)), keys.bodies], args=arguments))
+            for broker_id in brokers
+        )

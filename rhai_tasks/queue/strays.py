@@ -40,7 +40,9 @@ class Strays:
         lease_seconds: How long a lease lasts.
     """
 
-    def __init__(self, client: redis.Redis, namespace: str, queues: Callable[[], Iterable[str]], lease_seconds: float) -> None:
+    def __init__(
+        self, client: redis.Redis, namespace: str, queues: Callable[[], Iterable[str]], lease_seconds: float
+    ) -> None:
         self._client, self._namespace, self._queues, self._lease = client, namespace, queues, lease_seconds
         self._script = load_script(client, __package__, "strays")
 

@@ -22,7 +22,7 @@ Rendering = tuple[str, dict[str, Any]]
 
 _CIRCLES = 25  # on a page
 _WORKERS = 20
-_LISTS = ("recent", "running", "waiting", "buffered", "search")
+_LISTS = ("recent", "running", "prefetched", "buffered", "waiting", "search")
 
 
 def overview(site: Site, query: Query) -> Rendering:
@@ -31,7 +31,7 @@ def overview(site: Site, query: Query) -> Rendering:
     wanted = query.text("circle")
     queues = sorted(
         (queue for queue in sample.queues.values() if wanted in queue.circle),
-        key=lambda queue: (-queue.waiting - queue.buffered, -queue.running, queue.circle),
+        key=lambda queue: (-queue.waiting - queue.buffered, -queue.prefetched - queue.running, queue.circle),
     )
     history = sample.history
     return "overview.html", {
@@ -56,7 +56,7 @@ def overview(site: Site, query: Query) -> Rendering:
 
 
 def tasks(site: Site, query: Query) -> Rendering:
-    """List tasks: recently ended, running, waiting, buffered, or found by a search."""
+    """List tasks: recently ended, running, prefetched, buffered, waiting, or found by a search."""
     sample, page = site.sampler.sample(), query.page()
     place = query.text("place", "recent")
     place = place if place in _LISTS else "recent"
@@ -80,8 +80,8 @@ def tasks(site: Site, query: Query) -> Rendering:
             context |= {"found": found, "searched": context["searched"] + found.searched}
     elif circle:
         (queue,) = site.queues.count([circle])
-        read = site.tasks.waiting if place == "waiting" else site.tasks.buffered
-        context["found"] = Page(read(circle, (page - 1) * PAGE), page, queue.count(place), PAGE)
+        read = {"waiting": site.tasks.waiting, "buffered": site.tasks.buffered, "prefetched": site.tasks.prefetched}
+        context["found"] = Page(read[place](circle, (page - 1) * PAGE), page, queue.count(place), PAGE)
     else:
         context["choice"] = _choice(sample, place)
     return "tasks.html", context

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import redis
 
 from rhai_tasks.observe.metrics import FINISHED, RUN, WAIT, Counts, Metric, quantile
-from rhai_tasks.observe.recorder import EndedTask, Report, RunningTask, read_report
+from rhai_tasks.observe.recorder import EndedTask, Report, RunningTask
 from rhai_tasks.operate.queues import Queue, Queues
-from rhai_tasks.protocol import QueueKeys, Status, to_text, workers_key
-from rhai_tasks.queue.leases import LEASE_SECONDS
+from rhai_tasks.operate.workers import count_running, lease_of, parse_heartbeats
+from rhai_tasks.protocol import QueueKeys, Status, workers_key
 from rhai_tasks.settings import Settings
 
 from .circles import Circles
@@ -133,14 +133,14 @@ class Sampler:
             if isinstance(answer, redis.RedisError):
                 raise answer
         # A key of another type hides nothing else.
-        reports = {} if isinstance(reports, redis.ResponseError) else reports
         registered = 0 if isinstance(registered, redis.ResponseError) else registered
         (seconds, microseconds) = clock
         now = seconds + microseconds / 1e6
         self._circles.update(registered)
-        counted = {queue.circle: queue for queue in self._queues.count(self._due_circles())}
+        workers = tuple(self._compare(parse_heartbeats(reports), now))
+        running = count_running(worker.report for worker in workers if worker.lease > 0)
+        counted = {queue.circle: queue for queue in self._queues.count(self._due_circles(), running)}
         queues = {**self._sample.queues, **counted}
-        workers = tuple(self._read_workers(reports, now))
         self._history.append(_point(now, workers, queues))
         return Sample(now, queues, workers, self._heads.update(queues.values()), tuple(self._history), keys)
 
@@ -155,19 +155,16 @@ class Sampler:
         self._turn = (self._turn + _COUNTED - _BUSIEST) % len(circles)
         return sorted(some)
 
-    def _read_workers(self, reports: Mapping[bytes, bytes], now: float) -> Iterator[Worker]:
-        named = sorted((to_text(broker_id), text) for broker_id, text in reports.items())
-        latest = {broker_id: read_report(broker_id, text) for broker_id, text in named}
+    def _compare(self, latest: Mapping[str, Report], now: float) -> Iterator[Worker]:
+        """Compare the reports with those before."""
         for broker_id in self._reports.keys() - latest.keys():
             del self._reports[broker_id]
         for broker_id, report in latest.items():
-            if report is None:
-                continue
             _, last = self._reports.get(broker_id, (report, report))
             if report.at != last.at:
                 self._reports[broker_id] = last, report
             before, _ = self._reports.setdefault(broker_id, (report, report))
-            lease = report.at + LEASE_SECONDS - now
+            lease = lease_of(report, now)
             seconds = report.at - before.at
             # The first report has none before it, and that of another process under the same name is not comparable.
             is_comparable = lease > 0 and seconds > 0 and report.since == before.since

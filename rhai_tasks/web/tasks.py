@@ -125,6 +125,11 @@ class Tasks:
         names = self._queues.buffered(circle, start, PAGE)
         return self.rows(tasks_of(self._client, keys, names))
 
+    def prefetched(self, circle: str, start: int) -> list[Details]:
+        """Read a page of the tasks that workers hold and have not begun, the next task first."""
+        held = self.rows(tasks_of(self._client, self._queues.keys(circle), self._queues.held(circle)))
+        return [task for task in held if task.status == Status.PENDING][start : start + PAGE]
+
     def reply_lists(self, details: Details) -> list[tuple[str, int | None]]:
         """Return the reply lists of a task with their lengths; `None`: a length cannot be read."""
         names = [self._reply_prefix + details.task_id]

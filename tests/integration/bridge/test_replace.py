@@ -115,7 +115,7 @@ def test_going_back_leaves_the_original_all_that_has_not_run_in_order(
     assert 10 < len(left) < 30
     assert {dispatcher.status(task_id) for task_id in left} == {"pending"}
     (queue,) = json.loads(ok(run("queues", "--json")))
-    assert (queue["buffered"], queue["running"], queue["delayed"]) == (0, 0, 0)
+    assert [queue[place] for place in ("buffered", "prefetched", "running", "delayed")] == [0, 0, 0, 0]
 
     for task_id in left:
         client.hset(f"rhai_task_details:{task_id}", "script", "1")  # what is left need not sleep

@@ -264,13 +264,37 @@ def test_queues_counts_what_is_where(run: Run, app: Client, start_worker: Callab
     app.submit("1", delay=60)
     app.submit_many(["1"] * 5)
     app.submit_many(["1"] * 3, progress=True)  # no terminal: no bar
-    expected = {"circle": "circle", "waiting": 6, "buffered": 2, "running": 1, "delayed": 1, "dead": 0, "workers": 1}
+    expected = {"circle": "circle", "waiting": 6, "buffered": 2, "prefetched": 0}
+    expected |= {"running": 1, "delayed": 1, "dead": 0, "workers": 1}
 
     wait_until(lambda: json.loads(ok(run("queues", "--json"))) == [expected])
 
     row = next(line for line in ok(run("queues")).splitlines() if "circle" in line and "6" in line)
-    assert [cell for cell in row.split() if cell.isalnum()] == ["circle", "6", "2", "1", "1", "0", "1"]
+    assert [cell for cell in row.split() if cell.isalnum()] == ["circle", "6", "2", "0", "1", "1", "0", "1"]
     assert json.loads(ok(run("queues", "--circle", "other", "--json")))[0]["waiting"] == 0
+
+
+def test_tasks_that_a_worker_has_fetched_and_not_begun_do_not_count_as_running_and_are_purged(
+    run: Run, dispatcher: Dispatcher, spawn: Callable[..., Worker]
+) -> None:
+    spawn("rhai-bridge", "--circle", "busy", "--circle", "circle")
+    spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", "--threads", "2")
+    busy = [dispatcher.submit("busy", f"busy{number}", "loop {}") for number in range(2)]
+    wait_until(lambda: all(dispatcher.status(task) == "processing" for task in busy), what="both threads to be busy")
+    held = [dispatcher.submit("circle", f"held{number}", "1") for number in range(2)]
+
+    def held_of(circle: str) -> tuple[int, int]:
+        (queue,) = json.loads(ok(run("queues", "--circle", circle, "--json")))
+        return queue["prefetched"], queue["running"]
+
+    wait_until(lambda: held_of("circle") == (2, 0), what="the tasks to be fetched")
+    wait_until(lambda: held_of("busy") == (0, 2), what="the heartbeat")
+
+    assert ok(run("purge", "--yes")) == "2 task(s) cancelled\n"
+
+    ok(run("cancel", *busy))
+    assert dispatcher.run("circle", "2")["output"] == "2"
+    assert [dispatcher.details(task)["error"] for task in held] == ["cancelled", "cancelled"]
 
 
 def test_buffered_tasks_are_returned(run: Run, app: Client, client: Any) -> None:
@@ -288,10 +312,10 @@ def test_purge_asks_first_and_tells_those_who_wait(run: Run, app: Client, client
 
     refused = run("purge", stdin="n\n")
     assert refused.returncode == 1
-    assert "Cancel and remove 703 waiting task(s) of circle circle?" in refused.stdout
+    assert "Cancel 703 task(s) of circle circle that have not begun?" in refused.stdout
     assert client.llen("rhai_tasks:circle") == 700
 
-    assert ok(run("purge", "--yes")) == "703 task(s) removed\n"
+    assert ok(run("purge", "--yes")) == "703 task(s) cancelled\n"
 
     assert {app.task(task.id).details()["error"] for task in tasks} == {"cancelled"}
     assert not client.keys("rhai_tasks:*")

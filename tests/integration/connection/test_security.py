@@ -433,7 +433,7 @@ SCRIPTS = {
     "rhai-dispatcher": [],
     "rhai-operator": [
         *("submit", "cancel", "states"),
-        *("count", "due", "retry", "recover", "purge", "give_back"),
+        *("count", "due", "retry", "recover", "purge", "cancel_held", "give_back"),
     ],
     "rhai-web": [
         *("submit", "cancel", "states"),
@@ -457,7 +457,7 @@ _OPERATOR = _SCRIPTED | {
     *("watch", "unwatch", "multi", "exec"),  # transactions of the doctor's
 }
 DIRECTLY = {
-    "rhai-bridge": _SCRIPTED | {"client|tracking", "info", "ping", "blmove", "blpop", "scan", "exists"},
+    "rhai-bridge": _SCRIPTED | {"client|tracking", "info", "ping", "blmove", "blpop", "scan", "exists", "hgetall"},
     "rhai-worker": _SCRIPTED | {"client|tracking", "info", "ping", "blmove", "scan", "subscribe", "unsubscribe"},
     "rhai-client": _SCRIPTED | {"ping", "hgetall", "subscribe", "unsubscribe"},
     "rhai-dispatcher": CONNECT | {"hset", "hmset", "hget", "hgetall", "lpush", "blpop"},

@@ -142,6 +142,29 @@ def web(client: Any, start_web: Callable[..., None]) -> None:
     start_web()
 
 
+def test_the_alarm_for_a_circle_without_workers_has_the_colour_of_an_alarm(
+    web: None, screen: Screen, dispatcher: Dispatcher
+) -> None:
+    dispatcher.submit("alhpa", "t", "1")
+    screen.open("/")
+    screen.await_text("alhpa")
+
+    for dark in (False, True):
+        screen.resize(1280, 800, dark=dark)
+        alarm, *shown = screen.run("""
+            const cell = document.querySelector('td[data-name="workers"]');
+            cell.append(...['a', 'span', 'b'].map((tag) => {
+                const element = document.createElement(tag);
+                element.className = tag === 'span' ? 'quiet' : '';
+                return element;
+            }));
+            const alarm = document.createElement('i');
+            alarm.style.color = 'var(--bad)';
+            document.body.append(alarm);
+            return [alarm, cell, ...cell.children].map((element) => getComputedStyle(element).color)""")
+        assert shown == [alarm] * len(shown)
+
+
 @pytest.mark.usefixtures("web")
 def test_a_dispatchers_task_appears_runs_and_shows_its_result_without_a_reload(
     screen: Screen, dispatcher: Dispatcher, start_worker: Callable[..., Worker]

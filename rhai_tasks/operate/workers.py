@@ -1,0 +1,57 @@
+"""The worker processes of all machines, as their heartbeats report them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import redis
+
+from rhai_tasks.observe.recorder import Report, read_report
+from rhai_tasks.protocol import to_text, workers_key
+from rhai_tasks.queue.leases import LEASE_SECONDS
+
+
+def read_workers(client: Any, namespace: str) -> list[Report]:
+    """Read the heartbeats of the worker processes whose leases stand."""
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.time()
+        pipeline.hgetall(workers_key(namespace))
+        clock, heartbeats = pipeline.execute(raise_on_error=False)
+    if isinstance(clock, redis.RedisError):
+        raise clock
+    seconds, microseconds = clock
+    now = seconds + microseconds / 1e6
+    return [report for report in parse_heartbeats(heartbeats).values() if lease_of(report, now) > 0]
+
+
+def parse_heartbeats(reply: Mapping[bytes, bytes] | Exception) -> dict[str, Report]:
+    """Parse the hash of heartbeats; return reports by broker id, without those that this version cannot read.
+
+    A key of another type, or a user without the right to read it, hides nothing else: there are no reports then.
+
+    Raises:
+        redis.RedisError: The server did not answer.
+    """
+    if isinstance(reply, Exception):
+        if isinstance(reply, redis.ResponseError):
+            return {}
+        raise reply
+    named = sorted((to_text(broker_id), text) for broker_id, text in reply.items())
+    reports = ((broker_id, read_report(broker_id, text)) for broker_id, text in named)
+    return {broker_id: report for broker_id, report in reports if report is not None}
+
+
+def lease_of(report: Report, now: float) -> float:
+    """Return for how many more seconds the lease of a worker process stands; negative: since when it has ended.
+
+    `now` is the server's clock, in seconds since the epoch.
+    """
+    return report.at + LEASE_SECONDS - now
+
+
+def count_running(reports: Iterable[Report]) -> Counter[str]:
+    """Count the running scripts by circle."""
+    total = Counter[str]()
+    for report in reports:
+        total.update(report.running_by_circle)
+    return total
