@@ -60,7 +60,9 @@ class Browser:
 
     def send(self, action: str, page: str = "/", status: int = 200, **fields: str | list[str]) -> Page:
         csrf = self.csrf("/login" if action.startswith("/login") else "/doctor")
-        answer = self.site.post(action, data={"csrf": csrf, **fields}, headers={"referer": f"http://localhost{page}"})
+        answer = self.site.post(
+            action, data={"csrf": csrf, "sure": "1", **fields}, headers={"referer": f"http://localhost{page}"}
+        )
         assert answer.status_code == status, answer.text
         return Page(answer.text)
 

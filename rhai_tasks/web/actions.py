@@ -110,19 +110,68 @@ def examine(site: Site, _: Form) -> Done:
 
 
 def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:
-    """Make the endpoint of an action: it checks the form, acts in a thread, and redirects, so no reload repeats it."""
+    """Make the endpoint of an action: it checks the form, acts in a thread, and redirects, so no reload repeats it.
+
+    An action that nothing undoes first asks, on a page of its own.
+    """
+    ask = _QUESTIONS.get(action)
 
     async def answer(request: Request) -> Response:
         form = await read_form(request)
+        if ask and _text(form, "sure") != "1":
+            return _ask(request, form, *ask(form))
         where, said = await run_in_threadpool(action, site_of(request), form)
         if said:
             request.session["said"] = said
-        return RedirectResponse(where or _back(request), status_code=303)
+        return RedirectResponse(where or _back(request, form), status_code=303)
 
     return answer
 
 
-def _back(request: Request) -> str:
+def _ask(request: Request, form: Form, question: str, button: str) -> Response:
+    """Ask whether the action is wanted; the answer sends the same form again."""
+    back = _back(request, form)
+    if not question:
+        request.session["said"] = "Nothing was chosen."
+        return RedirectResponse(back, status_code=303)
+    fields = [
+        (name, value) for name, values in form.items() if name not in {"csrf", "back", "sure"} for value in values
+    ]
+    fields += [("back", back), ("sure", "1")]
+    return site_of(request).render(request, "confirm.html", question=question, button=button, fields=fields, back=back)
+
+
+def _ask_cancel(form: Form) -> tuple[str, str]:
+    return f"Cancel task {dereference(_text(form, 'id'))}?", "Cancel the task"
+
+
+def _ask_delete_dead(form: Form) -> tuple[str, str]:
+    count = len(form.get("message", []))
+    return f"Delete {count} dead letter(s)?" if count else "", "Delete"
+
+
+def _ask_run_now(form: Form) -> tuple[str, str]:
+    count = len(form.get("delayed", []))
+    return f"Run {count} delayed task(s) now?" if count else "", "Run now"
+
+
+def _ask_cancel_delayed(form: Form) -> tuple[str, str]:
+    count = len(form.get("delayed", []))
+    return f"Cancel {count} delayed task(s)?" if count else "", "Cancel the tasks"
+
+
+_QUESTIONS: dict[Callable[[Site, Form], Done], Callable[[Form], tuple[str, str]]] = {
+    cancel: _ask_cancel,
+    delete_dead: _ask_delete_dead,
+    run_now: _ask_run_now,
+    cancel_delayed: _ask_cancel_delayed,
+}
+"""For each action that nothing undoes: a question, empty if nothing is chosen, and the text of the button."""
+
+
+def _back(request: Request, form: Form) -> str:
+    if back := _text(form, "back"):
+        return own_path(back)
     try:
         referrer = urlsplit(request.headers.get("referer", "/"))  # only its path is used
     except ValueError:  # malformed

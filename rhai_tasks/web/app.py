@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from rhai_tasks.connection.outage import to_our_error
 from rhai_tasks.errors import RhaiTasksError
 from rhai_tasks.settings import Settings
+from rhai_tasks.terminal import visible
 
 from . import actions, pages
 from .sampler import SECONDS
@@ -126,7 +127,10 @@ def _page(make: Callable[[Site, Query], pages.Rendering]) -> Callable[[Request],
 
 
 def _live(make: Callable[[Site, Query], pages.Rendering]) -> Callable[[Request], object]:
-    """Make an endpoint that streams the live part of a page with each change, until the page is final."""
+    """Make an endpoint that streams the live part of a page with each change, until the page is final.
+
+    While the server does not answer, it sends the problem: the page keeps its last figures.
+    """
 
     async def answer(request: Request) -> Response:
         if request.method == "HEAD":
@@ -135,20 +139,23 @@ def _live(make: Callable[[Site, Query], pages.Rendering]) -> Callable[[Request],
         logins: Logins | None = request.app.state.logins
         pause = _QUICK_SECONDS if make in {pages.task, pages.doctor} else SECONDS
 
-        def render() -> tuple[str, bool]:
+        def render() -> tuple[str, str, bool]:
             try:
                 name, context = make(site, query)
             except (redis.RedisError, RhaiTasksError) as error:
-                return site.render_live(request, "unavailable.html", problem=_problem(error, site)), False
-            return site.render_live(request, name, **context), context.get("has_ended", False)
+                return "problem", visible(_problem(error, site)), False
+            return "message", site.render_live(request, name, **context), context.get("has_ended", False)
 
         async def events() -> AsyncIterator[str]:
             sent = ""
             for _ in range(int(_STREAM_SECONDS / pause)):
-                part, has_ended = await run_in_threadpool(render)
-                if part != sent:
-                    yield "".join(f"data: {line}\n" for line in part.split("\n")) + "\n"
-                    sent = part
+                event, text, has_ended = await run_in_threadpool(render)
+                if event == "message" and text == sent:
+                    yield "event: same\ndata:\n\n"  # so that a browser can tell a quiet page from a stale one
+                else:
+                    head = "" if event == "message" else f"event: {event}\n"
+                    yield head + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n"
+                    sent = text
                 if request.app.state.is_stopping() or not (logins is None or logins.is_open(request.session)):
                     return
                 if has_ended:

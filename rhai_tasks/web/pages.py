@@ -66,24 +66,22 @@ def tasks(site: Site, query: Query) -> Rendering:
         ended = [
             (task, worker)
             for task, worker in sample.list_recent()
-            if circle in {"", task.circle} and status in {"", task.status}
+            if circle in task.circle and status in {"", task.status}
         ]
         context["found"] = _page_of(ended, page, PAGE)
     elif place == "running":
-        context["found"] = _page_of([one for one in sample.list_running() if circle in {"", one[0].circle}], page, PAGE)
+        context["found"] = _page_of([one for one in sample.list_running() if circle in one[0].circle], page, PAGE)
     elif place == "search":
         context |= {"found": None, "searched": query.number("searched"), "keys": sample.keys}
-        if query.text("go"):
-            found = site.tasks.search(
-                str(query.number("cursor")), status=status, caller=caller, circle=query.text("circle")
-            )
+        if query.text("go") or status or caller or circle:
+            found = site.tasks.search(str(query.number("cursor")), status=status, caller=caller, circle=circle)
             context |= {"found": found, "searched": context["searched"] + found.searched}
-    elif circle:
+    elif circle and not (choice := _choice(sample, place, circle, unless=circle)):
         (queue,) = site.queues.count([circle])
         read = {"waiting": site.tasks.waiting, "buffered": site.tasks.buffered, "prefetched": site.tasks.prefetched}
         context["found"] = Page(read[place](circle, (page - 1) * PAGE), page, queue.count(place), PAGE)
     else:
-        context["choice"] = _choice(sample, place)
+        context["choice"] = choice if circle else _choice(sample, place)
     return "tasks.html", context
 
 
@@ -126,10 +124,13 @@ def task(site: Site, query: Query) -> Rendering:
         ended = None  # it was submitted again
     reported = running or ended
     error = details.error if details.is_final else None
+    circle = reported[0].circle if reported else query.text("circle") or details.circle
+    queue = sample.queues.get(circle)
     return "task.html", {
         "details": details,
         "sample": sample,
-        "circle": reported[0].circle if reported else query.text("circle") or details.text(Field.CONTEXT_ID),
+        "circle": circle,
+        "is_unserved": details.status == Status.PENDING and queue is not None and not queue.workers,
         "running": running,
         "ended": ended,
         "error": error,
@@ -174,9 +175,15 @@ def _page_of(rows: Sequence[T], page: int, size: int) -> Page:
     return Page(rows[(page - 1) * size : page * size], page, len(rows), size)
 
 
-def _choice(sample: Sample, place: str) -> list[tuple[str, int]]:
-    """Return the circles with tasks in this place, the fullest first."""
-    full = [(queue.circle, queue.count(place)) for queue in sample.queues.values() if queue.count(place)]
+def _choice(sample: Sample, place: str, part: str = "", *, unless: str = "") -> list[tuple[str, int]]:
+    """Return the circles with tasks in this place and with this part in their names, the fullest first.
+
+    None if `unless` is the whole name of a circle.
+    """
+    if unless in sample.queues:
+        return []
+    named = [queue for queue in sample.queues.values() if part in queue.circle]
+    full = [(queue.circle, queue.count(place)) for queue in named if queue.count(place)]
     return sorted(full, key=lambda pair: (-pair[1], pair[0]))[:100]
 
 

@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote_to_bytes
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rhai_tasks.protocol import timestamp, to_bytes, to_text
+from rhai_tasks.protocol import parse_time, timestamp, to_bytes, to_text
 from rhai_tasks.terminal import visible
 
 from . import charts
@@ -35,6 +35,12 @@ def format_time(seconds: float, length: int = 19) -> str:
     return timestamp(min(max(seconds, 0.0), _LAST_TIME))[:length].replace("T", " ")
 
 
+def moment(text: str) -> str:
+    """Write a time as a dispatcher wrote it in UTC; a text that is none stays as it is."""
+    seconds = parse_time(text)
+    return brief(text, 32) if seconds is None else format_time(seconds)
+
+
 def _finalize(value: Any) -> Any:
     return visible(str(value)) if not isinstance(value, Markup) else value
 
@@ -53,6 +59,7 @@ def environment() -> Environment:
         "brief": brief,
         "duration": charts.duration,
         "format_time": format_time,
+        "moment": moment,
         "number": charts.number,
         "ref": reference,
     }

@@ -1,6 +1,7 @@
 """The state that all requests share, and how they render pages."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,7 @@ class Site:
             "csrf": csrf_token(request),
             "has_login": self.has_login,
             "is_in": is_in,
+            "now": time.time(),
             "path": request.url.path,
             "query": request.url.query,
             "read_only": self.read_only,

@@ -8,7 +8,7 @@ from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import ScriptError
 from rhai_tasks.operate.messages import tasks_of
 from rhai_tasks.operate.queues import Queues
-from rhai_tasks.protocol import CANCELLED, DETAIL_FIELDS, Field, Status, key_pattern, to_bytes, to_text
+from rhai_tasks.protocol import CANCELLED, DETAIL_FIELDS, Field, Status, key_pattern, parse_time, to_bytes, to_text
 from rhai_tasks.settings import Settings
 
 PAGE = 50  # tasks
@@ -16,7 +16,7 @@ SEARCHED = 5000  # keys that one request reads
 SHOWN = 256 * 1024  # bytes of a value on a task's page
 SHOWN_LINES = 1000  # of a script or an output
 
-_FIELDS = (*DETAIL_FIELDS, Field.STATUS, Field.UPDATED_AT, Field.OUTPUT, Field.ERROR)
+_FIELDS = (*DETAIL_FIELDS, Field.CIRCLE, Field.STATUS, Field.UPDATED_AT, Field.OUTPUT, Field.ERROR)
 _ROW_BYTES = 400  # of a value in a list
 _ROW_READ = 64 * 1024  # bytes of a value beyond which a list only shows its size
 _PAGE_READ = 64 * 1024 * 1024
@@ -71,6 +71,11 @@ class Details:
     def caller(self) -> str:
         """The public key of the caller."""
         return self.text(Field.CALLER_ID if Field.CALLER_ID in self.fields else Field.PUBLIC_KEY)
+
+    @property
+    def circle(self) -> str:
+        """The circle that it was submitted to, as far as the details tell."""
+        return self.text(Field.CIRCLE if Field.CIRCLE in self.fields else Field.CONTEXT_ID)
 
     @property
     def error(self) -> ScriptError | None:
@@ -162,7 +167,9 @@ class Tasks:
             cursor, searched, keys = further.decode(), searched + step, keys + found
             if cursor == "0" or searched >= SEARCHED or len(keys) >= PAGE:
                 break
-        return Search(self.rows([to_text(key).removeprefix(self._prefix) for key in keys]), cursor, searched)
+        found = self.rows([to_text(key).removeprefix(self._prefix) for key in keys])
+        found.sort(key=lambda task: parse_time(task.text(Field.CREATED_AT)) or 0.0, reverse=True)
+        return Search(found, cursor, searched)
 
     def _key(self, task_id: str) -> bytes:
         return to_bytes(self._prefix + task_id)

@@ -4,23 +4,49 @@
 
 const region = document.querySelector("[data-live]");
 const connection = document.getElementById("connection");
+const clock = document.getElementById("clock");
+const title = document.title;
+const holdSeconds = 5; // for which a part is kept under the pointer
+const lateSeconds = 8; // the server sends something every 2 s
+const held = new Map(); // by id of a part: since when it is kept under the pointer
 let source = null;
 let again = 0;
 let ended = false;
+let heard = Date.now(); // when the last figures came
+let problem = ""; // why there are none
+let isConnected = false;
 
+// Says what a control does, so that it is found again when its row has moved; one that is gone is not found.
+function identity(element) {
+  if (element.matches("a")) return "a " + element.getAttribute("href");
+  const form = element.closest("form");
+  const values = form && element.matches("button") ? [...new FormData(form)].join(" ") : element.id + element.value;
+  return [element.tagName, form?.action, element.getAttribute("formaction"), element.textContent, values].join(" ");
+}
+
+// A part stays as it is while somebody selects text, chooses or types in it, and for a moment under the pointer:
+// otherwise a click would hit another row.
 function isInUse(part) {
   const chosen = window.getSelection();
   const focus = document.activeElement;
-  return (chosen && !chosen.isCollapsed && part.contains(chosen.anchorNode)) ||
+  const isUsed = (chosen && !chosen.isCollapsed && part.contains(chosen.anchorNode)) ||
     part.querySelector("input[type=checkbox]:checked") !== null ||
     (part.contains(focus) && focus !== part && focus.matches("input, select, textarea"));
+  if (!part.querySelector("a:hover, button:hover")) {
+    held.delete(part.id);
+    return isUsed;
+  }
+  if (!held.has(part.id)) held.set(part.id, Date.now());
+  return isUsed || Date.now() - held.get(part.id) < holdSeconds * 1000;
 }
 
 function replace(old, fresh) {
   const focus = old.contains(document.activeElement) ? document.activeElement : null;
-  const place = focus ? [...old.querySelectorAll("a, button, [tabindex]")].indexOf(focus) : -1;
+  const sought = focus && identity(focus);
   old.replaceWith(fresh);
-  if (place >= 0) [...fresh.querySelectorAll("a, button, [tabindex]")][place]?.focus({ preventScroll: true });
+  if (!focus) return;
+  const found = [...fresh.querySelectorAll("a, button, [tabindex]")].find((element) => identity(element) === sought);
+  found?.focus({ preventScroll: true }); // else no control has the focus: the browser goes on from this place
 }
 
 function show(html) {
@@ -37,15 +63,37 @@ function show(html) {
   });
 }
 
+// The state is read out when it changes; the clock beside it is not.
+function tell() {
+  const seconds = Math.round((Date.now() - heard) / 1000);
+  const isStale = !ended && (problem !== "" || seconds > lateSeconds);
+  const state = ended ? "" : problem || (isStale ? "no connection" : isConnected ? "live" : "connecting");
+  if (connection.textContent !== state) connection.textContent = state;
+  clock.textContent = isStale
+    ? `figures are ${seconds} s old`
+    : `${new Date(heard).toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  connection.parentElement.classList.toggle("bad", isStale);
+  region.classList.toggle("stale", isStale);
+  document.title = isStale ? `! ${title}` : title;
+}
+
+function hear(html) {
+  heard = Date.now();
+  problem = "";
+  isConnected = true;
+  if (html !== null) show(html);
+  tell();
+}
+
 function open() {
   source = new EventSource(region.dataset.live);
-  source.onopen = () => { connection.textContent = "live"; };
-  source.onmessage = (event) => show(event.data);
+  source.onmessage = (event) => hear(event.data);
+  source.addEventListener("same", () => hear(null));
+  source.addEventListener("problem", (event) => { problem = event.data; tell(); });
   source.onerror = () => {
-    connection.textContent = "not connected, trying again";
     if (source.readyState === EventSource.CLOSED) again = setTimeout(open, 10000); // refused: browsers give up then
   };
-  source.addEventListener("end", () => { ended = true; connection.textContent = ""; source.close(); });
+  source.addEventListener("end", () => { ended = true; problem = ""; source.close(); tell(); });
 }
 
 // A hidden page costs nothing, and uses none of the few connections that a browser opens to one server.
@@ -55,4 +103,7 @@ document.addEventListener("visibilitychange", () => {
   clearTimeout(again);
   if (!document.hidden) open();
 });
-if (region && !document.hidden) open();
+if (region) {
+  if (!document.hidden) open();
+  setInterval(() => { if (!document.hidden) tell(); }, 1000);
+}

@@ -117,6 +117,11 @@ def screen(chromium: webdriver.Chrome) -> Iterator[Screen]:
     chromium.get("about:blank")  # before its server is stopped
 
 
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def start_web(spawn: Callable[..., Worker], screen: Screen) -> Callable[..., None]:
     """Start the command, and turn the browser to it."""
@@ -126,11 +131,7 @@ def start_web(spawn: Callable[..., Worker], screen: Screen) -> Callable[..., Non
         spawn("rhai-tasks", "web", "--port", str(port), *options, env=env)
         screen.base = f"http://127.0.0.1:{port}"
 
-        def answers() -> bool:
-            with socket.socket() as client:
-                return client.connect_ex(("127.0.0.1", port)) == 0
-
-        wait_until(answers, what="the page to be served")
+        wait_until(lambda: is_open(port), what="the page to be served")
 
     return start
 
@@ -163,6 +164,54 @@ def test_the_alarm_for_a_circle_without_workers_has_the_colour_of_an_alarm(
             document.body.append(alarm);
             return [alarm, cell, ...cell.children].map((element) => getComputedStyle(element).color)""")
         assert shown == [alarm] * len(shown)
+
+
+def test_a_live_update_moves_the_focus_to_no_other_task_and_a_cancel_asks_first(
+    app: Client, web: None, screen: Screen, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("c", "--threads", "3")
+    sleepers = [dispatcher.submit("c", f"sleeper-{number}", "loop { sleep(0.01) }") for number in range(3)]
+    screen.open("/tasks?place=running")
+    screen.await_text(*sleepers)
+    focused = "return document.activeElement.getAttribute('aria-label')"
+    ended, second, third = screen.run(
+        "return [...document.querySelectorAll('#list button')].map((one) => one.ariaLabel)"
+    )
+    screen.run("document.querySelectorAll('#list button')[1].focus()")
+    name = ended.removeprefix("Cancel ").removesuffix("…")
+
+    assert app.cancel(name)
+    wait_until(lambda: name not in screen.text(), what="the ended task to leave the list")
+
+    assert screen.run(focused) == second
+    screen.press(Keys.ENTER)
+    screen.await_text(f"Cancel task {second.removeprefix('Cancel ').removesuffix('…')}?", "Back")
+    assert dispatcher.status(second.removeprefix("Cancel ").removesuffix("…")) == "processing"
+    screen.press(Keys.ENTER)
+    screen.await_text("Cancelled.")
+    wait_until(lambda: second not in str(screen.run("return document.body.innerHTML")), what="it to leave the list")
+    assert third in str(screen.run("return document.body.innerHTML"))
+
+
+def test_a_page_without_a_connection_keeps_its_figures_and_says_so_where_one_looks(
+    screen: Screen, dispatcher: Dispatcher, spawn: Callable[..., Worker]
+) -> None:
+    port = free_port()
+    site = spawn("rhai-tasks", "web", "--port", str(port))
+    screen.base = f"http://127.0.0.1:{port}"
+    wait_until(lambda: is_open(port), what="the page to be served")
+    dispatcher.submit("figures", "t", "1")
+    screen.open("/")
+    screen.await_text("figures", "live")
+    title = screen.run("return document.title")
+
+    site.kill()
+
+    screen.await_text("no connection", "s old")
+    assert "figures" in screen.text()
+    assert screen.run("return getComputedStyle(document.querySelector('[data-live]')).opacity") != "1"
+    assert screen.run("return document.querySelector('header').contains(document.getElementById('connection'))")
+    assert screen.run("return document.title") == f"! {title}"
 
 
 @pytest.mark.usefixtures("web")
@@ -201,6 +250,7 @@ def test_an_endless_script_is_cancelled(
     screen.click(".runs a")
     screen.await_text("processing", "begun by")
     screen.click("#cancel")
+    screen.click("#sure")
 
     screen.await_text("Cancelled.")
     assert screen.run("return document.querySelector('.state').innerText") == "cancelled"
@@ -224,6 +274,7 @@ def test_a_dead_letter_is_retried(
     screen.click("input[type=checkbox]")
     time.sleep(2.5)  # longer than an update: what is chosen stays so
     screen.click(".actions button")
+    screen.click("#sure")
 
     screen.await_text("1 dead letter(s) put back")
     assert dispatcher.result("mended")["output"] == "42"

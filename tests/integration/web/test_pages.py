@@ -476,6 +476,82 @@ def test_the_live_part_is_sent_until_the_task_has_ended(browser: Browser, client
     assert end.startswith("event: end")
 
 
+def test_a_live_page_is_told_of_a_problem_and_keeps_its_figures(browser: Browser, client: Any) -> None:
+    client.config_set("maxclients", 1)  # the page's pool is empty: it cannot connect
+    app: Any = browser.site.app
+    app.state.is_stopping = lambda: True  # the stream ends after one event
+    try:
+        answer = browser.site.get("/live/")
+    finally:
+        client.config_set("maxclients", 1000)
+
+    assert answer.text.startswith("event: problem\ndata: ")
+    assert "<" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "question"),
+    [
+        ("/cancel", {"id": "t"}, "Cancel task t?"),
+        ("/dead/delete", {"circle": "c", "message": ["a", "b"]}, "Delete 2 dead letter(s)?"),
+        ("/delayed/run", {"circle": "c", "delayed": ["t late late"]}, "Run 1 delayed task(s) now?"),
+        ("/delayed/cancel", {"circle": "c", "delayed": ["t late late"]}, "Cancel 1 delayed task(s)?"),
+    ],
+)
+def test_an_action_that_nothing_undoes_asks_first_and_its_answer_does_it(
+    browser: Browser, client: Any, action: str, fields: dict[str, Any], question: str
+) -> None:
+    details(client, "t", script="1", status="pending")
+    details(client, "late", script="1", status="pending")
+    client.zadd("rhai_dramatiq:rhai-c.delayed", {"late": 9e12})
+    client.zadd("rhai_dramatiq:rhai-c.XQ", {"a": 1, "b": 2})
+    before = {key: client.dump(key) for key in client.keys("*")}
+
+    page = browser.send(action, "/tasks?place=running", sure="", **fields)
+
+    assert question in page.text
+    assert {key: client.dump(key) for key in before} == before
+    form: dict[str, Any] = {}
+    for tag, attributes in page.elements:
+        if tag == "input" and attributes.get("type") == "hidden" and attributes["name"] != "csrf":
+            form.setdefault(str(attributes["name"]), []).append(attributes["value"])
+    assert form["back"] == ["/tasks?place=running"]
+    answer = browser.send(action, "/elsewhere", **form)
+    assert "Running" in answer.text
+    assert {key: client.dump(key) for key in before} != before
+
+
+@pytest.mark.parametrize("action", ["/dead/delete", "/delayed/run", "/delayed/cancel"])
+def test_an_action_with_nothing_chosen_says_so(browser: Browser, action: str) -> None:
+    assert "Nothing was chosen." in browser.send(action, "/dead?circle=c", sure="", circle="c").text
+
+
+def test_tasks_of_clients_are_found_by_their_circle(browser: Browser, app: Client, client: Any) -> None:
+    task = app.submit("1", circle="alpha")
+    app.submit("2", circle="beta", context_id="alpha")
+    details(client, "old", script="1", contextId="alpha", error="boom\nmore", createdAt="2026-01-31T12:00:00.5Z")
+
+    found = browser.get("/tasks?place=search&circle=alpha")
+
+    assert "2 found here" in found.text
+    assert found.text.index(task.id[:20]) < found.text.index("old")
+    assert "boom" in found.text
+    assert "2026-01-31 12:00:00" in found.text
+    page = browser.get(f"/task?id={task.id}")
+    assert "No worker process of this project serves circle alpha" in re.sub(r"\s+", " ", page.text)
+    again = next(str(value["href"]) for tag, value in page.elements if "again" in str(value.get("href")))
+    assert again.endswith("circle=alpha")
+
+
+def test_a_part_of_a_circles_name_finds_it_in_every_list(browser: Browser, client: Any, dispatcher: Dispatcher) -> None:
+    dispatcher.submit("alpha", "t", "1")
+
+    assert "alpha" in browser.get("/tasks?place=waiting&circle=alp").text
+    assert "of alpha" in re.sub(r"\s+", " ", browser.get("/tasks?place=waiting&circle=alpha").text)
+    assert "none that has ended matches" in browser.get("/tasks?place=recent&circle=alp").text
+    assert "has reported an ended task" in browser.get("/tasks?place=recent").text
+
+
 # --- access
 
 
@@ -563,7 +639,7 @@ def test_a_form_that_is_no_text_is_refused(browser: Browser, field: str, client:
 def test_a_form_that_no_page_of_ours_has_does_nothing(
     browser: Browser, action: str, field: str, value: str, said: str
 ) -> None:
-    form = {"csrf": browser.csrf(), "circle": "c", field: value}
+    form = {"csrf": browser.csrf(), "sure": "1", "circle": "c", field: value}
 
     answer = browser.site.post(action, data=form)
 
@@ -584,7 +660,7 @@ def test_a_dead_letter_may_have_any_name(browser: Browser, server_url: str) -> N
 
 @pytest.mark.parametrize("referrer", ["http://[", "http://a]b/"])
 def test_an_action_goes_to_the_overview_from_where_is_no_address(browser: Browser, referrer: str) -> None:
-    fields = {"csrf": browser.csrf(), "id": "t"}
+    fields = {"csrf": browser.csrf(), "sure": "1", "id": "t"}
 
     answer = browser.site.post("/cancel", data=fields, headers={"referer": referrer}, follow_redirects=False)
 
