@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
-from itertools import repeat
+from itertools import islice
 from typing import Any, TextIO
 
 import click
@@ -28,7 +28,7 @@ from rhai_tasks.errors import (
     TaskTimeout,
 )
 from rhai_tasks.options import Seconds, TextFile, mebibytes, operations, utf8
-from rhai_tasks.protocol import CANCELLED, Field, Outcome, Status, key_pattern, state_channel
+from rhai_tasks.protocol import CANCELLED, Field, Outcome, Status, check_circle, key_pattern, state_channel, to_bytes
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
 
@@ -274,25 +274,35 @@ def cancel(settings: Settings, task_ids: tuple[str, ...], as_json: bool) -> None
 
 
 @main.command()
+@click.option(
+    "--circle",
+    callback=lambda _, __, circle: None if circle is None else check_circle(circle, "--circle"),
+    metavar="KEY",
+    help="Only tasks that clients of this project submitted to this circle.",
+)
 @click.option("--count", type=click.IntRange(1), help="End after so many lines.")
 @json_option
 @click.pass_obj
-def tail(settings: Settings, count: int | None, as_json: bool) -> None:
+def tail(settings: Settings, circle: str | None, count: int | None, as_json: bool) -> None:
     """Show tasks as they change state, as clients and workers of this project publish it; Ctrl-C ends."""
     requests = Requests(prefixes=settings.prefixes, namespace=settings.namespace)
     channels = state_channel(settings.namespace) + settings.prefixes.details
     with connect(settings.redis_url) as database, database.pubsub(ignore_subscribe_messages=True) as channel:
         channel.psubscribe(key_pattern(channels))
-        for _ in repeat(None) if count is None else repeat(None, count):
-            _show_change(*_next_change(channel, requests), as_json=as_json)
+        changes = _changes(channel, requests)
+        if circle is not None:
+            key, wanted = settings.prefixes.details, to_bytes(circle)
+            changes = (one for one in changes if database.hget(to_bytes(key + one[0]), Field.CIRCLE) == wanted)
+        for task_id, state in islice(changes, count):
+            _show_change(task_id, state, as_json=as_json)
 
 
-def _next_change(channel: PubSub, requests: Requests) -> tuple[str, str | Outcome]:
-    """Wait for the next change of a task's state; return the task's id, and its status or how it ended."""
+def _changes(channel: PubSub, requests: Requests) -> Iterator[tuple[str, str | Outcome]]:
+    """Yield each change of a task's state: the task's id, and its status or how it ended."""
     while True:
         message = channel.get_message(timeout=1.0)
         if message and (change := requests.parse_state(message["channel"], message["data"])):
-            return change
+            yield change
 
 
 def _show_change(task_id: str, state: str | Outcome, *, as_json: bool) -> None:

@@ -254,6 +254,22 @@ def test_tail_shows_tasks_as_they_change(run: Run, server_url: str, app: Client,
     ]
 
 
+def test_tail_shows_the_tasks_of_one_circle(server_url: str, app: Client, client: Any) -> None:
+    tail = subprocess.Popen(
+        [str(BIN / "rhai-tasks"), "--redis-url", server_url, "tail", "--circle", "b c", "--count", "1", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RHAI_TASKS_CIRCLE": "a"},
+    )
+    wait_until(lambda: client.info("stats")["pubsub_patterns"])
+
+    app.submit("1", circle="a")
+    task = app.submit("1", circle="b c")
+
+    lines, _ = tail.communicate(timeout=60)
+    assert json.loads(lines) == {"taskId": task.id, "status": "pending", "text": ""}
+
+
 # --- queues
 
 
