@@ -7,17 +7,22 @@ Install `rhai-tasks[testing]`, and name the plugin in conftest.py:
 Tests then use the fixture `rhai_client`. Override `rhai_worker_options` to use an engine of your own.
 """
 
+import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
+import redis
 
 from .client import Client
+from .protocol import queue_name
 
 __all__ = ["rhai_circle", "rhai_client", "rhai_server", "rhai_worker", "rhai_worker_options"]
 
+_START_SECONDS = 60.0  # for a worker on a machine with much else to do
 _STOP_SECONDS = 10.0  # for scripts that still run after the tests
 
 
@@ -48,9 +53,17 @@ def rhai_worker_options() -> Sequence[str]:
 def rhai_worker(
     rhai_server: str, rhai_circle: str, rhai_worker_options: Sequence[str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Return the process of a worker that serves all tests of the session. Its log is in the captured stderr."""
-    command = [sys.executable, "-c", "from bridge.cli import worker; worker()", "--redis-url", rhai_server]
-    worker = subprocess.Popen([*command, f"--circle-public-key={rhai_circle}", *rhai_worker_options])  # noqa: S603
+    """Return the process of a worker that serves all tests of the session. Its log is in the captured stderr.
+
+    It imports modules from where the tests do. Tests fail at once if it does not start.
+    """
+    # `-P`: the working directory comes where pytest has it on its path, if it does, and before no installed package.
+    command = [sys.executable, "-P", "-c", "from rhai_tasks.launch import worker; worker()", "--redis-url", rhai_server]
+    worker = subprocess.Popen(  # noqa: S603  (no shell, and no argument from outside)
+        [*command, f"--circle-public-key={rhai_circle}", *rhai_worker_options],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    _await(worker, rhai_server, rhai_circle)
     yield worker
     worker.terminate()
     try:
@@ -58,6 +71,19 @@ def rhai_worker(
     except subprocess.TimeoutExpired:
         worker.terminate()  # a second signal interrupts scripts
         worker.wait()
+
+
+def _await(worker: "subprocess.Popen[bytes]", server: str, circle: str) -> None:
+    """Wait until a worker process has a lease."""
+    end = time.monotonic() + _START_SECONDS
+    with redis.Redis.from_url(server) as client:
+        while not any(client.scan_iter(match=f"*:{queue_name(circle)}.leases")):
+            if worker.poll() is not None:
+                pytest.fail(f"rhai-worker ended with status {worker.returncode}; its log says why", pytrace=False)
+            if time.monotonic() > end:
+                worker.kill()
+                pytest.fail(f"rhai-worker was not ready within {_START_SECONDS:g} s; its log says why", pytrace=False)
+            time.sleep(0.05)
 
 
 @pytest.fixture

@@ -112,11 +112,15 @@ def is_identifier(name: str) -> bool:
     return bool(_IDENTIFIER.fullmatch(name)) and name not in _RESERVED
 
 
-def check_identifier(name: str) -> None:
-    """Raise `ValueError` unless a script can use this as the name of a function, constant or module."""
+def check_identifier(name: str, whole: str | None = None) -> None:
+    """Raise `ValueError` unless a script can use this as the name of a function, constant or module.
+
+    `whole` is the name that was given, of which this is the part that scripts write.
+    """
     if not is_identifier(name):
+        given = name if whole is None else whole
         raise ValueError(
-            f"{name!r} is no name for scripts: wanted are ASCII letters, digits and underscores, no digit first, "
+            f"{given!r} is no name for scripts: wanted are ASCII letters, digits and underscores, no digit first, "
             "and no word that Rhai keeps for itself"
         )
 
@@ -124,7 +128,7 @@ def check_identifier(name: str) -> None:
 def check_name(name: str) -> None:
     """Raise `ValueError` unless a script can call a function of this name, also by an operator or as a property."""
     if name not in _CALLED_BY_OPERATORS | _INDEXERS | _TEXTS:
-        check_identifier(re.sub(r"\A[gs]et\$", "", name))
+        check_identifier(re.sub(r"\A[gs]et\$", "", name), name)
 
 
 def check_indexer(functions: Iterable[Native]) -> None:

@@ -337,14 +337,75 @@ def test_an_engine_that_no_process_can_make_is_said_once(server_url: str) -> Non
     refused(ended, "Error: --engine 'tests.engine_for_tests:not_an_engine' returned int, not an Engine")
 
 
-@pytest.mark.parametrize("engine", ["broken:make", "nothing:make", "empty:make"])
-def test_an_engine_that_cannot_be_imported_is_said(tmp_path: Path, engine: str) -> None:
-    (tmp_path / "broken.py").write_text("1 / 0")
-    (tmp_path / "empty.py").touch()
+BROKEN_ENGINES = {
+    "1 / 0": " cannot be imported: ZeroDivisionError: division by zero ({file}, line 1)",
+    "\nimport no_such_module": (
+        " cannot be imported: ModuleNotFoundError: No module named 'no_such_module' ({file}, line 2)"
+    ),
+    "from os import nothing": " cannot be imported: ImportError: cannot import name 'nothing' from 'os'",
+    "def": " cannot be imported: SyntaxError: invalid syntax (broken.py, line 1)",
+    "raise SystemExit(3)": " cannot be imported: SystemExit: 3 ({file}, line 1)",
+    "": ", wanted as module:function: {file} has no 'make'",
+    "def make():\n    return {}['x']": " failed: KeyError: 'x' ({file}, line 2)",
+    "def make():\n    exit(1)": " failed: SystemExit: 1",
+    "from rhai_tasks import *\ndef make():\n    Engine().register('get$', 5)": " failed: ValueError: 'get$' is no name",
+}
 
+
+@pytest.mark.parametrize("source", BROKEN_ENGINES)
+def test_an_engine_that_cannot_be_made_is_said_with_the_place(server_url: str, tmp_path: Path, source: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(source)
+
+    ended = run(
+        *("rhai-worker", "--redis-url", server_url, "--circle-public-key", "c", "--engine", "broken:make"),
+        cwd=tmp_path,
+        env={"RUST_LOG": "warn"},
+    )
+
+    refused(ended, f"--engine 'broken:make'{BROKEN_ENGINES[source].replace('{file}', str(file))}")
+
+
+@pytest.mark.parametrize("engine", ["nothing:make", "os.nothing:make"])
+def test_an_engine_that_is_nowhere_is_said(tmp_path: Path, engine: str) -> None:
     ended = run("rhai-worker", "--circle-public-key", "c", "--engine", engine, cwd=tmp_path)
 
     refused(ended, f"--engine '{engine}', wanted as module:function: ")
+
+
+@pytest.mark.parametrize("is_package", [False, True])
+def test_an_applications_own_bridge_does_not_keep_a_worker_from_starting_and_is_told(
+    spawn: Callable[..., Worker], dispatcher: Dispatcher, tmp_path: Path, is_package: bool
+) -> None:
+    own = tmp_path / ("bridge/__init__.py" if is_package else "bridge.py")
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("raise AssertionError('nobody imports this')")
+    (tmp_path / "app.py").write_text("from rhai_tasks import Engine as make_engine")
+    start = "from rhai_tasks.launch import worker; worker()"  # as the installed command does
+    options = ("--circle-public-key", "c", "--engine", "app:make_engine", "--log-format", "json")
+    worker = spawn(
+        *("/usr/bin/env", "-C", str(tmp_path), sys.executable, "-c", start, *options), env={"PYTHONPATH": "."}
+    )
+
+    assert dispatcher.run("c", "40 + 2")["output"] == "42"
+
+    assert f"{own} cannot be imported here: `bridge` is this project's package. Rename the module" in worker.text()
+
+
+def test_the_command_line_needs_no_bridge(server_url: str, tmp_path: Path) -> None:
+    (tmp_path / "bridge.py").write_text("raise AssertionError('nobody imports this')")
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "rhai_tasks.cli", "queues"],
+        cwd=tmp_path,
+        env={**os.environ, "RHAI_TASKS_REDIS_URL": server_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_green_threads_are_refused() -> None:
