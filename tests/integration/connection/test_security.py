@@ -359,7 +359,7 @@ def test_the_command_line_needs_no_more_rights_than_documented(users: dict[str, 
     assert "1 dead letter" in run("dead", "retry", "a")
     assert "1 dead letter" in run("dead", "delete", "b")
     assert "given back" in run("return")
-    assert "removed" in run("purge", "--yes")
+    assert "cancelled" in run("purge", "--yes")
     run("result", "t2", "--json")
     run("wait", "told", "--timeout", "1")
     assert refused(admin) == []

@@ -271,7 +271,7 @@ def test_an_operator_sees_and_purges_what_lies_in_rabbitmq(
 
     assert (counted["waiting"], counted["buffered"], counted["running"]) == (0, 3, 0)
     assert "3 task(s) are ready and no worker process is alive" in found
-    assert purged == "3 task(s) removed\n"
+    assert purged == "3 task(s) cancelled\n"
     assert {dispatcher.details(f"t{number}")["error"] for number in range(3)} == {"cancelled"}
     start()
     assert dispatcher.run("circle", "1")["output"] == "1"
