@@ -32,6 +32,7 @@ RhaiTasksError
     ├── RhaiTerminated        the script was stopped
     │   ├── RhaiTimeout       (TimeoutError)
     │   └── RhaiCancelled
+    ├── RhaiSystemMemoryError the system has no memory to run a script: no fault of the script's (MemoryError)
     ├── RhaiPanic             a bug in the engine itself; the process lives on
     └── ScriptError           the script failed in a worker: only the text in the task is known
 """
@@ -227,6 +228,10 @@ class RhaiCancelled(RhaiTerminated):
     """The script was cancelled."""
 
 
+class RhaiSystemMemoryError(RhaiError, MemoryError):
+    """The system has no memory for the engine's stack. The script has not begun, and is not at fault."""
+
+
 class RhaiPanic(RhaiError):
     """The engine itself has a bug; the process lives on."""
 
@@ -298,6 +303,7 @@ _CLASSES: dict[str, type[RhaiError]] = {
     "OutOfMemory": RhaiMemoryLimit,
     "Timeout": RhaiTimeout,
     "Cancelled": RhaiCancelled,
+    "NoStack": RhaiSystemMemoryError,
     "Panic": RhaiPanic,
 }
 

@@ -51,7 +51,7 @@ class Result:
         text: The value in the native text form, as `Engine.run` returns it.
         operations: Operations of the engine.
         elapsed: Seconds.
-        peak_memory: The most bytes that the script had allocated at once.
+        peak_memory: The most bytes that the script had allocated at once, with those that its `Scope` holds.
         printed: A text for each `print` of the script.
     """
 

@@ -24,19 +24,33 @@ thread_local! {
 }
 
 /// Evaluate within bounds.
-pub fn evaluate<T>(counter: &OperationCounter, bounds: &Bounds, body: impl FnOnce() -> T) -> T {
-    within(counter, bounds, bounds.max_memory, body)
+///
+/// `held`: bytes that the script holds from the start; they count as its memory.
+pub fn evaluate<T>(counter: &OperationCounter, bounds: &Bounds, held: usize, body: impl FnOnce() -> T) -> T {
+    within(counter, bounds, bounds.max_memory, held, body)
 }
 
 /// Compile within bounds.
 pub fn compile<T>(counter: &OperationCounter, bounds: &Bounds, body: impl FnOnce() -> T) -> T {
-    within(counter, bounds, bounds.max_memory.saturating_mul(COMPILING), body)
+    within(
+        counter,
+        bounds,
+        bounds.max_memory.saturating_mul(COMPILING),
+        0,
+        body,
+    )
 }
 
-fn within<T>(counter: &OperationCounter, bounds: &Bounds, max_memory: usize, body: impl FnOnce() -> T) -> T {
+fn within<T>(
+    counter: &OperationCounter,
+    bounds: &Bounds,
+    max_memory: usize,
+    held: usize,
+    body: impl FnOnce() -> T,
+) -> T {
     alloc::keep_blocks();
     TOO_LARGE.take();
-    meter::within(counter, bounds, max_memory, body)
+    meter::within(counter, bounds, max_memory, held, body)
 }
 
 /// Check everything, and return what stopped the script.
@@ -44,13 +58,15 @@ pub fn stopped() -> Option<Stop> {
     METER.with(meter::Meter::check)
 }
 
-fn stop_so_far() -> Option<Stop> {
+/// Return what has stopped the script, without a check.
+pub fn stop_so_far() -> Option<Stop> {
     METER.with(|meter| meter.frame()?.stop.get())
 }
 
-/// Count a token of source, and check now and then; return whether the script has been stopped.
-pub fn token() -> bool {
-    if METER.with(meter::Meter::count_token) {
+/// Count a step of a long work, a token of source or an item of a value, and check now and then; return whether the
+/// script has been stopped.
+pub fn step() -> bool {
+    if METER.with(meter::Meter::count_step) {
         stopped().is_some()
     } else {
         stop_so_far().is_some()

@@ -85,7 +85,7 @@ pub(super) struct Frame<'a> {
     counter: &'a OperationCounter,
     /// The counter's value before: a nested evaluation may share the engine.
     counted_before: u64,
-    /// The thread's live bytes at the start, and the most since.
+    /// The thread's live bytes at the start without those that the script held then, and the most since.
     start: isize,
     peak: Cell<isize>,
     /// The most live bytes that are allowed.
@@ -100,6 +100,8 @@ pub(super) struct Frame<'a> {
     quantum: Cell<u64>,
     checked: Cell<Option<Instant>>,
     pub(super) stop: Cell<Option<Stop>>,
+    /// Whether the next check lets the script go on, although it has been stopped by its memory.
+    passes: Cell<bool>,
     deadline: Option<Instant>,
     pub(super) named: NamedLimits,
 }
@@ -111,8 +113,8 @@ pub(super) struct Meter {
     live: Cell<isize>,
     /// The innermost evaluation; null if there is none.
     frame: Cell<*const Frame<'static>>,
-    /// Tokens of source that were read, ever.
-    tokens: Cell<u64>,
+    /// Tokens of source that were read, and items of values that were converted, ever.
+    steps: Cell<u64>,
     signals_checked: Cell<Option<Instant>>,
 }
 
@@ -122,7 +124,7 @@ thread_local! {
         Meter {
             live: Cell::new(0),
             frame: Cell::new(ptr::null()),
-            tokens: Cell::new(0),
+            steps: Cell::new(0),
             signals_checked: Cell::new(None),
         }
     };
@@ -184,6 +186,7 @@ impl<'a> Frame<'a> {
             quantum: Cell::new(FIRST_CHECK),
             checked: Cell::new(None),
             stop: Cell::new(None),
+            passes: Cell::new(false),
             deadline,
             named,
         };
@@ -237,6 +240,9 @@ impl<'a> Frame<'a> {
     #[cold]
     fn check_memory(&self, live: isize) {
         if live > self.ceiling {
+            // Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If it fails, Rhai writes the
+            // value's text itself, without bounds; so let `to_string` do it, which stops at once.
+            self.passes.set(self.passes.get() || self.stop.get().is_none());
             self.stop(Stop::Memory);
         } else {
             self.alarm
@@ -330,11 +336,11 @@ impl Meter {
         }
     }
 
-    /// Count a token of source; say whether to check.
-    pub(super) fn count_token(&self) -> bool {
-        let tokens = self.tokens.get().wrapping_add(1);
-        self.tokens.set(tokens);
-        tokens % MOST_UNCHECKED == 0
+    /// Count a step; say whether to check.
+    pub(super) fn count_step(&self) -> bool {
+        let steps = self.steps.get().wrapping_add(1);
+        self.steps.set(steps);
+        steps % MOST_UNCHECKED == 0
     }
 
     pub(super) fn live(&self) -> isize {
@@ -356,15 +362,17 @@ impl Meter {
     }
 }
 
-/// Run within bounds, and `max_memory` bytes; zero: no limit of memory.
+/// Run within bounds, and `max_memory` bytes, of which `held` are taken; zero: no limit of memory.
 pub(super) fn within<T>(
     counter: &OperationCounter,
     bounds: &Bounds,
     max_memory: usize,
+    held: usize,
     body: impl FnOnce() -> T,
 ) -> T {
     METER.with(|meter| {
-        let frame = Frame::new(meter.frame(), bounds, counter, max_memory, meter.live.get());
+        let start = meter.live.get().saturating_sub_unsigned(held);
+        let frame = Frame::new(meter.frame(), bounds, counter, max_memory, start);
         let _entered = Entered::new(meter, &frame);
         body()
     })
@@ -397,6 +405,9 @@ fn check() -> Option<Dynamic> {
         let frame = meter.frame()?;
         if frame.stop.get().is_some() {
             frame.check_after(1);
+            if frame.passes.replace(false) {
+                return None;
+            }
         }
         meter.check().map(|_| Dynamic::UNIT)
     })

@@ -4,3 +4,4 @@ pub mod alloc;
 pub mod cancel;
 pub mod guard;
 pub mod meter;
+pub mod text;

@@ -242,6 +242,7 @@ impl MayNestDeeply for Dynamic {
 }
 
 /// A value that a script has built. It is freed on the engine's stack, wherever it is dropped.
+#[derive(Default)]
 pub struct DropOnBigStack<T: MayNestDeeply>(ManuallyDrop<T>);
 
 impl<T: MayNestDeeply> DropOnBigStack<T> {

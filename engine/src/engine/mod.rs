@@ -2,12 +2,14 @@
 
 pub mod compiling;
 pub mod folder;
+pub mod formatting;
 pub mod limits;
 pub mod modules;
 pub mod native_engine;
 pub mod recipe;
 pub mod run;
 pub mod safe_library;
+pub mod safe_strings;
 pub mod scripts;
 pub mod sorting;
 pub mod token_limits;

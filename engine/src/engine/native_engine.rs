@@ -23,7 +23,7 @@ use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::engine::limits::Limits;
 use crate::engine::modules::Sources;
 use crate::engine::recipe::Recipe;
-use crate::engine::run::{Entry, Form, ended_by, give_back, returned, run};
+use crate::engine::run::{Entry, Form, ended_by, give_back, returned, run, within_bounds};
 use crate::engine::scripts::{self, Scripts};
 use crate::engine::variables::Variables;
 use crate::engine::{compiling, token_limits};
@@ -246,24 +246,30 @@ impl NativeEngine {
         let ast = self.script(py, of_thread, script, &variables.constants, &bounds)?;
         let OfThread { engine, counter, .. } = of_thread;
         variables.begin()?;
-        let mut used = (0, 0);
+        let (held, mut used) = (variables.held, (0, 0));
         let ended = Evaluation::new(print, debug).during(|| {
             let ended = crossing::rhai(py, self.stack_size, || {
-                guard::evaluate(counter, &bounds, || {
-                    let ended = run(engine, &ast, &mut entry, &mut variables.scope, form);
+                guard::evaluate(counter, &bounds, held, || {
+                    let ended =
+                        Failure::unless_stopped(|| run(engine, &ast, &mut entry, &mut variables.scope, form));
                     used = guard::used();
                     variables.free();
+                    variables.added = guard::held() as isize - held as isize;
                     ended
                 })
             });
             variables.end();
             match ended {
-                Ok(evaluated) => returned(py, form, evaluated),
-                Err(failure) => Err(ended_by(py, failure)),
+                Ok(evaluated) if evaluated.is_small() => returned(py, form, evaluated),
+                // A large value takes time, and more memory in Python than it did here.
+                ended => guard::evaluate(counter, &bounds, 0, || match ended {
+                    Ok(evaluated) => within_bounds(py, returned(py, form, evaluated)),
+                    Err(failure) => Err(ended_by(py, failure)),
+                }),
             }
         });
         LAST_USE.set(used);
-        give_back(py, used.1);
+        give_back(py, used.1.saturating_sub(held));
         ended
     }
 
@@ -356,13 +362,15 @@ impl NativeEngine {
         let compiled = crossing::rhai(py, self.stack_size, || {
             token_limits::bound_with_copies(&mut engine, &constants);
             guard::compile(counter, bounds, || {
-                let compiled = compiling::compile(&mut engine, &scope_of(&constants), source);
-                match guard::stopped() {
-                    None => compiled
-                        .map(|ast| (ast, guard::held()))
-                        .map_err(|error| Failure::script(error.into())),
-                    Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
-                }
+                Failure::unless_stopped(|| {
+                    let compiled = compiling::compile(&mut engine, &scope_of(&constants), source);
+                    match guard::stopped() {
+                        None => compiled
+                            .map(|ast| (ast, guard::held()))
+                            .map_err(|error| Failure::script(error.into())),
+                        Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
+                    }
+                })
             })
         });
         compiler.set(Some(engine));

@@ -1,22 +1,23 @@
 //! Runs a script or one of its functions, and turns the outcome into a Python value or exception.
 
-use std::fmt::Write;
-
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
-use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Position, Scope};
+use pyo3::types::PyTuple;
+use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, ImmutableString, Position, Scope};
 
 use crate::bounds::guard;
+use crate::bounds::text;
 use crate::crossing;
 use crate::crossing::evaluation::{self, FATAL};
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
-use crate::host::failure::{Failure, bounded, raise};
-use crate::values::to_python::{FunctionPointer, to_python};
+use crate::host::failure::{Failure, raise};
+use crate::values::to_python::{FunctionPointer, text_to_python, to_python};
 use crate::values::{from_python, object, to_json};
 
 /// Peaks in bytes above which the stack, and above which also the allocator, returns free memory to the system.
 const LARGE: usize = 1024 * 1024;
 const HUGE: usize = 16 * 1024 * 1024;
+/// Bytes of a text that is converted at once.
+const SMALL_TEXT: usize = 64 * 1024;
 
 /// The part of a script to run: itself, or one of its functions.
 pub enum Entry {
@@ -82,6 +83,15 @@ pub struct Evaluated {
     peak: usize,
 }
 
+impl Evaluated {
+    /// Whether it takes next to nothing to convert it.
+    pub fn is_small(&self) -> bool {
+        let string = self.value.read_lock::<ImmutableString>();
+        let is_short = string.is_none_or(|string| string.len() < SMALL_TEXT);
+        self.value.is_flat() && is_short && self.text.len() + self.json.len() < SMALL_TEXT
+    }
+}
+
 /// Run within the thread's bounds.
 pub fn run(
     engine: &Engine,
@@ -107,8 +117,9 @@ pub fn run(
         let (operations, peak) = guard::used();
         let mut json = String::new();
         if form == Form::Json {
-            match bounded(|out| to_json::write(out, &value)) {
-                Ok(text) => json = text,
+            let mut out = text::Text::new();
+            match to_json::write(&mut out, &value) {
+                Ok(()) => json = out.done(),
                 Err(error) => no_json = Some(error.describe().ok_or_else(guard::out_of_memory)?),
             }
         }
@@ -149,7 +160,7 @@ fn text(value: &Dynamic) -> Result<String, Box<EvalAltResult>> {
         return crossing::python(|py| Ok(object.bind(py).str()?.to_cow()?.into_owned()))
             .map_err(evaluation::error);
     }
-    bounded(|out| write!(out, "{value}")).map_err(|_| guard::out_of_memory())
+    text::write(format_args!("{value}"))
 }
 
 /// Return the exception for a failure: that of `print`, a signal handler or Ctrl-C, if it stopped the script.
@@ -169,16 +180,24 @@ pub fn returned(py: Python<'_>, form: Form, evaluated: Evaluated) -> PyResult<Py
     } = evaluated;
     let value = DropOnBigStack::new(value);
     match form {
-        Form::Text => Ok(PyString::new(py, &text).into_any().unbind()),
+        Form::Text => text_to_python(py, &text),
         Form::Value => to_python(py, &value),
         Form::Json => Ok((text, json).into_pyobject(py)?.into_any().unbind()),
         Form::Details => to_python(py, &value).and_then(|value| {
-            Ok((value, text, operations, peak)
+            Ok((value, text_to_python(py, &text)?, operations, peak)
                 .into_pyobject(py)?
                 .into_any()
                 .unbind())
         }),
     }
+}
+
+/// Return a converted value, or the stop that ended its conversion.
+pub fn within_bounds(py: Python<'_>, converted: PyResult<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    converted.map_err(|error| match guard::stop_so_far() {
+        Some(stop) => ended_by(py, Failure::stopped(stop, Position::NONE)),
+        None => error,
+    })
 }
 
 /// Return free memory to the system after an evaluation with this peak. Python's lock is not held meanwhile: a large heap

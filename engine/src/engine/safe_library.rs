@@ -4,15 +4,15 @@
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use rhai::{
     Array, Blob, Dynamic, EvalAltResult, FnPtr, FuncRegistration, INT, ImmutableString, Map, Module,
-    NativeCallContext, RhaiFunc, RhaiNativeFunc,
+    NativeCallContext, RhaiFunc, RhaiNativeFunc, Variant,
 };
 
 use crate::bounds::guard::{self, Fallible};
 use crate::engine::sorting::{order_by, sort, sort_by};
+use crate::engine::{formatting, safe_strings};
 
 /// Bytes of one more `Dynamic` in an array, without and with a short string.
 const ELEMENT: usize = 16;
@@ -25,18 +25,19 @@ const JSON_DEPTH: usize = 100;
 /// Put these functions into Rhai's library.
 pub fn add_to(library: &mut Module) {
     let mut library = Library(library);
+    safe_strings::add_to(&mut library);
     waiting(&mut library);
     building(&mut library);
     splitting(&mut library);
     json(&mut library);
     ordering(&mut library);
-    formatting(&mut library);
+    formatting::add_to(&mut library);
 }
 
-struct Library<'a>(&'a mut Module);
+pub struct Library<'a>(&'a mut Module);
 
 impl Library<'_> {
-    fn add<A: 'static, const N: usize, const X: bool, R: 'static, const F: bool, Native>(
+    pub fn add<A: 'static, const N: usize, const X: bool, R: 'static, const F: bool, Native>(
         &mut self,
         name: &str,
         function: Native,
@@ -44,12 +45,48 @@ impl Library<'_> {
         Native: RhaiNativeFunc<A, N, X, R, F> + Send + Sync + 'static,
     {
         let function = function.into_rhai_function(true, false);
-        self.add_raw(name, &Native::param_types(), function);
+        self.add_raw(FuncRegistration::new(name), &Native::param_types(), function);
+    }
+
+    /// Add a method that changes its value; scripts cannot call it on a constant.
+    pub fn add_change<A: 'static, const N: usize, const X: bool, R: 'static, const F: bool, Native>(
+        &mut self,
+        name: &str,
+        function: Native,
+    ) where
+        Native: RhaiNativeFunc<A, N, X, R, F> + Send + Sync + 'static,
+    {
+        let function = function.into_rhai_function(false, false);
+        self.add_raw(FuncRegistration::new(name), &Native::param_types(), function);
+    }
+
+    pub fn add_getter<A: 'static, const X: bool, R: 'static, const F: bool, Native>(
+        &mut self,
+        name: &str,
+        function: Native,
+    ) where
+        Native: RhaiNativeFunc<A, 1, X, R, F> + Send + Sync + 'static,
+    {
+        let function = function.into_rhai_function(true, false);
+        self.add_raw(
+            FuncRegistration::new_getter(name),
+            &Native::param_types(),
+            function,
+        );
+    }
+
+    /// Let scripts iterate over values of a type.
+    pub fn add_iterator<T: Variant + Clone, I: Iterator<Item = Dynamic> + 'static>(
+        &mut self,
+        items: fn(T) -> I,
+    ) {
+        self.0
+            .set_iter(TypeId::of::<T>(), move |value| Box::new(items(value.cast())));
     }
 
     #[inline(never)] // not once for each function
-    fn add_raw(&mut self, name: &str, types: &[TypeId], function: RhaiFunc) {
-        FuncRegistration::new(name)
+    fn add_raw(&mut self, registration: FuncRegistration, types: &[TypeId], function: RhaiFunc) {
+        registration
             .in_global_namespace()
             .set_into_module_raw(self.0, types, function);
     }
@@ -61,27 +98,12 @@ fn waiting(library: &mut Library<'_>) {
 }
 
 fn building(library: &mut Library<'_>) {
-    library.add("pad", pad_with_char);
-    library.add("pad", pad_with_string);
-    library.add("pad", pad_array);
-    library.add("pad", pad_blob);
+    library.add_change("pad", pad_with_char);
+    library.add_change("pad", pad_with_string);
+    library.add_change("pad", pad_array);
+    library.add_change("pad", pad_blob);
     library.add("blob", |length: INT| blob(length, 0));
     library.add("blob", blob);
-    library.add(
-        "replace",
-        |s: &mut ImmutableString, from: ImmutableString, to: ImmutableString| replace(s, &from, &to),
-    );
-    library.add(
-        "replace",
-        |s: &mut ImmutableString, from: ImmutableString, to: char| replace(s, &from, &to.to_string()),
-    );
-    library.add(
-        "replace",
-        |s: &mut ImmutableString, from: char, to: ImmutableString| replace(s, &from.to_string(), &to),
-    );
-    library.add("replace", |s: &mut ImmutableString, from: char, to: char| {
-        replace(s, &from.to_string(), &to.to_string())
-    });
     library.add("to_chars", |s: ImmutableString| {
         guard::allow(s.len().saturating_mul(ELEMENT))?;
         Ok::<Array, Box<EvalAltResult>>(s.chars().map(Into::into).collect())
@@ -90,7 +112,6 @@ fn building(library: &mut Library<'_>) {
         guard::allow(blob.len().saturating_mul(ELEMENT))?;
         Ok::<Array, Box<EvalAltResult>>(blob.iter().map(|&byte| INT::from(byte).into()).collect())
     });
-    library.add("dedup", dedup_by);
 }
 
 fn splitting(library: &mut Library<'_>) {
@@ -109,6 +130,13 @@ fn splitting(library: &mut Library<'_>) {
             split(s, &by.to_string(), most, direction)
         });
     }
+    library.add("split", |s: &mut ImmutableString| {
+        if s.is_empty() {
+            return Ok(vec![s.clone().into()]);
+        }
+        allow_pieces(s.split_whitespace(), s.len())?;
+        Fallible::<Array>::Ok(s.split_whitespace().map(Into::into).collect())
+    });
 }
 
 fn json(library: &mut Library<'_>) {
@@ -118,28 +146,31 @@ fn json(library: &mut Library<'_>) {
 
 fn ordering(library: &mut Library<'_>) {
     for name in ["sort", "sort_by"] {
-        library.add(name, sort_by);
+        library.add_change(name, sort_by);
     }
+    library.add_change(
+        "sort",
+        |context: NativeCallContext, array: &mut Array, by: &str| sort_by(context, array, FnPtr::new(by)?),
+    );
+    library.add_change("dedup", dedup_by);
+    library.add_change(
+        "dedup",
+        |context: NativeCallContext, array: &mut Array, by: &str| dedup_by(context, array, FnPtr::new(by)?),
+    );
+    library.add_change("dedup", |context: NativeCallContext, array: &mut Array| {
+        dedup(array, |one, next| {
+            context.call_native_fn_raw("==", true, &mut [one, next])
+        })
+    });
     for name in ["order", "order_by"] {
         library.add(name, order_by);
     }
     for (name, ordered, descending) in [("sort", "order", false), ("sort_desc", "order_desc", true)] {
-        library.add(name, move |array: &mut Array| sort(array, descending));
+        library.add_change(name, move |array: &mut Array| sort(array, descending));
         library.add(ordered, move |array: &mut Array| {
             let mut array = array.clone();
             sort(&mut array, descending)?;
             Ok::<Array, Box<EvalAltResult>>(array)
-        });
-    }
-}
-
-fn formatting(library: &mut Library<'_>) {
-    for name in ["print", "to_string", "debug", "to_debug"] {
-        library.add(name, |context: NativeCallContext, array: &mut Array| {
-            format_array(&context, array)
-        });
-        library.add(name, |context: NativeCallContext, map: &mut Map| {
-            format_map(&context, map)
         });
     }
 }
@@ -157,9 +188,22 @@ fn pad_with_string(string: &mut ImmutableString, to: INT, with: ImmutableString)
     if missing == 0 || with.is_empty() {
         return Ok(()); // Rhai would never return for an empty padding
     }
-    let widest = with.chars().map(char::len_utf8).max().unwrap_or(1);
-    guard::allow(missing.saturating_mul(widest).saturating_add(string.len()))?;
-    string.make_mut().extend(with.chars().cycle().take(missing));
+    let characters = with.chars().count();
+    let (times, rest) = (missing / characters, missing % characters);
+    let last: usize = with.chars().take(rest).map(char::len_utf8).sum();
+    let bytes = with.len().saturating_mul(times).saturating_add(last);
+    guard::allow(bytes.saturating_add(string.len()))?;
+    let mut text = Vec::with_capacity(string.len() + bytes);
+    text.extend_from_slice(string.as_bytes());
+    text.extend_from_slice(&with.as_bytes()[..with.len().min(bytes)]);
+    let mut padding = string.len()..text.len();
+    while padding.len() < bytes {
+        let more = padding.len().min(bytes - padding.len());
+        text.extend_from_within(padding.start..padding.start + more);
+        padding.end = text.len();
+    }
+    let text = String::from_utf8(text).map_err(|error| error.to_string())?;
+    *string = text.into();
     Ok(())
 }
 
@@ -186,15 +230,6 @@ fn blob(size: INT, value: INT) -> Fallible<Blob> {
     Ok(vec![(value & 0xff) as u8; length(size)])
 }
 
-fn replace(string: &mut ImmutableString, from: &str, to: &str) -> Fallible<()> {
-    if !string.is_empty() {
-        let found = string.matches(from).count();
-        guard::allow(found.saturating_mul(to.len()).saturating_add(string.len()))?;
-        *string = string.replace(from, to).into();
-    }
-    Ok(())
-}
-
 #[derive(Clone, Copy)]
 enum Direction {
     Forward,
@@ -206,21 +241,33 @@ fn split(string: &mut ImmutableString, by: &str, most: INT, direction: Direction
         return Ok(vec![string.clone().into()]);
     }
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let pieces = string.matches(by).take(most).count() + 1;
-    guard::allow(pieces.saturating_mul(STRING_ELEMENT).saturating_add(string.len()))?;
+    allow_pieces(string.matches(by).take(most), string.len())?;
     Ok(match direction {
         Direction::Forward => string.splitn(most, by).map(Into::into).collect(),
         Direction::Backward => string.rsplitn(most, by).map(Into::into).collect(),
     })
 }
 
+/// Check that there is memory for the pieces of a text of this length. It ends at the first piece that there is none for.
+fn allow_pieces<'a>(pieces: impl Iterator<Item = &'a str>, length: usize) -> Fallible<()> {
+    let most = guard::remaining() / STRING_ELEMENT;
+    let pieces = pieces.take(most).count() + 1;
+    guard::allow(pieces.saturating_mul(STRING_ELEMENT).saturating_add(length))
+}
+
 /// Drop elements as Rhai does; but Rhai goes on when the script has been stopped.
 fn dedup_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fallible<()> {
+    dedup(array, |one, next| {
+        comparer.call_raw(&context, None, [one.clone(), next.clone()])
+    })
+}
+
+fn dedup(
+    array: &mut Array,
+    are_equal: impl Fn(&mut Dynamic, &mut Dynamic) -> Fallible<Dynamic>,
+) -> Fallible<()> {
     array.dedup_by(|next, one| {
-        guard::stopped().is_none()
-            && comparer
-                .call_raw(&context, None, [one.clone(), next.clone()])
-                .is_ok_and(|answer| answer.as_bool().unwrap_or(false))
+        guard::proceed().is_ok() && are_equal(one, next).is_ok_and(|answer| answer.as_bool().unwrap_or(false))
     });
     guard::proceed()
 }
@@ -299,51 +346,4 @@ pub fn deep_size(value: &Dynamic) -> usize {
     } else {
         ELEMENT
     }
-}
-
-/// Write an array as Rhai does, up to the memory limit. It never fails: Rhai would then write a text without bounds. A
-/// script that was stopped stays so.
-fn format_array(context: &NativeCallContext, array: &mut Array) -> ImmutableString {
-    let mut text = String::from("[");
-    for (place, item) in array.iter_mut().enumerate() {
-        if place > 0 {
-            text.push_str(", ");
-        }
-        if !push_debug(context, &mut text, item) {
-            break;
-        }
-    }
-    text.push(']');
-    text.into()
-}
-
-fn format_map(context: &NativeCallContext, map: &mut Map) -> ImmutableString {
-    let mut text = String::from("#{");
-    for (place, (key, value)) in map.iter_mut().enumerate() {
-        let comma = if place > 0 { ", " } else { "" };
-        let _ = write!(text, "{comma}{key:?}: ");
-        if !push_debug(context, &mut text, value) {
-            break;
-        }
-    }
-    text.push('}');
-    text.into()
-}
-
-/// Append the text of an item; return whether there was memory for it.
-fn push_debug(context: &NativeCallContext, text: &mut String, value: &mut Dynamic) -> bool {
-    // An array may hold the same long string a million times, at no cost until it is printed.
-    let item = match context.call_native_fn_raw("to_debug", true, &mut [value]) {
-        Ok(item) if item.is_string() => item.into_immutable_string().unwrap_or_default(),
-        Ok(item) => context.engine().map_type_name(item.type_name()).into(),
-        Err(_) if guard::proceed().is_err() => return false,
-        Err(_) => context.engine().map_type_name(value.type_name()).into(),
-    };
-    if text.len() + item.len() > text.capacity()
-        && guard::allow((text.len() + item.len()).saturating_mul(2)).is_err()
-    {
-        return false;
-    }
-    text.push_str(&item);
-    guard::proceed().is_ok()
 }

@@ -14,7 +14,7 @@ const TOKEN: usize = 64;
 /// Make an engine stop reading source once the script has been stopped.
 pub fn bound(engine: &mut Engine) {
     #[allow(deprecated)] // that means: it may change. The version of Rhai is pinned
-    engine.on_parse_token(|token, _, _| if guard::token() { end() } else { token });
+    engine.on_parse_token(|token, _, _| if guard::step() { end() } else { token });
 }
 
 /// Make an engine also stop when the copies of constants would take too much memory: Rhai's optimizer copies a constant's
@@ -27,7 +27,7 @@ pub fn bound_with_copies(engine: &mut Engine, given: &[&(String, Dynamic)]) {
     engine.on_parse_token(move |token, _, _| {
         let mut constants = constants.lock().unwrap_or_else(PoisonError::into_inner);
         constants.read(&token);
-        if guard::token() || guard::allow(constants.copies).is_err() {
+        if guard::step() || guard::allow(constants.copies).is_err() {
             end()
         } else {
             token

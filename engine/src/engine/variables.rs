@@ -1,5 +1,7 @@
 //! The variables of one evaluation: those that the caller gives, and those of a scope that outlives it.
 
+use std::collections::HashMap;
+
 use pyo3::prelude::*;
 use rhai::{Dynamic, ImmutableString, Scope};
 
@@ -16,6 +18,12 @@ pub struct Variables<'a> {
     lasting: Option<&'a NativeScope>,
     /// How many variables the caller gave; they come first.
     given: usize,
+    /// How many the lasting scope gave; they follow.
+    lasted: usize,
+    /// About how many bytes those of the lasting scope held.
+    pub held: usize,
+    /// How many bytes the evaluation has added to them.
+    pub added: isize,
 }
 
 impl<'a> Variables<'a> {
@@ -39,6 +47,9 @@ impl<'a> Variables<'a> {
         }
         Ok(Self {
             given: variables.len(),
+            lasted: 0,
+            held: 0,
+            added: 0,
             scope: variables,
             constants,
             lasting,
@@ -48,7 +59,10 @@ impl<'a> Variables<'a> {
     /// Take the variables of the lasting scope; until `end`, no other script can use them.
     pub fn begin(&mut self) -> PyResult<()> {
         if let Some(lasting) = self.lasting {
-            move_to(&mut self.scope, lasting.take()?);
+            let (scope, held) = lasting.take()?;
+            self.lasted = scope.len();
+            move_to(&mut self.scope, scope);
+            self.held = held;
         }
         Ok(())
     }
@@ -63,20 +77,37 @@ impl<'a> Variables<'a> {
     /// Give the lasting scope its variables, and those that the script has added.
     pub fn end(&mut self) {
         if let Some(lasting) = self.lasting {
-            let (mut of_call, mut rest) = (DropOnBigStack::new(Scope::new()), Scope::new());
-            let mut entries = self.scope.take().into_iter();
-            move_to(&mut of_call, entries.by_ref().take(self.given));
+            let (mut dropped, mut rest) = (DropOnBigStack::new(Scope::new()), Scope::new());
+            let mut entries: Vec<_> = self.scope.take().into_iter().collect();
+            move_to(&mut dropped, entries.drain(..self.given));
+            if entries.len() > self.lasted {
+                let (newest, shadowed) = newest(entries);
+                move_to(&mut dropped, shadowed);
+                entries = newest;
+            }
             move_to(&mut rest, entries);
-            lasting.put(rest);
+            lasting.put(rest, self.held.saturating_add_signed(self.added));
         }
     }
 }
 
+type Entry = (String, Dynamic, Vec<ImmutableString>);
+
+/// Part the newest entry of each name from older ones, which no script can reach again.
+fn newest(entries: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
+    let last: HashMap<_, _> = entries
+        .iter()
+        .enumerate()
+        .map(|(place, entry)| (entry.0.clone(), place))
+        .collect();
+    let mut place = 0..;
+    entries
+        .into_iter()
+        .partition(|(name, ..)| last.get(name).copied() == place.next())
+}
+
 /// Move entries to the end of a scope.
-fn move_to(
-    scope: &mut Scope<'static>,
-    entries: impl IntoIterator<Item = (String, Dynamic, Vec<ImmutableString>)>,
-) {
+fn move_to(scope: &mut Scope<'static>, entries: impl IntoIterator<Item = Entry>) {
     scope.extend(entries.into_iter().map(|(name, value, _)| {
         let constant = value.is_read_only();
         (name, constant, value)

@@ -1,7 +1,7 @@
 //! Failures of evaluations, and the Python exceptions that they become.
 
-use std::fmt::{self, Write};
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -10,6 +10,7 @@ use rhai::{EvalAltResult, Position};
 
 use crate::bounds::guard;
 use crate::bounds::meter::Stop;
+use crate::bounds::text;
 use crate::crossing::CrossingError;
 use crate::crossing::evaluation;
 use crate::crossing::stack::MayNestDeeply;
@@ -46,41 +47,26 @@ impl Failure {
     /// Make a failure of a script's error. Its text is written at once, on the script's stack and within its memory limit: a
     /// thrown value may nest deeply, and its text may be far longer than the value.
     pub fn script(error: Box<EvalAltResult>) -> Self {
-        match (
-            bounded(|out| write!(out, "{error}")),
-            bounded(|out| write!(out, "{error:?}")),
-        ) {
-            (Ok(text), Ok(debug_text)) => Self::Script(error, text, debug_text),
-            _ => Self::stopped(Stop::Memory, error.unwrap_inner().position()),
+        let texts = text::write(format_args!("{error}"))
+            .and_then(|text| Ok((text, text::write(format_args!("{error:?}"))?)));
+        match (texts, guard::stopped()) {
+            (Ok((text, debug_text)), None) => Self::Script(error, text, debug_text),
+            (_, stop) => Self::stopped(stop.unwrap_or(Stop::Memory), error.unwrap_inner().position()),
         }
     }
 
     pub fn stopped(stop: Stop, position: Position) -> Self {
         Self::Stopped(stop, guard::describe(stop), position)
     }
-}
 
-/// A text that takes no more memory than the script has left.
-pub struct BoundedText {
-    text: String,
-    left: usize,
-}
-
-impl Write for BoundedText {
-    fn write_str(&mut self, piece: &str) -> fmt::Result {
-        self.left = self.left.checked_sub(piece.len()).ok_or(fmt::Error)?;
-        self.text.push_str(piece);
-        Ok(())
+    /// Run a body within the thread's bounds. A panic of a script that has been stopped is that stop: Rhai's parser, for one,
+    /// takes it for granted that an interpolated string has an end.
+    pub fn unless_stopped<T>(body: impl FnOnce() -> Result<T, Self>) -> Result<T, Self> {
+        panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| match guard::stopped() {
+            Some(stop) => Err(Self::stopped(stop, Position::NONE)),
+            None => panic::resume_unwind(panic),
+        })
     }
-}
-
-/// Write a text; the writer gets an error once it takes more memory than the script has left.
-pub fn bounded<E>(write: impl FnOnce(&mut BoundedText) -> Result<(), E>) -> Result<String, E> {
-    let mut text = BoundedText {
-        text: String::new(),
-        left: guard::remaining(),
-    };
-    write(&mut text).map(|()| text.text)
 }
 
 /// Make the Python exception; its class is chosen in rhai_tasks/errors.py.
@@ -103,7 +89,11 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             let mut cause = None;
             let mut kind = kind(inner);
             if let EvalAltResult::ErrorRuntime(value, _) = inner {
-                thrown = Some(to_python(py, value).unwrap_or_else(|_| py.None()));
+                let converted = to_python(py, value);
+                if let Some(stop) = guard::stop_so_far() {
+                    return build_error(py, &Failure::stopped(stop, inner.position()));
+                }
+                thrown = Some(converted.unwrap_or_else(|_| py.None()));
                 if evaluation::has_raised(error) {
                     cause = evaluation::raised(py);
                     kind = "Host";
@@ -125,9 +115,9 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
         Failure::NoJson(why) => plain("NoJson", why.clone(), Position::NONE),
         Failure::Panic(message) => plain("Panic", format!("The engine failed: {message}"), Position::NONE),
         Failure::NoStack(size, error) => plain(
-            "OutOfMemory",
+            "NoStack",
             format!(
-                "There is no room for a stack of {} MiB to run the script on: {error}",
+                "The system has no memory for the stack of {} MiB that a script runs on: {error}",
                 size >> 20
             ),
             Position::NONE,

@@ -55,12 +55,14 @@ fn call_back(
 ) -> Option<PyResult<Dynamic>> {
     let called = evaluation::with_served(|context| {
         crossing::rhai(py, 0, || {
-            pointer
-                .call_raw(context, None, arguments.take())
-                .map_err(|error| match guard::stopped() {
-                    Some(stop) => Failure::stopped(stop, error.unwrap_inner().position()),
-                    None => Failure::script(error),
-                })
+            Failure::unless_stopped(|| {
+                pointer
+                    .call_raw(context, None, arguments.take())
+                    .map_err(|error| match guard::stopped() {
+                        Some(stop) => Failure::stopped(stop, error.unwrap_inner().position()),
+                        None => Failure::script(error),
+                    })
+            })
         })
     })?;
     Some(called.map_err(|failure| {

@@ -1,7 +1,7 @@
 //! Converts Python values for scripts. It drops nothing and turns nothing into text: a value without a counterpart is an
 //! error.
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
@@ -11,6 +11,7 @@ use pyo3::types::{
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr, INT, Map, NativeCallContext};
 use rust_decimal::Decimal;
 
+use crate::bounds::guard;
 use crate::crossing::evaluation;
 use crate::crossing::stack::DropOnBigStack;
 use crate::values::refused::Refused;
@@ -184,10 +185,20 @@ fn items<'py>(
 ) -> Result<DropOnBigStack<Array>, Box<Refused>> {
     let mut converted = DropOnBigStack::new(Array::with_capacity(items.size_hint().0));
     for item in items {
+        go_on()?;
         let value = nested_to_rhai(&item, depth).map_err(|refused| refused.at_index(converted.len()))?;
         converted.push(value);
     }
     Ok(converted)
+}
+
+/// Fail if the script has been stopped that the value is for, or comes from: by its time or memory, which the value takes.
+pub(super) fn go_on() -> PyResult<()> {
+    if guard::step() {
+        Err(PyRuntimeError::new_err("the script has been stopped"))
+    } else {
+        Ok(())
+    }
 }
 
 fn map<'py>(
@@ -196,6 +207,7 @@ fn map<'py>(
 ) -> Converted {
     let mut map = DropOnBigStack::new(Map::new());
     for (key, value) in entries {
+        go_on()?;
         let Ok(key) = key.cast_into::<PyString>() else {
             return Err(PyTypeError::new_err("the keys of a map for a script must be strings").into());
         };

@@ -7,5 +7,6 @@ pub mod iteration;
 pub mod object;
 mod refused;
 pub mod scope;
+pub mod size;
 pub mod to_json;
 pub mod to_python;

@@ -12,60 +12,84 @@ use rhai::{Dynamic, Scope};
 use crate::crossing::stack::{self, DropOnBigStack};
 use crate::values::from_python::to_rhai;
 use crate::values::gc::Objects;
+use crate::values::size::Measured;
 use crate::values::to_python::to_python;
 
 /// Variables and constants by name. A script that runs has it to itself.
 #[pyclass(frozen, subclass, module = "rhai_tasks.engine._engine")]
 pub struct NativeScope(Mutex<State>);
 
+#[derive(Default)]
 struct State {
     scope: DropOnBigStack<Scope<'static>>,
     busy: bool,
+    /// About the bytes of the values, and as many as they were when they were last measured.
+    bytes: usize,
+    measured: usize,
+}
+
+/// Bytes by which the size of a scope may be wrong.
+const UNMEASURED: usize = 64 * 1024;
+
+impl State {
+    /// Return about how many bytes the values hold. They are measured only once that has changed by half: it takes long.
+    fn held(&mut self) -> usize {
+        if self.bytes.abs_diff(self.measured) > UNMEASURED.max(self.measured / 2) {
+            let mut measured = Measured::default();
+            let sizes = self.scope.iter_raw().map(|(.., value)| measured.add(value));
+            self.measured = stack::roomy(|| sizes.sum());
+            self.bytes = self.measured;
+        }
+        self.bytes
+    }
+
+    /// Remove a variable, if there is one.
+    fn remove(&mut self, name: &str) -> Option<()> {
+        let removed: Dynamic = self.scope.remove(name)?;
+        self.bytes = self.bytes.saturating_sub(Measured::default().add(&removed));
+        Some(())
+    }
 }
 
 impl NativeScope {
-    fn with<T>(&self, body: impl FnOnce(&mut Scope<'static>) -> PyResult<T>) -> PyResult<T> {
+    fn with<T>(&self, body: impl FnOnce(&mut State) -> PyResult<T>) -> PyResult<T> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.busy {
             return Err(PyRuntimeError::new_err(
                 "the scope is in use: a script runs in it",
             ));
         }
-        body(&mut state.scope)
+        body(&mut state)
     }
 
-    /// Return the constants that no newer variable shadows.
+    /// Return the constants.
     pub fn constants(&self) -> PyResult<Vec<(String, Dynamic)>> {
-        self.with(|scope| {
+        self.with(|state| {
             stack::roomy(|| {
-                let mut newest: Vec<&str> = Vec::new();
-                let mut constants = Vec::new();
-                for (name, constant, value) in scope.iter_raw() {
-                    if !newest.contains(&name) {
-                        newest.push(name);
-                        if constant {
-                            constants.push((name.to_owned(), value.clone()));
-                        }
-                    }
-                }
-                Ok(constants)
+                let constants = state.scope.iter_raw().filter(|&(_, constant, _)| constant);
+                Ok(constants
+                    .map(|(name, _, value)| (name.to_owned(), value.clone()))
+                    .collect())
             })
         })
     }
 
-    /// Take the variables out, for an evaluation.
-    pub fn take(&self) -> PyResult<Scope<'static>> {
-        let scope = self.with(|scope| Ok(std::mem::take(scope)))?;
+    /// Take the variables out, for an evaluation; return also about how many bytes they hold.
+    pub fn take(&self) -> PyResult<(Scope<'static>, usize)> {
+        let scope = self.with(|state| {
+            let held = state.held();
+            Ok((state.scope.take(), held))
+        })?;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).busy = true;
         Ok(scope)
     }
 
-    /// Put them back.
-    pub fn put(&self, scope: Scope<'static>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State {
-            scope: DropOnBigStack::new(scope),
-            busy: false,
-        };
+    /// Put them back, about so many bytes.
+    pub fn put(&self, scope: Scope<'static>, bytes: usize) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.scope = DropOnBigStack::new(scope);
+        state.busy = false;
+        state.bytes = bytes;
     }
 }
 
@@ -75,15 +99,12 @@ impl NativeScope {
     #[pyo3(signature = (**_variables))]
     fn new(_variables: Option<&Bound<'_, PyDict>>) -> Self {
         // The Python subclass sets them.
-        Self(Mutex::new(State {
-            scope: DropOnBigStack::new(Scope::new()),
-            busy: false,
-        }))
+        Self(Mutex::default())
     }
 
     /// Return a variable's value; raises KeyError if there is none.
     fn get_value(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
-        self.with(|scope| match scope.get(name) {
+        self.with(|state| match state.scope.get(name) {
             Some(value) => to_python(py, value),
             None => Err(PyKeyError::new_err(name.to_owned())),
         })
@@ -92,46 +113,45 @@ impl NativeScope {
     /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
     fn set_value(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
         let mut value = DropOnBigStack::new(to_rhai(value, &name)?);
-        self.with(|scope| {
-            match (scope.is_constant(&name), constant) {
-                (Some(true), _) => {
-                    return Err(PyTypeError::new_err(format!("{name} is a constant of the scope")));
-                }
-                (Some(false), false) => stack::roomy(|| {
-                    scope.set_value(name, value.take()); // frees the old one
-                }),
-                (_, false) => {
-                    scope.push_dynamic(name, value.take());
-                }
-                (_, true) => {
-                    scope.push_constant_dynamic(name, value.take());
-                }
+        self.with(|state| {
+            let known = state.scope.is_constant(&name);
+            if known == Some(true) {
+                return Err(PyTypeError::new_err(format!("{name} is a constant of the scope")));
             }
+            stack::roomy(|| {
+                state.bytes += Measured::default().add(&value);
+                if known.is_some() {
+                    state.remove(&name);
+                }
+                if constant {
+                    state.scope.push_constant_dynamic(name, value.take());
+                } else {
+                    state.scope.push_dynamic(name, value.take());
+                }
+            });
             Ok(())
         })
     }
 
-    /// Remove a variable, or the newest of that name; raises KeyError if there is none.
+    /// Remove a variable; raises KeyError if there is none.
     fn remove(&self, name: &str) -> PyResult<()> {
-        self.with(|scope| {
-            stack::roomy(|| scope.remove::<Dynamic>(name).map(drop))
-                .ok_or_else(|| PyKeyError::new_err(name.to_owned()))
+        self.with(|state| {
+            stack::roomy(|| state.remove(name)).ok_or_else(|| PyKeyError::new_err(name.to_owned()))
         })
     }
 
     /// Return the names, oldest first, with whether each is a constant.
     fn names(&self) -> PyResult<Vec<(String, bool)>> {
-        self.with(|scope| {
-            let mut names: Vec<(String, bool)> = Vec::new();
-            for (name, constant, _) in scope.iter_raw() {
-                if !names.iter().any(|(other, _)| other == name) {
-                    names.push((name.to_owned(), constant));
-                }
-            }
+        self.with(|state| {
+            let names = state.scope.iter_raw();
+            let mut names: Vec<_> = names
+                .map(|(name, constant, _)| (name.to_owned(), constant))
+                .collect();
             names.reverse();
             Ok(names)
         })
     }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Ok(state) = self.0.try_lock() else {
             return Ok(());

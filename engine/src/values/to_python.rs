@@ -12,7 +12,9 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyRange, PyString, P
 use rhai::{Array, Blob, Dynamic, FLOAT, FnPtr, INT, ImmutableString, Map};
 use rust_decimal::Decimal;
 
-use crate::crossing::stack::{self, DropOnBigStack};
+use crate::bounds::guard;
+use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
+use crate::values::from_python::go_on;
 use crate::values::object;
 
 /// Levels of nesting. The limit also ends the conversion of a value that contains itself.
@@ -41,8 +43,62 @@ impl Timestamp {
     }
 }
 
-/// Converted texts by address: a script can hold a long text any number of times at no cost.
-type Texts = HashMap<*const u8, Py<PyAny>>;
+/// What a conversion has made.
+#[derive(Default)]
+struct Conversion {
+    /// Texts by address: a script can hold a long text any number of times at no cost.
+    texts: HashMap<*const u8, Py<PyAny>>,
+    /// Bytes of Python objects, and how many the script's memory limit leaves for them; unknown until there are many.
+    bytes: usize,
+    room: Option<usize>,
+}
+
+impl Conversion {
+    /// Count objects. Fail if they take more memory than the script has left, or if it has been stopped.
+    fn count(&mut self, bytes: usize) -> PyResult<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > *self.room.get_or_insert_with(guard::remaining) {
+            let _ = guard::out_of_memory(); // `go_on` fails
+        }
+        go_on()
+    }
+
+    fn text<'py>(&mut self, py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyString>> {
+        if text.len() >= LONG_TEXT {
+            self.count(text_size(text))?;
+        }
+        Ok(PyString::new(py, text))
+    }
+}
+
+/// Return about the bytes of a text in Python, whose characters are all as wide as the widest.
+fn text_size(text: &str) -> usize {
+    match text.bytes().max() {
+        None | Some(..0x80) => text.len(),
+        Some(..0xc4) => text.chars().count(),
+        Some(..0xf0) => 2 * text.chars().count(),
+        Some(_) => 4 * text.chars().count(),
+    }
+}
+
+/// Return about the bytes of a value's Python object, without its items and without a text that is counted once.
+fn size(value: &Dynamic) -> usize {
+    if value.is_unit() || value.is_bool() {
+        0
+    } else if let Some(number) = value.read_lock::<INT>() {
+        if (-5..=256).contains(&*number) { 0 } else { 32 }
+    } else if let Some(letter) = value.read_lock::<char>() {
+        if *letter <= '\u{ff}' { 0 } else { 76 }
+    } else if let Some(items) = value.read_lock::<Array>() {
+        56 + 16 * items.len() // and a list of them while they are made
+    } else if let Some(entries) = value.read_lock::<Map>() {
+        64 + 100 * entries.len()
+    } else if let Some(bytes) = value.read_lock::<Blob>() {
+        33 + bytes.len()
+    } else {
+        32
+    }
+}
 
 /// The shortest text that is remembered, in bytes.
 const LONG_TEXT: usize = 64;
@@ -52,14 +108,23 @@ type Keys<'py> = Vec<Bound<'py, PyString>>;
 
 /// Convert a script's value.
 pub fn to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
-    nested_to_python(py, value, &mut Texts::new(), &mut Keys::new(), 0)
+    let mut made = Conversion::default();
+    if !value.is_flat() {
+        made.count(size(value))?;
+    }
+    nested_to_python(py, value, &mut made, &mut Keys::new(), 0)
+}
+
+/// Convert a text.
+pub fn text_to_python(py: Python<'_>, text: &str) -> PyResult<Py<PyAny>> {
+    Ok(Conversion::default().text(py, text)?.into_any().unbind())
 }
 
 /// `keys`: those of the neighbouring map.
 fn nested_to_python<'py>(
     py: Python<'py>,
     value: &Dynamic,
-    texts: &mut Texts,
+    made: &mut Conversion,
     keys: &mut Keys<'py>,
     depth: usize,
 ) -> PyResult<Py<PyAny>> {
@@ -82,11 +147,15 @@ fn nested_to_python<'py>(
         return Ok(PyFloat::new(py, *number).into_any().unbind());
     }
     if let Some(text) = value.read_lock::<ImmutableString>() {
-        let convert = || PyString::new(py, &text).into_any().unbind();
         if text.len() < LONG_TEXT {
-            return Ok(convert());
+            return Ok(PyString::new(py, &text).into_any().unbind());
         }
-        return Ok(texts.entry(text.as_ptr()).or_insert_with(convert).clone_ref(py));
+        if let Some(known) = made.texts.get(&text.as_ptr()) {
+            return Ok(known.clone_ref(py));
+        }
+        let converted = made.text(py, &text)?.into_any().unbind();
+        made.texts.insert(text.as_ptr(), converted.clone_ref(py));
+        return Ok(converted);
     }
     if let Some(letter) = value.read_lock::<char>() {
         return Ok(PyString::new(py, letter.encode_utf8(&mut [0; 4]))
@@ -97,7 +166,10 @@ fn nested_to_python<'py>(
         let mut keys = Keys::new();
         let items = items
             .iter()
-            .map(|item| nested_to_python(py, item, texts, &mut keys, depth + 1))
+            .map(|item| {
+                made.count(size(item))?;
+                nested_to_python(py, item, made, &mut keys, depth + 1)
+            })
             .collect::<PyResult<Vec<_>>>()?;
         return Ok(PyList::new(py, items)?.into_any().unbind());
     }
@@ -105,7 +177,8 @@ fn nested_to_python<'py>(
         let dict = PyDict::new(py);
         let mut inner = Keys::new();
         for (place, (key, value)) in entries.iter().enumerate() {
-            let value = nested_to_python(py, value, texts, &mut inner, depth + 1)?;
+            made.count(size(value))?;
+            let value = nested_to_python(py, value, made, &mut inner, depth + 1)?;
             dict.set_item(key_to_python(py, key, keys, place), value)?;
         }
         return Ok(dict.into_any().unbind());

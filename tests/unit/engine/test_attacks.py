@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from rhai_tasks.engine import Engine
+from tests.attacks import largest
+
 SEED = 20261124
 
 
@@ -33,6 +36,28 @@ def test_no_script_of_the_grammar_makes_the_engine_panic(seed: int) -> None:
     *panics, ends = done.stdout.splitlines()
     assert not panics
     assert sum(json.loads(ends).values()) == 1_500
+
+
+def test_every_function_of_the_library_is_reviewed() -> None:
+    """A new one, or a new type of argument, may take more than its share: see `tests/attacks/largest.py`."""
+    reviewed = largest.REVIEWED.read_text()
+
+    assert largest.listed(Engine().functions()) == reviewed
+    assert len(reviewed.splitlines()) < 250
+
+
+@pytest.mark.parametrize("type_", largest.LARGEST)
+def test_no_library_function_exceeds_the_limits_with_the_largest_arguments(type_: str) -> None:
+    *excesses, made = run("largest", 8, "some", type_).stdout.splitlines()
+
+    assert not excesses
+    assert int(made) > 100
+
+
+def test_no_call_that_once_exceeded_the_limits_does_again() -> None:
+    *excesses, _ = run("largest", 64, "reported").stdout.splitlines()
+
+    assert not excesses
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + 3))

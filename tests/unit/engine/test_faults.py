@@ -126,7 +126,7 @@ def test_a_stack_without_a_guard_is_not_used() -> None:
     child = """
 import ctypes, mmap, pathlib, re
 from rhai_tasks.engine import Engine
-from rhai_tasks.errors import RhaiMemoryLimit
+from rhai_tasks.errors import RhaiSystemMemoryError
 
 most = int(pathlib.Path("/proc/sys/vm/max_map_count").read_text())
 page = mmap.PAGESIZE
@@ -141,7 +141,7 @@ def set_protection(index, protection):
 def evaluate():
     try:
         return Engine().eval("6 * 7")
-    except RhaiMemoryLimit as error:
+    except RhaiSystemMemoryError as error:
         return str(error)
 
 def is_guarded():
@@ -169,8 +169,29 @@ print(len(refused) > 0, {re.sub("[0-9]+ MiB", "... MiB", text) for text in refus
 
     lines, code = run(child)
 
-    refusal = "There is no room for a stack of ... MiB to run the script on: Cannot allocate memory (os error 12)"
+    refusal = (
+        "The system has no memory for the stack of ... MiB that a script runs on: Cannot allocate memory (os error 12)"
+    )
     assert (lines, code) == ([f"True {{{refusal!r}}} True"], 0)
+
+
+def test_a_limit_of_addresses_is_no_error_of_the_script() -> None:
+    child = """
+import resource
+from rhai_tasks.engine import Engine, Limits
+from rhai_tasks.errors import RhaiMemoryLimit, RhaiSystemMemoryError
+
+resource.setrlimit(resource.RLIMIT_AS, (1024 * 2**20, resource.RLIM_INFINITY))
+engine = Engine(limits=Limits(max_memory=512 * 2**20))
+for evaluate in (engine.eval, engine.run, engine.compile):
+    try:
+        evaluate("1")
+    except RhaiSystemMemoryError as error:
+        print(isinstance(error, MemoryError), isinstance(error, RhaiMemoryLimit), error.kind)
+print(Engine().eval("6 * 7"))
+"""
+
+    assert run(child) == (["True False NoStack"] * 3 + ["42"], 0)
 
 
 def test_memory_that_the_system_refuses_is_not_counted(tmp_path: Path) -> None:

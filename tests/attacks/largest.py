@@ -1,0 +1,237 @@
+"""Call every function of Rhai's library with the largest arguments that the memory limit allows, under a deadline.
+
+python -m tests.attacks.largest MEBIBYTES some|all|reported [TYPE]: prints the calls that took too much memory or
+processor time, and last the number of calls. What runs when the process dies is the last line of stderr. `some` calls
+each function with two of the large values of a type, `all` with each, and with more values of its other arguments.
+
+python -m tests.attacks.largest list: writes the list of functions, for review.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rhai_tasks.engine import Engine, Function, Limits, Scope
+from rhai_tasks.errors import RhaiError, RhaiPanic
+
+from .library import peak_memory, script
+
+MIB = 1024 * 1024
+TIMEOUT = 0.05  # seconds
+LATE = 0.2 / (64 * MIB)  # seconds of processor time for each byte of the memory limit: the machine may have other work
+LEAST_LATE = 0.1
+MOST_MEMORY = 3  # times the limit: an operation that copies its two operands ends behind the second copy
+# Rhai writes a value's text itself, without bounds, if the script is stopped between the value's copy and its text.
+KNOWN = {'("a") + (v)', "#{a: v}"}
+REVIEWED = Path(__file__).with_name("library.txt")
+
+# Scripts that make `v` hold about `n` bytes, by type.
+LARGEST = {
+    "text": [
+        "let v = blob(n, 97).as_string();",
+        'let v = ""; v.pad(n, "a ");',
+        'let v = ""; v.pad(n / 2, "\\u0390");',
+        "let v = blob(n, 127).as_string();",
+        'let v = ""; v.pad(n / 4, "🦀");',
+    ],
+    "array": [
+        "let v = []; v.pad(n / 16, 7);",
+        "let v = []; v.pad(n / 56, []);",
+        "let v = []; for i in 0..n / 120 { v.push(`a text of some length, which is on the heap ${i}`); }",
+        "let v = []; let s = blob(n / 2, 127).as_string(); v.pad(n / 32, s);",
+        "let v = []; v.pad(4, blob(n / 4, 255));",
+    ],
+    "blob": ["let v = blob(n, 255);", "let v = blob(n, 97);"],
+    "map": [
+        "let v = #{}; for i in 0..n / 110 { v[`${i}`] = i; }",
+        "let v = #{a: blob(n, 255)};",
+        "let s = blob(n / 2, 127).as_string(); let v = #{}; for i in 0..n / 220 { v[`${i}`] = s; }",
+    ],
+    "none": ["let v = [];"],
+}
+SMALL = {
+    "number": ["1", "0", "-1", "v.len() / 2", "0x7fffffffffffffff"],
+    "text": ['"a"', '""', '" "'],
+    "char": ["'a'", "' '"],
+    "function": ["|x| x", "|x| true", "|x, y| true", "|x, y| x == y"],
+    "range": ["1..v.len() - 1", "0..0x7fffffffffffffff"],
+    "range=": ["1..=v.len() - 1", "0..=0x7fffffffffffffff"],
+    "array": ["[]", "[1]"],
+    "blob": ["blob(9, 255)", "blob(0)"],
+    "map": ["#{a: 1}", "#{}"],
+    "any": ["1", '"a"', "[]", "#{}", "blob(1)"],
+    "bool": ["true"],
+    "time": ["timestamp()"],
+    "()": ["()"],
+}
+MOST = {"number": "n", "range": "0..n", "range=": "0..=n"}
+LENGTH = "try { v.len() } catch { -1 }"
+# What else takes a value as a whole.
+FORMS = ["for x in v {}", "`${v}`", "[v]", "#{a: v}", "v == v", "let f = || v; f.call()", "[1].map(|x| v)", "v in v"]
+NAMES = {"Array": "array", "Blob": "blob", "Map": "map", "Dynamic": "any", "FnPtr": "function", "Instant": "time"}
+NUMBER = re.compile("[iu](8|16|32|64|128)|f32|f64|FLOAT|Decimal")
+
+
+# Calls that once took too much.
+REPORTED = {
+    'let v = ""; v.pad(28_000_000, "a ");': ["v.split().len"],
+    "let v = blob(60_000_000, 255);": [
+        *(
+            "print(v)",
+            "v.to_string()",
+            "v.to_debug()",
+            "`${v}`",
+            "[v].to_string()",
+            "v.as_string()",
+            "v + ''",
+            "'' + v",
+        ),
+    ],
+    "let v = blob(50_000_000, 127).as_string();": [
+        "debug(v)",
+        "v.to_debug()",
+        "[v].to_string()",
+        "#{a: v}.to_string()",
+    ],
+    'let v = ""; v.pad(10_000_000, "\u0390");': ["v.to_upper()", "v.to_lower()", "v.make_upper()"],
+    "let v = blob(60_000_000, 97).as_string();": [
+        *("v.sub_string(1)", "v.sub_string(-9, 5)", "v.sub_string(1..9)", "v.crop(1)", "v.crop(1..=9)", "v.pop()"),
+        *(
+            "v.pop(1)",
+            "v.index_of('b', 1)",
+            "v.set(7, 'b')",
+            "v.split(7)",
+            "for c in v {}",
+            "v.chars(3)",
+            "v.remove('a')",
+        ),
+        *("v.replace('a', '')", "v.split('a')", "v.split_rev('a')"),
+    ],
+    "let v = [];": ["let s = ''; s.pad(30_000_000, 'a'); s.len", "let s = ''; s.pad(20_000_000, `aé`); s.len"],
+}
+
+
+def type_of(parameter: str) -> str:
+    """Return the kind of a function's parameter."""
+    type_ = parameter.rpartition(": ")[2].removeprefix("&mut ").removeprefix("&").removeprefix("std::ops::")
+    if type_ in ("str", "ImmutableString"):
+        return "text"
+    if type_.startswith("Range"):
+        return "range=" if type_.startswith("RangeInclusive") else "range"
+    return "number" if NUMBER.fullmatch(type_) else NAMES.get(type_, type_)
+
+
+def listed(functions: Sequence[Function]) -> str:
+    """List the functions, a line for each name: what they take."""
+    kinds: dict[str, set[str]] = {}
+    for function in functions:
+        parameters = " ".join(type_of(parameter) for parameter in function.parameters)
+        kinds.setdefault(function.name, set()).add(parameters or "nothing")
+    return "".join(f"{name}: {', '.join(sorted(kinds[name]))}\n" for name in sorted(kinds))
+
+
+def call(function: Function, arguments: list[str]) -> str:
+    """Write a call, as a method if the function may change its first argument."""
+    if (
+        re.fullmatch(r"\w+", function.name)
+        and arguments
+        and function.parameters[0].partition(": ")[2].startswith("&mut")
+    ):
+        first, *rest = arguments
+        setting = "" if first == "v" else f"let w = {first}; "
+        return f"{setting}{'w' if setting else 'v'}.{function.name}({', '.join(rest)})"
+    source = script(function, tuple(arguments))
+    if source.startswith("let v = v; "):
+        return source.removeprefix("let v = v; ")
+    return source.replace("let v =", "let w =").replace("; v", "; w")
+
+
+def calls(function: Function, *, every: bool) -> Iterator[tuple[str, str]]:
+    """Yield pairs: a type, and a call of the function whose argument `v` is a large value of that type."""
+    types = [type_of(parameter) for parameter in function.parameters]
+    yield "none", call(function, [MOST.get(type_, SMALL.get(type_, ["1"])[0]) for type_ in types])
+    for place, type_ in enumerate(types):
+        for large in LARGEST if type_ == "any" else LARGEST.keys() & {type_}:
+            arguments = [SMALL.get(other, ["1"])[0] for other in types]
+            arguments[place] = "v"
+            yield large, call(function, arguments)
+            yield large, call(function, [MOST.get(kind, value) for kind, value in zip(types, arguments, strict=True)])
+            for other, kind in enumerate(types):
+                values = SMALL.get(kind, [])[1:] if every else []
+                if kind in (large, "any"):
+                    values = [*values, "v"]
+                for value in values if other != place else []:
+                    yield large, call(function, [*arguments[:other], value, *arguments[other + 1 :]])
+
+
+class Attack:
+    """Calls under limits, and what they took too much of."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.large = limit, limit * 7 // 8
+        self.late = max(LEAST_LATE, LATE * limit)
+        self.builder = Engine(limits=Limits(max_memory=0))
+        self.engine = Engine(limits=Limits(timeout=TIMEOUT, max_memory=limit))
+        self.scope, self.setting, self.length = Scope(), "", 0
+
+    def set(self, setting: str) -> None:
+        """Let `v` be the value that a script makes, unless it still is."""
+        if setting != self.setting or self.builder.eval(LENGTH, scope=self.scope) != self.length:
+            self.scope, self.setting = Scope(n=self.large), setting
+            self.length = self.builder.eval(f"{setting} {LENGTH}", scope=self.scope)
+
+    def run(self, setting: str, source: str) -> str | None:
+        """Run a script with `v`; return what it took, if that is too much."""
+        self.set(setting)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
+        held, start = peak_memory(), time.process_time()
+        try:
+            self.engine.run(source, scope=self.scope, print=len, debug=lambda *_: None)
+            end = "ended"
+        except (RhaiError, TypeError, ValueError, OverflowError) as error:
+            end = type(error).__name__
+        took, peak = time.process_time() - start, peak_memory() - held + self.large
+        if took > TIMEOUT + self.late or peak > MOST_MEMORY * self.limit or end == RhaiPanic.__name__:
+            return f"{end} after {took:.2f} s with {peak / self.limit:.1f} times the memory: {setting} {source}"
+        return None
+
+
+def work(functions: Sequence[Function], chosen: str, *, every: bool) -> dict[str, list[str]]:
+    """Return calls with large values of a type, by the script that sets `v`."""
+    sources = list(FORMS)
+    for function in functions:
+        sources += [source for type_, source in calls(function, every=every) if type_ == chosen]
+    settings = LARGEST[chosen]
+    found: dict[str, list[str]] = {setting: [] for setting in settings}
+    for number, source in enumerate(source for source in dict.fromkeys(sources) if source not in KNOWN):
+        for place in range(len(settings) if every else min(len(settings), 2)):
+            found[settings[(number + place) % len(settings)]].append(source)
+    return found
+
+
+def main(mebibytes: int, how: str, *chosen: str) -> None:
+    """Make the calls."""
+    attack = Attack(mebibytes * MIB)
+    jobs = [REPORTED]
+    if how != "reported":
+        functions = attack.engine.functions()
+        jobs = [work(functions, type_, every=how == "all") for type_ in chosen or LARGEST]
+    made = 0
+    for job in jobs:
+        for setting, sources in job.items():
+            for source in sources:
+                print(setting, source, file=sys.stderr, flush=True)
+                made += 1
+                # Once more, if it took too much: memory that was freed before may have gone back meanwhile.
+                if attack.run(setting, source) and (excess := attack.run(setting, source)):
+                    print(excess, flush=True)
+    print(made)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["list"]:
+        REVIEWED.write_text(listed(Engine().functions()))
+    else:
+        main(int(sys.argv[1]), *sys.argv[2:])
