@@ -11,17 +11,21 @@ from dramatiq.middleware import CurrentMessage
 from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import Engine, last_use
 from rhai_tasks.engine.output import log_debug, script_logger
-from rhai_tasks.errors import RhaiError, RhaiTerminated, TaskMalformed
+from rhai_tasks.errors import RhaiError, RhaiSystemMemoryError, RhaiTerminated, TaskMalformed
 from rhai_tasks.protocol import ACTOR, EXPIRED, NO_TERMS, Task, circle_of, completed, failed
 from rhai_tasks.queue.broker import TaskBroker
+from rhai_tasks.queue.context import QueueContext
 from rhai_tasks.queue.message import TaskMessage
+from rhai_tasks.queue.run import Run
 
 from .host_errors import log_host_error
 from .own_limits import NO_OWN_LIMITS, OwnLimits
+from .shortage import Shortage
 from .suspects import Suspects
 from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
+_shortage = Shortage()
 
 
 def declare_actor(broker: TaskBroker, engine: Engine) -> None:
@@ -108,8 +112,7 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
             debug=log_debug,
         )
     except RhaiError as error:
-        if run.interrupted and isinstance(error, RhaiTerminated):
-            run.release()
+        if _goes_back(context, run, error):
             return
         log_host_error(error, delivery.about())
         text = error.debug_text if broker.settings.error_format == "debug" else str(error)
@@ -128,3 +131,16 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
     run.finish(outcome, (time.time() - seconds, seconds, *last_use()))
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("Task %s after %.6f s", outcome.status, seconds, extra=delivery.about())
+
+
+def _goes_back(context: QueueContext, run: Run, error: RhaiError) -> bool:
+    """Release the message of a script that has not ended: this worker stops, or the system has no memory for it."""
+    if isinstance(error, RhaiSystemMemoryError):
+        logger.warning("Task goes back to its queue: %s", error, extra=run.delivery.about())
+        run.release(postponed=True)
+        _shortage.pause(context.draining)
+        return True
+    if run.interrupted and isinstance(error, RhaiTerminated):
+        run.release()
+        return True
+    return False
