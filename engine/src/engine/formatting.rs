@@ -22,9 +22,7 @@ pub fn add_to(library: &mut Library<'_>) {
     library.add("to_string", |blob: &mut Blob| format_blob(blob));
     library.add("to_debug", |blob: &mut Blob| format_blob(blob));
     for name in ["debug", "to_debug"] {
-        library.add(name, |s: ImmutableString| {
-            text::write(format_args!("{s:?}")).unwrap_or_default()
-        });
+        library.add(name, |s: ImmutableString| text::debug(&s).unwrap_or_default());
     }
 }
 
@@ -55,7 +53,10 @@ fn format_map(context: &NativeCallContext, map: &mut Map) -> ImmutableString {
     let mut text = String::from("#{");
     for (place, (key, value)) in map.iter_mut().enumerate() {
         let comma = if place > 0 { ", " } else { "" };
-        let _ = write!(text, "{comma}{key:?}: ");
+        let Ok(key) = text::debug(key) else {
+            break;
+        };
+        let _ = write!(text, "{comma}{key}: ");
         if !push_debug(context, &mut text, value) {
             break;
         }

@@ -160,6 +160,9 @@ fn text(value: &Dynamic) -> Result<String, Box<EvalAltResult>> {
         return crossing::python(|py| Ok(object.bind(py).str()?.to_cow()?.into_owned()))
             .map_err(evaluation::error);
     }
+    if value.is_array() || value.is_map() {
+        return text::value(value);
+    }
     text::write(format_args!("{value}"))
 }
 
