@@ -51,7 +51,7 @@ from .output import brief, coloured, make_console, print_json, print_table
 )
 @click.option("--max-operations", type=operations, help="Engine operations; the worker may allow fewer.")
 @click.option("--max-memory", type=mebibytes, metavar="MIB", help="Memory of the script; the worker may allow less.")
-@click.option("--start-within", type=Seconds(), metavar="SECONDS", help="End it as an error if it begins later.")
+@click.option("--start-within", type=Seconds(0.001), metavar="SECONDS", help="End it as an error if it begins later.")
 @click.option("--stats", is_flag=True, help="Keep what the run takes; with --wait, print it to stderr.")
 @click.option("--wait", is_flag=True, help="Wait for the result and print it instead of the id.")
 @click.option("--wait-timeout", type=Seconds(), metavar="SECONDS", help="Longest wait; by default without end.")

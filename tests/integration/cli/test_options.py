@@ -49,6 +49,7 @@ TAKEN: dict[str, list[str]] = {
     "--task-id": [*NUMBERS, *TEXTS],  # any bytes
     "--delay": ["0", "1e-9"],
     "--timeout": ["0", "1e-9"],
+    "--wait-timeout": ["0", "1e-9"],
     "--stale": ["0", "1e-9"],
     "--token": [*NUMBERS, "x"],
     "--count": ["1" + "0" * 30],  # lines, after which to end
