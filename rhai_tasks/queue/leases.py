@@ -106,6 +106,7 @@ class Leases:
     def note_fetch(self, queue: str, began: float) -> None:
         """Note that a fetch has renewed the lease; it began at this time.monotonic()."""
         self._ends[queue] = began + LEASE_SECONDS
+        self._context.readiness.note(f"lease of {queue}")
 
     def drop_lost(self, queue: str) -> None:
         """Stop scripts whose messages another broker has got while our lease did not stand."""

@@ -172,7 +172,7 @@ def test_a_state_of_a_task_that_expires_is_never_processing(
             message = channel.get_message(timeout=0.1)
             return str(message["data"]) if message else None
 
-        assert [wait_until(state), wait_until(state)] == ["pending", "error expired before it began"]
+        assert [wait_until(state), wait_until(state)] == ["pending", "error/Expired expired before it began"]
 
 
 def test_a_delay_that_is_longer_than_the_task_may_wait_expires(
