@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
+import psutil
 import pytest
 import redis
 
@@ -131,6 +132,15 @@ class Scene:
         self.app.submit("let x = [0]; loop { x.push(x.len()) }")
         return self.log(worker, "killing it")
 
+    def the_system_has_no_memory(self) -> str:
+        worker = self.start_worker("circle", "--threads", "1")
+        wait_until(lambda: self.database.exists("rhai_dramatiq:rhai-circle.leases"), what="a worker process")
+        _, process = worker.children()
+        limit = process.memory_info().vms + 100 * 2**20  # of addresses: a stack needs more
+        process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+        self.app.submit("1")
+        return self.log(worker, "no memory for")
+
     def nobody_vouches_for_the_server(self) -> str:
         server = TlsServer(self.folder)
         try:
@@ -179,6 +189,7 @@ SCENES: dict[str, Callable[[Scene], str]] = {
     "A result does not come in time": lambda scene: scene.tasks("wait", scene.app.submit("1").id, "--timeout", "0.5"),
     "A script ran too long": lambda scene: scene.error("loop {}", "--task-timeout", "0.5"),
     "A script needs too much memory": lambda scene: scene.error("let x = [0]; loop { x += x }"),
+    "The system has no memory for scripts": Scene.the_system_has_no_memory,
     "A script imports a file": lambda scene: scene.error('import "tools" as tools;'),
     "A worker process is killed again and again": Scene.scripts_are_greedy,
     "A task ended because processes died": lambda scene: scene.error(
