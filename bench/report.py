@@ -158,6 +158,8 @@ def fleet(results: Results) -> Table:
         if not tree:
             continue
         worker_us, server_us = statistics.median(tree.values()), statistics.median(server.values())
+        if not worker_us or not server_us:  # a run shorter than a tick of the system's clock for CPU
+            continue
         carried = SERVER_LOAD * 1e6 / server_us
         machine = 8 * 1e6 / worker_us
         rows.append(

