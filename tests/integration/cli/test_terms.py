@@ -47,9 +47,11 @@ def test_a_value_and_stats_are_printed_with_the_result(run: Run, start_worker: C
     assert "the task's time limit of 0.2 s exceeded" in slow.stderr
 
 
-@pytest.mark.parametrize("option", ["--timeout=0", "--max-operations=0", "--start-within=0"])
+@pytest.mark.parametrize("option", ["timeout", "max-operations", "start-within"])
 def test_a_limit_that_cannot_be_is_one_line_and_status_2(run: Run, option: str) -> None:
-    ended = run("1", option)
+    ended = run("1", f"--{option}=0")
 
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith(f"Error: {option.strip('-').partition('=')[0].replace('-', '_')}=0")
+    *_, line = ended.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert option in line.replace("_", "-")

@@ -522,6 +522,7 @@ def test_a_jump_of_the_servers_clock_takes_nothing_from_the_living(
     _, message = held
     keys, other = broker.keys(message.queue_name), TaskBroker(Settings(redis_url=server_url))
     other.declare_circle("c")
+    other.consume(keys.queue, 1, 10)
     other.leases.renew(keys.queue)
     other.leases.grace._ends.clear()  # it has been there for a while
     other.leases.grace._server_ahead -= 10.0  # as far as it knows, the clock was 10 s earlier

@@ -438,7 +438,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "submit a delayed task now": ("submit", partial(submit_again, delay=1000.0)),
     "submit a message of dramatiq's again": ("submit", partial(submit_again, via="dramatiq")),
     "cancel": ("cancel", cancel),
-    "purge": ("purge", purge),
+    "purge": ("purge cancel_held", purge),
     "retry": ("retry", retry),
     "due": ("due", due),
 }
