@@ -197,12 +197,12 @@ def test_a_script_that_nothing_stops_ends_as_an_error_and_its_neighbours_complet
 def test_a_cancelled_script_that_does_not_stop_ends_its_process_and_others_go_back_unsuspected(
     dispatcher: Dispatcher, app: Client, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
-    runs = tmp_path / "runs"
+    runs, begun = tmp_path / "runs", tmp_path / "begun"
     options = ("--engine", "tests.engine_for_tests:make_engine", "--threads", "2", "--shutdown-timeout", "0.5")
     start_worker("circle", *options)
     long = dispatcher.submit("circle", "long", f'note("{runs}", "run"); sleep(10); who()')
-    endless = app.submit("nap(1000)")
-    wait_until(lambda: dispatcher.status(endless.id) == "processing" and runs.exists())
+    endless = app.submit(f'note("{begun}", "begun"); nap(1000)')
+    wait_until(lambda: begun.exists() and runs.exists())
 
     endless.cancel()
 
@@ -213,13 +213,14 @@ def test_a_cancelled_script_that_does_not_stop_ends_its_process_and_others_go_ba
 
 
 def test_a_script_that_does_not_stop_after_its_message_was_lost_ends_its_process(
-    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
+    begun = tmp_path / "begun"
     worker = start_worker("circle", "--engine", "tests.engine_for_tests:make_engine", "--threads", "1")
     client, settings = dispatcher.client, Settings()
     keys = QueueKeys(settings.namespace, "rhai-circle")
-    endless = dispatcher.submit("circle", "endless", "nap(1000)")
-    wait_until(lambda: dispatcher.status(endless) == "processing")
+    endless = dispatcher.submit("circle", "endless", f'note("{begun}", "begun"); nap(1000)')
+    wait_until(begun.exists)
     _, before = worker.children()
 
     (broker_id,) = client.zrange(keys.leases, 0, -1)
@@ -245,14 +246,15 @@ def setup_with_slow_hooks() -> None:
 
 
 def test_a_process_ends_only_after_its_other_messages_were_released(
-    dispatcher: Dispatcher, app: Client, spawn: Callable[..., Worker]
+    dispatcher: Dispatcher, app: Client, spawn: Callable[..., Worker], tmp_path: Path
 ) -> None:
+    begun = tmp_path / "begun"  # a script that is cancelled before it begins leaves nothing to end
     spawn("rhai-bridge", "--circle", "circle")
     env = {"RHAI_TASKS_ENGINE": "tests.engine_for_tests:make_engine", "RHAI_TASKS_SHUTDOWN_TIMEOUT": "0.5"}
     ending = spawn("dramatiq", f"{__name__}:setup_with_slow_hooks", "--processes", "1", "--threads", "2", env=env)
-    endless = app.submit("nap(1000)")
+    endless = app.submit(f'note("{begun}", "begun"); nap(1000)')
     other = dispatcher.submit("circle", "other", "sleep(15); who()")
-    wait_until(lambda: {dispatcher.status(task) for task in (endless.id, other)} == {"processing"})
+    wait_until(lambda: begun.exists() and dispatcher.status(other) == "processing")
 
     endless.cancel()
 
