@@ -126,9 +126,11 @@ class NotAsked(TaskError, TypeError):
         self.argument = argument
 
     def __str__(self) -> str:
+        what, value = {"json": ("value", "True"), "keep_prints": ("prints", "...")}.get(
+            self.argument, (self.argument, "True")
+        )
         return (
-            f"task {self.task_id!r} has no {'value' if self.argument == 'json' else self.argument}: "
-            f"submit it with {self.argument}=True, for a worker of this project"
+            f"task {self.task_id!r} has no {what}: submit it with {self.argument}={value}, for a worker of this project"
         )
 
 

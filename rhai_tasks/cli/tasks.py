@@ -53,6 +53,7 @@ from .output import brief, coloured, make_console, print_json, print_table
 @click.option("--max-memory", type=mebibytes, metavar="MIB", help="Memory of the script; the worker may allow less.")
 @click.option("--start-within", type=Seconds(0.001), metavar="SECONDS", help="End it as an error if it begins later.")
 @click.option("--stats", is_flag=True, help="Keep what the run takes; with --wait, print it to stderr.")
+@click.option("--prints", is_flag=True, help="Keep 1 MiB of what it prints; with --wait, show it on stderr at once.")
 @click.option("--wait", is_flag=True, help="Wait for the result and print it instead of the id.")
 @click.option("--wait-timeout", type=Seconds(), metavar="SECONDS", help="Longest wait; by default without end.")
 @click.option("--json", "as_json", is_flag=True, help="Ask for the value as JSON too, and print JSON for programs.")
@@ -67,6 +68,7 @@ def submit(
     wait_timeout: float | None,
     max_memory: int | None,
     as_json: bool,
+    prints: bool,
     **options: Any,
 ) -> None:
     """Submit SCRIPT, or one from a file or from stdin, and print the task's id."""
@@ -79,10 +81,13 @@ def submit(
     with make_client(settings, circle=circle) as client:
         try:
             memory = None if max_memory is None else max_memory * MIB
-            task = client.submit(script, max_memory=memory, json=as_json, **options)
+            keep = MIB if prints else None
+            task = client.submit(script, max_memory=memory, json=as_json, keep_prints=keep, **options)
         except ValueError as error:
             raise click.UsageError(f"{error}.") from error
         if wait:
+            for line in task.prints(wait_timeout) if prints else ():
+                echo(line, err=True)
             _print_outcomes(client, [task], wait_timeout, as_json=as_json, asked=as_json or options["stats"])
         elif as_json:
             print_json({"taskId": task.id})
@@ -244,6 +249,17 @@ def _outcome_as_json(task_id: str, outcome: str | RhaiTasksError) -> dict[str, s
             return {"taskId": task_id, "status": "unknown", "error": str(outcome)}
         case output:
             return {"taskId": task_id, "status": Status.COMPLETED, "output": output}
+
+
+@main.command()
+@click.argument("task_id")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
+@click.pass_obj
+def logs(settings: Settings, task_id: str, follow: bool) -> None:
+    """Print the lines that a task's script has printed, if it was submitted with --prints."""
+    with make_client(settings) as client, suppress(*(() if follow else (TaskTimeout,))):
+        for line in client.task(task_id).prints(None if follow else 0.0):
+            echo(line)
 
 
 @main.command()

@@ -13,6 +13,7 @@ from rhai_tasks.settings import Settings
 
 from .answers import Stats
 from .base import ClientOptions, Handle, ResultTimeout, batch_for_poll, check_scripts, group_by_id, make_requests
+from .prints import PrintsReader
 from .progress import Progress
 from .requests import Ending, unwrap
 from .results import ResultListener
@@ -51,6 +52,18 @@ class AsyncTask(Handle["AsyncClient", AsyncSender]):
         with suppress(ScriptError, TaskCancelled):
             await self.result(timeout)
         return await self._sender.send(self._sender.requests.stats(self.id))
+
+    async def prints(self, timeout: float | None = None) -> AsyncIterator[str]:
+        """Yield the lines that the script prints, until the task has ended; see `Task.prints`."""
+        reader, end = PrintsReader(self.id, self._sender.requests.key(self.id)), ResultTimeout(timeout, 0.0)
+        while True:
+            for line in await self._sender.send(reader.poll(), end.seconds_left()):
+                yield line
+            if reader.has_ended:
+                return
+            if end.is_over():
+                raise end.make_error([self.id])
+            await asyncio.sleep(min(reader.pause, end.seconds_left()))
 
     async def cancel(self) -> bool:
         """Cancel the task; see `Client.cancel`."""

@@ -13,6 +13,7 @@ from rhai_tasks.settings import Settings
 from .answers import Stats
 from .base import ClientOptions, Handle, ResultTimeout, batch_for_poll, check_scripts, group_by_id, make_requests
 from .listener import Waiter
+from .prints import PrintsReader
 from .progress import Progress
 from .requests import Ending, unwrap
 from .sender import Sender
@@ -93,6 +94,28 @@ class Task(Handle["Client", Sender]):
             self.result(timeout)
         return self._sender.send(self._sender.requests.stats(self.id))
 
+    def prints(self, timeout: float | None = None) -> Iterator[str]:
+        """Yield the lines that the script prints, those printed before first, until the task has ended.
+
+        Lines come within half a second. If a worker process dies with the task, the lines of the next run follow.
+
+        Args:
+            timeout: Seconds for all of them; `None` waits without end.
+
+        Raises:
+            NotAsked: The task was submitted without `keep_prints`.
+            TaskTimeout: The task has not ended in time; it goes on.
+            TaskNotFound, ServerUnavailable, ServerError, ClientClosed, ValueError: As for `result`.
+        """
+        reader, end = PrintsReader(self.id, self._sender.requests.key(self.id)), ResultTimeout(timeout, 0.0)
+        while True:
+            yield from self._sender.send(reader.poll(), end.seconds_left())
+            if reader.has_ended:
+                return
+            if end.is_over():
+                raise end.make_error([self.id])
+            time.sleep(min(reader.pause, end.seconds_left()))
+
     def cancel(self) -> bool:
         """Cancel the task; see `Client.cancel`."""
         return self._client.cancel(self.id)
@@ -166,6 +189,7 @@ class Client:
             start_within (float | None): The same as seconds from the submission on, from a millisecond.
             json (bool): Keep the value as JSON as well, for `Task.value`.
             stats (bool): Keep what the run took, for `Task.stats`.
+            keep_prints (int | None): Bytes of what the script prints that are kept, for `Task.prints`; at most 16 MiB.
 
         Raises:
             TaskExists: `unique`, and the id is taken; or a message in the queue has the same id, and the task waits

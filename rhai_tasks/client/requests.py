@@ -187,7 +187,7 @@ class Requests:
 
         return Request(
             "cancel",
-            [self._key(task_id)],
+            [self.key(task_id)],
             [to_bytes(task_id), timestamp(time.time()), cancel_channel(self.namespace), state_channel(self.namespace)],
             read,
         )
@@ -215,15 +215,15 @@ class Requests:
             pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
             return {to_text(name): to_text(value) for name, value in pairs}
 
-        return Request(None, [], ["HGETALL", self._key(task_id)], read)
+        return Request(None, [], ["HGETALL", self.key(task_id)], read)
 
     def value(self, task_id: str) -> Request[Any]:
         """Build the request for the value of a task that has completed."""
-        return Request(None, [], ["HMGET", self._key(task_id), *VALUE_FIELDS], partial(read_value, task_id))
+        return Request(None, [], ["HMGET", self.key(task_id), *VALUE_FIELDS], partial(read_value, task_id))
 
     def stats(self, task_id: str) -> Request[Stats]:
         """Build the request for the stats of a task that has ended."""
-        return Request(None, [], ["HMGET", self._key(task_id), *STATS_FIELDS], partial(read_stats, task_id))
+        return Request(None, [], ["HMGET", self.key(task_id), *STATS_FIELDS], partial(read_stats, task_id))
 
     def outcomes(self, task_ids: Sequence[str]) -> Request[dict[str, Ending]]:
         """Build the request for the endings of those of at most `POLLED_AT_ONCE` tasks that have ended."""
@@ -267,7 +267,8 @@ class Requests:
     def _channels(self) -> str:
         return state_channel(self.namespace) + self.prefixes.details
 
-    def _key(self, task_id: str) -> bytes:
+    def key(self, task_id: str) -> bytes:
+        """Return the key of a task's details."""
         return to_bytes(self.prefixes.details + task_id)
 
 

@@ -33,6 +33,7 @@ class TaskOptions(TypedDict, total=False):
     start_within: float | None
     json: bool
     stats: bool
+    keep_prints: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class TaskSpec:
     start_within: float | None = None
     json: bool = False
     stats: bool = False
+    keep_prints: int | None = None
 
     def __post_init__(self) -> None:
         if self.delay != 0.0:

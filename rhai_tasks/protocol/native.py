@@ -73,6 +73,7 @@ class Field:
     START_BEFORE = "startBefore"
     RESULT_FORMAT = "resultFormat"
     STATS = "stats"
+    KEEP_PRINTS = "keepPrints"
     RESULT = "result"
     STARTED_AT = "startedAt"
     RUN_SECONDS = "runSeconds"
@@ -80,6 +81,7 @@ class Field:
     PEAK_MEMORY = "peakMemory"
     DELIVERIES = "deliveries"
     WORKER_ID = "workerId"
+    PRINTED = "printed"
 
 
 DETAIL_FIELDS = (

@@ -20,6 +20,7 @@ LONGEST = 100 * 365.25 * 86400
 
 _LARGEST = 2**63 - 1  # what the engine counts with
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_MOST_PRINTS = 16 * 1024 * 1024  # bytes: a field of the details is written and read at once
 _LAST_MOMENT = 253402300799.0  # of the year 9999, in seconds since the epoch: milliseconds are beyond it
 _WHOLE = re.compile(r"[0-9]{1,30}", re.ASCII)
 
@@ -39,6 +40,8 @@ class Terms(NamedTuple):
     """The value is wanted as JSON, too."""
     stats: bool = False
     """What the run took is wanted, too."""
+    keep_prints: int | None = None
+    """Bytes of what the script prints that are kept."""
 
 
 NO_TERMS = Terms()
@@ -61,11 +64,15 @@ def _duration(text: str) -> float:
     return seconds
 
 
-def _count(text: str) -> int:
+def _count(text: str, most: int = _LARGEST) -> int:
     count = int(text) if _WHOLE.fullmatch(text) else 0
-    if not 1 <= count <= _LARGEST:
-        raise ValueError(f"a whole number from 1 to {_LARGEST}")
+    if not 1 <= count <= most:
+        raise ValueError(f"a whole number from 1 to {most}")
     return count
+
+
+def _bytes_of_prints(text: str) -> int:
+    return _count(text, _MOST_PRINTS)
 
 
 def _moment(text: str) -> float:
@@ -108,6 +115,7 @@ TERMS = (
     Term(Field.START_BEFORE, _moment, _write_moment),
     Term(Field.RESULT_FORMAT, _format, lambda asked: "json" if asked is True else str(asked)),
     Term(Field.STATS, _flag, lambda asked: "1" if asked is True else str(asked)),
+    Term(Field.KEEP_PRINTS, _bytes_of_prints),
 )
 """The fields, in the order of `Terms`. A new field is a row here, and an attribute there and of `client.TaskSpec`."""
 

@@ -3,14 +3,19 @@
 from rhai_tasks.observe.recorder import Use
 from rhai_tasks.protocol import Field, Outcome, Terms, timestamp
 
+from .prints import Prints
 
-def answers(terms: Terms, outcome: Outcome, use: Use | None, deliveries: int, worker_id: str) -> dict[str, str]:
+
+def answers(
+    terms: Terms, outcome: Outcome, use: Use | None, prints: Prints | None, deliveries: int, worker_id: str
+) -> dict[str, str]:
     """Return the fields for which a task has asked.
 
     Args:
         terms: The task's.
         outcome: The task's.
         use: What the script used; `None`: no script ran.
+        prints: What the script printed; `None`: none is kept, or no script ran.
         deliveries: How often the task was delivered, this time included.
         worker_id: Name of the worker process.
     """
@@ -27,4 +32,6 @@ def answers(terms: Terms, outcome: Outcome, use: Use | None, deliveries: int, wo
                 Field.OPERATIONS: str(operations),
                 Field.PEAK_MEMORY: str(peak),
             }
+    if prints:
+        fields |= {Field.DELIVERIES: str(deliveries), Field.PRINTED: prints.text()}
     return fields

@@ -30,6 +30,7 @@ from .life import WorkerLife
 from .list_watcher import DEDICATED_LIMIT, ListWatcher
 from .message import read_task_id
 from .pace import Pace
+from .print_writer import PrintWriter
 from .room import Room
 from .sources import ListSource, SharedSource, Source
 from .strays import Strays
@@ -70,6 +71,7 @@ class TaskBroker(HookedBroker):
         self.settings, self.recorder, self.readiness = settings, context.recorder, context.readiness
         self.leases = Leases(context)
         self.writer = StatusWriter(context, self.leases.hold_again)
+        self.prints = PrintWriter(context)
         self.cancels = Cancels(context, self.leases)
         self.lists = ListWatcher(settings, outage, context.stopping)
         self._fetch_slots = threading.BoundedSemaphore(_FETCHES)

@@ -15,6 +15,7 @@ from rhai_tasks.settings import Settings
 from .answers import answers
 from .delivery import Delivery
 from .follow_ups import FollowUp, follow_ups
+from .prints import Prints
 
 if TYPE_CHECKING:  # an extra
     from rhai_tasks.observe.tracing import TaskTrace
@@ -53,6 +54,8 @@ class Finished(NamedTuple):
     """Its reply may be pushed."""
     terms: Terms = NO_TERMS
     """Of the task."""
+    prints: Prints | None = None
+    """What the script printed, if the task asks to keep it."""
 
     def arguments(self, settings: Settings, worker_id: str) -> list[Any]:
         """Write the arguments of `finish.lua` for this task; `worker_id` names this process."""
@@ -61,7 +64,7 @@ class Finished(NamedTuple):
         more: list[Any] = []
         reply_lists = self._reply_lists(settings)
         if self.following or reply_lists or delivery.terms:
-            given = answers(self.terms, outcome, self.use, delivery.crashes + 1, worker_id)
+            given = answers(self.terms, outcome, self.use, self.prints, delivery.crashes + 1, worker_id)
             more += (len(self.following), *chain.from_iterable(self.following))
             more += (2 * len(given) if delivery.terms else -1, *map(to_bytes, chain.from_iterable(given.items())))
             more += (
@@ -106,7 +109,7 @@ class Finished(NamedTuple):
 
     def size(self) -> int:
         """How many bytes of output and follow-ups are written to the server, about; a reply holds the script, too."""
-        size = len(self.outcome.text) + len(self.outcome.result or "")
+        size = len(self.outcome.text) + len(self.outcome.result or "") + (self.prints.size() if self.prints else 0)
         if self.following:
             size += sum(len(follow_up.body) for follow_up in self.following)
         return size
@@ -125,8 +128,8 @@ class Finished(NamedTuple):
             _TOO_LARGE,
         )
         if self.outcome.kind == _TOO_LARGE:  # then it is the reply, which holds the script, or what follows the task
-            return self._replace(outcome=outcome, following=[], replies=False)
-        return self._replace(outcome=outcome, following=following(self.delivery, outcome))
+            return self._replace(outcome=outcome, following=[], replies=False, prints=None)
+        return self._replace(outcome=outcome, following=following(self.delivery, outcome), prints=None)
 
 
 class Released(NamedTuple):

@@ -10,6 +10,7 @@ from rhai_tasks.protocol import NO_TERMS, Outcome, Terms
 
 from .delivery import Delivery
 from .endings import Ending, Finished, Lost, Released, Trace, following
+from .prints import Prints
 
 if TYPE_CHECKING:  # an extra
     from rhai_tasks.observe.tracing import TaskTrace
@@ -33,6 +34,7 @@ class Run:
     started: float | None = None  # time.monotonic() at which the script began
     crash_counted: bool = False  # before the script could end the process; a release takes it back
     interrupted: bool = False  # by a stopping worker: if it does not end by itself, it is released
+    prints: Prints | None = None  # what the script prints, if the task asks to keep it
     ending: Ending | None = None
     trace: "TaskTrace | None" = None
 
@@ -43,7 +45,9 @@ class Run:
             # Without more calls than these: each task comes this way.
             follow_ups = following(delivery, outcome) if delivery.composed else []
             trace = Trace(self.trace, time.time()) if self.trace else None
-            self.ending = Finished(delivery, outcome, follow_ups, time.time(), use, trace, terms=self.terms)
+            self.ending = Finished(
+                delivery, outcome, follow_ups, time.time(), use, trace, True, self.terms, self.prints
+            )
 
     def release(self, *, postponed: bool = False) -> None:
         """End undone: the message goes back to its queue, behind all others if it is postponed."""

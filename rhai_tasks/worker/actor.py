@@ -98,6 +98,8 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
         constants["INPUT"] = piped[-1]
     limits = NO_OWN_LIMITS if run.terms is NO_TERMS else OwnLimits.lower(run.terms, engine.limits, timeout)
     run.own_timeout = limits.timeout
+    keep_prints = run.terms.keep_prints
+    take_print = broker.prints.follow(run, keep_prints).add if keep_prints else script_logger.debug
     started = time.perf_counter()
     try:
         evaluate = engine.run_json if run.terms.json else engine.run
@@ -108,7 +110,7 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
             max_operations=limits.max_operations,
             max_memory=limits.max_memory,
             cancel=run.cancel,
-            print=script_logger.debug,  # not info: the output of scripts is private by default
+            print=take_print,  # not logged at info: the output of scripts is private by default
             debug=log_debug,
         )
     except RhaiError as error:

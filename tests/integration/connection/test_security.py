@@ -282,6 +282,7 @@ def test_a_client_needs_no_more_rights_than_documented(
             app.submit("3", task_id="again", unique=True)
         tasks = app.submit_many(["1"] * 600)
         assert len(list(app.as_completed(tasks, timeout=120))) == 600
+        assert list(app.submit("print(1)", keep_prints=100).prints(60)) == ["1"]
         waiting = app.submit("1", circle="nobody's")
         waiting.cancel()
         assert app.task(waiting.id).details()["error"] == "cancelled"
@@ -427,12 +428,12 @@ SCRIPTS = {
     "rhai-bridge": ["take", "give_back", "due", "count"],
     "rhai-worker": [
         *("fetch", "renew", "hold_again", "recover", "leave", "strays"),
-        *("finish", "mark", "release", "deliver", "dead_letter"),
+        *("finish", "mark", "prints", "release", "deliver", "dead_letter"),
     ],
-    "rhai-client": ["submit", "cancel", "states"],
+    "rhai-client": ["submit", "cancel", "states", "new_prints"],
     "rhai-dispatcher": [],
     "rhai-operator": [
-        *("submit", "cancel", "states"),
+        *("submit", "cancel", "states", "new_prints"),
         *("count", "due", "retry", "recover", "purge", "cancel_held", "give_back"),
     ],
     "rhai-web": [

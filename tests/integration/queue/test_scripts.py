@@ -32,6 +32,7 @@ from rhai_tasks.queue.consumer import TaskConsumer
 from rhai_tasks.queue.endings import Dead, Finished, Released
 from rhai_tasks.queue.follow_ups import FollowUp
 from rhai_tasks.queue.message import TaskMessage
+from rhai_tasks.queue.prints import Prints
 from rhai_tasks.queue.rabbitmq import RabbitBroker, RabbitSource
 from rhai_tasks.queue.strays import Strays
 from rhai_tasks.settings import Settings as _Settings
@@ -290,6 +291,15 @@ def mark(world: World) -> Act:
     return world.broker.writer._mark
 
 
+def write_prints(world: World) -> Act:
+    run = world.fetch()[0].run
+    world.broker.prints._written[run] = 0
+    run.prints = Prints(100)
+    run.prints.add("printed")
+    script = load_script(world.broker.client, "rhai_tasks.queue", "prints")
+    return lambda: world.broker.prints._write(script, run, 0)
+
+
 def deliver(world: World) -> Act:
     first, *_ = world.fetch()
     world.broker.writer._give_up.set()  # one try
@@ -421,6 +431,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "dead letter": ("dead_letter", dead_letter),
     "mark": ("mark", mark),
     "deliver": ("deliver", deliver),
+    "write prints": ("prints", write_prints),
     "renew": ("renew recover", renew),
     "hold again": ("hold_again", hold_again),
     "find strays": ("strays", find_strays),
@@ -442,7 +453,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "retry": ("retry", retry),
     "due": ("due", due),
 }
-READ_ONLY = {"states", "count", "details", "find", "watch"}  # they change nothing
+READ_ONLY = {"states", "count", "details", "find", "watch", "new_prints"}  # they change nothing
 
 
 def commands_called(scripts: str) -> list[str]:

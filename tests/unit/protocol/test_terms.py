@@ -9,7 +9,9 @@ from rhai_tasks import TaskSpec
 from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.protocol import NO_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, write_terms
 
-EXAMPLES = Terms(timeout=2.5, max_operations=1000, max_memory=1_000_000, start_before=2e9, json=True, stats=True)
+EXAMPLES = Terms(
+    timeout=2.5, max_operations=1000, max_memory=1_000_000, start_before=2e9, json=True, stats=True, keep_prints=64_000
+)
 """A value for each."""
 
 UNREADABLE = {
@@ -22,6 +24,7 @@ UNREADABLE = {
     ),
     "resultFormat": ("", "xml", "JSON", "1"),
     "stats": ("", "2", "true", "-1"),
+    "keepPrints": ("", "-1", "0", "1.5", "64KiB", "16777217"),
 }
 """Texts that a worker refuses, by field."""
 
