@@ -53,12 +53,15 @@ def _watch(queues: Queues, circle: str | None, seconds: float) -> None:
 
 
 def _table(counts: Iterable[Queue]) -> Table:
-    numbers = (*PLACES, "workers")
+    numbers = (*PLACES, "workers", "rules")
     table = make_table("circle")
     for column in numbers:
         table.add_column(column, justify="right")
     for queue in counts:
-        table.add_row(Text(brief(queue.circle)), *(Text(str(getattr(queue, column))) for column in numbers))
+        name = Text(brief(queue.circle))
+        if queue.paused:
+            name.append(" paused", style="yellow")
+        table.add_row(name, *(Text(str(getattr(queue, column))) for column in numbers))
     return table
 
 

@@ -75,6 +75,7 @@ QUEUE_TASKS = Metric(
     ("circle", "state"),
 )
 LEASES = Metric("rhai_tasks_leases", "gauge", "Worker processes with a lease that stands, on all machines", ("circle",))
+PAUSED = Metric("rhai_tasks_paused", "gauge", "1 if an operator has paused the circle, else 0", ("circle",))
 
 METRICS = (
     FINISHED,
@@ -92,6 +93,7 @@ METRICS = (
     READY,
     QUEUE_TASKS,
     LEASES,
+    PAUSED,
 )
 _COUNTERS = tuple(metric for metric in METRICS if metric.kind == "counter")
 _HISTOGRAMS = tuple(metric for metric in METRICS if metric.kind == "histogram")

@@ -95,6 +95,7 @@ class State(NamedTuple):
     queues: Collection[str] = ()
     running: Iterable[RunningTask] = ()
     gauges: Mapping[str, float] = {}  # by name of the metric
+    rabbitmq: bool = False  # its messages come through RabbitMQ
 
 
 class Recorder:
@@ -180,6 +181,7 @@ class Recorder:
                 "stopping": self.readiness.stopping,
                 "succeeded": _oldest(self.readiness.times()),
                 "gauges": dict(state.gauges),
+                "rabbitmq": state.rabbitmq,
                 "counts": self.counts.to_json(),
                 # Without these, a page of the version before does not know the process.
                 "ended": {},
@@ -231,6 +233,7 @@ class Report:
     stopping: bool
     succeeded: Mapping[str, float]  # time.monotonic() of the oldest reads and renewals; negative infinity: none yet
     gauges: Mapping[str, float]  # by name of the metric
+    rabbitmq: bool  # its messages come through RabbitMQ
     counts: Counts
     at: float  # seconds since the epoch by the server's clock, which adds it to what Redis holds; 0: not from Redis
 
@@ -266,13 +269,14 @@ def read_report(process: str, text: str | bytes) -> Report | None:
                 else Counter(task.circle for task in running)
             ),
             recent=tuple(map(_ended, fields["recent"])),
-            # A worker of the version before publishes none of the next five.
+            # A worker of the version before publishes none of the next six.
             clock=finite(fields.get("clock", 0.0)),
             stopping=bool(fields.get("stopping", False)),
             succeeded={
                 str(what): -inf if then is None else finite(then) for what, then in fields.get("succeeded", {}).items()
             },
             gauges={str(name): finite(value) for name, value in fields.get("gauges", {}).items()},
+            rabbitmq=bool(fields.get("rabbitmq", False)),
             counts=Counts.from_json(fields["counts"]) if "counts" in fields else _counts_before(fields["ended"]),
             at=finite(fields.get("at", 0.0)) / 1000,
         )

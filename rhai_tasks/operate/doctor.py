@@ -13,7 +13,9 @@ from rhai_tasks.connection.server import check_server
 from rhai_tasks.observe.recorder import read_report
 from rhai_tasks.protocol import (
     QueueKeys,
+    audit_key,
     key_pattern,
+    timestamp,
     to_bytes,
     to_text,
     workers_key,
@@ -59,6 +61,7 @@ def examine(settings: Settings, *, stale_seconds: float = 60.0) -> list[Finding]
                 _check_delays(circle, due_before[circle], _due(queues, circle)),
                 _check_workers(queues, circle, holders),
                 _check_dead_letters(queues, circle),
+                _check_rules(queues, circle),
             ):
                 findings += _guarded(circle, found, is_known=bool(of_types))
         findings += _guarded("tasks", find_orphans(queues, circles, holders, stale_seconds), is_known=False)
@@ -100,11 +103,12 @@ def _keys_of(queues: Queues, circle: str) -> dict[str | bytes, str]:
         keys.delayed: "sorted set",
         keys.delayed_messages: "sorted set",
         keys.wake: "list",
+        keys.rules: "hash",
     }
 
 
 def _common_keys(namespace: str) -> dict[str | bytes, str]:
-    return {QueueKeys.registry(namespace): "set", workers_key(namespace): "hash"}
+    return {QueueKeys.registry(namespace): "set", workers_key(namespace): "hash", audit_key(namespace): "list"}
 
 
 def _progress(queues: Queues, circle: str) -> tuple[int, int]:
@@ -191,3 +195,10 @@ def _check_dead_letters(queues: Queues, circle: str) -> Iterator[Finding]:
     dead = queues.client.zcard(queues.keys(circle).dead)
     if dead:
         yield Finding(circle, f"{dead} dead letter(s)", "rhai-tasks dead list says why; retry or delete them")
+
+
+def _check_rules(queues: Queues, circle: str) -> Iterator[Finding]:
+    for rule in queues.rules().read(circle):
+        verb, remedy = ("paused", "resume") if rule.verb == "pause" else ("blocked", "unblock")
+        what = f"{rule.subject} is {verb} since {timestamp(rule.at)} by {rule.by or 'somebody'}"
+        yield Finding(circle, f"{what}: {rule.reason}" if rule.reason else what, f"rhai-tasks {remedy} ends it")

@@ -11,7 +11,7 @@ import redis
 from rhai_tasks.client.requests import batched
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.scripts import load_script
-from rhai_tasks.observe.metrics import LEASES, QUEUE_TASKS, Labels, Metric, Samples
+from rhai_tasks.observe.metrics import LEASES, PAUSED, QUEUE_TASKS, Labels, Metric, Samples
 from rhai_tasks.protocol import (
     ACTOR,
     QueueKeys,
@@ -28,6 +28,7 @@ from rhai_tasks.settings import Settings
 
 from .delayed import DelayedTasks
 from .letters import DeadLetters
+from .rules import Rules
 from .workers import count_running, read_workers
 
 _COUNTED = 100  # circles in a script call
@@ -46,13 +47,15 @@ class Queue:
     delayed: int
     dead: int
     workers: int  # processes with a lease that stands
+    paused: bool = False  # the circle begins no more tasks
+    rules: int = 0  # set by operators, a pause among them
 
     def count(self, place: str) -> int:
         """Return how many tasks are in one of the `PLACES`."""
         return int(getattr(self, place))
 
 
-PLACES = tuple(field.name for field in fields(Queue) if field.name not in {"circle", "workers"})
+PLACES = tuple(field.name for field in fields(Queue) if field.name not in {"circle", "workers", "paused", "rules"})
 """Where a task that has not ended can be: `waiting`, `buffered`, `prefetched`, `running`, `delayed`, `dead`."""
 
 
@@ -67,6 +70,7 @@ def queue_samples(settings: Settings, circles: Callable[[], Iterable[str]]) -> S
             return []
         return [
             *((LEASES, (queue.circle,), queue.workers) for queue in counted),
+            *((PAUSED, (queue.circle,), queue.paused) for queue in counted),
             *((QUEUE_TASKS, (queue.circle, place), queue.count(place)) for queue in counted for place in PLACES),
         ]
 
@@ -96,6 +100,10 @@ class Queues:
     def close(self) -> None:
         """Disconnect."""
         self.client.close()
+
+    def rules(self, by: str | None = None) -> Rules:
+        """Return the rules of circles; `by` names the person or program that changes them."""
+        return Rules(self.client, self.settings.namespace, by)
 
     def keys(self, circle: str) -> QueueKeys:
         """Return the keys of a circle's queue."""
@@ -128,12 +136,14 @@ class Queues:
         for circle in circles:
             names = self.keys(circle)
             keys += [self.native_key(circle), names.messages, names.published, names.delayed, names.delayed_messages]
-            keys += [names.delay_bodies, names.dead, names.leases]
+            keys += [names.delay_bodies, names.dead, names.leases, names.rules]
         acks = QueueKeys.acks_start(self.settings.namespace)
         counts = self._count(keys=keys, args=[acks, *map(queue_name, circles)])
-        for circle, (waiting, buffered, held, *rest) in zip(circles, counts, strict=True):
+        for circle, (waiting, buffered, held, delayed, dead, workers, paused, rules) in zip(
+            circles, counts, strict=True
+        ):
             begun = min(running.get(circle, 0), held)  # a heartbeat is older than the count
-            yield Queue(circle, waiting, buffered, held - begun, begun, *rest)
+            yield Queue(circle, waiting, buffered, held - begun, begun, delayed, dead, workers, paused == 1, rules)
 
     def buffered(self, circle: str, start: int = 0, count: int | None = None) -> list[bytes]:
         """List the ids of a circle's buffered messages, on Redis or in RabbitMQ: all, or `count` from `start` on."""

@@ -5,7 +5,9 @@ Values and pure functions: no connection, no clock. The package hands out all it
 
 from .keys import (
     ACTOR,
+    RULES_NOTICE,
     QueueKeys,
+    audit_key,
     cancel_channel,
     circle_of,
     is_circle_queue,
@@ -34,6 +36,7 @@ from .native import (
     parse_task,
     reply_json,
 )
+from .rules import Rule, blocked_by, script_hash, seconds_of
 from .terms import LONGEST, NO_TERMS, REPEATED_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, write_terms
 from .text import (
     UNREADABLE,
@@ -58,6 +61,7 @@ __all__ = [
     "MISSING_SCRIPT",
     "NO_TERMS",
     "REPEATED_TERMS",
+    "RULES_NOTICE",
     "TERMS",
     "TERM_FIELDS",
     "UNREADABLE",
@@ -65,9 +69,12 @@ __all__ = [
     "Outcome",
     "Prefixes",
     "QueueKeys",
+    "Rule",
     "Status",
     "Task",
     "Terms",
+    "audit_key",
+    "blocked_by",
     "cancel_channel",
     "check_circle",
     "check_names",
@@ -86,6 +93,8 @@ __all__ = [
     "parse_time",
     "queue_name",
     "reply_json",
+    "script_hash",
+    "seconds_of",
     "shown",
     "state_channel",
     "submits_key",

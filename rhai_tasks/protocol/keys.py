@@ -134,6 +134,11 @@ class QueueKeys:
         return f"{self.delay_queue}.msgs"
 
     @property
+    def rules(self) -> str:
+        """Hash of the circle's rules: its fields are named by `Rule.field`, its values are `Rule.note`."""
+        return f"{self.messages}.rules"
+
+    @property
     def wake(self) -> str:
         """List on which a bridge waits for a delayed task that is due before all that it knows."""
         return f"{self.messages}.wake"
@@ -170,9 +175,21 @@ def state_channel(namespace: str) -> str:
     return f"{namespace}:__state__:"
 
 
+def audit_key(namespace: str) -> str:
+    """List of the last changes of rules, newest first."""
+    return f"{namespace}:__audit__"
+
+
 def cancel_channel(namespace: str) -> str:
-    """Channel on which the ids of cancelled tasks are published."""
+    """Channel on which the ids of cancelled tasks are published, and notices of changed rules."""
     return f"{namespace}:__cancel__"
+
+
+RULES_NOTICE = "rules of "
+"""Start of a notice on the channel for cancels; the queue follows, whose circle's rules have changed.
+
+A task may have such an id, too: then its cancel also makes workers read the rules again.
+"""
 
 
 def submits_key(namespace: str, client_id: str) -> str:

@@ -91,9 +91,11 @@ class TaskBroker(HookedBroker):
         restarted = queue_name in context.held
         room = Room(context, queue_name, max(prefetch // 2, 1))
         source = self._source(queue_name, room, timeout / 1000)
-        return TaskConsumer(
+        consumer = TaskConsumer(
             context, self.keys(queue_name), source, self.leases, self.cancels, self.writer, restarted=restarted
         )
+        context.recalls[queue_name] = consumer.recall
+        return consumer
 
     def _source(self, queue: str, room: Room, timeout: float) -> Source:
         if len(self.context.held) <= DEDICATED_LIMIT:
@@ -215,7 +217,7 @@ class TaskBroker(HookedBroker):
         """Return what this process serves, holds and runs now."""
         running = self.writer.running_tasks()
         gauges = {IN_FLIGHT.name: len(self.context.held.all()), RUNNING.name: len(running)}
-        return State(self.context.held.queues(), running, gauges)
+        return State(self.context.held.queues(), running, gauges, self.settings.broker_url is not None)
 
     def interrupt(self) -> None:
         """Stop running scripts; tasks that have not ended are released."""

@@ -10,7 +10,7 @@ import redis
 
 from rhai_tasks.connection.connect import connect_blocking
 from rhai_tasks.connection.outage import RETRY_SECONDS
-from rhai_tasks.protocol import cancel_channel, to_text
+from rhai_tasks.protocol import RULES_NOTICE, cancel_channel, to_text
 from rhai_tasks.settings import Settings
 from rhai_tasks.threads import vital_thread
 
@@ -35,7 +35,13 @@ class Cancels:
         self._thread.start()
 
     def cancel(self, task_id: str) -> None:
-        """Stop a task's script if this process holds the task; `finish.lua` decides how the task has ended."""
+        """Stop a task's script if this process holds the task; `finish.lua` decides how the task has ended.
+
+        A notice of changed rules comes this way, too.
+        """
+        recall = self._context.recalls.get(task_id.removeprefix(RULES_NOTICE))
+        if recall and task_id.startswith(RULES_NOTICE):
+            recall()
         now = time.monotonic()
         self._recent = {known: at for known, at in self._recent.items() if now < at + LEASE_SECONDS}
         self._recent[task_id] = now  # first: a fetch may be on its way that has not seen it

@@ -19,6 +19,7 @@ from .endings import Dead, Finished, Released
 from .leases import Leases
 from .message import TaskMessage, decode, read_task_id
 from .reader import DeliveryReader
+from .run import Run
 from .sources import Source, Taken
 from .writer import StatusWriter
 
@@ -72,6 +73,8 @@ class TaskConsumer(dramatiq.Consumer):
             self._drain()
             self.source.pause(_DRAINED_PAUSE_SECONDS, self._context.stopping)
             return None
+        if self._room.recalled:
+            self._release_recalled()
         if self._fetched:
             return self._fetched.popleft()
         self._release_stuck()
@@ -120,12 +123,30 @@ class TaskConsumer(dramatiq.Consumer):
 
     def _release_stuck(self) -> None:
         """Release messages that wait behind scripts that turned out to be long: others may have a thread for them."""
-        stuck = self._context.work_queue.remove_stuck(
-            _STUCK_SECONDS, lambda item: bool(item.message.queue_name == self._queue)
-        )
+        stuck = self._remove_waiting(_STUCK_SECONDS)
         if stuck:
             self._context.pace.reset_average(_STUCK_SECONDS)
-            self.requeue([item.message for item in stuck])
+            self.requeue(stuck)
+
+    def _remove_waiting(self, seconds: float) -> list[TaskMessage]:
+        """Take messages back that have waited so long for a thread."""
+        items = self._context.work_queue.remove_stuck(
+            seconds, lambda item: bool(item.message.queue_name == self._queue)
+        )
+        return [item.message for item in items]
+
+    def recall(self) -> None:
+        """Release the messages that no thread has got: the next fetch judges by the circle's new rules.
+
+        Another thread calls this. The consumer's own may be waiting for a message, or bring some that it fetched
+        before; these it releases itself.
+        """
+        self._release(self._remove_waiting(0.0))
+        self._room.recall()
+
+    def _release_recalled(self) -> None:
+        self._room.recalled = False
+        self.requeue(self._remove_waiting(0.0))
 
     def _hold(self, taken: Taken) -> None:
         """Hold messages that were taken from the source."""
@@ -140,8 +161,8 @@ class TaskConsumer(dramatiq.Consumer):
                 acknowledge()
             raise
         for one in read:
-            if isinstance(one, Dead):
-                self._writer.dead_letter(one)
+            if not isinstance(one, Run):
+                self._writer.end(one)
                 continue
             message_id = one.delivery.message_id
             self._writer.cancel_release(message_id)
@@ -199,15 +220,18 @@ class TaskConsumer(dramatiq.Consumer):
         self._room.let_go(run)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Release these messages, and those that no thread has got."""
-        for message in [*messages, *self._fetched]:
+        """Release these messages, and those that were fetched last."""
+        self._release([*messages, *self._fetched])
+        self._fetched.clear()
+
+    def _release(self, messages: Iterable[MessageProxy]) -> None:
+        for message in messages:
             run = cast("TaskMessage", message).run
             if run.is_lost():
                 run.delivery.acknowledge()
             else:
                 self._writer.release(Released(run.delivery))
             self._room.let_go(run)
-        self._fetched.clear()
 
     def unblock(self) -> None:
         """End a blocking command from another thread."""

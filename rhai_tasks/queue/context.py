@@ -1,6 +1,7 @@
 """The record that the parts of one broker share: consumers, leases, cancels, status writer."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -72,6 +73,8 @@ class QueueContext:
     draining: threading.Event = field(default_factory=threading.Event)  # nothing more is fetched
     stopping: threading.Event = field(default_factory=threading.Event)
     held: HeldMessages = field(default_factory=HeldMessages)
+    recalls: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """By queue: releases the messages that no thread has got."""
     process_id: str = field(default_factory=lambda: str(uuid4()))  # never used again, as a broker's name may be
 
     def keys(self, queue: str) -> QueueKeys:

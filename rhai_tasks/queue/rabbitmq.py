@@ -26,7 +26,7 @@ from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.connection.tls import tls_failure
 from rhai_tasks.connection.urls import check_broker_url, redact
 from rhai_tasks.errors import ConfigurationError, ServerUnavailable
-from rhai_tasks.protocol import to_text
+from rhai_tasks.protocol import circle_of, to_text
 from rhai_tasks.settings import Settings
 
 from .broker import TaskBroker
@@ -107,6 +107,20 @@ class RabbitBroker(TaskBroker):
         super().__init__(settings, broker_id=broker_id)
         self._rabbitmq = connect_rabbitmq(settings.broker_url)
         self._rabbitmq_outage = Outage(settings.broker_url, server="RabbitMQ")
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue as a `TaskBroker` does.
+
+        Raises:
+            ConfigurationError: Its circle has rules, which do not hold here.
+        """
+        with suppress(redis.RedisError):  # a server that is away is waited for later
+            if self.client.exists(self.keys(queue_name).rules):
+                raise ConfigurationError(
+                    f"circle {circle_of(queue_name)} has rules, as a pause or a block, and these do not hold through "
+                    "RabbitMQ: work without --broker-url, or clear them (rhai-tasks rules shows them)"
+                )
+        super().declare_queue(queue_name)
 
     def _source(self, queue: str, room: Room, timeout: float) -> Source:
         return RabbitSource(

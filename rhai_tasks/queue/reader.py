@@ -1,17 +1,20 @@
 """Reads the rows that Lua returns for a fetch."""
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import redis
 from dramatiq import Message
 
+from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.observe.recorder import shorten
-from rhai_tasks.protocol import ACTOR, QueueKeys, to_bytes, to_text
+from rhai_tasks.protocol import ACTOR, QueueKeys, blocked_by, failed, to_bytes, to_text
 
 from .context import QueueContext
 from .delivery import DETAILS, READ_FIELDS, Delivery, Details, no_acknowledgement
-from .endings import Dead
+from .endings import Dead, Finished
 from .follow_ups import is_composed
 from .message import decode, message_fields, read_task_id
 from .run import Run
@@ -26,13 +29,13 @@ class DeliveryReader:
     def __init__(self, context: QueueContext, keys: QueueKeys) -> None:
         self._context, self._keys = context, keys
 
-    def read(self, taken: Taken) -> list[Run | Dead]:
-        """Read messages that were taken from a source.
+    def read(self, taken: Taken) -> list[Run | Dead | Finished]:
+        """Read messages that were taken from a source. Those of blocked callers and scripts have ended.
 
         Raises:
             redis.RedisError: The server does not answer, which is asked again for details that Lua could not read.
         """
-        keys, read = self._keys, list[Run | Dead]()
+        keys, read = self._keys, list[Run | Dead | Finished]()
         fetched = time.time() if self._context.tracer else 0.0
         clock = taken.now / 1000 - time.monotonic()
         for place, (name, task, body, crashes, details, cancelled, submission) in enumerate(taken.rows):
@@ -66,7 +69,8 @@ class DeliveryReader:
             run = Run(delivery, marked=place < taken.idle and crashes == 0 and not delivery.terms)
             if cancelled:
                 run.cancel.cancel()
-            read.append(run)
+            blocked = _end_if_blocked(run, taken.blocks) if taken.blocks else None
+            read.append(blocked or run)
         return read
 
     def _read_message(self, body: bytes) -> Message[Any]:
@@ -114,6 +118,19 @@ class DeliveryReader:
             return cast("list[bytes | None]", client.hmget(key, READ_FIELDS))
         except (redis.ResponseError, ValueError) as why:
             raise _DeadLetter(str(why), _NO_HASH) from why
+
+
+def _end_if_blocked(run: Run, blocks: Mapping[bytes, bytes]) -> Finished | None:
+    """End a run that a rule of its circle blocks."""
+    details = run.delivery.details
+    caller = details.caller_id if details.caller_id is not None else details.public_key or b""
+    rule = blocked_by(blocks, caller, details.script)
+    if not rule:
+        return None
+    with suppress(TaskMalformed):
+        run.terms = run.delivery.read_terms()
+    run.finish(failed(f"blocked: {rule.reason}", "Blocked"))
+    return cast("Finished", run.ending)
 
 
 class _DeadLetter(Exception):

@@ -19,6 +19,8 @@ class Room:
         self._prefetch = 0
         self._enough = threads  # messages to hold; below that, more are fetched
         self._freed = threading.Event()
+        self.recalled = False
+        """The circle's rules have changed: messages that no thread has got are to be released."""
 
     def adapt(self) -> None:
         """Adapt the room to how long scripts take now."""
@@ -42,6 +44,11 @@ class Room:
         self._freed.clear()
         if not unless():
             self._freed.wait(seconds)
+
+    def recall(self) -> None:
+        """Have the messages released that no thread has got; end a wait for room."""
+        self.recalled = True
+        self._freed.set()
 
     def let_go(self, run: Run) -> None:
         """Hold a message no longer."""

@@ -37,6 +37,8 @@ class Taken(NamedTuple):
     """time.monotonic() before the server was asked."""
     acknowledgements: Mapping[str, Callable[[], object]] = {}
     """By message id, what to call once the message's end is written."""
+    blocks: Mapping[bytes, bytes] = {}
+    """The rules of the circle that block, by field."""
 
 
 class Source(Protocol):
@@ -79,6 +81,7 @@ class ListSource:
         self._read = f"read of {queue}"
         self.more = False
         """The last fetch brought all that it asked for, so there may be more."""
+        self._held_up = 0.0  # seconds after which tasks that may not begin are asked for again; 0: none are known
 
     @cached_property
     def blocking(self) -> redis.Redis:
@@ -94,6 +97,8 @@ class ListSource:
     def take(self) -> Taken | None:
         """Fetch messages if there is room; wait for them, up to `BLOCK_SECONDS`, if the last fetch took all."""
         room = self.room
+        if self._held_up:
+            room.wait(self._held_up, unless=lambda: room.recalled)
         if not room.is_free():  # also after the wait: the room that ended it may be from before the last fetch
             self.ping_if_idle()
             return None
@@ -108,14 +113,21 @@ class ListSource:
         call = fetch_call(self._context, self._keys, str(count), idle)
         if self.more:
             self.ping_if_idle()
-            lapsed, rows, now = self._script(**call)
+            lapsed, rows, now, *ruled = self._script(**call)
         else:
             # A list moved onto its own head stays as it is: this waits for a message without taking it.
             messages = self._keys.messages
-            lapsed, rows, now = wait_and_run(self.blocking, messages, messages, ("LEFT", "LEFT"), self._script, **call)
+            ends = ("LEFT", "LEFT")
+            lapsed, rows, now, *ruled = wait_and_run(self.blocking, messages, messages, ends, self._script, **call)
             self._context.readiness.note(self._read)
         self.more = len(rows) >= count
-        return Taken(lapsed, rows, now, idle, began)
+        if not ruled:
+            self._held_up = 0.0
+            return Taken(lapsed, rows, now, idle, began)
+        ((wait, blocks),) = ruled
+        self._held_up = wait / 1000
+        self.more = self.more or wait > 0
+        return Taken(lapsed, rows, now, idle, began, blocks=dict(zip(blocks[::2], blocks[1::2], strict=True)))
 
     def ping_if_idle(self) -> None:
         """Ping the blocking connection if it is idle, so that a dead one is noticed."""
@@ -210,6 +222,7 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             keys.room,
             keys.published,
             keys.sequence,
+            keys.rules,
         ],
         "args": [
             to_bytes(which),

@@ -138,6 +138,13 @@ class StatusWriter:
         logger.error("Task goes to the dead letters: %s", dead.error, extra=dead.delivery.about())
         self._hand_over(dead)
 
+    def end(self, ending: Dead | Finished) -> None:
+        """Write the ending of a message that no thread gets."""
+        if isinstance(ending, Dead):
+            self.dead_letter(ending)
+        else:
+            self._hand_over(ending)
+
     def drop(self) -> None:
         """Note that this thread's script has ended, and that nothing is written for it."""
         self._running.pop(threading.get_ident(), None)

@@ -59,15 +59,22 @@ class _FollowBridges(Middleware):
         ).start()
 
     def _follow(self, broker: TaskBroker, chosen: Collection[str] | None) -> None:
-        read = "read of the queues' names"
+        read, refused = "read of the queues' names", set[str]()
         broker.readiness.expect(read)
         while not broker.context.draining.is_set():
             try:
                 queues = cast("set[bytes]", broker.client.smembers(QueueKeys.registry(broker.namespace)))
                 for queue in sorted(name.decode() for name in queues):
-                    if queue not in broker.queues and (not chosen or queue in chosen):
-                        logger.info("Following circle %s", circle_of(queue))
+                    if queue in broker.queues or (chosen and queue not in chosen):
+                        continue
+                    try:
                         broker.declare_queue(queue)
+                    except ConfigurationError as error:
+                        if queue not in refused:
+                            logger.error("%s", error)  # noqa: TRY400  (one line is enough: it says what to do)
+                            refused.add(queue)
+                    else:
+                        logger.info("Following circle %s", circle_of(queue))
                 broker.readiness.note(read)
             except redis.RedisError as error:
                 broker.context.outage.failed(error)

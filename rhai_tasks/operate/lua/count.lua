@@ -2,9 +2,9 @@
 --
 -- Needs  connection/common, queue/keys
 -- KEYS  for each circle: native list, messages (list), published (sorted set), delayed (sorted set), delayed messages
---       (sorted set), bodies of dramatiq's delay queue (hash), dead (sorted set), leases (sorted set)
+--       (sorted set), bodies of dramatiq's delay queue (hash), dead (sorted set), leases (sorted set), rules (hash)
 -- ARGV  1 start of the names of acks, up to a broker id   then for each circle: its queue
--- Returns for each circle: waiting, buffered, running, delayed, dead, workers.
+-- Returns for each circle: waiting, buffered, running, delayed, dead, workers, 1 if it is paused, else 0, rules.
 local now = milliseconds(redis.call('TIME'))
 local counts = {}
 
@@ -13,8 +13,8 @@ local function size(command, key)
   return type(reply) == 'number' and reply or 0 -- a key of another type is no reason to show nothing
 end
 
-for i = 1, #KEYS, 8 do
-  local queue, held, workers = ARGV[1 + (i + 7) / 8], 0, 0
+for i = 1, #KEYS, 9 do
+  local queue, held, workers = ARGV[1 + (i + 8) / 9], 0, 0
   local leases = redis.pcall('ZRANGE', KEYS[i + 7], 0, -1, 'WITHSCORES')
   leases = leases.err and {} or leases
   for l = 1, #leases, 2 do
@@ -28,6 +28,8 @@ for i = 1, #KEYS, 8 do
     size('ZCARD', KEYS[i + 3]) + size('ZCARD', KEYS[i + 4]) + size('HLEN', KEYS[i + 5]),
     size('ZCARD', KEYS[i + 6]),
     workers,
+    type(redis.pcall('HGET', KEYS[i + 8], 'pause circle')) == 'string' and 1 or 0,
+    size('HLEN', KEYS[i + 8]),
   }
 end
 return counts

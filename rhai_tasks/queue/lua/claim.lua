@@ -2,7 +2,7 @@
 --
 -- Needs  connection/common, queue/hold
 -- KEYS, ARGV  as in `fetch.lua`, but ARGV 1: message ids, one a line
--- Returns  as `fetch.lua`.
+-- Returns  as `fetch.lua` where there are no rules.
 local time = redis.call('TIME')
 -- A server without memory refuses this first write: nothing is half done then.
 local added = redis.call('ZADD', KEYS[5], 'GT', milliseconds(time) + ARGV[3], ARGV[2])
@@ -21,7 +21,7 @@ if #ids > 0 then
   rows = hold(
     ids,
     bodies,
-    {bodies = KEYS[2], acks = KEYS[3], deliveries = KEYS[4]},
+    {bodies = KEYS[2], acks = KEYS[3], deliveries = redis.call('EXISTS', KEYS[4]) == 1 and KEYS[4]},
     hold_options(time),
     function() call_with_all('ZREM', KEYS[8], ids) end
   )

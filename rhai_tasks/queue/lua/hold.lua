@@ -72,7 +72,7 @@ end
 --
 -- `elements`: of the queue or of RabbitMQ; `bodies`: of those that are messages, by position, as `bodies_of` returns
 -- them.
--- `keys`: bodies, acks, deliveries, sequence (needed if an element is a task's id).
+-- `keys`: bodies, acks, deliveries (nil: no process has died), sequence (needed if an element is a task's id).
 -- `options`: actor, its name; details, prefix of details keys; fields, their names, the last three of which are status,
 -- error, submission; plain, how many of them come before the terms; head, start of a message; idle, how many of the
 -- messages begin to run at once; channel, start of the names of channels for states; time, as `TIME` tells.
@@ -83,7 +83,6 @@ end
 -- hash.
 local function hold(elements, bodies, keys, options, remove)
   -- 1. Read.
-  local some_died = redis.call('EXISTS', keys.deliveries) == 1
   local number, rows, details_keys, ids, made, stale = nil, {}, {}, {}, {}, {}
   for i, element in ipairs(elements) do
     local id, body = element, bodies[i]
@@ -94,7 +93,7 @@ local function hold(elements, bodies, keys, options, remove)
     if is_stale then
       stale[#stale + 1] = id
     else
-      if some_died then
+      if keys.deliveries then
         row[4] = redis.call('HGET', keys.deliveries, body and id or ':' .. element) or 0
       end
       local n = #ids + 1
@@ -118,9 +117,11 @@ local function hold(elements, bodies, keys, options, remove)
   remove()
   for _, id in ipairs(stale) do
     redis.pcall('HDEL', keys.bodies, id)
-    redis.pcall('HDEL', keys.deliveries, id)
+    if keys.deliveries then
+      redis.pcall('HDEL', keys.deliveries, id)
+    end
   end
-  if some_died then
+  if keys.deliveries then
     for _, row in ipairs(rows) do
       local id, task, deaths = row[1], row[2], row[4]
       if task and deaths ~= 0 then

@@ -25,7 +25,8 @@ from rhai_tasks.connection.outage import Outage
 from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import RhaiTasksError
 from rhai_tasks.operate.queues import Queues
-from rhai_tasks.protocol import QueueKeys, completed, queue_name, workers_key
+from rhai_tasks.operate.rules import Rules
+from rhai_tasks.protocol import QueueKeys, Rule, completed, queue_name, workers_key
 from rhai_tasks.queue import native
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.consumer import TaskConsumer
@@ -125,6 +126,9 @@ class World:
 
     def take(self) -> None:
         self.submit()
+        self.take_all()
+
+    def take_all(self) -> None:
         while self.admin.lmove(f"rhai_tasks:{CIRCLE}", self.keys.messages):
             pass
 
@@ -233,6 +237,19 @@ def fetch(world: World) -> Act:
     world.admin.hset(world.keys.deliveries, ":t0", 1)
     world.admin.set(world.keys.full, "1")
     return world.fetch_again
+
+
+def fetch_by_rules(world: World) -> Act:
+    world.submit()
+    block = Rule("block", "caller", "caller", reason="why")
+    Rules(world.admin, world.keys.namespace, "me").set(CIRCLE, block)
+    world.take_all()
+
+    def act() -> None:
+        world.fetch_again()
+        world.broker.writer._write()
+
+    return act
 
 
 def claim(world: World) -> Act:
@@ -423,6 +440,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "give back what no worker held": ("give_back", give_back_unheld),
     "give back the oldest": ("give_back", give_back_oldest),
     "fetch": ("fetch", fetch),
+    "fetch blocked tasks": ("fetch finish", fetch_by_rules),
     "claim": ("claim", claim),
     "publish": ("publish", publish),
     "release what was published": ("release_published", release_published),
@@ -463,7 +481,7 @@ def commands_called(scripts: str) -> list[str]:
 
 CASES = [(name, command) for name, (scripts, _) in SCENARIOS.items() for command in commands_called(scripts)]
 KEYS = ["messages", "bodies", "dead", "dead_bodies", "dead_reasons", "sequence", "published", "leases", "deliveries"]
-KEYS += ["full", "room", "delayed", "delayed_messages", "wake"]
+KEYS += ["full", "room", "delayed", "delayed_messages", "wake", "rules"]
 OTHERS = ["acks", "released", "registry", "workers", "native", "details", "reply", "next messages", "next bodies"]
 
 

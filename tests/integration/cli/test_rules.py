@@ -1,0 +1,103 @@
+"""`rhai-tasks` sets and shows rules."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import BIN
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(server_url: str, client: Any) -> Run:
+    """Run the command to its end."""
+    assert client.dbsize() == 0
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(BIN / "rhai-tasks"), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_CIRCLE": "circle"},
+        )
+
+    return run
+
+
+def shown(ended: "subprocess.CompletedProcess[str]") -> Any:
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def test_a_pause_is_set_shown_everywhere_and_ended(run: Run) -> None:
+    assert run("pause", "circle", "--reason", "the database moves", "--by", "ada").returncode == 0
+
+    (queue,) = shown(run("queues", "--json"))
+    assert (queue["paused"], queue["rules"]) == (True, 1)
+    assert "circle paused" in run("queues").stdout
+    (rule,) = shown(run("rules", "--json"))
+    assert (rule["circle"], rule["verb"], rule["scope"]) == ("circle", "pause", "circle")
+    assert (rule["by"], rule["reason"]) == ("ada", "the database moves")
+    found = run("doctor")
+    assert found.returncode == 1
+    assert "by ada: the database moves" in found.stdout
+    assert run("resume").returncode == 0
+    assert shown(run("rules", "--json")) == []
+    again = run("resume")
+    assert (again.returncode, again.stderr) == (1, "It is not paused.\n")
+
+
+def test_blocks_name_a_caller_or_a_script(run: Run) -> None:
+    digest = "ab" * 32
+    assert run("block", "circle", "--caller", "noisy", "--reason", "it floods us").returncode == 0
+    assert run("block", "circle", "--script", f"sha256:{digest}").returncode == 0
+
+    rules = run("rules").stdout
+
+    assert "block caller noisy" in rules
+    assert f"block script sha256:{digest}" in rules
+    assert "it floods us" in rules
+    assert run("unblock", "--script", digest).returncode == 0
+    assert run("unblock", "--caller", "other").returncode == 1
+    assert [rule["name"] for rule in shown(run("rules", "--json"))] == ["noisy"]
+
+
+def test_the_log_says_who_changed_what(run: Run) -> None:
+    run("pause", "circle", "--by", "ada", "--reason", "why")
+    run("resume", "circle", "--by", "bob")
+
+    last, first = shown(run("audit", "--json"))
+
+    assert (first["by"], first["circle"], first["what"], first["reason"]) == (
+        "ada",
+        "circle",
+        "pause the circle",
+        "why",
+    )
+    assert (last["by"], last["what"]) == ("bob", "resume the circle")
+    assert "resume the circle" in run("audit", "--circle", "circle").stdout
+    assert shown(run("audit", "--circle", "other", "--json")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["block"], "Name a caller or a script"),
+        (["block", "circle", "--caller", "a", "--script", "ab" * 32], "Name a caller or a script"),
+        (["block", "circle", "--script", "abc"], "'abc' is no hash of a script: wanted is sha256: and 64 hex digits"),
+        (["pause", ""], "CIRCLE ''"),
+    ],
+    ids=["nothing", "both", "no hash", "no circle"],
+)
+def test_wrong_use_says_what_is_wanted(run: Run, arguments: list[str], text: str) -> None:
+    ended = run(*arguments)
+
+    assert ended.returncode == 2
+    assert text in ended.stderr
