@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::bounds::{cancel, guard};
 use crate::engine::{native_engine, recipe};
-use crate::values::{object, scope, to_python};
+use crate::values::{scope, to_python};
 
 /// Return whether the script that this thread runs has been stopped. Then a host function that waits should return.
 #[pyfunction]
@@ -31,6 +31,5 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<to_python::Timestamp>()?;
     module.add_function(wrap_pyfunction!(native_engine::last_use, module)?)?;
     module.add_function(wrap_pyfunction!(recipe::standard_library, module)?)?;
-    module.add_function(wrap_pyfunction!(object::class_slot, module)?)?;
     module.add_function(wrap_pyfunction!(stopped, module)?)
 }

@@ -14,7 +14,6 @@ __all__ = [
     "NativeEngine",
     "NativeScope",
     "Timestamp",
-    "class_slot",
     "last_use",
     "standard_library",
     "stopped",
@@ -33,6 +32,8 @@ class CancelToken:
     def cancel(self) -> None:
         """Stop the scripts that run, or will run, with this token."""
 
+    def __copy__(self) -> CancelToken: ...
+    def __deepcopy__(self, _memo: object) -> CancelToken: ...
     @property
     def cancelled(self) -> bool:
         """Whether `cancel` was called."""
@@ -59,6 +60,9 @@ class FnPtr:
             RuntimeError: That host function has returned.
         """
 
+    def __copy__(self) -> FnPtr: ...
+    def __deepcopy__(self, _memo: object) -> FnPtr: ...
+
 @final
 class Timestamp:
     """A moment of the engine's monotonic clock, from `timestamp()`."""
@@ -66,6 +70,14 @@ class Timestamp:
     @property
     def elapsed(self) -> float:
         """Seconds since then."""
+
+    def __lt__(self, value: Timestamp, /) -> bool: ...
+    def __le__(self, value: Timestamp, /) -> bool: ...
+    def __gt__(self, value: Timestamp, /) -> bool: ...
+    def __ge__(self, value: Timestamp, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __copy__(self) -> Timestamp: ...
+    def __deepcopy__(self, _memo: object) -> Timestamp: ...
 
 @disjoint_base
 class NativeScope:
@@ -81,13 +93,15 @@ class NativeEngine:
         cls,
         functions: list[tuple[str, list[str], Callable[..., Any]]],
         types: list[tuple[int, str, bool]],
-        modules: list[tuple[str, list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]],
+        modules: list[tuple[str, list[tuple[str, list[str], Callable[..., Any]]], dict[str, Any]]],
         sources: Path | Callable[[str], str | None] | None,
+        classes: dict[type, int],
         hooks: dict[type, Callable[[Any], object]],
         limits: Limits,
         print: Callable[[str], object],
         debug: Callable[[str, str | None, int | None, int | None], object],
     ) -> NativeEngine: ...
+    def passes(self, value: object) -> bool: ...
     def compile(self, source: str, name: str | None) -> list[tuple[str, list[str], str]]: ...
     def evaluate(
         self,
@@ -104,7 +118,6 @@ class NativeEngine:
         max_memory: int | None = None,
     ) -> Any: ...
 
-def class_slot(class_: type, /) -> int: ...
 def last_use() -> tuple[int, int]: ...
 def stopped() -> bool: ...
 def standard_library() -> str: ...

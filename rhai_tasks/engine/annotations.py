@@ -1,15 +1,15 @@
 """Scripts' values as annotations ask for them: instances of dataclasses, of models, of classes with a hook."""
 
 import functools
-import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import is_dataclass
 from enum import Enum
 from inspect import Parameter, signature
 from itertools import repeat, zip_longest
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
-from .functions import NAMED, hints_of, slots
+from .functions import NAMED, are_too_many
+from .hints import accepted, hints_of, is_anything, is_checked_by_rhai, parts_of_union, resolve
 
 Reader = Callable[[Any, str], Any]
 """Makes of a script's value what an annotation asks for. The text names the value in errors: `order.lines[1].price`."""
@@ -23,20 +23,20 @@ _MADE_OF_LISTS: dict[Any, Callable[[Iterable[Any]], Any]] = {
     Collection: list,
     Iterable: list,
 }
-_OUTER = {*_MADE_OF_LISTS, dict, Mapping}
-"""Types of arrays and maps, whatever is in them: Rhai checks them, and chooses between functions by them."""
 _REFUSALS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
 class Readers:
-    """Readers of annotations, with the hooks of one engine.
+    """Readers of annotations, with the classes and hooks of one engine.
 
     Attributes:
+        slots: The slot of each class that is a type of scripts.
         hooks: What makes an instance of a script's value, by class.
         seen: The classes in annotations of functions so far.
     """
 
     def __init__(self) -> None:
+        self.slots: dict[type, int] = {}
         self.hooks: dict[type, Callable[[Any], Any]] = {}
         self.seen: set[type] = set()
 
@@ -46,18 +46,21 @@ class Readers:
         The function that is returned has only the annotations that Rhai checks.
         """
         try:
-            parameters = signature(function).parameters.values()
+            found = signature(function)
         except ValueError:  # some builtins have no signature
             return function
         hints = hints_of(function)
         self.seen.update(cls for hint in hints.values() for cls in _classes(hint))
-        names = [parameter.name for parameter in parameters if parameter.kind not in NAMED]
-        readers = [self.reader(hints[name]) if self._makes(hints.get(name)) else None for name in names]
+        parameters = [parameter for parameter in found.parameters.values() if parameter.kind not in NAMED]
+        names = [parameter.name for parameter in parameters]
+        readers = self._readers_of(parameters, hints)
         # Rhai does not check what is in a map, so what is given by name is always read.
-        by_name = {name: self.reader(hint) for name, hint in hints.items()} if len(names) < len(parameters) else {}
+        by_name = {}
+        if len(names) < len(found.parameters):
+            by_name = {name: self.reader(hint) for name, hint in hints.items()}
         if not any(readers) and not by_name:
             return function
-        kinds = {parameter.kind: parameter.name for parameter in parameters}
+        kinds = {parameter.kind: parameter.name for parameter in found.parameters.values()}
         rest = readers[-1] if Parameter.VAR_POSITIONAL in kinds else None
         rest_by_name = by_name.get(kinds.get(Parameter.VAR_KEYWORD, ""), _anything)
 
@@ -69,71 +72,102 @@ class Readers:
                 **{name: by_name.get(name, rest_by_name)(value, name) for name, value in named.items()},
             )
 
-        for name, reader in zip(names, readers, strict=True):
-            if reader and get_origin(hints[name]) in _OUTER:
-                hints[name] = get_origin(hints[name])
-            elif reader:
-                del hints[name]
-        adapted.__annotations__ = hints
+        narrowed = [
+            parameter.replace(annotation=self._narrowed(hints.get(parameter.name, Any)))
+            for parameter in found.parameters.values()
+        ]
+        setattr(adapted, "__signature__", found.replace(parameters=narrowed))  # noqa: B010  (mypy does not know it)
         return adapted
 
-    def _makes(self, hint: Any) -> bool:
-        """Whether a reader makes an instance for this annotation, rather than check the type, as Rhai itself does."""
+    def _readers_of(self, parameters: list[Parameter], hints: Mapping[str, Any]) -> list[Reader | None]:
+        """Return a reader for each parameter whose annotation asks for more than Rhai checks."""
+        each = [hints.get(parameter.name, Any) for parameter in parameters]
+        is_rhais = not are_too_many(accepted(self._narrowed(hint), self.slots) for hint in each)
+        return [
+            None
+            if is_anything(hint)
+            or (is_rhais and parameter.kind is not Parameter.VAR_POSITIONAL and self._is_rhais(hint))
+            else self.reader(hint)
+            for parameter, hint in zip(parameters, each, strict=True)
+        ]
+
+    def _is_rhais(self, hint: Any) -> bool:
+        """Whether Rhai checks all that an annotation asks for."""
+        return not self._is_made(hint) and is_checked_by_rhai(hint, self.slots)
+
+    def _is_made(self, hint: Any) -> bool:
+        """Whether values of other types may become what an annotation asks for."""
         return any(
-            cls in self.hooks or (cls not in slots and (is_dataclass(cls) or hasattr(cls, "model_validate")))
+            cls in self.hooks or (cls not in self.slots and (is_dataclass(cls) or hasattr(cls, "model_validate")))
             for cls in _classes(hint)
         )
 
+    def _narrowed(self, hint: Any) -> Any:
+        """Return the part of an annotation by which Rhai chooses between functions."""
+        origin = get_origin(hint)
+        if origin in _MADE_OF_LISTS or origin is dict or origin is Mapping:
+            return origin
+        return Any if self._is_made(hint) else hint
+
     def reader(self, hint: Any) -> Reader:
         """Return the reader of an annotation. It raises `TypeError` or `ValueError`, with the path in the text."""
-        while get_origin(hint) is Annotated:
-            hint = get_args(hint)[0]
-        origin, of = get_origin(hint), get_args(hint)
-        if origin in {Union, types.UnionType}:
-            return _union([self.reader(each) for each in of], hint)
-        cls = type(None) if hint is None else origin or hint
-        if not isinstance(cls, type) or cls is object or getattr(cls, "_is_protocol", False):
+        hint = resolve(hint)
+        if is_anything(hint):
             return _anything
+        parts = parts_of_union(hint)
+        if parts is not None:
+            return _union([self.reader(each) for each in parts], hint)
+        origin, of = get_origin(hint), get_args(hint)
+        if origin is Literal:
+            return _literal(of)
+        cls = type(None) if hint is None else origin or hint
+        if not isinstance(cls, type) or getattr(cls, "_is_protocol", False):
+            return _callable if cls is Callable else _anything
         nested = None if cls in self.hooks else self._nested(cls, of)
         return nested or _instance(cls, self._maker(cls))
 
     def _nested(self, cls: type, of: tuple[Any, ...]) -> Reader | None:
-        if is_dataclass(cls):
+        if is_dataclass(cls) and cls not in self.slots:
             return self._dataclass(cls)
+        if is_typeddict(cls):
+            return self._typed_dict(cls)
         if cls in _MADE_OF_LISTS:
             return self._items(cls, of)
-        if issubclass(cls, Mapping):
+        if cls is dict or cls is Mapping:
             return self._values(of[1] if of else Any)
         return None
 
     def _maker(self, cls: type) -> Callable[[Any], Any] | None:
         model_validate: Callable[[Any], Any] | None = getattr(cls, "model_validate", None)
-        return self.hooks.get(cls) or model_validate or (cls if issubclass(cls, Enum) else None)
+        is_made = issubclass(cls, Enum) or cls in {bytearray, memoryview}
+        return self.hooks.get(cls) or model_validate or (cls if is_made else None)
 
     def _dataclass(self, cls: type) -> Reader:
         @functools.cache  # made when the first map comes: a dataclass may contain its own class
         def readers() -> dict[str, tuple[Reader, bool]]:
-            hints = hints_of(cls)
+            hints, parameters = hints_of(cls), signature(cls).parameters.values()
             return {
-                field.name: (self.reader(hints.get(field.name, Any)), _is_required(field))
-                for field in fields(cls)
-                if field.init
+                parameter.name: (self.reader(hints.get(parameter.name, Any)), parameter.default is Parameter.empty)
+                for parameter in parameters
             }
+
+        fields = functools.partial(_fields, readers, f"a map of the fields of {cls.__name__}", cls.__name__)
 
         def read(value: Any, path: str) -> Any:
             if isinstance(value, cls):
                 return value
-            if not isinstance(value, dict):
-                raise _wrong_type(path, f"a map of the fields of {cls.__name__}", value)
-            for name in value.keys() - readers():
-                raise TypeError(f"{path}.{name}: {cls.__name__} has no such field")
-            for name, (_, is_required) in readers().items():
-                if is_required and name not in value:
-                    raise TypeError(f"{path}.{name}: this field of {cls.__name__} is missing")
-            named = {name: readers()[name][0](part, f"{path}.{name}") for name, part in value.items()}
+            named = fields(value, path)
             return _make(lambda _: cls(**named), value, path)
 
         return read
+
+    def _typed_dict(self, cls: Any) -> Reader:
+        @functools.cache
+        def readers() -> dict[str, tuple[Reader, bool]]:
+            hints = get_type_hints(cls)
+            return {name: (self.reader(hint), name in cls.__required_keys__) for name, hint in hints.items()}
+
+        return functools.partial(_fields, readers, f"a map of the keys of {cls.__name__}", cls.__name__)
 
     def _items(self, cls: type, of: tuple[Any, ...]) -> Reader:
         make = _MADE_OF_LISTS[cls]
@@ -168,16 +202,50 @@ def _anything(value: Any, _path: str) -> Any:
 
 def _instance(cls: type, make: Callable[[Any], Any] | None) -> Reader:
     """Return a reader that takes instances of a class, and makes them of other values, if they can be made."""
-    accepted: Any = int | float if cls is float else cls  # an int passes for a float, as in Python
+    passing: Any = int | float if cls is float else cls  # an int passes for a float, as in Python
 
     def read(value: Any, path: str) -> Any:
-        if isinstance(value, accepted) and (cls is not int or not isinstance(value, bool)):
+        if isinstance(value, passing) and (cls not in {int, float} or not isinstance(value, bool)):
             return value
         if make is None:
             raise _wrong_type(path, cls.__name__, value)
         return _make(make, value, path)
 
     return read
+
+
+def _fields(
+    readers: Callable[[], dict[str, tuple[Reader, bool]]], wanted: str, of: str, value: Any, path: str
+) -> dict[str, Any]:
+    """Read the entries of a map by their names."""
+    if not isinstance(value, dict):
+        raise _wrong_type(path, wanted, value)
+    known = readers()
+    for name in value.keys() - known:
+        raise TypeError(f"{path}.{name}: {of} has no such field")
+    for name, (_, is_required) in known.items():
+        if is_required and name not in value:
+            raise TypeError(f"{path}.{name}: this field of {of} is missing")
+    return {name: known[name][0](part, f"{path}.{name}") for name, part in value.items()}
+
+
+def _literal(values: tuple[Any, ...]) -> Reader:
+    """Return a reader that takes these values."""
+
+    def read(value: Any, path: str) -> Any:
+        for allowed in values:
+            plain = allowed.value if isinstance(allowed, Enum) else allowed
+            if type(plain) is type(value) and plain == value:
+                return allowed
+        raise ValueError(f"{path}: {' or '.join(map(repr, values))} is wanted, not {value!r}")
+
+    return read
+
+
+def _callable(value: Any, path: str) -> Any:
+    if not callable(value):
+        raise _wrong_type(path, "a function", value)
+    return value
 
 
 def _union(readers: list[Reader], hint: Any) -> Reader:
@@ -210,12 +278,9 @@ def _wrong_type(path: str, wanted: str, value: Any) -> TypeError:
     return TypeError(f"{path}: {wanted} is wanted, not {type(value).__name__}")
 
 
-def _is_required(field: "Field[Any]") -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
-
-
 def _classes(hint: Any) -> Iterator[type]:
     """Yield the classes in an annotation."""
+    hint = resolve(hint)
     if isinstance(hint, type):
         yield hint
     for part in get_args(hint):

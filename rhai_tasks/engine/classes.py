@@ -5,25 +5,28 @@ import datetime
 import pathlib
 import re
 import string
+import types
 import uuid
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from ._engine import NativeScope, class_slot
+from ._engine import CancelToken, FnPtr, NativeScope, Timestamp
 from .coroutines import make_blocking
 from .functions import (
     MOST_ARGUMENTS,
+    MOST_OF_A_MODULES,
     OPERATORS,
     PREFIXED,
     Native,
-    arities,
     is_coroutine_function,
     is_identifier,
     overloads,
-    slots,
 )
+from .hints import Slots
 
 _COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
 _REFLECTED = {"+": "__radd__", "-": "__rsub__", "*": "__rmul__", "/": "__rtruediv__", "%": "__rmod__"}
@@ -39,20 +42,74 @@ _FORMATTING = (
 """Methods that scripts must not call: a format string can read any attribute of their arguments, `__globals__` too."""
 
 
+_RHAIS = {
+    *(object, type, type(None), bool, int, float, complex, str, Decimal, bytes, bytearray, memoryview, range, slice),
+    *(list, tuple, dict, set, frozenset, FnPtr, Timestamp, CancelToken, NativeScope),
+    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CoroutineType, types.ModuleType),
+}
+"""Classes that are no types of their own: scripts have values in their place, or can do nothing with their objects."""
+
+_MOST_SLOTS = 64  # of an engine
+
+_DATE, _TIME = ("year", "month", "day"), ("hour", "minute", "second", "microsecond")
+_STANDARD: dict[type, tuple[str, ...]] = {
+    datetime.datetime: (*_DATE, *_TIME, "isoformat", "timestamp"),
+    datetime.date: (*_DATE, "isoformat"),
+    datetime.time: (*_TIME, "isoformat"),
+    datetime.timedelta: ("days", "seconds", "microseconds", "total_seconds"),
+    uuid.UUID: ("hex",),
+    # No method of a path, nor `/`: scripts must not reach files.
+    pathlib.PurePath: ("name", "stem", "suffix", "parent"),
+}
+"""Classes of Python's own library that every engine knows, with their members."""
+
+registered = weakref.WeakSet(_STANDARD)
+"""The classes that an engine of the process knows. A `Scope`, which belongs to no engine, holds their objects."""
+
+
+def take_slot(cls: type, slots: dict[type, int]) -> int:
+    """Return the slot of a class, and give it the next if it has none.
+
+    Raises:
+        OverflowError: All are taken.
+        TypeError: The class is none, or scripts have values in place of its objects.
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"{cls!r} is no class")
+    if cls in _RHAIS:
+        raise TypeError(
+            f"{cls.__name__} cannot be a type of scripts: these have their own values, or none, in its place"
+        )
+    if cls not in slots and len(slots) >= _MOST_SLOTS:
+        raise OverflowError(f"the scripts of an engine can know at most {_MOST_SLOTS} classes")
+    registered.add(cls)
+    return slots.setdefault(cls, len(slots))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Module:
+    """A module of host functions and constants."""
+
+    functions: list[Native]
+    constants: dict[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostType:
-    """A Python class as a type of scripts."""
+    """A Python class as a type of scripts, with its shared members."""
 
     name: str
     slot: int
     iterable: bool
     functions: list[Native]
+    shared: Module | None = None
 
 
 def make_type(
     cls: type,
     name: str,
     names: Iterable[str] | None,
+    slots: Slots,
     *,
     adapt: Callable[[Callable[..., Any]], Callable[..., Any]] = make_blocking,
     constructor: bool = True,
@@ -64,12 +121,12 @@ def make_type(
         cls: The class.
         name: Its name for scripts.
         names: The methods and attributes that scripts can use; by default all without a leading underscore.
+        slots: The classes that are types of scripts, this one among them.
         adapt: Makes of a method, or of the class itself, the function that scripts call.
         constructor: Whether scripts can make objects by calling the name.
         arithmetic: Whether scripts can use the operators; comparisons they always can.
 
     Raises:
-        OverflowError: The process has registered 64 classes already.
         TypeError: A method that Python itself calls is a coroutine function.
     """
     for method in ("__str__", "__repr__", "__len__", "__iter__"):
@@ -77,14 +134,14 @@ def make_type(
             raise TypeError(
                 f"{cls.__qualname__}.{method} is a coroutine function, but Python itself calls it and never waits"
             )
-    slot = slots[cls] = class_slot(cls)
+    slot = slots[cls]
     this = f"#{slot}"
     functions: list[Native] = []
     for attribute in names if names is not None else _public(cls):
         member = getattr(cls, attribute, None)
         if callable(member):
             static = _is_static(cls, attribute, member)
-            functions += _methods(this, attribute, member if static else adapt(member), static=static)
+            functions += _methods(this, attribute, member if static else adapt(member), slots, static=static)
         else:
             getter = _like(getattr(member, "fget", None), _getter(attribute))
             functions.append((f"get${attribute}", [this], getter))
@@ -92,7 +149,7 @@ def make_type(
                 functions.append((f"set${attribute}", [this, "any"], _setter(attribute)))
     functions += _special(cls, this, arithmetic=arithmetic)
     if constructor:
-        functions += overloads(name, adapt(constructor_of(cls)))
+        functions += overloads(name, adapt(constructor_of(cls)), slots)
     return HostType(name=name, slot=slot, iterable=_defines(cls, "__iter__"), functions=functions)
 
 
@@ -116,7 +173,9 @@ def constructor_of(cls: type) -> Callable[..., Any]:
     return member if issubclass(cls, Enum) else cls
 
 
-def shared_members(cls: type, names: Iterable[str] | None) -> dict[str, Any]:
+def shared_members(
+    cls: type, names: Iterable[str] | None, slots: Slots, passes: Callable[[Any], bool]
+) -> dict[str, Any]:
     """Return what a class has without an object: static and class methods, nested classes, constants, enum members.
 
     Members that no module can have are left out, and so is what is annotated as an attribute of objects.
@@ -124,19 +183,25 @@ def shared_members(cls: type, names: Iterable[str] | None) -> dict[str, Any]:
     Args:
         cls: The class.
         names: As of `make_type`.
+        slots: As of `make_type`.
+        passes: Says whether a value can be passed to scripts.
     """
     members = {name: getattr(cls, name, None) for name in (names if names is not None else _public(cls))}
     return {
         name: member
         for name, member in members.items()
         if is_identifier(name)
-        and (_is_shared_function(cls, name, member) if callable(member) else _is_constant(cls, name, member))
+        and (
+            _is_shared_function(cls, name, member, slots)
+            if callable(member)
+            else _is_constant(cls, name, member) and passes(member)
+        )
     }
 
 
-def _is_shared_function(cls: type, name: str, member: Callable[..., Any]) -> bool:
+def _is_shared_function(cls: type, name: str, member: Callable[..., Any], slots: Slots) -> bool:
     try:
-        return _is_static(cls, name, member) and bool(arities(name, member))
+        return _is_static(cls, name, member) and bool(overloads(name, member, slots, most=MOST_OF_A_MODULES))
     except TypeError:
         return False
 
@@ -144,13 +209,9 @@ def _is_shared_function(cls: type, name: str, member: Callable[..., Any]) -> boo
 def _is_constant(cls: type, name: str, member: Any) -> bool:
     annotations = [vars(base).get("__annotations__", {}).get(name) for base in cls.__mro__]
     of_objects = any(each is not None and not re.search(r"\b(ClassVar|Final)\b", str(each)) for each in annotations)
-    if member is None or of_objects or hasattr(type(member), "__get__"):  # the last: a property, a slot
-        return False
-    try:
-        NativeScope().set_value(name, member, True)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+    return (
+        member is not None and not of_objects and not hasattr(type(member), "__get__")
+    )  # the last: a property, a slot
 
 
 def _defines(cls: type, method: str) -> bool:
@@ -164,14 +225,14 @@ def _is_static(cls: type, name: str, member: Callable[..., Any]) -> bool:
     return static or not hasattr(type(member), "__get__")
 
 
-def _methods(this: str, name: str, member: Callable[..., Any], *, static: bool) -> list[Native]:
-    if static:
-        member = _like(member, _on_class(name))
-        return [(name, [this, *["any"] * count], member) for count in range(MOST_ARGUMENTS)]
+def _methods(this: str, name: str, member: Callable[..., Any], slots: Slots, *, static: bool) -> list[Native]:
     try:
-        forms = overloads(name, member)
+        forms = overloads(name, member, slots, most=MOST_ARGUMENTS - static)
     except TypeError:
         return []  # it needs more arguments than a call has, or names for which there is no place
+    if static:
+        of_class = _like(member, _on_class(name))
+        return [(name, [this, *types], of_class) for _, types, function in forms if function is member]
     return [(name, [this, *types[1:]], function) for _, types, function in forms if types]
 
 
@@ -245,25 +306,21 @@ def _reflected(method: str) -> Callable[[Any, Any], Any]:
     return apply
 
 
-def standard_types() -> list[HostType]:
-    """Return the types of Python's own library that every engine has: scripts can read their fields and print them."""
-    date, time = ["year", "month", "day"], ["hour", "minute", "second", "microsecond"]
-    known: list[tuple[type, list[str]]] = [
-        (datetime.datetime, [*date, *time, "isoformat", "timestamp"]),
-        (datetime.date, [*date, "isoformat"]),
-        (datetime.time, [*time, "isoformat"]),
-        (datetime.timedelta, ["days", "seconds", "microseconds", "total_seconds"]),
-        (uuid.UUID, ["hex"]),
-        # No method of a path, nor `/`: scripts must not reach files.
-        (pathlib.PurePath, ["name", "stem", "suffix", "parent"]),
-    ]
+def standard_types(slots: dict[type, int]) -> list[HostType]:
+    """Return the types of Python's own library that every engine has: scripts can read their fields and print them.
+
+    They take the first slots.
+    """
+    for cls in _STANDARD:
+        take_slot(cls, slots)
     return [
         make_type(
             cls,
             cls.__name__.removeprefix("Pure"),
             names,
+            slots,
             constructor=False,
             arithmetic=not issubclass(cls, pathlib.PurePath),
         )
-        for cls, names in known
+        for cls, names in _STANDARD.items()
     ]

@@ -3,43 +3,22 @@
 import functools
 import itertools
 import json
+import math
 import re
-import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from inspect import Parameter, iscoroutinefunction, signature
-from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any
 
-from ._engine import FnPtr, standard_library
+from ._engine import standard_library
+from .hints import Slots, accepted, hints_of
 
 MOST_ARGUMENTS = 16  # Rhai finds no function with more `Dynamic` parameters
-_MOST_OF_A_MODULES = 8
+MOST_OF_A_MODULES = 8  # Rhai tries all combinations of types and `Dynamic` at each call
 _MOST_OVERLOADS = 64  # of one function; beyond, its parameters take anything
 
 Native = tuple[str, list[str], Callable[..., Any]]
 """A function as the extension registers it: name, Rhai's types of the parameters, callable."""
-
-_TYPES: dict[Any, tuple[str, ...]] = {
-    None: ("()",),
-    type(None): ("()",),
-    bool: ("bool",),
-    int: ("i64",),
-    float: ("f64", "i64"),  # an int passes for a float, as in Python
-    str: ("string", "char"),
-    Decimal: ("decimal",),
-    bytes: ("blob",),
-    bytearray: ("blob",),
-    list: ("array",),
-    tuple: ("array",),
-    set: ("array",),
-    frozenset: ("array",),
-    dict: ("map",),
-    Mapping: ("map",),
-    range: ("range", "range="),
-    FnPtr: ("Fn",),
-    Callable: ("Fn",),
-}
 
 OPERATORS = {
     "__eq__": "==",
@@ -133,12 +112,12 @@ def check_name(name: str) -> None:
 
 def check_indexer(functions: Iterable[Native]) -> None:
     """Raise `TypeError` for an indexer of a type that Rhai indexes itself: Rhai would refuse it, or not call it."""
-    for name, accepted, _ in functions:
-        if name in _INDEXERS and accepted and accepted[0] in _INDEXED_BY_RHAI:
-            raise TypeError(f"{name}: Rhai itself indexes values of type {accepted[0]}; annotate another type, or none")
+    for name, types, _ in functions:
+        if name in _INDEXERS and types and types[0] in _INDEXED_BY_RHAI:
+            raise TypeError(f"{name}: Rhai itself indexes values of type {types[0]}; annotate another type, or none")
 
 
-def describe(name: str, function: Callable[..., Any]) -> Function:
+def describe(name: str, function: Callable[..., Any], slots: Slots) -> Function:
     """Describe a host function."""
     hints = hints_of(function)
     try:
@@ -146,53 +125,61 @@ def describe(name: str, function: Callable[..., Any]) -> Function:
     except ValueError:
         parameters = []
     shown = tuple(
-        ("..." if parameter.kind is Parameter.VAR_POSITIONAL else "") + parameter.name + _shown(hints, parameter.name)
+        ("..." if parameter.kind is Parameter.VAR_POSITIONAL else "") + parameter.name + _shown(hints, parameter, slots)
         for parameter in parameters
         if parameter.kind not in NAMED
     )
     named = ", ".join(
-        parameter.name + _shown(hints, parameter.name) for parameter in parameters if parameter.kind in NAMED
+        parameter.name + _shown(hints, parameter, slots) for parameter in parameters if parameter.kind in NAMED
     )
+    returns = accepted(hints.get("return", Any), slots)
     return Function(
         name=name,
         parameters=(*shown, f"#{{{named}}}") if named else shown,
-        returns=_shown(hints, "return").removeprefix(": "),
+        returns="" if returns == ("any",) else " | ".join(returns),
         doc=function.__doc__ or "",
     )
 
 
-def _shown(hints: Mapping[str, Any], name: str) -> str:
-    accepted = _accepted(hints[name]) if name in hints else ("any",)
-    return "" if accepted == ("any",) else f": {' | '.join(accepted)}"
+def _shown(hints: Mapping[str, Any], parameter: Parameter, slots: Slots) -> str:
+    types = accepted(hints.get(parameter.name, Any), slots)
+    return "" if types == ("any",) else f": {' | '.join(types)}"
 
 
-def overloads(name: str, function: Callable[..., Any]) -> list[Native]:
+def overloads(name: str, function: Callable[..., Any], slots: Slots, *, most: int = MOST_ARGUMENTS) -> list[Native]:
     """Return the overloads of a function: one for each number and each combination of types of its arguments.
 
     A function with parameters behind `*` or `**` also has overloads whose last argument is a map of arguments by name.
     The map stands where there is no parameter, or one that takes no map, so that it is never an argument itself.
 
+    Args:
+        name: The name.
+        function: The function.
+        slots: The classes that are types of scripts.
+        most: The most arguments of a call.
+
     Raises:
-        TypeError: The function has more than 16 parameters, or there is no place for the names that it needs.
+        TypeError: The function needs more arguments than that, or there is no place for the names that it needs.
     """
     try:
         parameters = list(signature(function).parameters.values())
     except ValueError:  # some builtins have no signature
-        return [(name, ["any"] * count, function) for count in range(MOST_ARGUMENTS + 1)]
+        return [(name, ["any"] * count, function) for count in range(most + 1)]
     hints = hints_of(function)
-    accepted: list[tuple[str, ...]] = []
+    types: list[tuple[str, ...]] = []
     required = 0
     named = [parameter for parameter in parameters if parameter.kind in NAMED]
     for parameter in parameters:
         if parameter.kind is Parameter.VAR_POSITIONAL:
-            accepted += [("any",)] * (MOST_ARGUMENTS - len(accepted))
+            types += [("any",)] * (most - len(types))
         elif parameter not in named:
-            accepted.append(_accepted(hints[parameter.name]) if parameter.name in hints else ("any",))
+            types.append(accepted(hints.get(parameter.name, Any), slots))
             required += parameter.default is Parameter.empty
-    if required > MOST_ARGUMENTS:
-        raise TypeError(f"{name}: scripts can pass at most {MOST_ARGUMENTS} arguments")
-    counts = range(required, min(len(accepted), MOST_ARGUMENTS) + 1)
-    places = [count for count in counts if named and count < MOST_ARGUMENTS and not _takes_map(accepted[count:])]
+    if required > most:
+        who = "functions of modules" if most == MOST_OF_A_MODULES else "functions"
+        raise TypeError(f"{name}: {who} take at most {most} arguments")
+    counts = range(required, min(len(types), most) + 1)
+    places = [count for count in counts if named and count < most and not _takes_map(types[count:])]
     needed = [
         parameter.name for parameter in named if parameter.kind is Parameter.KEYWORD_ONLY and _is_needed(parameter)
     ]
@@ -200,14 +187,19 @@ def overloads(name: str, function: Callable[..., Any]) -> list[Native]:
         raise TypeError(f"{name}: there is no place for a map with {needed[0]!r}, which has no default")
     by_name = _by_name(function)
     return [
-        *((name, list(types), function) for count in counts if not needed for types in _combined(accepted[:count])),
-        *((name, [*types, "map"], by_name) for count in places for types in _combined(accepted[:count])),
+        *((name, list(each), function) for count in counts if not needed for each in _combined(types[:count])),
+        *((name, [*each, "map"], by_name) for count in places for each in _combined(types[:count])),
     ]
 
 
-def _takes_map(accepted: list[tuple[str, ...]]) -> bool:
+def are_too_many(types: Iterable[tuple[str, ...]]) -> bool:
+    """Whether parameters with so many alternatives of types take anything, since Rhai would need too many overloads."""
+    return math.prod(map(len, types)) > _MOST_OVERLOADS
+
+
+def _takes_map(types: list[tuple[str, ...]]) -> bool:
     """Whether the first of these parameters takes a map."""
-    return bool(accepted) and not {"any", "map"}.isdisjoint(accepted[0])
+    return bool(types) and not {"any", "map"}.isdisjoint(types[0])
 
 
 def _is_needed(parameter: Parameter) -> bool:
@@ -219,65 +211,8 @@ def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arguments: function(*arguments[:-1], **arguments[-1])
 
 
-def arities(name: str, function: Callable[..., Any]) -> list[tuple[int, Callable[..., Any]]]:
-    """Return the numbers of arguments that a function of a module takes, and what to call with each.
-
-    Raises:
-        TypeError: As `overloads`, or the function needs more than 8 arguments.
-    """
-    forms: dict[int, set[Callable[..., Any]]] = {}
-    for _, accepted, called in overloads(name, function):
-        forms.setdefault(len(accepted), set()).add(called)
-    if min(forms) > _MOST_OF_A_MODULES:
-        raise TypeError(f"{name}: functions of modules take at most {_MOST_OF_A_MODULES} arguments")
-    return [
-        (count, called.pop() if len(called) == 1 else _by_last(function, *(called - {function})))
-        for count, called in sorted(forms.items())
-        if count <= _MOST_OF_A_MODULES
-    ]
-
-
-def _by_last(function: Callable[..., Any], by_name: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that calls `by_name` if its last argument is a map: types do not choose between a module's."""
-    return lambda *arguments: (by_name if type(arguments[-1]) is dict else function)(*arguments)
-
-
-def _combined(accepted: list[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:
-    combinations = 1
-    for alternatives in accepted:
-        combinations *= len(alternatives)
-    if combinations > _MOST_OVERLOADS:
-        return [("any",) * len(accepted)]
-    return itertools.product(*accepted)
-
-
-def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a function, or of a class's fields, as types."""
-    try:
-        return get_type_hints(function)
-    except (TypeError, NameError, AttributeError):  # a callable object, or names known to a type checker only
-        return {}
-
-
-def _accepted(hint: Any) -> tuple[str, ...]:
-    """Return Rhai's types for an annotation; `any` if Rhai cannot check it."""
-    origin = get_origin(hint)
-    if origin in {Union, types.UnionType}:
-        accepted = tuple(dict.fromkeys(name for part in get_args(hint) for name in _accepted(part)))
-        return ("any",) if "any" in accepted else accepted
-    plain = origin or hint
-    if isinstance(plain, type) and plain in slots:
-        return (f"#{slots[plain]}",)
-    if is_typeddict(plain):
-        return ("map",)
-    try:
-        return _TYPES.get(plain, ("any",))
-    except TypeError:  # not hashable
-        return ("any",)
-
-
-slots: dict[type, int] = {}
-"""The slot of each class that is a type of scripts, in this process."""
+def _combined(types: list[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:
+    return [("any",) * len(types)] if are_too_many(types) else itertools.product(*types)
 
 
 def is_coroutine_function(function: Any) -> bool:

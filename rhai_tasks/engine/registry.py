@@ -9,13 +9,13 @@ from typing import Any, TypeVar, overload
 
 from ._engine import NativeEngine
 from .annotations import Readers
-from .classes import HostType, constructor_of, make_type, shared_members, standard_types
+from .classes import HostType, Module, constructor_of, make_type, shared_members, standard_types, take_slot
 from .coroutines import make_blocking
 from .evaluation import Debug, Print
 from .functions import (
+    MOST_OF_A_MODULES,
     Function,
     Native,
-    arities,
     check_identifier,
     check_indexer,
     check_name,
@@ -31,7 +31,7 @@ Instance = TypeVar("Instance")
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 Modules = Path | Mapping[str, str] | Callable[[str], str | None]
-_Module = tuple[list[tuple[str, int, Callable[..., Any]]], dict[str, Any]]  # functions, by arity, and constants
+_Key = tuple[str, tuple[str, ...]]  # by what Rhai tells functions apart: name and types
 
 _BASIC = {str, bool, int, float, list, tuple, dict, type(None)}  # the extension asks for no hook of these
 
@@ -46,14 +46,15 @@ class Registry:
         self._print = print_ or script_logger.info
         self._debug = debug or log_debug
         self._sources = None if modules is None else _sources(modules)
-        self._described: list[Function] = []
-        self._functions: list[Native] = []
-        self._types = {known.slot: known for known in standard_types()}
-        self._modules: dict[str, _Module] = {}
+        self._described: dict[_Key, Function] = {}
+        self._functions: dict[_Key, Native] = {}
+        self._modules: dict[str, Module] = {}
         self._readers = Readers()
-        self._hooks: dict[type, Callable[[Any], object]] = {}  # the native engine sees what is added later
+        self._slots = self._readers.slots  # the native engine sees what is added later, here and to the hooks
+        self._hooks: dict[type, Callable[[Any], object]] = {}
+        self._types = {known.slot: known for known in standard_types(self._slots)}
         self._native = self._build(self._functions, self._types, self._modules)
-        self._adding = threading.Lock()
+        self._adding = threading.RLock()
 
     def register(self, name: str, function: Callable[..., Any]) -> None:
         """Make a Python function callable by scripts.
@@ -78,9 +79,9 @@ class Registry:
             ValueError: Scripts cannot call anything by this name.
         """
         check_name(name)
-        functions = overloads(name, self._adapt(function))
+        functions = overloads(name, self._adapt(function), self._slots)
         check_indexer(functions)
-        self._add([describe(name, function)], functions=functions)
+        self._add(_by_key(functions, describe(name, function, self._slots)), functions=functions)
 
     @overload
     def function(self, function: HostFunction) -> HostFunction: ...
@@ -110,28 +111,39 @@ class Registry:
                 annotated attributes included.
 
         Raises:
-            OverflowError: The process has registered 64 classes, six of Python's own among them. A class stays
-                registered for as long as the process lives.
-            TypeError: A method that Python itself calls, such as `__len__`, is a coroutine function.
+            OverflowError: The engine knows 64 classes, six of Python's own among them.
+            TypeError: It is no class, or scripts have values in place of its objects (`str`, `dict`, `object`); or a
+                method that Python itself calls, such as `__len__`, is a coroutine function.
             ValueError: Scripts cannot use the name.
         """
-        check_identifier(name or cls.__name__)
-        described = make_type(cls, name or cls.__name__, members, adapt=self._adapt)
-        functions = [(name, types, make_blocking(function)) for name, types, function in described.functions]
-        shared, modules = self._module(described.name, shared_members(cls, members))
-        self._add(
-            [describe(described.name, constructor_of(cls)), *shared],
-            types={described.slot: replace(described, functions=functions)},
-            modules=modules if any(modules[described.name]) else {},
-        )
+        with self._adding:
+            known = dict(self._slots)
+            slot = take_slot(cls, self._slots)
+            name = name or cls.__name__
+            try:
+                check_identifier(name)
+                described = make_type(cls, name, members, self._slots, adapt=self._adapt)
+                functions = [(name, types, make_blocking(function)) for name, types, function in described.functions]
+                of_class = shared_members(cls, members, self._slots, self._native.passes)
+                texts, shared = self._module(name, of_class)
+                constructor = [native for native in functions if native[0] == name]
+                texts |= _by_key(constructor, describe(name, constructor_of(cls), self._slots))
+                self._add(texts, types={slot: replace(described, functions=functions, shared=shared)})
+            except BaseException:
+                if cls not in known:
+                    del self._slots[cls]
+                raise
         return cls
 
     def register_module(self, name: str, members: Mapping[str, Any]) -> None:
         """Make a module of functions and constants, which scripts use as `name::member` without an import.
 
+        Members of a module of the same name stay, but for those of the same name and types.
+
         Args:
             name: The module's name; `a::b` makes a module within a module.
             members: Members by name. Callables become functions of up to 8 arguments, other values constants.
+                Annotations mean the same as in `register`.
 
         Raises:
             TypeError: Scripts cannot call a function, or a constant cannot be passed to scripts.
@@ -139,8 +151,12 @@ class Registry:
         """
         for part in (*name.split("::"), *members):
             check_identifier(part)
-        described, modules = self._module(name, members)
-        self._add(described, modules=modules)
+        if "global" in name.split("::"):
+            raise ValueError(f"{name!r} is no name for a module: scripts reach their constants by 'global'")
+        with self._adding:
+            texts, module = self._module(name, members)
+            former = self._modules.get(name, Module(functions=[], constants={}))
+            self._add(texts, modules={name: _merged(former, module)})
 
     def convert(
         self,
@@ -196,20 +212,20 @@ class Registry:
 
     def functions(self, *, standard: bool = True) -> list[Function]:
         """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
-        return [*self._described, *(standard_functions() if standard else ())]
+        return [*dict.fromkeys(self._described.values()), *(standard_functions() if standard else ())]
 
-    def _module(self, name: str, members: Mapping[str, Any]) -> tuple[list[Function], dict[str, _Module]]:
-        """Describe a module's functions, and return it by its name."""
-        functions = {key: value for key, value in members.items() if callable(value)}
-        callables = [
-            (key, count, called)
-            for key, function in functions.items()
-            for count, called in arities(f"{name}::{key}", self._adapt(function))
-        ]
-        constants = {key: value for key, value in members.items() if key not in functions}
-        return [describe(f"{name}::{key}", function) for key, function in functions.items()], {
-            name: (callables, constants)
-        }
+    def _module(self, name: str, members: Mapping[str, Any]) -> tuple[dict[_Key, Function], Module]:
+        """Make a module, and describe its functions."""
+        functions: list[Native] = []
+        texts: dict[_Key, Function] = {}
+        for key, function in members.items():
+            if callable(function):
+                whole = f"{name}::{key}"
+                found = overloads(whole, self._adapt(function), self._slots, most=MOST_OF_A_MODULES)
+                texts |= _by_key(found, describe(whole, function, self._slots))
+                functions += [(key, types, called) for _, types, called in found]
+        constants = {key: value for key, value in members.items() if not callable(value)}
+        return texts, Module(functions=functions, constants=constants)
 
     def _adapt(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return what scripts call in place of a function: it waits for coroutines, and reads arguments."""
@@ -217,34 +233,64 @@ class Registry:
 
     def _add(
         self,
-        described: Iterable[Function],
+        described: Mapping[_Key, Function],
         *,
         functions: Iterable[Native] = (),
         types: Mapping[int, HostType] = MappingProxyType({}),
-        modules: Mapping[str, _Module] = MappingProxyType({}),
+        modules: Mapping[str, Module] = MappingProxyType({}),
     ) -> None:
         """Add all of this or, if the native engine refuses any of it, nothing."""
         with self._adding:
-            all_functions, all_types = [*self._functions, *functions], {**self._types, **types}
-            all_modules = {**self._modules, **modules}
+            all_functions = {**self._functions, **{_key(native): native for native in functions}}
+            all_types, all_modules = {**self._types, **types}, {**self._modules, **modules}
+            replaced = {key for slot in types.keys() & self._types.keys() for key in _keys_of(self._types[slot])}
             self._native = self._build(all_functions, all_types, all_modules)
             self._functions, self._types, self._modules = all_functions, all_types, all_modules
-            self._described = [*self._described, *described]
+            kept = {key: text for key, text in self._described.items() if key not in replaced}
+            self._described = {**kept, **described}
 
     def _build(
-        self, functions: list[Native], types: Mapping[int, HostType], modules: Mapping[str, "_Module"]
+        self, functions: Mapping[_Key, Native], types: Mapping[int, HostType], modules: Mapping[str, Module]
     ) -> NativeEngine:
         known = types.values()
+        all_modules = {
+            cls.name: cls.shared for cls in known if cls.shared and (cls.shared.functions or cls.shared.constants)
+        }
+        for name, module in modules.items():
+            all_modules[name] = _merged(all_modules[name], module) if name in all_modules else module
+        outer_first = sorted(all_modules.items(), key=lambda entry: entry[0].count("::"))
         return NativeEngine(
-            [*(function for cls in known for function in cls.functions), *functions],
+            [*(function for cls in known for function in cls.functions), *functions.values()],
             [(cls.slot, cls.name, cls.iterable) for cls in known],
-            [(name, callables, constants) for name, (callables, constants) in modules.items()],
+            [(name, module.functions, module.constants) for name, module in outer_first],
             self._sources,
+            self._slots,
             self._hooks,
             self.limits,
             self._print,
             self._debug,
         )
+
+
+def _key(native: Native) -> _Key:
+    return native[0], tuple(native[1])
+
+
+def _keys_of(cls: HostType) -> Iterable[_Key]:
+    """Return the keys of a class's constructor and shared functions."""
+    shared = cls.shared.functions if cls.shared else []
+    yield from (_key(native) for native in cls.functions if native[0] == cls.name)
+    yield from ((f"{cls.name}::{name}", tuple(types)) for name, types, _ in shared)
+
+
+def _by_key(functions: Iterable[Native], text: Function) -> dict[_Key, Function]:
+    """Return a description for each overload that it describes."""
+    return {_key(native): text for native in functions}
+
+
+def _merged(former: Module, later: Module) -> Module:
+    functions = {_key(native): native for native in (*former.functions, *later.functions)}
+    return Module(functions=list(functions.values()), constants={**former.constants, **later.constants})
 
 
 def _sources(modules: Modules) -> Path | Callable[[str], str | None]:

@@ -51,6 +51,15 @@ impl CancelToken {
         self.0.is_set()
     }
 
+    /// Return the same object: a copy cancels, and is cancelled, too.
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
+    }
+
     /// Return the token of one evaluation that waits for a thread: `cancel` of either stops that evaluation, and its time
     /// limit counts from now.
     fn of_waiting(&self) -> Self {

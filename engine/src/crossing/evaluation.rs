@@ -1,11 +1,11 @@
-//! The state of an evaluation that calls into Python: the call that it serves, its last exception, its output.
+//! The state of an evaluation that calls into Python: the call that it serves, its exceptions, its output.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
+use rhai::{Dynamic, EvalAltResult, ImmutableString, NativeCallContext, Position};
 
 use crate::bounds::guard;
 use crate::crossing::stack::DropOnBigStack;
@@ -33,8 +33,11 @@ pub struct Evaluation<'a> {
     /// Callables that receive the script's output.
     print: &'a Py<PyAny>,
     debug: &'a Py<PyAny>,
-    /// The latest exception of a host function, with the text that the script saw.
-    raised: RefCell<Option<(String, PyErr)>>,
+    /// Exceptions of host functions, each with the text that the script sees. The text stands for the exception for as long
+    /// as the script has it: an equal text is another one.
+    raised: RefCell<Vec<(ImmutableString, PyErr)>>,
+    /// An error of an iteration that Rhai dropped.
+    dropped: RefCell<Option<Box<EvalAltResult>>>,
     passing: RefCell<Option<Passing>>,
     /// The modules that are being loaded, each imported by the one before.
     pub loading: RefCell<Vec<String>>,
@@ -44,9 +47,6 @@ pub struct Evaluation<'a> {
 struct Passing {
     exception: PyErr,
     error: DropOnBigStack<Box<EvalAltResult>>,
-    /// The Python exception that the error is, if it is one. It stays out of `raised` until the exception comes back: the
-    /// host function may have caught it.
-    raised: Option<(String, PyErr)>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -54,7 +54,8 @@ impl<'a> Evaluation<'a> {
         Self {
             print,
             debug,
-            raised: RefCell::new(None),
+            raised: RefCell::new(Vec::new()),
+            dropped: RefCell::new(None),
             passing: RefCell::new(None),
             loading: RefCell::new(Vec::new()),
         }
@@ -105,11 +106,9 @@ pub fn with_served<T>(body: impl FnOnce(&NativeCallContext<'_>) -> T) -> Option<
 /// Note which exception the error of a script's function became for the host function that called it.
 pub fn note_passing(exception: PyErr, error: Box<EvalAltResult>) {
     Evaluation::with(|evaluation| {
-        let is_raised = has_raised(&error);
         evaluation.passing.replace(Some(Passing {
             exception,
             error: DropOnBigStack::new(error),
-            raised: is_raised.then(|| evaluation.raised.take()).flatten(),
         }))
     });
 }
@@ -121,9 +120,6 @@ pub fn error(error: PyErr) -> Box<EvalAltResult> {
     crossing::python(|py| {
         if let Some(mut passing) = passing {
             if passing.exception.value(py).is(error.value(py)) {
-                if passing.raised.is_some() {
-                    Evaluation::with(|evaluation| evaluation.raised.replace(passing.raised));
-                }
                 let nothing = EvalAltResult::ErrorRuntime(Dynamic::UNIT, Position::NONE);
                 return std::mem::replace(&mut *passing.error, nothing.into());
             }
@@ -138,36 +134,48 @@ pub fn error(error: PyErr) -> Box<EvalAltResult> {
         } else {
             text
         };
-        let raised = (message.clone(), error);
-        Evaluation::with(|evaluation| evaluation.raised.replace(Some(raised)));
-        message.into()
+        let message = ImmutableString::from(message);
+        Evaluation::with(|evaluation| {
+            let mut raised = evaluation.raised.borrow_mut();
+            raised.retain(|(text, _)| text.strong_count() > 1); // the script has dealt with the others
+            raised.push((message.clone(), error));
+        });
+        EvalAltResult::ErrorRuntime(message.into(), Position::NONE).into()
     })
 }
 
-/// Whether an error is the exception of the latest host function that raised.
-pub fn has_raised(error: &EvalAltResult) -> bool {
+/// Use the exception of a host function that an error is, if it is one.
+fn with_raised<T>(error: &EvalAltResult, body: impl FnOnce(&PyErr) -> T) -> Option<T> {
     let EvalAltResult::ErrorRuntime(value, _) = error.unwrap_inner() else {
-        return false;
+        return None;
     };
-    let Ok(text) = value.as_immutable_string_ref() else {
-        return false;
-    };
-    let is_raised = |evaluation: &Evaluation<'_>| {
+    let text = value.read_lock::<ImmutableString>()?;
+    Evaluation::with(|evaluation| {
         let raised = evaluation.raised.borrow();
-        raised
-            .as_ref()
-            .is_some_and(|(message, _)| *message == text.as_str())
-    };
-    Evaluation::with(is_raised).unwrap_or(false)
+        let (_, exception) = raised.iter().find(|(message, _)| message.ptr_eq(&text))?;
+        Some(body(exception))
+    })?
 }
 
-/// Return the exception of the latest host function that raised.
-pub fn raised(py: Python<'_>) -> Option<PyErr> {
-    let exception = |evaluation: &Evaluation<'_>| {
-        let raised = evaluation.raised.borrow();
-        raised.as_ref().map(|(_, exception)| exception.clone_ref(py))
-    };
-    Evaluation::with(exception).flatten()
+/// Whether an error is an exception of a host function.
+pub fn has_raised(error: &EvalAltResult) -> bool {
+    with_raised(error, |_| ()).is_some()
+}
+
+/// Return the exception of a host function that an error is, if it is one.
+pub fn raised(py: Python<'_>, error: &EvalAltResult) -> Option<PyErr> {
+    with_raised(error, |exception| exception.clone_ref(py))
+}
+
+/// End the evaluation with an error that Rhai has dropped: it reads no item if a loop has no body.
+pub fn end_by_dropped(error: Box<EvalAltResult>) {
+    Evaluation::with(|evaluation| evaluation.dropped.replace(Some(error)));
+    guard::cancel();
+}
+
+/// Return the error that ended the evaluation after Rhai had dropped it.
+pub fn dropped() -> Option<Box<EvalAltResult>> {
+    Evaluation::with(|evaluation| evaluation.dropped.take()).flatten()
 }
 
 /// Let Python handle pending signals. It does so on the main thread alone, where Ctrl-C would wait for the script to end.

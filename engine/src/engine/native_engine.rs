@@ -29,9 +29,9 @@ use crate::engine::variables::Variables;
 use crate::engine::{compiling, token_limits};
 use crate::host::failure::Failure;
 use crate::host::functions::Function;
-use crate::values::from_python::entries;
+use crate::values::from_python::{entries, to_rhai};
 use crate::values::gc::Objects;
-use crate::values::hooks;
+use crate::values::known::{self, Known};
 
 thread_local! {
     /// Operations and peak bytes of the evaluation that ended last in this thread.
@@ -44,6 +44,9 @@ pub fn last_use() -> (u64, usize) {
     LAST_USE.get()
 }
 
+/// A host function: name, types of the parameters, callable.
+type NativeFunction = (String, Vec<String>, Py<PyAny>);
+
 /// A script's function: name, parameters, doc comment.
 type Signature = (String, Vec<String>, String);
 
@@ -55,7 +58,7 @@ pub struct NativeEngine {
     threads: ThreadLocal<DropOnBigStack<OfThread>>,
     /// The number of `threads`; each is made while Python's lock is held.
     made: AtomicUsize,
-    hooks: Py<PyDict>,
+    known: Known,
     print: Py<PyAny>,
     debug: Py<PyAny>,
     stack_size: usize,
@@ -74,8 +77,9 @@ impl NativeEngine {
     /// Args:
     ///     functions: Host functions: name, types of the parameters, callable.
     ///     types: Classes: slot, name for scripts, whether their objects can be iterated.
-    ///     modules: Modules: name, functions (name, number of parameters, callable), constants.
+    ///     modules: Modules: name, functions, constants; a module before those within it.
     ///     sources: Where modules are found: a folder, or a function from a path to a source or `None`.
+    ///     classes: The slots of classes.
     ///     hooks: What scripts are given in place of objects: functions by class.
     ///     limits: The `Limits` of every evaluation.
     ///     print: Receives the lines that scripts print, unless an evaluation has its own.
@@ -83,29 +87,30 @@ impl NativeEngine {
     #[new]
     #[allow(clippy::type_complexity, clippy::too_many_arguments)]
     fn new(
-        functions: Vec<(String, Vec<String>, Py<PyAny>)>,
+        functions: Vec<NativeFunction>,
         types: Vec<(usize, String, bool)>,
-        modules: Vec<(String, Vec<(String, usize, Py<PyAny>)>, Bound<'_, PyDict>)>,
+        modules: Vec<(String, Vec<NativeFunction>, Bound<'_, PyDict>)>,
         sources: Option<Sources>,
+        classes: Py<PyDict>,
         hooks: Py<PyDict>,
         limits: Limits,
         print: Py<PyAny>,
         debug: Py<PyAny>,
     ) -> PyResult<Self> {
         crossing::silence_panics();
-        let functions = functions
-            .into_iter()
-            .map(|(name, parameters, function)| Function::new(name, &parameters, function))
-            .collect::<PyResult<_>>()?;
+        let known = Known { classes, hooks };
+        let native = |functions: Vec<NativeFunction>| {
+            let functions = functions.into_iter();
+            functions
+                .map(|(name, parameters, function)| Function::new(name, &parameters, function))
+                .collect::<PyResult<_>>()
+        };
+        let functions = native(functions)?;
         let modules = modules
             .into_iter()
             .map(|(name, functions, constants)| {
-                let functions = functions
-                    .into_iter()
-                    .map(|(name, arity, function)| (name, arity, Arc::new(function)))
-                    .collect();
-                let constants = hooks::during(&hooks, || entries(constants.as_any()))?;
-                Ok((name, functions, constants))
+                let constants = known::during(&known, || entries(constants.as_any()))?;
+                Ok((name, native(functions)?, constants))
             })
             .collect::<PyResult<_>>()?;
         Ok(Self {
@@ -119,7 +124,7 @@ impl NativeEngine {
             },
             threads: ThreadLocal::new(),
             made: AtomicUsize::new(0),
-            hooks,
+            known,
             print,
             debug,
         })
@@ -133,7 +138,7 @@ impl NativeEngine {
     ///     RhaiPanic: The parser failed.
     fn compile(&self, py: Python<'_>, source: &str, name: Option<&str>) -> PyResult<Vec<Signature>> {
         let bounds = self.bounds(None, None, None, None)?;
-        let ast = self.compiled(py, self.of_thread()?, source, name, &[], &bounds)?;
+        let ast = self.compiled(py, self.of_thread(), source, name, &[], &bounds)?;
         let mut functions: Vec<_> = ast
             .iter_functions()
             .filter(|function| !function.name.starts_with("anon$"))
@@ -145,6 +150,13 @@ impl NativeEngine {
             .collect();
         functions.sort_by(|one, other| (&one.0, one.1.len()).cmp(&(&other.0, other.1.len())));
         Ok(functions)
+    }
+
+    /// Return whether a value can be passed to scripts.
+    fn passes(&self, value: &Bound<'_, PyAny>) -> bool {
+        known::during(&self.known, || {
+            to_rhai(value, "").map(DropOnBigStack::new).is_ok()
+        })
     }
 
     /// Evaluate a script.
@@ -181,7 +193,7 @@ impl NativeEngine {
         max_memory: Option<usize>,
     ) -> PyResult<Py<PyAny>> {
         LAST_USE.set((0, 0)); // a script that does not compile has used nothing
-        hooks::during(&self.hooks, || {
+        known::during(&self.known, || {
             let request = Request {
                 form: Form::named(form),
                 script,
@@ -202,8 +214,8 @@ impl NativeEngine {
         }
         let made = self.made.load(Ordering::Relaxed);
         for (name, functions, values) in &recipe.modules {
-            for (_, _, function) in functions {
-                visit.call(&**function)?;
+            for function in functions {
+                visit.call(&*function.callable)?;
             }
             let mut constants = Objects::default();
             values.iter().for_each(|(_, value)| constants.add(value));
@@ -214,7 +226,7 @@ impl NativeEngine {
         if let Some(Sources::Function(find)) = &recipe.sources {
             visit.call(&**find)?;
         }
-        visit.call(&self.hooks)?;
+        self.known.traverse(&visit)?;
         visit.call(&self.print)?;
         visit.call(&self.debug)
     }
@@ -242,7 +254,7 @@ impl NativeEngine {
             print,
             debug,
         } = request;
-        let of_thread = self.of_thread()?;
+        let of_thread = self.of_thread();
         let ast = self.script(py, of_thread, script, &variables.constants, &bounds)?;
         let OfThread { engine, counter, .. } = of_thread;
         variables.begin()?;
@@ -273,20 +285,18 @@ impl NativeEngine {
         ended
     }
 
-    fn of_thread(&self) -> PyResult<&OfThread> {
-        self.threads
-            .get_or_try(|| {
-                let counter = Arc::new(OperationCounter::default());
-                let engine = stack::roomy(|| self.recipe.engine(&counter))?;
-                self.made.fetch_add(1, Ordering::Relaxed);
-                Ok(DropOnBigStack::new(OfThread {
-                    engine,
-                    compiler: Cell::new(None),
-                    counter,
-                    scripts: RefCell::new(Scripts::new()),
-                }))
+    fn of_thread(&self) -> &OfThread {
+        self.threads.get_or(|| {
+            let counter = Arc::new(OperationCounter::default());
+            let engine = stack::roomy(|| self.recipe.engine(&counter));
+            self.made.fetch_add(1, Ordering::Relaxed);
+            DropOnBigStack::new(OfThread {
+                engine,
+                compiler: Cell::new(None),
+                counter,
+                scripts: RefCell::new(Scripts::new()),
             })
-            .map(|of_thread| &**of_thread)
+        })
     }
 
     /// Compile a source, or an `AST`: its source, behind the functions of its library.

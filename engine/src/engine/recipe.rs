@@ -25,12 +25,8 @@ static LIBRARY: LazyLock<Shared<rhai::Module>> = LazyLock::new(|| {
     library.into()
 });
 
-/// A module of host functions (name, number of parameters, callable) and constants.
-type Module = (
-    String,
-    Vec<(String, usize, Arc<Py<PyAny>>)>,
-    DropOnBigStack<Vec<(String, Dynamic)>>,
-);
+/// A module of host functions and constants.
+type Module = (String, Vec<Function>, DropOnBigStack<Vec<(String, Dynamic)>>);
 
 /// The parts of the engines of all threads. All engines share one reference to each Python object, so that Python's garbage
 /// collector can account for it.
@@ -44,7 +40,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// Make an engine whose operations the counter counts.
-    pub fn engine(&self, counter: &Arc<OperationCounter>) -> PyResult<Engine> {
+    pub fn engine(&self, counter: &Arc<OperationCounter>) -> Engine {
         let mut engine = Engine::new_raw();
         engine.register_global_module(Shared::clone(&LIBRARY));
         self.limits.set(&mut engine);
@@ -64,13 +60,12 @@ impl Recipe {
             function.register(&mut engine);
         }
         for (name, functions, constants) in &self.modules {
-            let module = functions::module(functions, constants)?;
-            engine.register_static_module(name, module.into());
+            engine.register_static_module(name, functions::module(functions, constants).into());
         }
         if let Some(sources) = &self.sources {
             engine.set_module_resolver(Loader::new(sources.clone(), self.limits.clone()));
         }
-        Ok(engine)
+        engine
     }
 }
 

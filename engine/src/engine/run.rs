@@ -44,7 +44,7 @@ impl Entry {
         };
         let mut arguments = from_python::arguments(&arguments)?;
         Ok(DropOnBigStack::new(match target.cast::<FunctionPointer>() {
-            Ok(pointer) => Self::Pointer(pointer.get().pointer(), arguments.take()),
+            Ok(pointer) => Self::Pointer(pointer.get().pointer(target.py())?, arguments.take()),
             Err(_) => Self::Function(target.extract()?, arguments.take()),
         }))
     }
@@ -139,6 +139,12 @@ pub fn run(
             peak,
         })
     });
+    if let Some(mut dropped) = evaluation::dropped() {
+        if let Err(error) = evaluated {
+            dropped.set_position(error.unwrap_inner().position());
+        }
+        return Err(Failure::dropped(dropped));
+    }
     match (guard::stopped(), evaluated) {
         (None, Ok(_)) if no_json.is_some() => Err(Failure::NoJson(no_json.unwrap_or_default())),
         (None, Ok(evaluated)) => Ok(evaluated),

@@ -37,6 +37,7 @@ impl<'a> Variables<'a> {
         let mut lasting = None;
         if let Some(scope) = scope {
             if let Ok(scope) = scope.cast::<NativeScope>() {
+                scope.get().place(scope.py())?;
                 constants.splice(0..0, scope.get().constants()?);
                 lasting = Some(scope.get());
             } else {

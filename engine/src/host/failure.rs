@@ -55,6 +55,12 @@ impl Failure {
         }
     }
 
+    /// Make a failure of an error of Python's that the script has been stopped for.
+    pub fn dropped(error: Box<EvalAltResult>) -> Self {
+        let (text, debug_text) = (error.to_string(), format!("{error:?}"));
+        Self::Script(error, text, debug_text)
+    }
+
     pub fn stopped(stop: Stop, position: Position) -> Self {
         Self::Stopped(stop, guard::describe(stop), position)
     }
@@ -94,8 +100,8 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
                     return build_error(py, &Failure::stopped(stop, inner.position()));
                 }
                 thrown = Some(converted.unwrap_or_else(|_| py.None()));
-                if evaluation::has_raised(error) {
-                    cause = evaluation::raised(py);
+                cause = evaluation::raised(py, error);
+                if cause.is_some() {
                     kind = "Host";
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::sync::Arc;
+use std::time::Instant;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -43,33 +44,22 @@ impl Function {
     }
 }
 
-/// The most arguments of a module's function.
-const MOST_ARGUMENTS: usize = 8;
-
-/// Make a module of Python callables (by number of arguments) and constants.
-pub fn module(
-    functions: &[(String, usize, Arc<Py<PyAny>>)],
-    constants: &[(String, Dynamic)],
-) -> PyResult<Module> {
+/// Make a module of Python callables and constants.
+pub fn module(functions: &[Function], constants: &[(String, Dynamic)]) -> Module {
     let mut module = Module::new();
-    for (name, arity, callable) in functions {
-        if *arity > MOST_ARGUMENTS {
-            return Err(PyValueError::new_err(format!(
-                "functions of modules take at most {MOST_ARGUMENTS} arguments"
-            )));
-        }
-        let callable = Arc::clone(callable);
-        let function = move |context: Option<NativeCallContext<'_>>, arguments: &mut [&mut Dynamic]| {
+    for function in functions {
+        let callable = Arc::clone(&function.callable);
+        let called = move |context: Option<NativeCallContext<'_>>, arguments: &mut [&mut Dynamic]| {
             let context = context.ok_or("Rhai calls a function without its context")?;
             call(&context, &callable, arguments)
         };
-        FuncRegistration::new(name)
+        FuncRegistration::new(function.name.as_str())
             .in_internal_namespace()
             .set_into_module_raw(
                 &mut module,
-                &[TypeId::of::<Dynamic>(); MOST_ARGUMENTS][..*arity],
+                &function.types,
                 RhaiFunc::Pure {
-                    func: Shared::new(function),
+                    func: Shared::new(called),
                     has_context: true,
                     is_pure: true,
                     is_volatile: true,
@@ -79,7 +69,7 @@ pub fn module(
     for (name, value) in constants {
         module.set_var(name.as_str(), value.clone());
     }
-    Ok(module)
+    module
 }
 
 /// Return the Rhai type that a parameter accepts: a name as `type_of` returns it, `any`, or `#n` for the class in slot n.
@@ -98,6 +88,7 @@ fn type_id(name: &str) -> PyResult<TypeId> {
         "blob" => TypeId::of::<rhai::Blob>(),
         "range" => TypeId::of::<std::ops::Range<INT>>(),
         "range=" => TypeId::of::<std::ops::RangeInclusive<INT>>(),
+        "timestamp" => TypeId::of::<Instant>(),
         "Fn" => TypeId::of::<FnPtr>(),
         _ => name
             .strip_prefix('#')

@@ -20,14 +20,14 @@ impl FunctionPointer {
     /// The function's name; the engine makes up that of a closure.
     #[getter]
     fn name(&self) -> &str {
-        self.0.fn_name()
+        self.pointer.fn_name()
     }
 
     /// Call it, inside the host function that the script gave it to; elsewhere there is `Engine.call`.
     #[pyo3(signature = (*arguments))]
     fn __call__(&self, py: Python<'_>, arguments: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
         let arguments = from_python::arguments(arguments)?;
-        let value = call_back(py, &self.0, arguments).ok_or_else(|| {
+        let value = call_back(py, &self.pointer, arguments).ok_or_else(|| {
             PyRuntimeError::new_err(
                 "a script's function can be called only by the host function it was given to; \
                  elsewhere use Engine.call(ast, function, ...)",
@@ -37,13 +37,23 @@ impl FunctionPointer {
     }
 
     fn __repr__(&self) -> String {
-        format!("FnPtr({:?})", self.0.fn_name())
+        format!("FnPtr({:?})", self.pointer.fn_name())
+    }
+
+    /// Return the same object: it never changes.
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let mut objects = Objects::default();
-        self.0.iter_curry().for_each(|value| objects.add(value));
-        objects.visit(1, &visit)
+        self.pointer.iter_curry().for_each(|value| objects.add(value));
+        objects.visit(1, &visit)?;
+        visit.call(&self.classes)
     }
 }
 

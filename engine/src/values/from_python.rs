@@ -16,7 +16,7 @@ use crate::crossing::evaluation;
 use crate::crossing::stack::DropOnBigStack;
 use crate::values::refused::Refused;
 use crate::values::to_python::{FunctionPointer, MAX_DEPTH, Timestamp, decimal_class, to_python};
-use crate::values::{hooks, object};
+use crate::values::{known, object};
 
 /// A converted value, or the reason why there is none.
 type Converted = Result<Dynamic, Box<Refused>>;
@@ -58,7 +58,7 @@ fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
     if let Ok(entries) = value.cast_exact::<PyDict>() {
         return map(entries.iter(), depth);
     }
-    if let Some(stand_in) = hooks::stand_in(value)? {
+    if let Some(stand_in) = known::stand_in(value)? {
         return nested_to_rhai(&stand_in, depth + 1);
     }
     if let Some(object) = object::wrap(value)? {
@@ -95,7 +95,7 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
         return Ok(Dynamic::from(bound("start")?..bound("stop")?));
     }
     if let Ok(pointer) = value.cast::<FunctionPointer>() {
-        return Ok(pointer.get().pointer().into());
+        return Ok(pointer.get().pointer(py)?.into());
     }
     if let Ok(timestamp) = value.cast::<Timestamp>() {
         return Ok(timestamp.get().0.into());
@@ -112,8 +112,9 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
         return nested_to_rhai(&value.getattr("value")?, depth + 1);
     }
     if let Ok(items) = value.cast::<PyTuple>() {
-        if let Ok(names) = value.getattr("_fields") {
-            return attributes(value, names.try_iter()?, depth);
+        let plain = plain(value)?;
+        if !plain.is(value) {
+            return nested_to_rhai(&plain, depth); // of a named tuple
         }
         return array(items.iter(), depth);
     }
@@ -135,9 +136,6 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
         return map(entries.into_iter(), depth);
     }
     if !value.is_instance_of::<PyType>() {
-        if let Ok(fields) = value.getattr("__dataclass_fields__") {
-            return attributes(value, fields.try_iter()?, depth);
-        }
         let plain = plain(value)?;
         if !plain.is(value) {
             return nested_to_rhai(&plain, depth + 1);
@@ -240,22 +238,6 @@ pub fn entries(mapping: &Bound<'_, PyAny>) -> PyResult<DropOnBigStack<Vec<(Strin
         }
     }
     Ok(entries)
-}
-
-/// Make a map of the attributes of these names.
-fn attributes<'py>(
-    value: &Bound<'py, PyAny>,
-    names: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
-    depth: usize,
-) -> Converted {
-    let entries = names
-        .map(|name| {
-            let name = name?;
-            let attribute = value.getattr(name.cast::<PyString>()?)?;
-            Ok((name, attribute))
-        })
-        .collect::<PyResult<Vec<_>>>()?;
-    map(entries.into_iter(), depth)
 }
 
 /// Make a function pointer of a Python callable.

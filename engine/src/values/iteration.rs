@@ -1,5 +1,7 @@
 //! How scripts iterate over Python objects.
 
+use std::mem;
+
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 use rhai::{Dynamic, EvalAltResult, Module, Shared};
@@ -19,14 +21,22 @@ pub fn module(slots: impl Iterator<Item = usize>) -> Option<Shared<Module>> {
     (!is_empty).then(|| module.into())
 }
 
-/// The rest of an object's iteration. An error is its last item.
-struct Items(Option<Result<Py<PyIterator>, Box<EvalAltResult>>>);
+/// The rest of an object's iteration.
+enum Items {
+    Rest(Py<PyIterator>),
+    /// It has failed: its last item.
+    Failed(PyErr),
+    /// The last item was this error. Whoever asks for one more has dropped it.
+    Told(PyErr),
+    End,
+}
 
 impl Items {
     fn of(value: &Dynamic) -> Self {
-        Self(object::unwrap(value).map(|object| {
-            crossing::python(|py| object.bind(py).try_iter().map(Bound::unbind)).map_err(evaluation::error)
-        }))
+        object::unwrap(value).map_or(Self::End, |object| {
+            crossing::python(|py| object.bind(py).try_iter().map(Bound::unbind))
+                .map_or_else(Self::Failed, Self::Rest)
+        })
     }
 }
 
@@ -34,19 +44,28 @@ impl Iterator for Items {
     type Item = Result<Dynamic, Box<EvalAltResult>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.0.take()? {
-            Err(error) => Some(Err(error)),
-            Ok(iterator) => {
+        let error = match mem::replace(self, Self::End) {
+            Self::End => return None,
+            Self::Told(error) => {
+                evaluation::end_by_dropped(evaluation::error(error));
+                return Some(Ok(Dynamic::UNIT)); // the loop goes on to the check that ends it
+            }
+            Self::Failed(error) => error,
+            Self::Rest(iterator) => {
                 let next = crossing::python(|py| {
                     let item = iterator.bind(py).clone().next()?;
                     Some(item.and_then(|item| to_rhai(&item, "item")))
-                })?
-                .map_err(evaluation::error);
-                if next.is_ok() {
-                    self.0 = Some(Ok(iterator));
+                })?;
+                match next {
+                    Ok(item) => {
+                        *self = Self::Rest(iterator);
+                        return Some(Ok(item));
+                    }
+                    Err(error) => error,
                 }
-                Some(next)
             }
-        }
+        };
+        *self = Self::Told(crossing::python(|py| error.clone_ref(py)));
+        Some(Err(evaluation::error(error)))
     }
 }

@@ -2,9 +2,10 @@
 
 pub mod from_python;
 pub mod gc;
-pub mod hooks;
 pub mod iteration;
+pub mod known;
 pub mod object;
+mod placing;
 mod refused;
 pub mod scope;
 pub mod size;

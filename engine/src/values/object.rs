@@ -1,16 +1,16 @@
 //! Python objects as values of scripts: each class has its own Rhai type.
 //!
-//! Rhai distinguishes types by Rust's `TypeId`, so each class takes one of a fixed number of Rust types, its slot.
+//! Rhai distinguishes types by Rust's `TypeId`, so an engine gives each of its classes one of a fixed number of Rust types,
+//! a slot.
 
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyType};
 use rhai::{Dynamic, Engine};
+
+use crate::values::known;
 
 /// An object of the class in slot `N`. A copy is the same object, as it is in Python.
 #[derive(Clone)]
@@ -39,41 +39,18 @@ macro_rules! slots {
     ($($n:literal)*) => { [$(Object::<$n>::SLOT),*] };
 }
 
-static SLOTS: [Slot; 64] = slots![
+/// An engine has 64 for classes.
+static SLOTS: [Slot; 65] = slots![
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
     32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
+    64
 ];
 
 static SLOT_OF_TYPE: LazyLock<HashMap<TypeId, &'static Slot>> =
     LazyLock::new(|| SLOTS.iter().map(|slot| ((slot.type_id)(), slot)).collect());
 
-/// The slot of each class.
-static CLASSES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-
-fn classes(py: Python<'_>) -> &Bound<'_, PyDict> {
-    CLASSES.get_or_init(py, || PyDict::new(py).unbind()).bind(py)
-}
-
-/// Return the slot of a class. A class without one takes the next, for the life of the process.
-///
-/// Raises:
-///     OverflowError: All 64 are taken.
-#[pyfunction]
-pub fn class_slot(class: &Bound<'_, PyType>) -> PyResult<usize> {
-    let classes = classes(class.py());
-    if let Some(slot) = classes.get_item(class)? {
-        return slot.extract();
-    }
-    let slot = classes.len();
-    if slot >= SLOTS.len() {
-        return Err(PyOverflowError::new_err(format!(
-            "scripts can know at most {} Python classes in one process",
-            SLOTS.len()
-        )));
-    }
-    classes.set_item(class, slot)?;
-    Ok(slot)
-}
+/// The slot of objects that were put into a scope outside of engines. `place` moves them to that of their class.
+const UNPLACED: usize = SLOTS.len() - 1;
 
 /// Return the Rhai type of a slot.
 pub fn type_id(slot: usize) -> Option<TypeId> {
@@ -87,18 +64,10 @@ pub fn register(engine: &mut Engine, slot: usize, name: &str) {
     }
 }
 
-/// Wrap an object whose class, or a base class of it, has a slot.
+/// Wrap an object whose class, or a base class of it, is a type of the engine that this thread uses.
 pub fn wrap(value: &Bound<'_, PyAny>) -> PyResult<Option<Dynamic>> {
-    let classes = classes(value.py());
-    for class in value.get_type().mro() {
-        if let Some(slot) = classes.get_item(class)? {
-            let slot = slot.extract::<usize>()?;
-            return Ok(SLOTS
-                .get(slot)
-                .map(|slot| (slot.wrap)(Arc::new(value.clone().unbind()))));
-        }
-    }
-    Ok(None)
+    let slot = known::slot(value, UNPLACED)?.and_then(|slot| SLOTS.get(slot));
+    Ok(slot.map(|slot| (slot.wrap)(Arc::new(value.clone().unbind()))))
 }
 
 /// Return the object in a value, if it is one.

@@ -12,6 +12,8 @@ use rhai::{Dynamic, Scope};
 use crate::crossing::stack::{self, DropOnBigStack};
 use crate::values::from_python::to_rhai;
 use crate::values::gc::Objects;
+use crate::values::known;
+use crate::values::placing::Placing;
 use crate::values::size::Measured;
 use crate::values::to_python::to_python;
 
@@ -23,6 +25,9 @@ pub struct NativeScope(Mutex<State>);
 struct State {
     scope: DropOnBigStack<Scope<'static>>,
     busy: bool,
+    /// The classes of the engine that its objects have their types of, and whether some have none yet.
+    classes: Option<Py<PyDict>>,
+    unplaced: bool,
     /// About the bytes of the values, and as many as they were when they were last measured.
     bytes: usize,
     measured: usize,
@@ -60,6 +65,39 @@ impl NativeScope {
             ));
         }
         body(&mut state)
+    }
+
+    /// Give the objects in it the types of the engine that this thread uses.
+    pub fn place(&self, py: Python<'_>) -> PyResult<()> {
+        let is_placed = self.with(|state| {
+            if !state.unplaced && state.classes.is_none() {
+                state.classes = known::classes(py); // no engine has used it: there are no objects
+            }
+            Ok(!state.unplaced && known::is_current(py, state.classes.as_ref()))
+        })?;
+        if is_placed {
+            return Ok(());
+        }
+        let (scope, bytes) = self.take()?; // no lock is held: a hook may use the scope
+        let (mut placing, mut placed) = (Placing::default(), Scope::new());
+        let mut ended = Ok(());
+        stack::roomy(|| {
+            for (name, mut value, _) in scope {
+                let constant = value.is_read_only();
+                if ended.is_ok() {
+                    ended = placing.place(&mut value, &name);
+                }
+                placed.extend([(name, constant, value)]);
+            }
+        });
+        self.put(placed, bytes);
+        ended.and_then(|()| {
+            self.with(|state| {
+                state.classes = known::classes(py);
+                state.unplaced = false;
+                Ok(())
+            })
+        })
     }
 
     /// Return the constants.
@@ -112,12 +150,14 @@ impl NativeScope {
 
     /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
     fn set_value(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
-        let mut value = DropOnBigStack::new(to_rhai(value, &name)?);
+        let (value, unplaced) = known::outside(|| to_rhai(value, &name));
+        let mut value = DropOnBigStack::new(value?);
         self.with(|state| {
             let known = state.scope.is_constant(&name);
             if known == Some(true) {
                 return Err(PyTypeError::new_err(format!("{name} is a constant of the scope")));
             }
+            state.unplaced |= unplaced;
             stack::roomy(|| {
                 state.bytes += Measured::default().add(&value);
                 if known.is_some() {
@@ -161,6 +201,7 @@ impl NativeScope {
             .scope
             .iter_raw()
             .for_each(|(_, _, value)| objects.add(value));
-        objects.visit(1, &visit)
+        objects.visit(1, &visit)?;
+        visit.call(&state.classes)
     }
 }

@@ -15,23 +15,36 @@ use rust_decimal::Decimal;
 use crate::bounds::guard;
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::values::from_python::go_on;
-use crate::values::object;
+use crate::values::placing::Placing;
+use crate::values::{known, object};
 
 /// Levels of nesting. The limit also ends the conversion of a value that contains itself.
 pub(super) const MAX_DEPTH: usize = 100;
 
 /// A script's pointer to a function.
 #[pyclass(frozen, name = "FnPtr", module = "rhai_tasks.engine._engine")]
-pub struct FunctionPointer(pub DropOnBigStack<FnPtr>);
+pub struct FunctionPointer {
+    pub pointer: DropOnBigStack<FnPtr>,
+    /// The classes of the engine that the objects in its curried arguments have their types of.
+    pub classes: Option<Py<PyDict>>,
+}
 
 impl FunctionPointer {
-    pub fn pointer(&self) -> FnPtr {
-        stack::roomy(|| FnPtr::clone(&self.0))
+    /// Return the pointer as the engine that this thread uses knows it.
+    pub fn pointer(&self, py: Python<'_>) -> PyResult<FnPtr> {
+        stack::roomy(|| {
+            let mut pointer = FnPtr::clone(&self.pointer);
+            if pointer.is_curried() && !known::is_current(py, self.classes.as_ref()) {
+                Placing::default().place_curried(&mut pointer, self.pointer.fn_name())?;
+            }
+            Ok(pointer)
+        })
     }
 }
 
 /// A moment of the engine's monotonic clock, from `timestamp()`.
-#[pyclass(frozen, module = "rhai_tasks.engine._engine")]
+#[pyclass(frozen, eq, ord, hash, module = "rhai_tasks.engine._engine")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub(super) Instant);
 
 #[pymethods]
@@ -40,6 +53,15 @@ impl Timestamp {
     #[getter]
     fn elapsed(&self) -> f64 {
         self.0.elapsed().as_secs_f64()
+    }
+
+    /// Return the same object: it never changes.
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 
@@ -226,7 +248,10 @@ fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
             .unbind());
     }
     if let Some(pointer) = value.read_lock::<FnPtr>() {
-        let pointer = FunctionPointer(stack::roomy(|| DropOnBigStack::new(pointer.clone())));
+        let pointer = FunctionPointer {
+            pointer: stack::roomy(|| DropOnBigStack::new(pointer.clone())),
+            classes: known::classes(py),
+        };
         return Ok(Bound::new(py, pointer)?.into_any().unbind());
     }
     if let Some(moment) = value.read_lock::<Instant>() {

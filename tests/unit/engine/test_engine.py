@@ -173,10 +173,9 @@ def panic() -> object:
     changing: dict[str, object] = {}
 
     class Evil:
-        @property
-        def __dataclass_fields__(self) -> dict[str, object]:
+        def __index__(self) -> int:
             changing[f"k{len(changing)}"] = 1
-            return {}
+            return 0
 
     changing |= {"a": Evil(), "b": 1}
     return changing
