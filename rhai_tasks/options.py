@@ -86,6 +86,17 @@ class TextFile(click.File):
         return super().convert(_file_name(value), param, ctx)
 
 
+class FileName(click.Path):
+    """The type of an option that is the name of a file."""
+
+    def __init__(self, *, exists: bool) -> None:
+        super().__init__(exists=exists, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the name."""
+        return super().convert(_file_name(value), param, ctx)
+
+
 class Folder(click.Path):
     """The type of an option that is an existing folder."""
 
@@ -242,6 +253,19 @@ run_options = _together(
         help="debug stores Rust's {:?} of a script's error instead of its text; some dispatchers expect that.",
     ),
     _option("--traces", is_flag=True, help="Trace tasks with OpenTelemetry, in the trace that `traceparent` names."),
+    _option(
+        "--signatures",
+        default=_DEFAULT.signatures,
+        type=click.Choice(["off", "warn", "require"]),
+        help="Check that tasks are signed by their callers; require ends any other task as an error.",
+    ),
+    _option(
+        "--signature-age",
+        default=_DEFAULT.signature_age,
+        type=Seconds(1),
+        metavar="SECONDS",
+        help="Within which a signed task has to begin.",
+    ),
     _option("--delete-finished", is_flag=True, help="Delete a task's details once it has ended and replied."),
     _option(
         "--engine",

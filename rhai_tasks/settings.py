@@ -15,6 +15,7 @@ from .protocol import Prefixes, check_names
 
 ErrorFormat = Literal["display", "debug"]
 Order = Literal["newest", "oldest"]
+Signatures = Literal["off", "warn", "require"]
 
 LONGEST_SECONDS = 10 * 366 * 86_400
 """Ten years. A longer time is a mistake; the system's clocks and the server's numbers can hold this one."""
@@ -62,6 +63,7 @@ BOUNDS = {
     "max_deliveries": Bounds(1, 1_000_000),
     "reply_expiry": Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False, or_zero=True),
     "expire_finished": Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False, or_zero=True),
+    "signature_age": Bounds(1, 86_400, whole=False),  # the server remembers each signature so long
 }
 """Bounds of the numbers in `Settings`, wide enough for any use: a value beyond is a mistake that would fail later."""
 
@@ -92,6 +94,9 @@ class Settings:
         log_format: `text` or `json`.
         metrics_address: `HOST:PORT` at which a tree of processes serves health and metrics; `None`: nowhere.
         traces: Trace tasks with OpenTelemetry.
+        signatures: What happens with a task without a valid signature of its caller: `off`: nothing is checked; `warn`:
+            it runs, and is logged; `require`: it ends as an error.
+        signature_age: Seconds after its `signedAt` in which a task has to begin.
 
     Raises:
         ConfigurationError: A value cannot be used; the text names the option that sets it.
@@ -118,6 +123,8 @@ class Settings:
     log_format: LogFormat = "text"
     metrics_address: str | None = None
     traces: bool = False
+    signatures: Signatures = "off"
+    signature_age: float = 300.0
 
     def __post_init__(self) -> None:
         check_server_url(self.redis_url)
@@ -131,7 +138,7 @@ class Settings:
         timeout = self.limits.timeout
         if timeout is not None:
             Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False).check("--task-timeout", timeout)
-        words_of = {"order": Order, "log_format": LogFormat, "error_format": ErrorFormat}
+        words_of = {"order": Order, "log_format": LogFormat, "error_format": ErrorFormat, "signatures": Signatures}
         for name, words in ((name, get_args(type_)) for name, type_ in words_of.items()):
             if (value := getattr(self, name)) not in words:
                 raise ConfigurationError(f"{option_of(name)} {_brief(value)}: wanted is one of {', '.join(words)}")

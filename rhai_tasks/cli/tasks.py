@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from redis.client import PubSub
@@ -27,7 +28,7 @@ from rhai_tasks.errors import (
     TaskNotFound,
     TaskTimeout,
 )
-from rhai_tasks.options import Seconds, TextFile, mebibytes, operations, utf8
+from rhai_tasks.options import FileName, Seconds, TextFile, mebibytes, operations, utf8
 from rhai_tasks.protocol import CANCELLED, Field, Outcome, Status, check_circle, key_pattern, state_channel, to_bytes
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
@@ -35,12 +36,16 @@ from rhai_tasks.terminal import echo
 from .group import FAILED, circle_option, json_option, main, make_client, status_of, task_ids_argument, timeout_option
 from .output import brief, coloured, make_console, print_json, print_table
 
+if TYPE_CHECKING:  # an extra
+    from rhai_tasks.signatures import SigningKey
+
 
 @main.command()
 @click.argument("script", callback=utf8, required=False)
 @click.option("--file", type=TextFile(), help="Read the script from here; - is stdin.")
 @circle_option(required=True)
 @click.option("--caller-id", callback=utf8, default="", help="Public key of whoever asks: CALLER_ID in the script.")
+@click.option("--key", type=FileName(exists=True), metavar="FILE", help="Sign it with this key; see `keys new`.")
 @click.option("--context-id", callback=utf8, help="Field contextId of the details.")
 @click.option("--task-id", help="By default a new UUID.")
 @click.option("--unique", is_flag=True, help="Refuse an id that was used before.")
@@ -78,10 +83,11 @@ def submit(
         if file is None and sys.stdin.isatty():
             raise click.UsageError("Give a SCRIPT, a --file, or a script on stdin.")
         script = (file or click.open_file("-", encoding="utf-8")).read()
-    with make_client(settings, circle=circle) as client:
+    with make_client(settings, circle=circle, signing_key=_read_key(options.pop("key"))) as client:
         try:
             memory = None if max_memory is None else max_memory * MIB
             keep = MIB if prints else None
+            options["caller_id"] = options["caller_id"] or None  # then it is the key's
             task = client.submit(script, max_memory=memory, json=as_json, keep_prints=keep, **options)
         except ValueError as error:
             raise click.UsageError(f"{error}.") from error
@@ -93,6 +99,14 @@ def submit(
             print_json({"taskId": task.id})
         else:
             echo(task.id)
+
+
+def _read_key(file: Path | None) -> "SigningKey | None":
+    if file is None:
+        return None
+    from rhai_tasks.signatures import SigningKey  # noqa: PLC0415  (an extra)
+
+    return SigningKey.read(file)
 
 
 @main.command()

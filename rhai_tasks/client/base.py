@@ -4,13 +4,16 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from rhai_tasks.errors import ServerUnavailable, TaskTimeout
 from rhai_tasks.protocol import Prefixes
 
 from .requests import POLLED_AT_ONCE, Ending, Requests, batched, traceparent_if
 from .spec import TaskSpec, check_seconds
+
+if TYPE_CHECKING:  # an extra
+    from rhai_tasks.signatures import SigningKey
 
 ClientType = TypeVar("ClientType")
 SenderType = TypeVar("SenderType")
@@ -28,6 +31,7 @@ class ClientOptions(TypedDict, total=False):
     prefixes: Prefixes | None
     namespace: str
     traces: bool
+    signing_key: "SigningKey | None"
 
 
 def make_requests(*, prefixes: Prefixes | None = None, traces: bool = False, **fields: Any) -> Requests:

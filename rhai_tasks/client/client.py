@@ -136,11 +136,14 @@ class Client:
         prefixes (Prefixes | None): Prefixes of the native keys, the same as the worker's.
         namespace (str): Prefix of the dramatiq keys, the same as the worker's.
         traces (bool): Write the current OpenTelemetry span into each task; a worker with `--traces` joins its trace.
+        signing_key (SigningKey | None): Signs each task (`rhai_tasks.signatures`); the key's public half is the caller.
+            The signature of a delayed task counts from the moment when it is due.
 
     Raises:
         ConfigurationError: The URL cannot be read, or `traces`, and OpenTelemetry is not installed. The client connects
             to nothing before its first request.
-        ValueError: `expire_finished` or `retry_timeout` is not such a number of seconds.
+        ValueError: `expire_finished` or `retry_timeout` is not such a number of seconds; or `caller_id` is not the
+            key's.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import dramatiq
@@ -17,6 +17,9 @@ from rhai_tasks.settings import Settings
 
 from .requests import Requests, traceparent_if
 from .spec import TaskSpec, check_seconds
+
+if TYPE_CHECKING:  # an extra
+    from rhai_tasks.signatures import SigningKey
 
 _DEFAULT = Settings()
 
@@ -41,6 +44,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         prefixes: Prefixes of the native keys, the same as the worker's.
         namespace: Prefix of the dramatiq keys, the same as the worker's.
         traces: Write the current OpenTelemetry span into each task.
+        signing_key: As for `Client`. A step of a pipeline is signed when it is made, and `INPUT` is not signed.
 
     Raises:
         ConfigurationError: The URL, the circle, a prefix or the namespace cannot be used; or OpenTelemetry is not
@@ -57,10 +61,15 @@ class ScriptActor(dramatiq.Actor[..., str]):
         prefixes: Prefixes | None = None,
         namespace: str = _DEFAULT.namespace,
         traces: bool = False,
+        signing_key: "SigningKey | None" = None,
     ) -> None:
         settings = Settings(redis_url=url, prefixes=prefixes or _DEFAULT.prefixes, namespace=namespace)
         self._requests = Requests(
-            circle=circle, caller_id=caller_id, context_id=context_id, traceparent=traceparent_if(traces)
+            circle=circle,
+            caller_id=caller_id,
+            context_id=context_id,
+            traceparent=traceparent_if(traces),
+            signing_key=signing_key,
         )
         self._broker = TaskBroker(settings)
         super().__init__(
@@ -96,7 +105,8 @@ class ScriptActor(dramatiq.Actor[..., str]):
             raise ValueError(f"task_id={spec.task_id!a}: a message's task id is UTF-8; Client.submit takes any bytes")
         if spec.start_within is not None:
             spec = replace(spec, start_within=None, start_before=self._server_time() + spec.start_within)
-        pairs = iter(self._requests.details_of(spec, timestamp(time.time())))
+        task_id = spec.task_id or str(uuid4())
+        pairs = iter(self._requests.details_of(spec, task_id, timestamp(time.time())))
         if options.get("delay") is not None:
             options["delay"] = milliseconds(options["delay"])
         for option in CALLBACKS:
@@ -105,7 +115,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         message: Message[str] = Message(
             queue_name=self.queue_name,
             actor_name=self.actor_name,
-            args=(spec.task_id or str(uuid4()),),
+            args=(task_id,),
             kwargs={"details": dict(zip(pairs, pairs, strict=True))},
             options=options,
         )
@@ -150,6 +160,8 @@ class ScriptActor(dramatiq.Actor[..., str]):
             milliseconds(delay)
             number = delay.total_seconds() * 1000 if isinstance(delay, timedelta) else delay
             delay = round(check_seconds("delay", number, most=LONGEST * 1000, unit="milliseconds"))
+            if self._requests.signing_key is not None:
+                kwargs = {**(kwargs or {}), "delay": delay / 1000}  # its signature counts from when it is due
         return super().send_with_options(args=args, kwargs=kwargs, delay=delay, **options)
 
 

@@ -7,9 +7,9 @@ import itertools
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
 
 from rhai_tasks.errors import RhaiTasksError, ScriptError, TaskCancelled, TaskExists, TaskMalformed, TaskNotFound
@@ -26,6 +26,7 @@ from rhai_tasks.protocol import (
     check_circle,
     check_names,
     queue_name,
+    signed_form,
     state_channel,
     timestamp,
     to_bytes,
@@ -36,6 +37,9 @@ from rhai_tasks.settings import Settings
 
 from .answers import STATS_FIELDS, VALUE_FIELDS, Stats, read_stats, read_value
 from .spec import WAYS, TaskSpec, Via, check_seconds
+
+if TYPE_CHECKING:  # an extra
+    from rhai_tasks.signatures import SigningKey
 
 T = TypeVar("T")
 
@@ -92,7 +96,8 @@ class Requests:
 
     Raises:
         ConfigurationError: A circle, a prefix or the namespace cannot be used.
-        ValueError: `expire_finished` is below a millisecond and not 0, longer than a hundred years, or no number.
+        ValueError: `expire_finished` is below a millisecond and not 0, longer than a hundred years, or no number; or
+            another caller is named than the key's.
     """
 
     circle: str | None = None
@@ -102,8 +107,11 @@ class Requests:
     prefixes: Prefixes = field(default_factory=Prefixes)
     namespace: str = _DEFAULT.namespace
     traceparent: Callable[[], str | None] | None = None  # gives the current span, whose trace workers join
+    signing_key: "SigningKey | None" = None
 
     def __post_init__(self) -> None:
+        if self.signing_key is not None:
+            self._check_caller(self.caller_id or None)
         check_names(self.prefixes, self.namespace)
         if self.circle is not None:
             check_circle(self.circle)
@@ -118,13 +126,14 @@ class Requests:
             ValueError: No circle is named, a field is one that the client writes itself, or a limit is out of range.
         """
         now = timestamp(time.time())
-        for destination, group in itertools.groupby(map(_to_spec, specs), key=self._destination):
+        given = map(_to_spec, specs) if self.signing_key is None else map(_with_start, map(_to_spec, specs))
+        for destination, group in itertools.groupby(given, key=self._destination):
             task_ids: list[str] = []
             args: list[Any] = []
             size = 0
             for spec in group:
-                details = self.details_of(spec, now)
                 task_id = spec.task_id or str(uuid4())
+                details = self.details_of(spec, task_id, now)
                 task_ids.append(task_id)
                 args += (to_bytes(task_id), len(details), *details)
                 size += len(spec.script)
@@ -142,7 +151,7 @@ class Requests:
             raise ValueError(f"via={spec.via!r}: wanted is one of {', '.join(WAYS)}")
         return circle, spec.via, spec.delay, spec.unique, spec.start_within
 
-    def details_of(self, spec: TaskSpec, now: str) -> list[str]:
+    def details_of(self, spec: TaskSpec, task_id: str, now: str) -> list[str]:
         """Return the fields of a task that is submitted `now`: each name, and its value after it."""
         caller = spec.caller_id if spec.caller_id is not None else self.caller_id
         details: list[str] = [Field.SCRIPT, spec.script, Field.STATUS, _PENDING, Field.CALLER_ID, caller]
@@ -163,11 +172,31 @@ class Requests:
         if asked != NO_TERMS:
             details += write_terms(asked)
         own = {*details[::2], Field.CIRCLE, Field.SUBMISSION}
+        if self.signing_key is not None:
+            own |= {Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE}
         for name, value in (spec.fields or {}).items():
             if name in own:
                 raise ValueError(f"the field {name!r} is the client's own; it is set by an argument")
             details += (name, value)
+        if self.signing_key is not None:
+            self._sign(self.signing_key, details, spec, task_id)
         return details
+
+    def _sign(self, key: "SigningKey", details: list[str], spec: TaskSpec, task_id: str) -> None:
+        """Make the task one of the key's caller, and add its signature. A delayed task counts as signed when due."""
+        self._check_caller(spec.caller_id)
+        details[details.index(Field.CALLER_ID) + 1] = key.public_key
+        details += (Field.SIGNED_AT, timestamp(time.time() + spec.delay), Field.SIGNATURE_SCHEME, key.scheme)
+        circle = spec.circle if spec.circle is not None else self.circle
+        texts = iter(map(to_bytes, details))
+        form = signed_form(
+            task_id, circle or "", {to_text(name): value for name, value in zip(texts, texts, strict=True)}
+        )
+        details += (Field.SIGNATURE, key.sign(form))
+
+    def _check_caller(self, caller: str | None) -> None:
+        if self.signing_key is not None and caller not in {None, self.signing_key.public_key}:
+            raise ValueError(f"caller_id={caller!r}: the signing key is {self.signing_key.public_key}'s")
 
     def _batch(self, destination: Destination, task_ids: list[str], args: list[Any]) -> Batch:
         circle, via, delay, unique, start_within = destination
@@ -270,6 +299,13 @@ class Requests:
     def key(self, task_id: str) -> bytes:
         """Return the key of a task's details."""
         return to_bytes(self.prefixes.details + task_id)
+
+
+def _with_start(spec: TaskSpec) -> TaskSpec:
+    """Put the time before which a task must begin in place of seconds: the server's sum could not be signed."""
+    if spec.start_within is None:
+        return spec
+    return replace(spec, start_within=None, start_before=round(time.time() + spec.start_within, 3))
 
 
 def _to_spec(spec: str | TaskSpec) -> TaskSpec:

@@ -37,7 +37,8 @@ from .native import (
     reply_json,
 )
 from .rules import Rule, blocked_by, script_hash, seconds_of
-from .terms import LONGEST, NO_TERMS, REPEATED_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, write_terms
+from .signed import SIGNATURE_FIELDS, SIGNED_FIELDS, TASK_ID, signed_form
+from .terms import LONGEST, NO_TERMS, REPEATED_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, read_moment, write_terms
 from .text import (
     UNREADABLE,
     count_of,
@@ -62,6 +63,9 @@ __all__ = [
     "NO_TERMS",
     "REPEATED_TERMS",
     "RULES_NOTICE",
+    "SIGNATURE_FIELDS",
+    "SIGNED_FIELDS",
+    "TASK_ID",
     "TERMS",
     "TERM_FIELDS",
     "UNREADABLE",
@@ -92,10 +96,12 @@ __all__ = [
     "parse_terms",
     "parse_time",
     "queue_name",
+    "read_moment",
     "reply_json",
     "script_hash",
     "seconds_of",
     "shown",
+    "signed_form",
     "state_channel",
     "submits_key",
     "timestamp",

@@ -157,6 +157,11 @@ class QueueKeys:
         return f"{self.namespace}:__released__.{broker_id}.{self.queue}"
 
     @staticmethod
+    def acceptance(namespace: str, digest: str) -> str:
+        """String: how long the signature of a task is valid, whether the task has ended, and its message's id."""
+        return f"{namespace}:__accepted__.{digest}"
+
+    @staticmethod
     def registry(namespace: str) -> str:
         """Set of the names of all queues that a bridge has ever served."""
         return f"{namespace}:__queues__"

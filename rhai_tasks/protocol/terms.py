@@ -75,7 +75,12 @@ def _bytes_of_prints(text: str) -> int:
     return _count(text, _MOST_PRINTS)
 
 
-def _moment(text: str) -> float:
+def read_moment(text: str) -> float:
+    """Read a time, RFC 3339 with its offset or seconds since the epoch, as seconds since the epoch.
+
+    Raises:
+        ValueError: It is none; says what is wanted.
+    """
     try:
         moment = float(text) if _NUMBER.fullmatch(text) else _date(text)
     except (ValueError, OverflowError):
@@ -112,7 +117,7 @@ TERMS = (
     Term(Field.TIMEOUT, _duration),
     Term(Field.MAX_OPERATIONS, _count),
     Term(Field.MAX_MEMORY, _count),
-    Term(Field.START_BEFORE, _moment, _write_moment),
+    Term(Field.START_BEFORE, read_moment, _write_moment),
     Term(Field.RESULT_FORMAT, _format, lambda asked: "json" if asked is True else str(asked)),
     Term(Field.STATS, _flag, lambda asked: "1" if asked is True else str(asked)),
     Term(Field.KEEP_PRINTS, _bytes_of_prints),

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from rhai_tasks.observe.recorder import Recorder
 from rhai_tasks.protocol import QueueKeys
 from rhai_tasks.settings import Settings
 
+from .delivery import DETAILS, READ_FIELDS, SIGNED_READ_FIELDS
 from .pace import Pace
 from .run import Run
 from .work_queue import WorkQueue
@@ -76,6 +78,16 @@ class QueueContext:
     recalls: dict[str, Callable[[], None]] = field(default_factory=dict)
     """By queue: releases the messages that no thread has got."""
     process_id: str = field(default_factory=lambda: str(uuid4()))  # never used again, as a broker's name may be
+
+    @cached_property
+    def read_fields(self) -> tuple[str, ...]:
+        """The fields of a task's details that this worker reads."""
+        return READ_FIELDS if self.settings.signatures == "off" else SIGNED_READ_FIELDS
+
+    @cached_property
+    def plain_fields(self) -> int:
+        """How many of these a task has at most that begins without a check, so that the fetch can mark it."""
+        return DETAILS if self.settings.signatures == "off" else 0
 
     def keys(self, queue: str) -> QueueKeys:
         """Return the keys of a queue."""

@@ -9,6 +9,7 @@ from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.log import about
 from rhai_tasks.protocol import (
     DETAIL_FIELDS,
+    SIGNATURE_FIELDS,
     TERM_FIELDS,
     Field,
     QueueKeys,
@@ -44,6 +45,9 @@ DETAILS = len(Details._fields)
 READ_FIELDS = (*DETAIL_FIELDS, Field.TRACEPARENT, *TERM_FIELDS)
 """The fields that a worker reads: those of `Details`, then the terms."""
 
+SIGNED_READ_FIELDS = (*READ_FIELDS, *SIGNATURE_FIELDS)
+"""The fields that a worker with `--signatures` reads."""
+
 
 class Delivery(NamedTuple):
     """A message that this broker holds, with its task, as it was fetched."""
@@ -54,6 +58,8 @@ class Delivery(NamedTuple):
     details: Details = Details()
     terms: Sequence[bytes | None] = ()
     """Values of `TERM_FIELDS`, up to the last that is present. `None`: the field is absent."""
+    signature: Sequence[bytes | None] = ()
+    """Values of `SIGNATURE_FIELDS`, up to the last that is present; none if signatures are not checked."""
     crashes: int = 0
     """How many processes have died with the message."""
     submission: bytes = b""
@@ -74,6 +80,11 @@ class Delivery(NamedTuple):
         details = self.details
         caller = details.caller_id if details.caller_id is not None else details.public_key or b""
         return about(self.task_id, circle_of(self.keys.queue), to_text(caller))
+
+    def signed_details(self) -> dict[str, bytes]:
+        """Return the fields that a signature may be of, and those that describe it, by name: those that are present."""
+        values = (*self.details, *self.terms, *self.signature)
+        return {name: value for name, value in zip(SIGNED_READ_FIELDS, values, strict=False) if value is not None}
 
     def task(self) -> Task:
         """Read the details.

@@ -56,6 +56,8 @@ class Finished(NamedTuple):
     """Of the task."""
     prints: Prints | None = None
     """What the script printed, if the task asks to keep it."""
+    acceptance: str = ""
+    """Key of the acceptance of the task's signature, if it was checked."""
 
     def arguments(self, settings: Settings, worker_id: str) -> list[Any]:
         """Write the arguments of `finish.lua` for this task; `worker_id` names this process."""

@@ -20,6 +20,7 @@ from .message import decode, message_fields, read_task_id
 from .run import Run
 from .sources import Taken
 
+_TERMS_END = len(READ_FIELDS)
 _NO_HASH = "its details are not a hash: "
 
 
@@ -37,6 +38,7 @@ class DeliveryReader:
         """
         keys, read = self._keys, list[Run | Dead | Finished]()
         fetched = time.time() if self._context.tracer else 0.0
+        plain = self._context.plain_fields
         clock = taken.now / 1000 - time.monotonic()
         for place, (name, task, body, crashes, details, cancelled, submission) in enumerate(taken.rows):
             message_id = name.decode()
@@ -57,7 +59,8 @@ class DeliveryReader:
                 message_id,
                 task_id,
                 Details(*values[:DETAILS]),
-                values[DETAILS:],
+                values[DETAILS:_TERMS_END],
+                values[_TERMS_END:],
                 crashes,
                 submission or b"",
                 fields,
@@ -66,7 +69,7 @@ class DeliveryReader:
                 fetched,
                 acknowledge,
             )
-            run = Run(delivery, marked=place < taken.idle and crashes == 0 and not delivery.terms)
+            run = Run(delivery, marked=place < taken.idle and crashes == 0 and len(values) <= plain)
             if cancelled:
                 run.cancel.cancel()
             blocked = _end_if_blocked(run, taken.blocks) if taken.blocks else None
@@ -115,7 +118,7 @@ class DeliveryReader:
             }
             if fields and not client.exists(key):
                 client.hset(key, mapping=fields)
-            return cast("list[bytes | None]", client.hmget(key, READ_FIELDS))
+            return cast("list[bytes | None]", client.hmget(key, self._context.read_fields))
         except (redis.ResponseError, ValueError) as why:
             raise _DeadLetter(str(why), _NO_HASH) from why
 

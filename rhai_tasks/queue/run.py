@@ -32,6 +32,8 @@ class Run:
     cancel: CancelToken = field(default_factory=CancelToken)
     own_timeout: float | None = None  # seconds, if the task's own limit is lower than the worker's
     started: float | None = None  # time.monotonic() at which the script began
+    acceptance: str = ""  # key of the acceptance of the task's signature, if it was checked
+    verified: bool | None = None  # whether the task is signed by its caller; `None`: nothing was checked
     crash_counted: bool = False  # before the script could end the process; a release takes it back
     interrupted: bool = False  # by a stopping worker: if it does not end by itself, it is released
     prints: Prints | None = None  # what the script prints, if the task asks to keep it
@@ -46,7 +48,15 @@ class Run:
             follow_ups = following(delivery, outcome) if delivery.composed else []
             trace = Trace(self.trace, time.time()) if self.trace else None
             self.ending = Finished(
-                delivery, outcome, follow_ups, time.time(), use, trace, True, self.terms, self.prints
+                delivery,
+                outcome,
+                follow_ups,
+                time.time(),
+                use,
+                trace,
+                terms=self.terms,
+                prints=self.prints,
+                acceptance=self.acceptance,
             )
 
     def release(self, *, postponed: bool = False) -> None:

@@ -15,7 +15,6 @@ from rhai_tasks.connection.scripts import load_script, wait_and_run
 from rhai_tasks.protocol import ACTOR, FENCE_FIELDS, QueueKeys, message_head, state_channel, to_bytes
 
 from .context import QueueContext
-from .delivery import DETAILS, READ_FIELDS
 from .leases import LEASE_SECONDS, RENEW_SECONDS
 from .list_watcher import ListWatcher
 from .pace import FAST_SECONDS
@@ -236,8 +235,8 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             keys.acks_start(keys.namespace),
             keys.queue,
             ACTOR,
-            DETAILS,
-            *READ_FIELDS,
+            context.plain_fields,
+            *context.read_fields,
             *FENCE_FIELDS,
         ],
     }

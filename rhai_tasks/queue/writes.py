@@ -85,6 +85,8 @@ class FinishedWrite:
         for one in batch:
             arguments += one.arguments(settings, self._context.broker_id)
         keys = _keys_of_end(self._context, batch[0].delivery.keys)
+        if settings.signatures != "off":
+            keys += [one.acceptance for one in batch if one.acceptance]
         replies: list[Any] = self.script(keys=keys, args=arguments)
         if replies.count(b"recorded") < len(replies):
             replies = list(map(_as_recorded, batch, replies))

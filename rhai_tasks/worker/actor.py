@@ -18,6 +18,7 @@ from rhai_tasks.queue.context import QueueContext
 from rhai_tasks.queue.message import TaskMessage
 from rhai_tasks.queue.run import Run
 
+from .gate import Gate, make_gate
 from .host_errors import log_host_error
 from .own_limits import NO_OWN_LIMITS, OwnLimits
 from .shortage import Shortage
@@ -29,11 +30,16 @@ _shortage = Shortage()
 
 
 def declare_actor(broker: TaskBroker, engine: Engine) -> None:
-    """Let the broker's worker run tasks in this engine."""
+    """Let the broker's worker run tasks in this engine.
+
+    Raises:
+        ConfigurationError: A package for the checks of the settings is missing.
+    """
     timeout = engine.limits.timeout or broker.settings.limits.timeout
     broker.add_middleware(Watchdog(timeout))
     suspects = Suspects()
-    run = partial(_run_traced if broker.context.tracer else _run, broker, engine, timeout)
+    gate = make_gate(broker, engine)
+    run = partial(_run_traced if broker.context.tracer else _run, broker, engine, timeout, gate)
 
     def run_script(*_: object, **__: object) -> None:
         """Run the task of the current message; only a failure of the script itself is an outcome."""
@@ -62,17 +68,21 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
     dramatiq.Actor(run_script, broker=broker, actor_name=ACTOR, queue_name="", priority=0, options={})
 
 
-def _run_traced(broker: TaskBroker, engine: Engine, timeout: float | None, message: TaskMessage, task: Task) -> None:
+def _run_traced(
+    broker: TaskBroker, engine: Engine, timeout: float | None, gate: Gate | None, message: TaskMessage, task: Task
+) -> None:
     """Run the script as `_run` does, in a span."""
     run, delivery, tracer = message.run, message.run.delivery, broker.context.tracer
     assert tracer  # noqa: S101  (else nothing calls this)
     details = delivery.details
     run.trace = tracer.begin(delivery.about(), details.traceparent, details.created_at, delivery.fetched, time.time())
     with run.trace.run():
-        _run(broker, engine, timeout, message, task)
+        _run(broker, engine, timeout, gate, message, task)
 
 
-def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: TaskMessage, task: Task) -> None:
+def _run(  # noqa: PLR0912  (a call more would cost each task)
+    broker: TaskBroker, engine: Engine, timeout: float | None, gate: Gate | None, message: TaskMessage, task: Task
+) -> None:
     """Run the script, and end the run as the script did; if it did not end, release the message."""
     context, run, delivery = broker.context, message.run, message.run.delivery
     piped = message.args[1:]  # the output of the previous step of a pipeline, at most one value
@@ -90,10 +100,14 @@ def _run(broker: TaskBroker, engine: Engine, timeout: float | None, message: Tas
     if start_before is not None and time.monotonic() + delivery.clock >= start_before:
         run.finish(failed(EXPIRED, "Expired"))
         return
+    if gate is not None and not gate.admit(run, task):
+        return
     broker.writer.begin(run)
     circle = circle_of(delivery.keys.queue)
     token = running.set(CurrentTask(task.id, circle, task.caller_id, task.context_id, delivery.crashes + 1))
     constants: dict[str, Any] = {"CONTEXT_ID": circle, "CALLER_ID": task.caller_id}
+    if run.verified is not None:
+        constants["CALLER_VERIFIED"] = run.verified
     if piped:
         constants["INPUT"] = piped[-1]
     limits = NO_OWN_LIMITS if run.terms is NO_TERMS else OwnLimits.lower(run.terms, engine.limits, timeout)

@@ -4,7 +4,7 @@
 --
 -- Needs  connection/common, queue/cancellation, queue/letters, queue/follow_ups
 -- KEYS  1 acks (set)   2 bodies (hash)   3 deliveries (hash)   4 dead (sorted set)   5 dead bodies (hash)
---       6 reasons (hash)
+--       6 reasons (hash)   7 on: acceptances of the signed ones among the tasks (strings, see `accept.lua`)
 -- ARGV  1 "1": delete the details after the reply   2 milliseconds after which a reply list expires, 0: never
 --       3 seconds after which the details expire, unless they say so themselves, 0: never
 --       4 start of the names of channels for states   5 namespace
@@ -144,6 +144,17 @@ while i <= #ARGV do
     results[n] = 'lost'
   end
   i = i + 8 + more
+end
+if #KEYS > 6 then
+  local now, ended = milliseconds(redis.call('TIME')), {}
+  for _, id in ipairs(gone) do ended[id] = true end
+  for k = 7, #KEYS do
+    local stored = redis.pcall('GET', KEYS[k])
+    local valid, id = string.match(type(stored) == 'string' and stored or '', '^(%d+) 0 (.*)$')
+    if id and ended[id] then
+      redis.pcall('SET', KEYS[k], valid .. ' 1 ' .. id, 'PX', string.format('%.0f', math.max(valid - now, 1)))
+    end
+  end
 end
 if some_died then
   call_with_all('HDEL', KEYS[3], gone)

@@ -428,7 +428,7 @@ SCRIPTS = {
     "rhai-bridge": ["take", "give_back", "due", "count"],
     "rhai-worker": [
         *("fetch", "renew", "hold_again", "recover", "leave", "strays"),
-        *("finish", "mark", "prints", "release", "deliver", "dead_letter"),
+        *("accept", "finish", "mark", "prints", "release", "deliver", "dead_letter"),
     ],
     "rhai-client": ["submit", "cancel", "states", "new_prints"],
     "rhai-dispatcher": [],
@@ -537,6 +537,7 @@ KEYS = [
     "rhai_dramatiq:rhai-02abc.wake",
     "rhai_dramatiq:__submits__.one",
     "rhai_dramatiq:__queues__",
+    "rhai_dramatiq:__accepted__.digest",
     "rhai_dramatiq:__workers__",
     "rhai_dramatiq:__acks__.worker.rhai-02abc",
     "rhai_dramatiq:__released__.worker.rhai-02abc",

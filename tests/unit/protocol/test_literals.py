@@ -10,7 +10,19 @@ from rhai_tasks.protocol import Field, Status
 
 ROOT = Path(__file__).parents[3]
 FIELDS = {value for name, value in vars(Field).items() if name.isupper()}
-ENGLISH = {"script", "status", "output", "error", "submission", "circle", "timeout", "stats", "result", "operations"}
+ENGLISH = {
+    "args",
+    "script",
+    "status",
+    "output",
+    "error",
+    "submission",
+    "circle",
+    "timeout",
+    "stats",
+    "result",
+    "operations",
+}
 """Words of other things, too: columns, options, labels of metrics."""
 WORDS = (FIELDS | set(Status)) - ENGLISH
 MODULES = sorted(
