@@ -10,7 +10,7 @@ from importlib.metadata import version as _version
 from typing import Any as _Any
 
 from .client import AsyncClient, AsyncTask, Client, ScriptActor, Stats, Task, TaskSpec
-from .current import CurrentTask, current_task
+from .current import CurrentTask, TaskRequest, current_task
 from .engine import AST, CancelToken, Engine, FnPtr, Limits, Result, Scope
 from .protocol import Status
 from .settings import Settings
@@ -34,6 +34,7 @@ __all__ = [
     "Stats",
     "Status",
     "Task",
+    "TaskRequest",
     "TaskSpec",
     "current_task",
 ]

@@ -1,5 +1,6 @@
-"""The task that runs in this thread, for host functions."""
+"""The task that runs in this thread, for host functions, and one that is about to run."""
 
+import hashlib
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -24,6 +25,31 @@ class CurrentTask(NamedTuple):
     caller_id: str
     context_id: str | None
     delivery: int
+
+
+class TaskRequest(NamedTuple):
+    """A task that is about to run, for a function that `Engine.authorize` has.
+
+    Attributes:
+        id: The task's id.
+        circle: Public key of the worker's circle.
+        caller_id: Public key of the caller; empty if the task names no caller.
+        verified: Whether the task is signed by this caller; `False` if the worker does not check signatures.
+        context_id: The field `contextId`, as the dispatcher wrote it.
+        script: The script's text.
+    """
+
+    id: str
+    circle: str
+    caller_id: str
+    verified: bool
+    context_id: str | None
+    script: str
+
+    @property
+    def script_hash(self) -> str:
+        """SHA-256 of the script's text, in hex."""
+        return hashlib.sha256(self.script.encode()).hexdigest()
 
 
 def current_task() -> CurrentTask:

@@ -266,6 +266,12 @@ run_options = _together(
         metavar="SECONDS",
         help="Within which a signed task has to begin.",
     ),
+    _option(
+        "--policy",
+        type=FileName(exists=True),
+        metavar="FILE",
+        help="TOML file that says which callers may run which scripts; read again at SIGHUP.",
+    ),
     _option("--delete-finished", is_flag=True, help="Delete a task's details once it has ended and replied."),
     _option(
         "--engine",

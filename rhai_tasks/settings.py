@@ -4,6 +4,7 @@ Durations are in seconds, sizes in bytes.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from .connection.urls import check_broker_url, check_server_url
@@ -97,6 +98,7 @@ class Settings:
         signatures: What happens with a task without a valid signature of its caller: `off`: nothing is checked; `warn`:
             it runs, and is logged; `require`: it ends as an error.
         signature_age: Seconds after its `signedAt` in which a task has to begin.
+        policy: File that says which callers may run which scripts; `None`: all may.
 
     Raises:
         ConfigurationError: A value cannot be used; the text names the option that sets it.
@@ -125,6 +127,7 @@ class Settings:
     traces: bool = False
     signatures: Signatures = "off"
     signature_age: float = 300.0
+    policy: Path | None = None
 
     def __post_init__(self) -> None:
         check_server_url(self.redis_url)
@@ -147,6 +150,8 @@ class Settings:
                 raise ConfigurationError(f"{option_of(name)} {_brief(value)}: wanted is True or False")
         if self.engine is not None and not _is_engine(self.engine):
             raise ConfigurationError(f"--engine {_brief(self.engine)}, wanted as module:function")
+        if self.policy is not None and not isinstance(self.policy, Path):
+            raise ConfigurationError(f"--policy {_brief(self.policy)}: wanted is a pathlib.Path")
         if self.metrics_address is not None:
             read_address("--metrics-address", self.metrics_address)
 

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from rhai_tasks import Engine, Limits, current_task
+from rhai_tasks import Engine, Limits, TaskRequest, current_task
 
 
 class OutOfStock(Exception):
@@ -78,6 +78,26 @@ def make_engine(timeout: float = 60.0) -> Engine:
         """Say which task calls."""
         task = current_task()
         return f"{task.id} {task.circle} {task.caller_id} {task.context_id} {task.delivery}"
+
+    return engine
+
+
+def make_engine_with_rights() -> Engine:
+    """Make an engine that decides by the caller."""
+    engine = Engine()
+
+    @engine.authorize
+    def decide(task: TaskRequest) -> bool | str:
+        match task.caller_id:
+            case "alice":
+                return True
+            case "broken":
+                raise KeyError("s3cret")
+            case "crash":
+                ctypes.string_at(0)
+            case "eve":
+                return f"eve, in {task.circle}, {'verified' if task.verified else 'unverified'}"
+        return False
 
     return engine
 

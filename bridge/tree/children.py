@@ -13,6 +13,7 @@ from rhai_tasks.observe.recorder import Recorder
 from rhai_tasks.observe.reports import Reporter, Reports
 from rhai_tasks.observe.systemd import Notifier
 from rhai_tasks.operate.queues import queue_samples
+from rhai_tasks.policy import PolicyFile
 from rhai_tasks.queue.life import INTERRUPT_SECONDS
 from rhai_tasks.settings import Settings
 from rhai_tasks.worker.make import make_worker
@@ -39,6 +40,7 @@ class Children:
     circle: str
     make_engine: Callable[[], Engine]
     monitoring: Monitoring
+    policy: PolicyFile | None = None
 
     def monitor(self, signals: Signals) -> None:
         """Answer at the port. Only the end of the supervisor ends this: the end of the others is to be seen."""
@@ -57,14 +59,16 @@ class Children:
         Args:
             name: Of the process, in reports.
             broker_id: Under which the process holds messages.
-            signals: End it; SIGHUP does not wait for scripts.
+            signals: End it; SIGHUP does not wait for scripts. SIGUSR1 makes it read the policy again.
         """
-        broker, worker = make_worker(self.settings, self.make_engine(), broker_id=broker_id)
+        broker, worker = make_worker(self.settings, self.make_engine(), broker_id=broker_id, policy=self.policy)
         broker.declare_circle(self.circle)
         reports = self.monitoring.reports
         with Reporter(reports, name, broker.recorder) if reports else nullcontext():
             worker.start()
-            hurry = signal.SIGHUP in signals.wait()
+            while (came := signals.wait()) == {signal.SIGUSR1} and self.policy:
+                self.policy.reload()
+            hurry = signal.SIGHUP in came
             patience = int((self.settings.shutdown_timeout + INTERRUPT_SECONDS) * 1000)  # dramatiq's milliseconds
             stopping = threading.Thread(target=worker.stop, args=(patience,), daemon=True)
             stopping.start()
@@ -72,7 +76,7 @@ class Children:
                 if hurry:
                     broker.interrupt()
                 stopping.join(_HURRY_SECONDS)
-                hurry = bool(signals.wait(0)) or hurry
+                hurry = bool(signals.wait(0) - {signal.SIGUSR1}) or hurry
 
 
 def run_bridge(

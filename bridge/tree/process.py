@@ -150,9 +150,10 @@ class ChildProcess:
         gc.freeze()  # the collector need not read again and again what the parent had before the fork
         setproctitle(f"{getproctitle()} [{self.name}]")
         try:
-            with Signals(signal.SIGTERM, parent=pipes.alive) as signals:
+            with Signals(signal.SIGTERM, signal.SIGUSR1, parent=pipes.alive) as signals:
                 # Ctrl-C reaches the whole group. The supervisor passes it on; a second one would mean "at once".
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)  # so does a terminal's end
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
                 self._run(signals)

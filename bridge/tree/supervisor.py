@@ -19,6 +19,7 @@ from rhai_tasks.errors import ServerUnavailable
 from rhai_tasks.observe.reports import reports_of_tree
 from rhai_tasks.observe.systemd import Notifier
 from rhai_tasks.operate.queues import queue_samples
+from rhai_tasks.policy import read_policy
 from rhai_tasks.settings import Settings
 from rhai_tasks.worker.make import await_servers
 
@@ -35,12 +36,19 @@ def supervise(settings: Settings, circle: str, make_engine: Callable[[], Engine]
     After a first signal running scripts may finish; a second one interrupts them. Then all tasks that have not finished
     are back in the native list, in their order.
 
+    With a policy, SIGHUP has all workers read its file again, if the file can be used.
+
     Raises:
-        ConfigurationError: The server cannot be used, or no process can be started with these settings.
+        ConfigurationError: The server or the policy cannot be used, or no process can be started with these settings.
     """
+    policy = read_policy(settings.policy)
+    wanted = [*STOP_SIGNALS, signal.SIGCHLD]
+    if policy:
+        wanted.append(signal.SIGHUP)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a child that has just been forked has read the file already
     processes = ["bridge", *(f"worker {number}" for number in range(1, settings.processes + 1))]
-    with Signals(*STOP_SIGNALS, signal.SIGCHLD) as signals, _monitored(settings, processes) as monitoring:
-        tree = Tree(Children(settings, circle, make_engine, monitoring), processes)
+    with Signals(*wanted) as signals, _monitored(settings, processes) as monitoring:
+        tree = Tree(Children(settings, circle, make_engine, monitoring, policy), processes)
         with tree.monitored():  # before the wait: health checks want an answer while the server is away, too
             if not _server_is_there(settings, signals, monitoring.notifier):
                 return 0

@@ -45,6 +45,8 @@ class Tree:
         self._children = [ChildProcess(bridge, work.bridge)]
         for name, broker_id in zip(workers, self._broker_ids, strict=True):
             self._children.append(ChildProcess(name, partial(work.worker, name, broker_id)))
+        self._workers = self._children[1:]
+        self._policy = work.policy
         self._monitor = ChildProcess("monitor", work.monitor)
         self._pipes = Pipes()
 
@@ -69,8 +71,10 @@ class Tree:
             ConfigurationError: No child can be started with these settings.
         """
         try:
-            while not signals.wait(self._tend()).intersection(STOP_SIGNALS):
-                pass
+            while not (came := signals.wait(self._tend())).intersection(STOP_SIGNALS):
+                if signal.SIGHUP in came and self._policy and self._policy.reload():
+                    for worker in self._workers:
+                        worker.send(signal.SIGUSR1)
         except ConfigurationError:
             self._stop(signals)
             raise

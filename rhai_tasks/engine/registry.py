@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 
 from ._engine import NativeEngine
 from .annotations import Readers
+from .authorization import Authorization
 from .classes import HostType, Module, constructor_of, make_type, shared_members, standard_types, take_slot
 from .coroutines import make_blocking
 from .evaluation import Debug, Print
@@ -36,7 +37,7 @@ _Key = tuple[str, tuple[str, ...]]  # by what Rhai tells functions apart: name a
 _BASIC = {str, bool, int, float, list, tuple, dict, type(None)}  # the extension asks for no hook of these
 
 
-class Registry:
+class Registry(Authorization):
     """The part of an `Engine` that is configured: each addition makes a new native engine."""
 
     def __init__(

@@ -12,6 +12,7 @@ from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import Engine, last_use
 from rhai_tasks.engine.output import log_debug, script_logger
 from rhai_tasks.errors import RhaiError, RhaiSystemMemoryError, RhaiTerminated, TaskMalformed
+from rhai_tasks.policy import PolicyFile
 from rhai_tasks.protocol import ACTOR, EXPIRED, NO_TERMS, Task, circle_of, completed, failed
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.context import QueueContext
@@ -29,8 +30,8 @@ logger = logging.getLogger(__name__)
 _shortage = Shortage()
 
 
-def declare_actor(broker: TaskBroker, engine: Engine) -> None:
-    """Let the broker's worker run tasks in this engine.
+def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None = None) -> None:
+    """Let the broker's worker run tasks in this engine, those that the policy allows.
 
     Raises:
         ConfigurationError: A package for the checks of the settings is missing.
@@ -38,7 +39,7 @@ def declare_actor(broker: TaskBroker, engine: Engine) -> None:
     timeout = engine.limits.timeout or broker.settings.limits.timeout
     broker.add_middleware(Watchdog(timeout))
     suspects = Suspects()
-    gate = make_gate(broker, engine)
+    gate = make_gate(broker, engine, policy)
     run = partial(_run_traced if broker.context.tracer else _run, broker, engine, timeout, gate)
 
     def run_script(*_: object, **__: object) -> None:

@@ -17,6 +17,7 @@ from rhai_tasks.log import capture_stderr, format_present_handlers
 from rhai_tasks.observe.reports import Reporter, Reports
 from rhai_tasks.observe.systemd import Notifier
 from rhai_tasks.options import load_engine, log_format_of, settings_from_environment
+from rhai_tasks.policy import read_policy
 from rhai_tasks.protocol import QueueKeys, circle_of
 from rhai_tasks.queue.broker import TaskBroker
 
@@ -39,7 +40,7 @@ def setup() -> None:
     try:
         settings = settings_from_environment()
         broker = make_broker(settings)
-        declare_actor(broker, load_engine(settings)())
+        declare_actor(broker, load_engine(settings)(), read_policy(settings.policy))
     except ConfigurationError as error:
         logger.error("%s", error)  # noqa: TRY400  (one line is enough: it says what to do)
         sys.exit(2)

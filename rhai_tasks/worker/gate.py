@@ -1,17 +1,23 @@
-"""The gate before a run: is the task signed by its caller?"""
+"""The gate before a run: is the task its caller's, and may this caller run it here?"""
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import redis
 
+from rhai_tasks.current import TaskRequest
 from rhai_tasks.engine import Engine
-from rhai_tasks.protocol import Field, Task, circle_of, failed, read_moment, signed_form, to_text
+from rhai_tasks.policy import PolicyFile
+from rhai_tasks.protocol import NO_TERMS, Field, Task, circle_of, failed, read_moment, signed_form, to_text
 from rhai_tasks.queue.acceptances import AHEAD_SECONDS, Acceptance, Acceptances
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.run import Run
 
 logger = logging.getLogger(__name__)
+
+Verify = Callable[[str, str, str, bytes], None]
+"""`rhai_tasks.signatures.verify`."""
 
 
 class Refusal(NamedTuple):
@@ -27,34 +33,60 @@ class Gate:
     Args:
         broker: The worker's.
         engine: Runs the scripts.
+        policy: The operator's; `None`: each caller may run each script.
 
     Raises:
         ConfigurationError: Signatures are to be checked, and `cryptography` is not installed.
     """
 
-    def __init__(self, broker: TaskBroker, engine: Engine) -> None:
-        from rhai_tasks.signatures import verify  # noqa: PLC0415  (an extra)
-
-        self._settings, self._verify = broker.settings, verify
+    def __init__(self, broker: TaskBroker, engine: Engine, policy: PolicyFile | None) -> None:
+        self._settings, self._engine, self._policy = broker.settings, engine, policy
         self._timeout = engine.limits.timeout or broker.settings.limits.timeout
         self._acceptances = Acceptances(broker.context)
+        self._verify = _verify() if broker.settings.signatures != "off" else None
 
     def admit(self, run: Run, task: Task) -> bool:
         """Say whether a task that is about to run may run; if it may not, end its run."""
         try:
-            refusal = self._check_signature(run, task)
+            refusal = self._check_caller(run, task) or self._check_rights(run, task)
         except redis.RedisError:  # this worker stops, and the server is away
             run.release()
             return False
-        if refusal and self._settings.signatures == "require":
-            run.finish(failed(*refusal))
-            return False
         if refusal:
-            logger.warning("Its caller is not verified: %s", refusal.text, extra=run.delivery.about())
-        run.verified = refusal is None
-        return True
+            run.finish(failed(*refusal))
+        return refusal is None
 
-    def _check_signature(self, run: Run, task: Task) -> Refusal | None:
+    def _check_rights(self, run: Run, task: Task) -> Refusal | None:
+        """Ask the policy and the engine's functions; put the policy's limits where they are lower than the task's."""
+        if not self._policy and not self._engine.authorizers:
+            return None
+        circle = circle_of(run.delivery.keys.queue)
+        request = TaskRequest(task.id, circle, task.caller_id, bool(run.verified), task.context_id, task.script)
+        if self._policy:
+            policy = self._policy.policy
+            rule = policy.rule_for(request)
+            if rule is None:
+                return Refusal(f"not allowed: {policy.refusal_of(request)}", "Forbidden")
+            if rule.limits is not NO_TERMS:
+                run.terms = rule.lower(run.terms)
+        try:
+            reason = self._engine.refusal_of(request)
+        except Exception as error:  # it is the operator's code, and may raise anything
+            logger.exception("The function that decides whether a task may run failed", extra=run.delivery.about())
+            reason = f"the worker's engine could not decide: {type(error).__name__}"
+        return None if reason is None else Refusal(f"not allowed: {reason}", "Forbidden")
+
+    def _check_caller(self, run: Run, task: Task) -> Refusal | None:
+        if self._verify is None:
+            return None
+        refusal = self._check_signature(run, task, self._verify)
+        run.verified = refusal is None
+        if refusal and self._settings.signatures == "warn":
+            logger.warning("Its caller is not verified: %s", refusal.text, extra=run.delivery.about())
+            return None
+        return refusal
+
+    def _check_signature(self, run: Run, task: Task, verify: Verify) -> Refusal | None:
         delivery = run.delivery
         details = delivery.signed_details()
         if Field.SIGNATURE not in details:
@@ -65,7 +97,7 @@ class Gate:
                 _text(details, field) for field in (Field.SIGNATURE_SCHEME, Field.SIGNATURE, Field.SIGNED_AT)
             )
             moment = read_moment(signed_at)
-            self._verify(scheme, task.caller_id, signature, form)
+            verify(scheme, task.caller_id, signature, form)
         except ValueError as error:
             return Refusal(f"wrong signature: {error}", "WrongSignature")
         acceptance = self._acceptances.accept(delivery, form, moment, run.terms.timeout or self._timeout)
@@ -91,6 +123,14 @@ def _text(details: dict[str, bytes], field: str) -> str:
     return to_text(details[field])
 
 
-def make_gate(broker: TaskBroker, engine: Engine) -> Gate | None:
+def _verify() -> Verify:
+    from rhai_tasks.signatures import verify  # noqa: PLC0415  (an extra)
+
+    return verify
+
+
+def make_gate(broker: TaskBroker, engine: Engine, policy: PolicyFile | None) -> Gate | None:
     """Make the gate; `None` if there is nothing to check."""
-    return None if broker.settings.signatures == "off" else Gate(broker, engine)
+    if broker.settings.signatures == "off" and policy is None and not engine.authorizers:
+        return None
+    return Gate(broker, engine, policy)

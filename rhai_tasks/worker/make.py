@@ -9,6 +9,7 @@ from dramatiq.threading import is_gevent_active
 from rhai_tasks.connection.server import await_server
 from rhai_tasks.engine import Engine
 from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.policy import PolicyFile, read_policy
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.settings import Settings
 
@@ -60,9 +61,12 @@ def need_pika() -> None:
 
 
 def make_worker(
-    settings: Settings, engine: Engine, *, broker_id: str | None = None
+    settings: Settings, engine: Engine, *, broker_id: str | None = None, policy: PolicyFile | None = None
 ) -> tuple[TaskBroker, dramatiq.Worker]:
-    """Set up a worker, not started yet; it consumes the circles that `TaskBroker.declare_circle` names."""
+    """Set up a worker, not started yet; it consumes the circles that `TaskBroker.declare_circle` names.
+
+    `policy`: by default, what the file of the settings says now.
+    """
     broker = make_broker(settings, broker_id=broker_id)
-    declare_actor(broker, engine)
+    declare_actor(broker, engine, policy or read_policy(settings.policy))
     return broker, dramatiq.Worker(broker, worker_threads=settings.threads)

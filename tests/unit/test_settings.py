@@ -48,7 +48,7 @@ def test_every_field_is_one_that_these_tests_know() -> None:
         NUMBERS
         | FLAGS
         | WORDS
-        | {*["redis_url", "broker_url", "prefixes", "namespace", "limits", "engine", "metrics_address"]}
+        | {*["redis_url", "broker_url", "prefixes", "namespace", "limits", "engine", "metrics_address", "policy"]}
         == FIELDS
     )
 
@@ -112,6 +112,13 @@ def test_an_address_has_a_port(value: object) -> None:
     if value is not None:
         with pytest.raises(ConfigurationError, match="^--metrics-address .*, wanted as HOST:PORT: "):
             Settings(metrics_address=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [*NO_TEXTS, "policy.toml"], ids=repr)
+def test_a_policy_is_a_path(value: object) -> None:
+    if value is not None:
+        with pytest.raises(ConfigurationError, match="^--policy .*: wanted is a pathlib.Path$"):
+            Settings(policy=value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", NO_TEXTS, ids=repr)

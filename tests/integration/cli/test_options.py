@@ -45,6 +45,7 @@ TAKEN: dict[str, list[str]] = {
     "--metrics-address": ["0"],
     "--address": ["0"],
     "--caller-id": [*NUMBERS, "", " ", "x", "\x00", "a\x1b[31m", "a\nb"],
+    "--caller": [*NUMBERS, "", " ", "x", "\x00", "a\x1b[31m", "a\nb"],
     "--context-id": [*NUMBERS, "", " ", "x", "\x00", "a\x1b[31m", "a\nb"],
     "--task-id": [*NUMBERS, *TEXTS],  # any bytes
     "--delay": ["0", "1e-9"],
@@ -65,6 +66,7 @@ NEEDED = {
     "purge": ["--circle", "c", "--yes"],
     "health": ["--address", "127.0.0.1:1"],
     "run": ["-"],
+    "check": [__file__, "--caller", "c", "--circle", "c"],
     "retry": ["--all"],
     "delete": ["--all"],
 }
