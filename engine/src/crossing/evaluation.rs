@@ -41,6 +41,8 @@ pub struct Evaluation<'a> {
     passing: RefCell<Option<Passing>>,
     /// The modules that are being loaded, each imported by the one before.
     pub loading: RefCell<Vec<String>>,
+    /// The constants from outside; of two with one name, the last counts.
+    pub constants: &'a [(String, Dynamic)],
 }
 
 /// The latest error of a script's function that a host function called, and the exception that it became.
@@ -50,7 +52,7 @@ struct Passing {
 }
 
 impl<'a> Evaluation<'a> {
-    pub const fn new(print: &'a Py<PyAny>, debug: &'a Py<PyAny>) -> Self {
+    pub const fn new(print: &'a Py<PyAny>, debug: &'a Py<PyAny>, constants: &'a [(String, Dynamic)]) -> Self {
         Self {
             print,
             debug,
@@ -58,6 +60,7 @@ impl<'a> Evaluation<'a> {
             dropped: RefCell::new(None),
             passing: RefCell::new(None),
             loading: RefCell::new(Vec::new()),
+            constants,
         }
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rhai::{AST, ASTNode, Engine, Expr, OptimizationLevel, ParseError, Scope, Stmt};
 
-/// Compile a source, with the constants in the scope.
+/// Compile a source, with the variables in the scope.
 ///
 /// In `const M = #{a: 1}; M.a = 5`, Rhai's optimizer puts the property's value where the assignment needs a place, and then
 /// the evaluation panics. Such a script is not optimized: it fails where it assigns, as without constants.

@@ -1,10 +1,13 @@
 //! What is an engine made of, and how does it compile and run a script?
 
 pub mod compiling;
+pub mod constants;
 pub mod folder;
 pub mod formatting;
 pub mod limits;
+pub mod lookup;
 pub mod modules;
+pub mod names;
 pub mod native_engine;
 pub mod recipe;
 pub mod run;
@@ -12,5 +15,6 @@ pub mod safe_library;
 pub mod safe_strings;
 pub mod scripts;
 pub mod sorting;
+pub mod survey;
 pub mod token_limits;
 pub mod variables;

@@ -108,7 +108,7 @@ impl Loader {
             })?
             .ok_or_else(|| EvalAltResult::ErrorModuleNotFound(path.to_owned(), position))?;
         let mut compiler = self.limits.compiler();
-        token_limits::bound_with_copies(&mut compiler, &[]);
+        token_limits::bound_with_copies(&mut compiler);
         compiler.set_max_string_size(self.limits.longest_string(&source));
         let mut ast = compiling::compile(&mut compiler, &Scope::new(), &compiling::without_marks(&source))
             .map_err(|error| in_module(error.into()))?;

@@ -21,12 +21,13 @@ use crate::crossing;
 use crate::crossing::evaluation::{self, Evaluation};
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::engine::limits::Limits;
+use crate::engine::lookup::Kind;
 use crate::engine::modules::Sources;
 use crate::engine::recipe::Recipe;
 use crate::engine::run::{Entry, Form, ended_by, give_back, returned, run, within_bounds};
 use crate::engine::scripts::{self, Scripts};
 use crate::engine::variables::Variables;
-use crate::engine::{compiling, token_limits};
+use crate::engine::{compiling, constants, token_limits};
 use crate::host::failure::Failure;
 use crate::host::functions::Function;
 use crate::values::from_python::{entries, to_rhai};
@@ -259,7 +260,9 @@ impl NativeEngine {
         let OfThread { engine, counter, .. } = of_thread;
         variables.begin()?;
         let (held, mut used) = (variables.held, (0, 0));
-        let ended = Evaluation::new(print, debug).during(|| {
+        let constants = variables.constants.take();
+        let constants = DropOnBigStack::new(constants);
+        let ended = Evaluation::new(print, debug, &constants).during(|| {
             let ended = crossing::rhai(py, self.stack_size, || {
                 guard::evaluate(counter, &bounds, held, || {
                     let ended =
@@ -343,8 +346,8 @@ impl NativeEngine {
         merged.map_err(|failure| ended_by(py, failure))
     }
 
-    /// Find a script that this thread has compiled, or compile it within bounds. The constants that it names become part of
-    /// it.
+    /// Find a script that this thread has compiled, or compile it within bounds. One serves all values of the constants that it
+    /// names.
     fn compiled(
         &self,
         py: Python<'_>,
@@ -362,7 +365,7 @@ impl NativeEngine {
         } = of_thread;
         let constants = scripts::named(source, constants);
         let key = scripts::key(source, name, &constants);
-        let known = key.as_ref().and_then(|key| scripts.borrow_mut().find(key));
+        let known = scripts.borrow_mut().find(&key);
         if let Some(ast) = known {
             return Ok(DropOnBigStack::new(ast));
         }
@@ -370,10 +373,14 @@ impl NativeEngine {
         let mut engine = compiler.take().unwrap_or_else(|| limits.compiler());
         engine.set_max_string_size(limits.longest_string(source));
         let compiled = crossing::rhai(py, self.stack_size, || {
-            token_limits::bound_with_copies(&mut engine, &constants);
+            token_limits::bound_with_copies(&mut engine);
             guard::compile(counter, bounds, || {
                 Failure::unless_stopped(|| {
                     let compiled = compiling::compile(&mut engine, &scope_of(&constants), source);
+                    let compiled = compiled.map(|ast| match &*constants {
+                        [] => ast,
+                        constants => constants::look_up(&ast, constants),
+                    });
                     match guard::stopped() {
                         None => compiled
                             .map(|ast| (ast, guard::held()))
@@ -389,11 +396,9 @@ impl NativeEngine {
             ast.set_source(name);
         }
         let ast = Arc::new(ast);
-        if let Some(key) = key {
-            scripts
-                .borrow_mut()
-                .keep(key.into_owned(), Arc::clone(&ast), bytes);
-        }
+        scripts
+            .borrow_mut()
+            .keep(key.into_owned(), Arc::clone(&ast), bytes);
         Ok(DropOnBigStack::new(ast))
     }
 
@@ -438,10 +443,11 @@ fn lower<T: Ord + Default>(limit: T, own: Option<T>) -> T {
         .unwrap_or(limit)
 }
 
-fn scope_of(constants: &[&(String, Dynamic)]) -> Scope<'static> {
+/// Return a scope with the names of constants. They are variables there: the optimizer puts no values into the script.
+fn scope_of(constants: &[(&str, Kind)]) -> Scope<'static> {
     let mut scope = Scope::new();
-    for (name, value) in constants {
-        scope.push_constant_dynamic(name.as_str(), value.clone());
+    for &(name, _) in constants {
+        scope.push(name, ());
     }
     scope
 }

@@ -12,7 +12,7 @@ use rhai::{
 
 use crate::bounds::guard::{self, Fallible};
 use crate::engine::sorting::{order_by, sort, sort_by};
-use crate::engine::{formatting, safe_strings};
+use crate::engine::{formatting, lookup, safe_strings};
 
 /// Bytes of one more `Dynamic` in an array, without and with a short string.
 const ELEMENT: usize = 16;
@@ -24,6 +24,7 @@ const JSON_DEPTH: usize = 100;
 
 /// Put these functions into Rhai's library.
 pub fn add_to(library: &mut Module) {
+    lookup::add_to(library);
     let mut library = Library(library);
     safe_strings::add_to(&mut library);
     waiting(&mut library);

@@ -9,9 +9,10 @@ use memchr::memmem;
 use rhai::{AST, Dynamic};
 
 use crate::crossing::stack::DropOnBigStack;
+use crate::engine::lookup::Kind;
 
 /// Bounds of a thread's cache: scripts, and their bytes. Most scripts take some ten times their source. One of a kilobyte may
-/// take all the memory that compiling is allowed, since it contains copies of its constants.
+/// take all the memory that compiling is allowed, since it contains copies of constants that it defines.
 const MOST_SCRIPTS: usize = 256;
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
@@ -35,7 +36,7 @@ impl Scripts {
 
     /// Keep a script of this many bytes, unless it takes the room of many others.
     pub fn keep(&mut self, key: String, ast: Arc<AST>, bytes: usize) {
-        let bytes = bytes + 2 * key.len(); // the key, and texts of constants, which were allocated earlier
+        let bytes = bytes + key.len();
         if bytes > MOST_BYTES / 2 {
             return;
         }
@@ -52,23 +53,21 @@ impl Scripts {
     }
 }
 
-/// Return the constants that a script names. They are compiled into it, because its functions see no scope.
-pub fn named<'a>(source: &str, constants: &'a [(String, Dynamic)]) -> Vec<&'a (String, Dynamic)> {
+/// Return the constants that a script may name, with their kinds: `eval` may make a name of parts.
+pub fn named<'a>(source: &str, constants: &'a [(String, Dynamic)]) -> Vec<(&'a str, Kind)> {
+    let contains = |text: &str| memmem::find(source.as_bytes(), text.as_bytes()).is_some();
+    let mut evaluates = None;
     constants
         .iter()
-        .filter(|(name, _)| memmem::find(source.as_bytes(), name.as_bytes()).is_some())
+        .filter(|(name, _)| contains(name) || *evaluates.get_or_insert_with(|| contains("eval")))
+        .map(|(name, value)| (name.as_str(), Kind::of(value)))
         .collect()
 }
 
-/// Return the key of a compiled script, usually its source; `None` if no text identifies the value of a constant: such a
-/// script is compiled each time.
-pub fn key<'a>(
-    source: &'a str,
-    name: Option<&str>,
-    constants: &[&(String, Dynamic)],
-) -> Option<Cow<'a, str>> {
+/// Return the key of a compiled script, usually its source.
+pub fn key<'a>(source: &'a str, name: Option<&str>, constants: &[(&str, Kind)]) -> Cow<'a, str> {
     if name.is_none() && constants.is_empty() && !source.starts_with('\0') {
-        return Some(source.into());
+        return source.into();
     }
     let mut key = String::from("\0");
     let mut part = |text: &str| {
@@ -76,18 +75,13 @@ pub fn key<'a>(
     };
     part(source);
     part(name.unwrap_or("\0")); // which is no name
-    for (name, value) in constants {
+    for (name, kind) in constants {
         part(name);
-        part(value.type_name());
-        if let Ok(text) = value.as_immutable_string_ref() {
-            part(&text);
-        } else if let Ok(number) = value.as_float() {
-            part(&number.to_bits().to_string()); // as text, -0.0 is 0.0
-        } else if value.is_unit() || value.is_bool() || value.is_int() || value.is_char() {
-            part(&value.to_string());
-        } else {
-            return None;
-        }
+        part(match kind {
+            Kind::Plain => "",
+            Kind::Array => "[",
+            Kind::Map => "{",
+        });
     }
-    Some(key.into())
+    key.into()
 }

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use rhai::{Dynamic, Engine, LexError, Token};
+use rhai::{Engine, LexError, Token};
 
 use crate::bounds::guard;
-use crate::engine::safe_library;
 
 /// About the bytes of a compiled token.
 const TOKEN: usize = 64;
@@ -19,10 +18,8 @@ pub fn bound(engine: &mut Engine) {
 
 /// Make an engine also stop when the copies of constants would take too much memory: Rhai's optimizer copies a constant's
 /// value to wherever it is named, also into other constants, so that thirty short lines could take all memory.
-///
-/// `given`: constants from outside.
-pub fn bound_with_copies(engine: &mut Engine, given: &[&(String, Dynamic)]) {
-    let constants = Mutex::new(Constants::new(given));
+pub fn bound_with_copies(engine: &mut Engine) {
+    let constants = Mutex::new(Constants::default());
     #[allow(deprecated)]
     engine.on_parse_token(move |token, _, _| {
         let mut constants = constants.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,6 +38,7 @@ fn end() -> Token {
 }
 
 /// The constants in the part of a script that has been read, and their sizes.
+#[derive(Default)]
 struct Constants {
     /// Bytes of a copy, by name; copies of numbers take none.
     sizes: HashMap<String, usize>,
@@ -61,22 +59,6 @@ struct Declaration {
 }
 
 impl Constants {
-    fn new(given: &[&(String, Dynamic)]) -> Self {
-        let size = |value: &Dynamic| {
-            let text = value.as_immutable_string_ref().map_or(0, |text| text.len());
-            TOKEN + safe_library::deep_size(value) + text
-        };
-        Self {
-            sizes: given
-                .iter()
-                .map(|(name, value)| (name.clone(), size(value)))
-                .collect(),
-            open: Vec::new(),
-            depth: 0,
-            copies: 0,
-        }
-    }
-
     fn read(&mut self, token: &Token) {
         match token {
             Token::Const => self.open.push(Declaration {

@@ -12,7 +12,7 @@ use crate::values::scope::NativeScope;
 /// The variables of one evaluation.
 pub struct Variables<'a> {
     pub scope: DropOnBigStack<Scope<'static>>,
-    /// Constants, which are also compiled into the script.
+    /// Constants, which the script looks up wherever it names them.
     pub constants: DropOnBigStack<Vec<(String, Dynamic)>>,
     /// The scope that keeps its variables.
     lasting: Option<&'a NativeScope>,
