@@ -1,12 +1,15 @@
 """Commands that set and show the rules of circles."""
 
 import sys
-from dataclasses import asdict
+from collections.abc import Container
+from dataclasses import asdict, replace
+from typing import Any
 
 import click
 
 from rhai_tasks.operate.queues import Queues
-from rhai_tasks.protocol import Rule, check_circle, script_hash, timestamp
+from rhai_tasks.protocol import Quota, Rule, check_circle, parse_rate, script_hash, timestamp
+from rhai_tasks.protocol.rules import Verb
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
 
@@ -24,24 +27,26 @@ _by = click.option("--by", metavar="NAME", help="Your name in the log; by defaul
 
 @main.command()
 @_circle
+@_caller
 @_reason
 @_by
 @click.pass_obj
-def pause(settings: Settings, circle: str, reason: str, by: str | None) -> None:
-    """Begin no more tasks of a circle. Running tasks go on, and tasks can be submitted."""
+def pause(settings: Settings, circle: str, caller: str | None, reason: str, by: str | None) -> None:
+    """Begin no more tasks of a circle, or of one caller of it. Running tasks go on, and tasks can be submitted."""
     with Queues(settings) as queues:
-        queues.rules(by).set(circle, Rule("pause", "circle", reason=reason))
+        queues.rules(by).set(circle, _rule_for("pause", caller, reason))
 
 
 @main.command()
 @_circle
+@_caller
 @_reason
 @_by
 @click.pass_obj
-def resume(settings: Settings, circle: str, reason: str, by: str | None) -> None:
+def resume(settings: Settings, circle: str, caller: str | None, reason: str, by: str | None) -> None:
     """End a pause; status 1 if there was none."""
     with Queues(settings) as queues:
-        if not queues.rules(by).clear(circle, Rule("pause", "circle"), reason):
+        if not queues.rules(by).clear(circle, _rule_for("pause", caller), reason):
             echo("It is not paused.", err=True)
             sys.exit(FAILED)
 
@@ -81,16 +86,93 @@ def unblock(
 @json_option
 @click.pass_obj
 def rules(settings: Settings, circle: str | None, as_json: bool) -> None:
-    """Show pauses and blocks: of which circle, since when, by which user, and why."""
+    """Show pauses, blocks and limits: of which circle, since when, by which user, and why."""
+    _show(settings, circle, {"pause", "block", "limit"}, as_json=as_json)
+
+
+def _show(settings: Settings, circle: str | None, verbs: Container[str], *, as_json: bool) -> None:
     with Queues(settings) as queues:
-        found = [
-            (name, rule) for name in ([circle] if circle else queues.circles()) for rule in queues.rules().read(name)
-        ]
+        circles = [circle] if circle else queues.circles()
+        found = [(name, rule) for name in circles for rule in queues.rules().read(name) if rule.verb in verbs]
     if as_json:
         print_json([{"circle": name, **asdict(rule)} for name, rule in found])
     else:
-        rows = ((name, f"{rule.verb} {rule.subject}", _time(rule.at), rule.by, rule.reason) for name, rule in found)
+        rows = ((name, _text(rule), _time(rule.at), rule.by, rule.reason) for name, rule in found)
         print_table(rows, "circle", "rule", "since", "by", "why")
+
+
+@main.group()
+def limits() -> None:
+    """Set, show and clear limits of a circle and of its callers, while everything runs."""
+
+
+_each = click.option("--each-caller", "each", is_flag=True, help="For each caller that has no limit of its own.")
+
+
+@limits.command(name="set")
+@circle_option(required=True)
+@_caller
+@_each
+@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Tasks at once, in the whole fleet.")
+@click.option("--rate", metavar="N/s", help="Tasks that begin a second: 10/s, 600/m or 36000/h.")
+@click.option("--burst", type=click.IntRange(1), metavar="N", help="Of these at once, after a pause.")
+@_reason
+@_by
+@click.pass_obj
+def limits_set(
+    settings: Settings,
+    /,
+    circle: str,
+    caller: str | None,
+    each: bool,
+    by: str | None,
+    reason: str,
+    **figures: Any,
+) -> None:
+    """Set a limit, in the place of the one before: for the circle, each caller, or one."""
+    if all(value is None for value in figures.values()):
+        raise click.UsageError("Name a figure: --concurrency or --rate.")
+    if figures["burst"] is not None and figures["rate"] is None:
+        raise click.UsageError("--burst needs --rate.")
+    rate = None if figures["rate"] is None else parse_rate(figures["rate"])
+    quota = Quota(figures["concurrency"], rate, figures["burst"])
+    with Queues(settings) as queues:
+        queues.rules(by).set(circle, replace(_limit_for(caller, each=each), reason=reason, quota=quota))
+
+
+@limits.command(name="show")
+@circle_option(required=False)
+@json_option
+@click.pass_context
+def limits_show(context: click.Context, circle: str | None, as_json: bool) -> None:
+    """Show the limits."""
+    _show(context.obj, circle, {"limit"}, as_json=as_json)
+
+
+@limits.command(name="clear")
+@circle_option(required=True)
+@_caller
+@_each
+@_reason
+@_by
+@click.pass_obj
+def limits_clear(settings: Settings, circle: str, caller: str | None, each: bool, reason: str, by: str | None) -> None:
+    """Clear a limit; status 1 if there was none."""
+    with Queues(settings) as queues:
+        if not queues.rules(by).clear(circle, _limit_for(caller, each=each), reason):
+            echo("It is not limited.", err=True)
+            sys.exit(FAILED)
+
+
+def _limit_for(caller: str | None, *, each: bool) -> Rule:
+    """Make the limit that the options describe, without its figures.
+
+    Raises:
+        click.UsageError: They name one caller, and each.
+    """
+    if each and caller is not None:
+        raise click.UsageError("--caller and --each-caller exclude each other.")
+    return Rule("limit", "callers") if each else _rule_for("limit", caller)
 
 
 @main.command()
@@ -108,6 +190,11 @@ def audit(settings: Settings, circle: str | None, as_json: bool) -> None:
         print_table(rows, "at", "by", "circle", "what", "why")
 
 
+def _rule_for(verb: Verb, caller: str | None, reason: str = "") -> Rule:
+    """Make a rule for the circle, or for one caller of it."""
+    return Rule(verb, "circle", "", reason) if caller is None else Rule(verb, "caller", caller, reason)
+
+
 def _block_of(caller: str | None, script: str | None, reason: str = "") -> Rule:
     """Make the rule that the options describe.
 
@@ -119,6 +206,10 @@ def _block_of(caller: str | None, script: str | None, reason: str = "") -> Rule:
     if caller is not None:
         return Rule("block", "caller", caller, reason)
     return Rule("block", "script", script_hash(script or ""), reason)
+
+
+def _text(rule: Rule) -> str:
+    return f"{rule.verb} {rule.subject}" + (f": {rule.quota}" if rule.quota else "")
 
 
 def _time(at: float) -> str:

@@ -70,8 +70,8 @@ READY = Metric("rhai_tasks_ready", "gauge", "1 if the process can do its work no
 QUEUE_TASKS = Metric(
     "rhai_tasks_queue_tasks",
     "gauge",
-    "Tasks of a circle, on all machines: waiting in the native list, buffered in dramatiq, prefetched by workers, "
-    "running, delayed, dead (letters)",
+    "Tasks of a circle, on all machines: waiting in the native list, buffered in dramatiq, parked by rules, "
+    "prefetched by workers, running, delayed, dead (letters)",
     ("circle", "state"),
 )
 LEASES = Metric("rhai_tasks_leases", "gauge", "Worker processes with a lease that stands, on all machines", ("circle",))

@@ -42,6 +42,7 @@ class Queue:
     circle: str
     waiting: int  # in the native list
     buffered: int  # in dramatiq's queue, on Redis or in RabbitMQ
+    parked: int  # in the lines of their callers, which may not begin more now
     prefetched: int  # held by workers, not known to have begun
     running: int  # by the workers' heartbeats, which are 3 s old at most
     delayed: int
@@ -56,7 +57,7 @@ class Queue:
 
 
 PLACES = tuple(field.name for field in fields(Queue) if field.name not in {"circle", "workers", "paused", "rules"})
-"""Where a task that has not ended can be: `waiting`, `buffered`, `prefetched`, `running`, `delayed`, `dead`."""
+"""Where a task can be that has not ended."""
 
 
 def queue_samples(settings: Settings, circles: Callable[[], Iterable[str]]) -> Samples:
@@ -139,11 +140,11 @@ class Queues:
             keys += [names.delay_bodies, names.dead, names.leases, names.rules]
         acks = QueueKeys.acks_start(self.settings.namespace)
         counts = self._count(keys=keys, args=[acks, *map(queue_name, circles)])
-        for circle, (waiting, buffered, held, delayed, dead, workers, paused, rules) in zip(
-            circles, counts, strict=True
-        ):
+        for circle, numbers in zip(circles, counts, strict=True):
+            waiting, buffered, parked, held, delayed, dead, workers, paused, rules = numbers
             begun = min(running.get(circle, 0), held)  # a heartbeat is older than the count
-            yield Queue(circle, waiting, buffered, held - begun, begun, delayed, dead, workers, paused == 1, rules)
+            places = waiting, buffered, parked, held - begun, begun, delayed, dead
+            yield Queue(circle, *places, workers, paused == 1, rules)
 
     def buffered(self, circle: str, start: int = 0, count: int | None = None) -> list[bytes]:
         """List the ids of a circle's buffered messages, on Redis or in RabbitMQ: all, or `count` from `start` on."""

@@ -22,6 +22,7 @@ from rhai_tasks.protocol import (
 
 from .workers import read_workers
 
+_ENDS = {"pause": "resume", "block": "unblock", "limit": "clear the limit of"}
 AUDITED = 1000
 """How many changes the log keeps, of all circles together."""
 
@@ -75,8 +76,7 @@ class Rules:
         """Clear a rule; return whether there was one with its verb and subject."""
         if not self._client.hexists(self._keys(circle).rules, rule.field):
             return False
-        verb = "resume" if rule.verb == "pause" else "unblock"
-        self._change(circle, replace(rule, at=self._now()), {}, verb, reason)
+        self._change(circle, replace(rule, at=self._now()), {}, _ENDS[rule.verb], reason)
         return True
 
     def changes(self, circle: str | None = None) -> list[Change]:
@@ -86,7 +86,8 @@ class Rules:
 
     def _change(self, circle: str, rule: Rule, values: dict[bytes, str], verb: str, reason: str) -> None:
         keys = self._keys(circle)
-        change = [rule.at, self._by, circle, f"{verb} {rule.subject}", reason]
+        what = f"{verb} {rule.subject}" + (f": {rule.quota}" if rule.quota else "")
+        change = [rule.at, self._by, circle, what, reason]
         with self._client.pipeline(transaction=True) as pipeline:
             if values:
                 pipeline.sadd(keys.registry(self._namespace), keys.queue)  # so that the rule is shown

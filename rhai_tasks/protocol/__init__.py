@@ -36,7 +36,7 @@ from .native import (
     parse_task,
     reply_json,
 )
-from .rules import Rule, blocked_by, script_hash, seconds_of
+from .rules import Quota, Rule, blocked_by, parse_rate, script_hash, seconds_of
 from .signed import SIGNATURE_FIELDS, SIGNED_FIELDS, TASK_ID, signed_form
 from .terms import LONGEST, NO_TERMS, REPEATED_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, read_moment, write_terms
 from .text import (
@@ -73,6 +73,7 @@ __all__ = [
     "Outcome",
     "Prefixes",
     "QueueKeys",
+    "Quota",
     "Rule",
     "Status",
     "Task",
@@ -92,6 +93,7 @@ __all__ = [
     "is_utf8",
     "key_pattern",
     "message_head",
+    "parse_rate",
     "parse_task",
     "parse_terms",
     "parse_time",

@@ -139,6 +139,29 @@ class QueueKeys:
         return f"{self.messages}.rules"
 
     @property
+    def callers(self) -> str:
+        """Hash of the id of a held message to its caller; may be lost."""
+        return f"{self.messages}.callers"
+
+    @property
+    def lines(self) -> str:
+        """Sorted set of callers with a line, by the server's millisecond at which it was last served."""
+        return f"{self.messages}.lines"
+
+    @property
+    def line_number(self) -> str:
+        """Number of the element that was parked last."""
+        return f"{self.messages}.lines.number"
+
+    def line(self, caller: str) -> str:
+        """List of a caller's elements that have left the queue and may not begin yet."""
+        return f"{self.messages}.line.{caller}"
+
+    def bucket(self, caller: str | None) -> str:
+        """Tokens of a caller's rate, or of the circle's, and the microsecond at which they were counted."""
+        return f"{self.messages}.bucket" if caller is None else f"{self.messages}.bucket.{caller}"
+
+    @property
     def wake(self) -> str:
         """List on which a bridge waits for a delayed task that is due before all that it knows."""
         return f"{self.messages}.wake"

@@ -1,9 +1,9 @@
-"""Rules of a circle: what is paused, and whose tasks are blocked. An operator sets them, and each fetch reads them."""
+"""Rules of a circle: pauses, blocks and limits. An operator sets them, and each fetch reads them."""
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Literal, Self
 
@@ -13,36 +13,67 @@ from .text import UNREADABLE, finite, to_bytes, to_text
 
 _LATEST = 1e11  # seconds since the epoch, in the year 5138
 _HASH = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+Verb = Literal["pause", "block", "limit"]
+Scope = Literal["circle", "callers", "caller", "script"]
+"""The circle, each of its callers, one caller by name, or one script."""
+
+_KINDS: set[tuple[str, str]] = {
+    ("pause", "circle"),
+    ("pause", "caller"),
+    ("block", "caller"),
+    ("block", "script"),
+    ("limit", "circle"),
+    ("limit", "callers"),
+    ("limit", "caller"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The figures of a limit; `None`: not limited."""
+
+    concurrency: int | None = None  # tasks that workers hold at once, in the whole fleet
+    rate: float | None = None  # tasks that begin a second
+    burst: int | None = None  # of these at once, after a pause; by default as many as a second has, at least 1
+
+    def __str__(self) -> str:
+        figures = {name: value for name, value in asdict(self).items() if value is not None}
+        return ", ".join(f"{name} {value:g}{'/s' if name == 'rate' else ''}" for name, value in figures.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule of a circle."""
 
-    verb: Literal["pause", "block"]
-    scope: Literal["circle", "caller", "script"]
+    verb: Verb
+    scope: Scope
     name: str = ""  # of the caller; of a script, the SHA-256 of its text in hex
     reason: str = ""
     by: str = ""  # the person or program that set it
     at: float = 0.0  # seconds since the epoch
+    quota: Quota | None = None  # of a limit
 
     @property
     def subject(self) -> str:
-        """The circle, or the caller or script that the rule is for, as a person reads it."""
-        if self.scope == "circle":
-            return "the circle"
-        return f"caller {self.name}" if self.scope == "caller" else f"script sha256:{self.name}"
+        """The circle, or the callers or script that the rule is for, as a person reads it."""
+        named = {"circle": "the circle", "callers": "each caller", "caller": f"caller {self.name}"}
+        return named.get(self.scope, f"script sha256:{self.name}")
 
     @property
     def field(self) -> bytes:
         """Its field in the hash of rules."""
         start = f"{self.verb} {self.scope}"
-        return to_bytes(start if self.scope == "circle" else f"{start} {self.name}")
+        return to_bytes(f"{start} {self.name}" if self.scope in {"caller", "script"} else start)
 
     @property
     def note(self) -> str:
         """Its value there."""
-        return json.dumps({"reason": self.reason, "by": self.by, "at": self.at})
+        note = {"reason": self.reason, "by": self.by, "at": self.at}
+        figures = asdict(self.quota) if self.quota else {}
+        return json.dumps(note | {name: value for name, value in figures.items() if value is not None})
 
     @classmethod
     def read(cls, field: bytes, note: bytes) -> Self | None:
@@ -51,15 +82,22 @@ class Rule:
         scope, _, name = rest.partition(" ")
         if (verb, scope) not in _KINDS:
             return None
+        quota = None
         try:
             known = json.loads(note)
             reason, by, at = str(known["reason"]), str(known["by"]), seconds_of(known["at"])
+            if verb == "limit":
+                quota = Quota(*(_figure(known.get(name)) for name in Quota.__slots__))
         except UNREADABLE:
             reason, by, at = "", "", 0.0  # what somebody wrote by hand holds all the same
-        return cls(verb, scope, name, reason, by, at)  # type: ignore[arg-type]  # checked above
+        return cls(verb, scope, name, reason, by, at, quota)  # type: ignore[arg-type]  # checked above
 
 
-_KINDS = {("pause", "circle"), ("pause", "caller"), ("block", "caller"), ("block", "script")}
+def _figure(value: Any) -> Any:
+    if value is None:
+        return None
+    number = finite(value)
+    return int(number) if number == int(number) else number
 
 
 def seconds_of(value: Any) -> float:
@@ -84,6 +122,18 @@ def script_hash(text: str) -> str:
     if not found:
         raise ConfigurationError(f"{text!r} is no hash of a script: wanted is sha256: and 64 hex digits")
     return found[1]
+
+
+def parse_rate(text: str) -> float:
+    """Read a rate, such as `10/s`, `600/m` or `36000/h`; return tasks a second.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    found = _RATE.fullmatch(text)
+    if not found or not 0.0001 <= float(found[1]) / _SECONDS[found[2]] <= 1e6:
+        raise ConfigurationError(f"{text!r} is no rate: wanted is a number and /s, /m or /h, such as 10/s")
+    return float(found[1]) / _SECONDS[found[2]]
 
 
 def blocked_by(rules: Mapping[bytes, bytes], caller: bytes, script: bytes | None) -> Rule | None:

@@ -222,6 +222,7 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             keys.published,
             keys.sequence,
             keys.rules,
+            keys.callers,
         ],
         "args": [
             to_bytes(which),

@@ -1,10 +1,10 @@
 -- Count the tasks, dead letters and workers of circles.
 --
--- Needs  connection/common, queue/keys
+-- Needs  connection/common, queue/keys, queue/lines
 -- KEYS  for each circle: native list, messages (list), published (sorted set), delayed (sorted set), delayed messages
 --       (sorted set), bodies of dramatiq's delay queue (hash), dead (sorted set), leases (sorted set), rules (hash)
 -- ARGV  1 start of the names of acks, up to a broker id   then for each circle: its queue
--- Returns for each circle: waiting, buffered, running, delayed, dead, workers, 1 if it is paused, else 0, rules.
+-- Returns for each circle: waiting, buffered, parked, held, delayed, dead, workers, 1 if it is paused, else 0, rules.
 local now = milliseconds(redis.call('TIME'))
 local counts = {}
 
@@ -21,9 +21,12 @@ for i = 1, #KEYS, 9 do
     held = held + size('SCARD', acks_of({leases[l]}, ARGV[1], queue)[1])
     workers = workers + (tonumber(leases[l + 1]) >= now and 1 or 0)
   end
+  local parked, callers = 0, redis.pcall('ZRANGE', keys_of_lines(KEYS[i + 1]).lines, 0, -1)
+  for _, caller in ipairs(callers) do parked = parked + size('LLEN', line_of(KEYS[i + 1], caller)) end
   counts[#counts + 1] = {
     size('LLEN', KEYS[i]),
     size('LLEN', KEYS[i + 1]) + size('ZCARD', KEYS[i + 2]),
+    parked,
     held,
     size('ZCARD', KEYS[i + 3]) + size('ZCARD', KEYS[i + 4]) + size('HLEN', KEYS[i + 5]),
     size('ZCARD', KEYS[i + 6]),

@@ -1,8 +1,10 @@
--- Take up to `count` messages off their queue, and hold them.
+-- Take up to `count` messages off their queue, and hold them. Where the circle has rules, tasks that may not begin are
+-- parked in lines of their callers, and tasks of these lines are taken, too.
 --
--- Needs  connection/common, queue/messages, queue/hold, queue/rules
+-- Needs  connection/common, queue/messages, queue/hold, queue/lines, queue/choose
 -- KEYS  1 messages (list)   2 bodies (hash)   3 acks (set)   4 deliveries (hash)   5 leases (sorted set)
 --       6 full (string)   7 room (list)   8 published (sorted set)   9 sequence (string)   10 rules (hash)
+--       11 callers (hash)
 -- ARGV  1 count   2 broker id   3 lease in milliseconds   4 low-water mark of the buffer   5 prefix of details keys
 --       6 how many of the messages begin to run at once   7 start of the names of channels for states
 --       8 start of a message, up to its argument   9 start of the names of acks, up to a broker id   10 queue name
@@ -18,31 +20,42 @@ local added = redis.call('ZADD', KEYS[5], 'GT', milliseconds(time) + ARGV[3], AR
 local count = tonumber(ARGV[1])
 local elements = count > 0 and redis.call('LRANGE', KEYS[1], 0, count - 1) or {}
 local left = #elements < count and 0 or redis.call('LLEN', KEYS[1]) - #elements
+local queue = {
+  messages = KEYS[1],
+  bodies = KEYS[2],
+  published = KEYS[8],
+  leases = KEYS[5],
+  acks = ARGV[9],
+  name = ARGV[10],
+  rules = KEYS[10],
+  callers = KEYS[11],
+  buckets = KEYS[1] .. '.bucket',
+}
+local lines = keys_of_lines(KEYS[1]).lines
+-- One command for all three, which hardly ever exist.
+local there = redis.call('EXISTS', KEYS[4], KEYS[10], lines)
+local some_died = there > 0 and redis.call('EXISTS', KEYS[4]) == 1
+local keys = {bodies = KEYS[2], acks = KEYS[3], deliveries = some_died and KEYS[4], sequence = KEYS[9]}
 local rows, ruled = {}, nil
-if #elements > 0 then
-  -- One command for both, which hardly ever exist.
-  local there = redis.call('EXISTS', KEYS[4], KEYS[10])
-  local has_rules = there == 2 or there == 1 and redis.call('EXISTS', KEYS[10]) == 1
-  local some_died = there == 2 or there == 1 and not has_rules
-  if has_rules then
-    local rules = read_rules(KEYS[10])
-    ruled = {0, blocks_of(rules)}
-    if rules['pause circle'] then
-      return {added, rows, milliseconds(time), {250, {}}}
-    end
+if count > 0 and there > (some_died and 1 or 0) then
+  local plan = choose(queue, count, tonumber(ARGV[6]), time, ARGV[5], ARGV[11])
+  prepare(queue, plan, time)
+  if #plan.elements > 0 then
+    rows = hold(plan.elements, plan.bodies, keys, hold_options(time), function() settle(queue, plan, time) end)
+    local callers = {}
+    for i, element in ipairs(plan.elements) do callers[element] = plan.callers[i] end
+    for _, row in ipairs(rows) do redis.pcall('HSET', KEYS[11], row[1], callers[row[2] or row[1]]) end
+  else
+    settle(queue, plan, time)
   end
+  left = redis.call('LLEN', KEYS[1])
+  ruled = {plan.wait, plan.blocks}
+elseif #elements > 0 then
   redis.call('LTRIM', KEYS[1], 0, -1) -- removes nothing, and proves that the elements can be removed
   rows = hold(
     elements,
-    bodies_of(elements, {
-      messages = KEYS[1],
-      bodies = KEYS[2],
-      published = KEYS[8],
-      leases = KEYS[5],
-      acks = ARGV[9],
-      name = ARGV[10],
-    }),
-    {bodies = KEYS[2], acks = KEYS[3], deliveries = some_died and KEYS[4], sequence = KEYS[9]},
+    bodies_of(elements, queue),
+    keys,
     hold_options(time),
     function() redis.call('LTRIM', KEYS[1], #elements, -1) end
   )

@@ -1,6 +1,6 @@
 -- Give the messages that no worker holds back to the end of the native list that they were taken from, in that order.
 --
--- Needs  connection/common, queue/messages
+-- Needs  connection/common, queue/messages, queue/lines
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 full (string)
 --       6 published (sorted set)   7 leases (sorted set)   8 on: acks of brokers that are gone (sets)
 -- ARGV  1 name of the actor that runs tasks   2 prefix of details keys   3 time for `updatedAt`
@@ -48,7 +48,14 @@ local queue = {
   name = ARGV[5],
   gone = {unpack(KEYS, 8)},
 }
-sort_elements(elements, queue, sort_message, function(id) ids[#ids + 1] = id end)
+local function sort_id(id) ids[#ids + 1] = id end
+local parked, lines, submissions = read_lines(KEYS[2])
+sort_elements(parked, queue, sort_message, function(id) -- they have left the queue, so they come before it
+  if (read('HGET', ARGV[2] .. id, 'submission') or '') == submissions[id] then
+    sort_id(id) -- else it has been submitted anew, and waits elsewhere
+  end
+end)
+sort_elements(elements, queue, sort_message, sort_id)
 for _, id in ipairs(redis.call('ZRANGE', KEYS[6], 0, -1)) do
   local body = redis.call('HGET', KEYS[3], id)
   if body then
@@ -68,6 +75,7 @@ redis.call('HDEL', KEYS[3], '')
 redis.call('HDEL', KEYS[4], '')
 redis.call('LTRIM', KEYS[1], 0, -1)
 redis.call('LTRIM', KEYS[2], 0, -1)
+for _, line in ipairs(lines) do redis.call('LTRIM', line, 0, -1) end
 
 -- 3. Add.
 for _, task in ipairs(tasks) do
@@ -95,6 +103,8 @@ end
 
 -- 4. Remove.
 redis.call('LTRIM', KEYS[2], #elements, -1)
+for _, line in ipairs(lines) do redis.call('DEL', line) end
+redis.call('DEL', keys_of_lines(KEYS[2]).lines)
 redis.call('DEL', KEYS[6])
 for i = 8, #KEYS do redis.call('DEL', KEYS[i]) end
 for _, task in ipairs(tasks) do

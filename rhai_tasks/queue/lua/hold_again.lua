@@ -1,6 +1,6 @@
 -- Hold messages again whose place on the server somebody has deleted: the broker runs them, and they are nowhere else.
 --
--- Needs  connection/common, queue/keys, queue/messages
+-- Needs  connection/common, queue/keys, queue/messages, queue/lines
 -- KEYS  1 leases (sorted set)   2 acks of that broker (set)   3 bodies (hash)   4 messages (list)
 --       5 published (sorted set)   6 delayed messages (sorted set)
 -- ARGV  1 broker id   2 start of the names of acks, up to a broker id   3 queue
@@ -24,6 +24,7 @@ local function is_anywhere(id)
     places = {published = KEYS[5], delayed_messages = KEYS[6], acks = acks_of(brokers, ARGV[2], ARGV[3])}
     waiting = {}
     for _, element in ipairs(redis.call('LRANGE', KEYS[4], 0, -1)) do waiting[element] = true end
+    for _, element in ipairs((read_lines(KEYS[4]))) do waiting[element] = true end
   end
   return waiting[id] or is_elsewhere(id, places)
 end

@@ -1,7 +1,7 @@
 -- Find messages that are nowhere: they have a body, and neither wait nor are held by a broker with a lease. Put back
 -- those that were nowhere before, too.
 --
--- Needs  connection/common, queue/keys
+-- Needs  connection/common, queue/keys, queue/lines
 -- KEYS  1 messages (list)   2 bodies (hash)   3 deliveries (hash)   4 leases (sorted set)   5 published (sorted set)
 --       6 delayed messages (sorted set)
 -- ARGV  1 start of the names of acks, up to a broker id   2 queue   3 how many messages are read, at most: the server
@@ -27,6 +27,7 @@ local function found(ids)
   end
 end
 found(redis.call('LRANGE', KEYS[1], 0, -1))
+found((read_lines(KEYS[1])))
 found(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', '+inf'))
 found(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', '+inf'))
 for _, key in ipairs(acks) do

@@ -280,8 +280,8 @@ def test_queues_counts_what_is_where(run: Run, app: Client, start_worker: Callab
     app.submit("1", delay=60)
     app.submit_many(["1"] * 5)
     app.submit_many(["1"] * 3, progress=True)  # no terminal: no bar
-    expected = {"circle": "circle", "waiting": 6, "buffered": 2, "prefetched": 0}
-    expected |= {"running": 1, "delayed": 1, "dead": 0, "workers": 1}
+    expected = {"circle": "circle", "waiting": 6, "buffered": 2, "parked": 0, "prefetched": 0}
+    expected |= {"running": 1, "delayed": 1, "dead": 0, "workers": 1, "paused": False, "rules": 0}
 
     wait_until(lambda: json.loads(ok(run("queues", "--json"))) == [expected])
 

@@ -86,6 +86,38 @@ def test_the_log_says_who_changed_what(run: Run) -> None:
     assert shown(run("audit", "--circle", "other", "--json")) == []
 
 
+def test_limits_are_set_shown_and_cleared(run: Run) -> None:
+    assert run("limits", "set", "--concurrency", "4", "--rate", "600/m", "--burst", "5").returncode == 0
+    assert run("limits", "set", "--each-caller", "--concurrency", "2").returncode == 0
+    assert run("limits", "set", "--caller", "noisy", "--rate", "1/s", "--reason", "why").returncode == 0
+
+    found = shown(run("limits", "show", "--json"))
+    table = run("limits", "show").stdout
+
+    assert [(rule["scope"], rule["name"]) for rule in found] == [
+        ("caller", "noisy"),
+        ("callers", ""),
+        ("circle", ""),
+    ]
+    assert found[2]["quota"] == {"concurrency": 4, "rate": 10, "burst": 5}
+    assert "limit the circle: concurrency 4, rate 10/s, burst 5" in table
+    assert "limit each caller: concurrency 2" in table
+    assert run("doctor").stdout.count("limit") == 0
+    assert run("limits", "clear", "--caller", "noisy").returncode == 0
+    assert run("limits", "clear", "--caller", "noisy").returncode == 1
+    assert len(shown(run("limits", "show", "--json"))) == 2
+    assert "clear the limit of caller noisy" in run("audit").stdout
+
+
+def test_one_caller_is_paused_and_resumed(run: Run) -> None:
+    assert run("pause", "circle", "--caller", "noisy").returncode == 0
+
+    assert not shown(run("queues", "--json"))[0]["paused"]
+    assert "pause caller noisy" in run("rules").stdout
+    assert run("resume", "circle").returncode == 1
+    assert run("resume", "circle", "--caller", "noisy").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -93,8 +125,17 @@ def test_the_log_says_who_changed_what(run: Run) -> None:
         (["block", "circle", "--caller", "a", "--script", "ab" * 32], "Name a caller or a script"),
         (["block", "circle", "--script", "abc"], "'abc' is no hash of a script: wanted is sha256: and 64 hex digits"),
         (["pause", ""], "CIRCLE ''"),
+        (["limits", "set"], "Name a figure: --concurrency or --rate"),
+        (["limits", "set", "--burst", "3", "--concurrency", "1"], "--burst needs --rate"),
+        (["limits", "set", "--rate", "10"], "'10' is no rate: wanted is a number and /s, /m or /h, such as 10/s"),
+        (["limits", "set", "--rate", "0/s"], "'0/s' is no rate"),
+        (["limits", "set", "--concurrency", "0"], "--concurrency"),
+        (["limits", "clear", "--each-caller", "--caller", "a"], "exclude each other"),
     ],
-    ids=["nothing", "both", "no hash", "no circle"],
+    ids=[
+        *("nothing", "both", "no hash", "no circle", "no figure", "burst alone", "no unit", "no task a second"),
+        *("no task at once", "one and each"),
+    ],
 )
 def test_wrong_use_says_what_is_wanted(run: Run, arguments: list[str], text: str) -> None:
     ended = run(*arguments)

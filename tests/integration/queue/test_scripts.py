@@ -26,7 +26,7 @@ from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import RhaiTasksError
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
-from rhai_tasks.protocol import QueueKeys, Rule, completed, queue_name, workers_key
+from rhai_tasks.protocol import QueueKeys, Quota, Rule, completed, queue_name, workers_key
 from rhai_tasks.queue import native
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.consumer import TaskConsumer
@@ -181,6 +181,7 @@ class World:
             "published": admin.zrange(keys.published, 0, -1),
             "delayed": admin.zrange(keys.delayed, 0, -1),
             "delayed messages": admin.zrange(keys.delayed_messages, 0, -1),
+            "line": [parked.split(" ", 1)[1] for parked in admin.lrange(keys.line("caller"), 0, -1)],
             "dead": admin.zrange(keys.dead, 0, -1),
             **{key: admin.smembers(key) for key in held},
         }
@@ -258,6 +259,63 @@ def claim(world: World) -> Act:
     world.relay._forward()
     names = world.admin.zrange(world.keys.published, 0, -1)
     return lambda: world.rabbit.claim(names, 2)
+
+
+def limited(world: World, **figures: float) -> None:
+    """Limit the caller of all tasks; one task is a message that a worker has released."""
+    world.fetch()
+    for run in list(world.consumer._room.held.values()):
+        world.broker.writer.release(Released(run.delivery))
+    world.broker.writer._write()
+    world.consumer._room.held.clear()
+    for message_id in world.admin.lrange(world.keys.messages, 1, -1):
+        world.admin.lrem(world.keys.messages, 0, message_id)
+        task_id = json.loads(world.admin.hget(world.keys.bodies, message_id))["args"][0]
+        world.admin.hdel(world.keys.bodies, message_id)
+        world.admin.rpush(world.keys.messages, task_id)
+    rule = Rule("limit", "caller", "caller", quota=Quota(**figures))  # type: ignore[arg-type]
+    Rules(world.admin, world.keys.namespace, "me").set(CIRCLE, rule)
+
+
+def fetch_limited(world: World) -> Act:
+    limited(world, concurrency=2, rate=1000.0)
+    return world.fetch_again
+
+
+def fetch_parked(world: World) -> Act:
+    park(world)
+    world.admin.hset("rhai_task_details:late", mapping={"script": "1", "status": "pending", "callerId": "caller"})
+    world.admin.rpush(world.keys.messages, "late")
+    world.expected.add("late")
+    Rules(world.admin, world.keys.namespace, "me").set(
+        CIRCLE, Rule("limit", "caller", "caller", quota=Quota(concurrency=3))
+    )
+    return world.fetch_again
+
+
+def park(world: World) -> None:
+    """Park all tasks in their caller's line, one of them as a message."""
+    limited(world, concurrency=1)
+    Rules(world.admin, world.keys.namespace, "me").set(CIRCLE, Rule("pause", "caller", "caller"))
+    world.fetch_again()
+    assert world.admin.llen(world.keys.line("caller")) == len(IDS)
+
+
+def give_back_parked(world: World) -> Act:
+    park(world)
+    return world.bridge.give_back
+
+
+def purge_parked(world: World) -> Act:
+    park(world)
+    world.expected.remove("t0")  # a task without a hash is removed without an end
+    return lambda: world.queues.purge(CIRCLE)
+
+
+def find_strays_beside_parked(world: World) -> Act:
+    park(world)
+    strays = Strays(connect(world.url), world.settings.namespace, lambda: [world.keys.queue], 9.0)
+    return lambda: strays.find({world.keys.queue: set(world.admin.hkeys(world.keys.bodies))})
 
 
 def publish(world: World) -> Act:
@@ -441,6 +499,11 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "give back the oldest": ("give_back", give_back_oldest),
     "fetch": ("fetch", fetch),
     "fetch blocked tasks": ("fetch finish", fetch_by_rules),
+    "fetch under limits": ("fetch", fetch_limited),
+    "fetch parked tasks": ("fetch", fetch_parked),
+    "give back parked tasks": ("give_back", give_back_parked),
+    "purge parked tasks": ("purge cancel_held", purge_parked),
+    "find strays beside parked tasks": ("strays", find_strays_beside_parked),
     "claim": ("claim", claim),
     "publish": ("publish", publish),
     "release what was published": ("release_published", release_published),
@@ -481,8 +544,10 @@ def commands_called(scripts: str) -> list[str]:
 
 CASES = [(name, command) for name, (scripts, _) in SCENARIOS.items() for command in commands_called(scripts)]
 KEYS = ["messages", "bodies", "dead", "dead_bodies", "dead_reasons", "sequence", "published", "leases", "deliveries"]
-KEYS += ["full", "room", "delayed", "delayed_messages", "wake", "rules"]
+KEYS += ["full", "room", "delayed", "delayed_messages", "wake", "rules", "callers", "lines"]
+KEYS += ["line_number"]
 OTHERS = ["acks", "released", "registry", "workers", "native", "details", "reply", "next messages", "next bodies"]
+OTHERS += ["line", "bucket"]
 
 
 @pytest.fixture
@@ -563,6 +628,8 @@ def named_key(world: World, key: str) -> str | bytes:
         "released": keys.released("alive"),
         "registry": keys.registry(keys.namespace),
         "workers": workers_key(keys.namespace),
+        "line": keys.line("caller"),
+        "bucket": keys.bucket("caller"),
         "native": f"rhai_tasks:{CIRCLE}",
         "details": "rhai_task_details:t0",
         "reply": "reply-t0",

@@ -1,0 +1,280 @@
+-- Functions that choose the tasks that may begin by the rules of their circle, and park the others.
+--
+-- Needs  connection/common, queue/keys, queue/messages, queue/rules, queue/lines
+
+-- Choose elements of the lines and of the queue that may begin; those of the queue that may not are to be parked in
+-- their callers' lines. Writes nothing that counts.
+--
+-- `queue`: as for `bodies_of`, and its keys rules, callers (hash of held message to caller, which is rebuilt if it is
+-- lost), and buckets, start of the names of token buckets. `count`: how many elements are wanted; `idle`: threads that
+-- have nothing to do. `details`: prefix of details keys; `actor`: name of the actor that runs tasks.
+-- Returns a plan: elements, bodies and callers of those that begin; blocks; parked, {caller, element, body, submission}
+-- of those that do not; scanned, how many elements of the queue these are; taken, how many elements each line loses, by
+-- caller; left, how many it keeps; buckets, their new values by key; wait, milliseconds after which others may begin,
+-- 0: nothing waits.
+local function choose(queue, count, idle, time, details, actor)
+  local plan = {elements = {}, bodies = {}, callers = {}, blocks = {}, parked = {}, scanned = 0, taken = {}, left = {},
+    buckets = {}, wait = 0}
+  local rules, microseconds = read_rules(queue.rules), time[1] * 1000000 + time[2]
+  plan.blocks = blocks_of(rules)
+  if rules['pause circle'] then
+    plan.wait = 250
+    return plan
+  end
+
+  -- Read the limits. The one of a caller's own counts, figure by figure, before the one of each caller.
+  local function limit_of(scope)
+    local readable, limit = pcall(cjson.decode, rules['limit ' .. scope] or '{}')
+    return readable and type(limit) == 'table' and limit or {}
+  end
+  local circle, each, limits = limit_of('circle'), limit_of('callers'), {}
+  local function limits_of(caller)
+    if not limits[caller] then
+      local own = limit_of('caller ' .. caller)
+      limits[caller] = {
+        is_paused = rules['pause caller ' .. caller] ~= nil,
+        is_blocked = rules['block caller ' .. caller] ~= nil,
+        concurrency = tonumber(own.concurrency or each.concurrency),
+        rate = tonumber(own.rate or each.rate),
+        burst = tonumber(own.rate and own.burst or each.burst),
+      }
+    end
+    return limits[caller]
+  end
+
+  -- Return a task's caller and submission.
+  local function caller_of_task(task)
+    local fields = read('HMGET', details .. task, 'callerId', 'publicKey', 'submission') or {}
+    return fields[1] or fields[2] or '', fields[3] or ''
+  end
+  local function caller_of(element, body)
+    if not body then
+      return caller_of_task(element)
+    end
+    local task, carried = task_of(body, actor)
+    if not task then
+      return nil -- the worker says what is wrong with it
+    end
+    local caller = carried and (carried.callerId or carried.publicKey)
+    return type(caller) == 'string' and caller or (caller_of_task(task))
+  end
+
+  -- Count the messages that brokers hold, by caller: no counter could leak. A dead broker's count until recovered.
+  local held, total
+  local function count_held()
+    local ids, missing = {}, {}
+    held = {}
+    for _, key in ipairs(acks_of(redis.call('ZRANGE', queue.leases, 0, -1), queue.acks, queue.name)) do
+      for _, id in ipairs(redis.call('SMEMBERS', key)) do ids[#ids + 1] = id end
+    end
+    total = #ids
+    if redis.call('HLEN', queue.callers) > 2 * total + 1000 then
+      redis.call('DEL', queue.callers) -- most of these are held no more
+    end
+    local callers = call_with_all('HMGET', queue.callers, ids)
+    for i, id in ipairs(ids) do
+      local caller = callers[i]
+      if not caller then
+        caller = caller_of(id, redis.call('HGET', queue.bodies, id) or '') or ''
+        missing[#missing + 1], missing[#missing + 2] = id, caller
+      end
+      held[caller] = (held[caller] or 0) + 1
+    end
+    call_with_all('HSET', queue.callers, missing)
+  end
+
+  -- Read how many tokens a bucket has by now. A clock that has gone back fills none.
+  local tokens = {}
+  local function tokens_of(name, rate, burst)
+    local key = queue.buckets .. name
+    if not tokens[key] then
+      local number, at = string.match(read('GET', key) or '', '^(%S+) (%d+)$')
+      local passed = math.max(microseconds - (tonumber(at) or 0), 0) / 1000000
+      tokens[key] = math.min(burst, (tonumber(number) or burst) + passed * rate)
+    end
+    return tokens[key], key
+  end
+
+  local function refuse(wait)
+    plan.wait = plan.wait == 0 and wait or math.min(plan.wait, wait)
+    return false
+  end
+  local function has_token(name, limit)
+    if not limit.rate then
+      return true
+    end
+    local burst = tonumber(limit.burst) or math.max(limit.rate, 1)
+    local number = tokens_of(name, limit.rate, burst)
+    return number >= 1 or refuse(math.ceil(math.min((1 - number) / limit.rate * 1000, 1000)))
+  end
+  local function spend(name, limit)
+    if limit.rate then
+      local burst = tonumber(limit.burst) or math.max(limit.rate, 1)
+      local number, key = tokens_of(name, limit.rate, burst)
+      tokens[key] = number - 1
+      local full = math.ceil((burst - tokens[key]) / limit.rate * 1000) + 1000
+      plan.buckets[key] = {string.format('%.6f %.0f', tokens[key], microseconds), full}
+    end
+  end
+
+  -- Say whether the circle's own limits let one more begin.
+  local function circle_has_room()
+    if circle.concurrency then
+      if not held then count_held() end
+      if total >= tonumber(circle.concurrency) then
+        return refuse(100)
+      end
+    end
+    return has_token('', circle)
+  end
+
+  local function may_begin(caller)
+    local limit = limits_of(caller)
+    if limit.is_blocked then
+      return true -- it ends at once
+    elseif limit.is_paused then
+      return refuse(250)
+    end
+    if limit.concurrency then
+      if not held then count_held() end
+      if (held[caller] or 0) >= limit.concurrency then
+        return refuse(100)
+      end
+    end
+    -- The rate is of beginnings: one more than begins at once is fetched at most.
+    if limit.rate and #plan.elements >= math.max(idle, 1) then
+      return refuse(5)
+    end
+    return has_token('.' .. caller, limit)
+  end
+
+  local function begin(element, body, caller)
+    local n = #plan.elements + 1
+    plan.elements[n], plan.bodies[n], plan.callers[n] = element, body, caller or ''
+    if caller and not limits_of(caller).is_blocked then
+      spend('', circle)
+      spend('.' .. caller, limits_of(caller))
+    end
+    if held then
+      total = total + 1
+      held[caller or ''] = (held[caller or ''] or 0) + 1
+    end
+  end
+
+  local function line_length(caller)
+    if not plan.left[caller] then
+      plan.left[caller] = redis.call('LLEN', line_of(queue.messages, caller))
+    end
+    return plan.left[caller]
+  end
+
+  local function choose_of_line(caller)
+    local elements, submissions = {}, {}
+    local parked = redis.call('LRANGE', line_of(queue.messages, caller), 0, count - #plan.elements - 1)
+    for i, one in ipairs(parked) do elements[i], submissions[i] = split_parked(one) end
+    local bodies = bodies_of(elements, queue)
+    plan.taken[caller] = plan.taken[caller] or 0
+    for i, element in ipairs(elements) do
+      local is_stale = false -- a message's submission is checked when it is held
+      if not bodies[i] then
+        local _, submission = caller_of_task(element)
+        is_stale = submission ~= submissions[i]
+      end
+      if not is_stale then
+        if not (circle_has_room() and may_begin(caller)) then
+          return
+        end
+        begin(element, bodies[i], caller)
+      end
+      plan.taken[caller], plan.left[caller] = plan.taken[caller] + 1, plan.left[caller] - 1
+    end
+  end
+
+  local function choose_of_lines()
+    local callers = redis.call('ZRANGE', keys_of_lines(queue.messages).lines, 0, 99)
+    for _, caller in ipairs(callers) do
+      if #plan.elements >= count or not circle_has_room() then
+        return
+      end
+      -- Where many callers wait, those that may not begin are not the first to be checked the next time.
+      plan.taken[caller] = #callers == 100 and 0 or nil
+      if line_length(caller) == 0 or may_begin(caller) then
+        choose_of_line(caller)
+      end
+    end
+  end
+
+  local function choose_of_queue()
+    while #plan.elements < count do
+      local elements = redis.call('LRANGE', queue.messages, plan.scanned, plan.scanned + 99)
+      local bodies = #elements > 0 and bodies_of(elements, queue) or {}
+      for i, element in ipairs(elements) do
+        if #plan.elements >= count or not circle_has_room() then
+          return
+        end
+        local caller, submission = caller_of(element, bodies[i])
+        if not caller or line_length(caller) == 0 and may_begin(caller) then
+          begin(element, bodies[i], caller)
+        else
+          plan.parked[#plan.parked + 1] = {caller, element, bodies[i], submission or ''}
+          plan.left[caller] = plan.left[caller] + 1
+        end
+        plan.scanned = plan.scanned + 1
+      end
+      if #elements < 100 then
+        return
+      elseif plan.scanned >= 1000 then
+        refuse(1) -- the server has others to serve
+        return
+      end
+    end
+  end
+
+  -- Either comes first half of the time: neither a long line nor a full queue keeps the other waiting.
+  local first, second = choose_of_lines, choose_of_queue
+  if time[2] % 2 == 1 then
+    first, second = second, first
+  end
+  first()
+  second()
+  if #plan.elements >= count then
+    plan.wait = 0
+  end
+  return plan
+end
+
+-- Prove that `settle` cannot fail, and write what does no harm if nothing else is written. `plan`: of `choose`.
+local function prepare(queue, plan, time)
+  local keys = keys_of_lines(queue.messages)
+  redis.call('LTRIM', queue.messages, 0, -1)
+  for caller in pairs(plan.taken) do redis.call('LTRIM', line_of(queue.messages, caller), 0, -1) end
+  for _, one in ipairs(plan.parked) do redis.call('ZADD', keys.lines, 'NX', milliseconds(time), one[1]) end
+  if #plan.parked > 0 then
+    require_right('RPUSH', keys.lines, '')
+    require_right('LPUSH', keys.lines, '')
+    plan.number = redis.call('INCRBY', keys.number, #plan.parked) - #plan.parked
+  end
+  for key, bucket in pairs(plan.buckets) do redis.call('SET', key, bucket[1], 'PX', bucket[2]) end
+end
+
+-- Take the elements of a plan from where they are, and park those that may not begin.
+local function settle(queue, plan, time)
+  redis.call('LTRIM', queue.messages, plan.scanned, -1)
+  for caller, count in pairs(plan.taken) do redis.call('LTRIM', line_of(queue.messages, caller), count, -1) end
+  for i, one in ipairs(plan.parked) do
+    local caller, element, body, submission = unpack(one, 1, 4)
+    if body then -- it was held before, so it is older than all in the line
+      redis.call('LPUSH', line_of(queue.messages, caller), '0: ' .. element)
+    else
+      local number = string.format('%.0f', plan.number + i)
+      redis.call('RPUSH', line_of(queue.messages, caller), number .. ':' .. submission .. ' ' .. element)
+    end
+  end
+  for caller in pairs(plan.taken) do
+    if plan.left[caller] == 0 then
+      redis.pcall('ZREM', keys_of_lines(queue.messages).lines, caller)
+    else
+      redis.pcall('ZADD', keys_of_lines(queue.messages).lines, milliseconds(time), caller)
+    end
+  end
+end
