@@ -10,6 +10,8 @@ import click
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.log import capture_stderr, configure_logging
 from rhai_tasks.options import (
+    CIRCLE_OPTION,
+    CIRCLE_VARIABLES,
     ENVIRONMENT_PREFIX,
     bridge_options,
     broker_options,
@@ -31,7 +33,11 @@ from rhai_tasks.terminal import Failure
 from .tree.supervisor import bridge_circles, supervise
 
 _WRONG = 2  # exit status of bad input, also of wrong options
-_CONTEXT = {"auto_envvar_prefix": ENVIRONMENT_PREFIX, "max_content_width": 110}
+_CONTEXT = {
+    "auto_envvar_prefix": ENVIRONMENT_PREFIX,
+    "max_content_width": 110,
+    "help_option_names": ["-h", "--help"],
+}
 _EPILOG = "RUST_LOG sets what is logged to stderr: error, warn, info (default), debug, trace, off, and target=level."
 
 
@@ -48,7 +54,15 @@ class _Command(click.Command):
 
 
 @click.command(cls=_Command, context_settings=_CONTEXT, epilog=_EPILOG)
-@click.option("--circle-public-key", required=True, show_envvar=True, metavar="KEY", help="Whose tasks to run.")
+@click.option(
+    *CIRCLE_OPTION,
+    "circle",
+    required=True,
+    envvar=CIRCLE_VARIABLES,
+    show_envvar=True,
+    metavar="KEY",
+    help="Public key of the circle whose tasks to run.",
+)
 @server_options
 @click.option(
     "--processes",
@@ -83,7 +97,7 @@ class _Command(click.Command):
 @run_options
 @monitor_options
 @version_option
-def worker(circle_public_key: str, **options: Any) -> None:
+def worker(circle: str, **options: Any) -> None:
     """Run one circle's tasks until told to stop.
 
     A bridge process takes task ids off the native list and hands them to worker processes through dramatiq.
@@ -91,17 +105,17 @@ def worker(circle_public_key: str, **options: Any) -> None:
     """
     capture_stderr()
     try:
-        check_circle(circle_public_key, "--circle-public-key")
+        check_circle(circle, "--circle")
         settings = settings_from(options)
         hide_passwords(settings)
-        sys.exit(supervise(settings, circle_public_key, load_engine(settings)))
+        sys.exit(supervise(settings, circle, load_engine(settings)))
     except ConfigurationError as error:
         raise Failure(str(error), _WRONG) from error
 
 
 @click.command(cls=_Command, context_settings=_CONTEXT, epilog=_EPILOG)
 @click.option(
-    "--circle",
+    *CIRCLE_OPTION,
     "circles",
     multiple=True,
     show_envvar=True,

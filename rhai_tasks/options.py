@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,10 @@ from .settings import BOUNDS, LONGEST_SECONDS, Settings, option_of
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_PREFIX = "RHAI_TASKS"
+
+CIRCLE_OPTION = ("-c", "--circle", "--circle-public-key")
+"""The spellings of the option for one circle; the last is the original worker's."""
+CIRCLE_VARIABLES = [f"{ENVIRONMENT_PREFIX}_CIRCLE", f"{ENVIRONMENT_PREFIX}_CIRCLE_PUBLIC_KEY"]
 
 _URL_OPTIONS = ("--redis-url", "--broker-url")
 _DEFAULT = Settings()
@@ -46,10 +50,13 @@ class Seconds(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Convert a text, or a default."""
-        seconds = float(super().convert(value, param, ctx))
-        if isnan(seconds):
+        try:
+            number = float(value)
+        except ValueError:
+            number = nan
+        if isnan(number):
             self.fail(f"{value!r} is no number of seconds.", param, ctx)
-        return seconds
+        return float(super().convert(value, param, ctx))
 
 
 def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:

@@ -3,7 +3,7 @@
 Arguments in, exit status out.
 """
 
-from . import keys, policy, queues, rules, scripts, services, tasks  # they add their commands to the group
+from . import keys, lists, policy, queues, rules, scripts, services, tasks  # they add their commands to the group
 from .group import main
 
-__all__ = ["keys", "main", "policy", "queues", "rules", "scripts", "services", "tasks"]
+__all__ = ["keys", "lists", "main", "policy", "queues", "rules", "scripts", "services", "tasks"]

@@ -21,6 +21,8 @@ from rhai_tasks.errors import (
     TaskTimeout,
 )
 from rhai_tasks.options import (
+    CIRCLE_OPTION,
+    CIRCLE_VARIABLES,
     ENVIRONMENT_PREFIX,
     Seconds,
     hide_passwords,
@@ -31,9 +33,10 @@ from rhai_tasks.options import (
 from rhai_tasks.protocol import check_circle
 from rhai_tasks.settings import Settings
 from rhai_tasks.streams import open_standard_streams
-from rhai_tasks.terminal import Failure, shown
+from rhai_tasks.terminal import Failure, echo, shown
 
 FAILED, WRONG, NOT_FOUND, TIMED_OUT, UNAVAILABLE = 1, 2, 3, 4, 5
+INTERRUPTED = 130  # as a shell reports a command that Ctrl-C has ended
 _STATUS = {
     ScriptError: FAILED,
     TaskCancelled: FAILED,
@@ -44,14 +47,19 @@ _STATUS = {
 }
 _EPILOG = (
     "Exit status: 0 done; 1 a task failed or was cancelled, or doctor found something; 2 wrong use; 3 no such task; "
-    "4 not ended in time; 5 the server does not answer."
+    "4 not ended in time; 5 the server does not answer; 130 interrupted by Ctrl-C."
 )
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _safe(error: click.UsageError) -> click.UsageError:
-    """Make the values in a message of click's safe for a terminal."""
+    """Make the values in a message of click's safe for a terminal, and say where an option of the group belongs."""
     text = error.format_message()
+    if isinstance(error, click.NoSuchOption) and error.ctx and error.ctx.parent:
+        own = {name for option in main.params for name in option.opts}
+        if error.option_name in own:
+            program, command = error.ctx.find_root().info_name, error.ctx.info_name
+            text = f"{error.option_name} stands before the command: {program} {error.option_name} ... {command}"
     error.format_message = lambda: shown(text, err=True)  # type: ignore[method-assign]  # it is of one of many classes
     return error
 
@@ -74,6 +82,9 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except click.UsageError as error:
             raise _safe(error) from None
+        except KeyboardInterrupt:
+            echo(err=True)  # behind the terminal's ^C
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except (RhaiTasksError, redis.RedisError) as error:
             own = to_our_error(error, ctx.params["redis_url"]) if isinstance(error, redis.RedisError) else error
             raise Failure(str(own), status_of(own)) from error
@@ -89,7 +100,11 @@ def status_of(error: RhaiTasksError) -> int:
 @click.group(
     cls=_Commands,
     epilog=_EPILOG,
-    context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX, "max_content_width": 110},
+    context_settings={
+        "auto_envvar_prefix": ENVIRONMENT_PREFIX,
+        "max_content_width": 110,
+        "help_option_names": ["-h", "--help"],
+    },
 )
 @server_options
 @version_option
@@ -102,6 +117,7 @@ def main(context: click.Context, /, **options: Any) -> None:
 
 # --- options and arguments of several commands
 
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 timeout_option = click.option(
     "--timeout", type=Seconds(), metavar="SECONDS", help="Longest wait; by default without end."
@@ -112,8 +128,9 @@ task_ids_argument = click.argument("task_ids", nargs=-1, required=True, metavar=
 def circle_option(*, required: bool) -> Callable[[Command], Command]:
     """Make the option `--circle`; without `required`, `None` stands for all circles."""
     return click.option(
-        "--circle",
-        envvar="RHAI_TASKS_CIRCLE",
+        *CIRCLE_OPTION,
+        "circle",
+        envvar=CIRCLE_VARIABLES,
         show_envvar=True,
         required=required,
         callback=lambda _, __, circle: None if circle is None else check_circle(circle, "--circle"),

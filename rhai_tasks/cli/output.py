@@ -1,8 +1,11 @@
 """How commands print: JSON for programs, tables for people, and no control characters to a terminal."""
 
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from rich.box import HEAVY_HEAD
 from rich.console import Console
@@ -21,9 +24,16 @@ _COLOURS: dict[str, str] = {
 _SHOWN = 200  # characters of a text in a table or line
 
 
+class _Console(Console):
+    """A console that leaves it to the command how it ends when nobody reads any more."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
+
+
 def make_console() -> Console:
     """Make a console: colours and the terminal's width on a terminal, whole lines in a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
+    return _Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
 
 
 def print_json(value: object) -> None:
@@ -47,8 +57,22 @@ def print_table(rows: Iterable[Iterable[object]], *columns: str) -> None:
 
 
 def make_table(*columns: str) -> Table:
-    """Make a table: with lines on a terminal, without in a pipe."""
-    return Table(*columns, box=HEAVY_HEAD if sys.stdout.isatty() else None)
+    """Make a table: with lines on a terminal, without in a pipe. A narrow terminal folds cells, and cuts none."""
+    table = Table(box=HEAVY_HEAD if sys.stdout.isatty() else None)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+@contextmanager
+def stream() -> Iterator[None]:
+    """Let the reader of endless output end it: by Ctrl-C, or by closing the pipe."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:  # and nothing is left to be written when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def coloured(status: str) -> Text:

@@ -16,7 +16,7 @@ from .group import FAILED, circle_option, main
 
 @main.group()
 def policy() -> None:
-    """Try the file that says which callers may run which scripts (docs/security.md)."""
+    """Try a policy: which callers may run which scripts."""
 
 
 @policy.command()

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 
 import click
+import redis
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,25 +20,43 @@ from rhai_tasks.options import Seconds, order_option
 from rhai_tasks.settings import Order, Settings
 from rhai_tasks.terminal import echo, shown
 
-from .group import FAILED, circle_option, json_option, main
-from .output import brief, make_console, make_table, print_json, print_table
+from .group import FAILED, circle_option, json_option, main, yes_option
+from .output import brief, make_console, make_table, print_json, print_table, stream
 
 
 @main.command()
 @circle_option(required=False)
-@click.option("--watch", type=Seconds(0.1), is_flag=False, flag_value=1.0, metavar="[SECONDS]", help="Live.")
+@click.option(
+    *("-w", "--watch"),
+    type=Seconds(0.1),
+    is_flag=False,
+    flag_value=1.0,
+    metavar="[SECONDS]",
+    help="Again and again, the fullest circles first; in a pipe, a table or a line of JSON each time.",
+)
 @json_option
 @click.pass_obj
 def queues(settings: Settings, circle: str | None, watch: float | None, as_json: bool) -> None:
-    """Show how many tasks are in each place of each circle."""
+    """Count the tasks in each place of each circle."""
     with Queues(settings) as queues:
-        if as_json:
-            print_json([asdict(queue) for queue in _count(queues, circle)])
-        elif watch is None:
-            make_console().print(_table(_count(queues, circle)))
-        else:
-            with suppress(KeyboardInterrupt):
+        if watch is None:
+            _print_counts(_count(queues, circle), as_json=as_json)
+            return
+        with stream():
+            if sys.stdout.isatty() and not as_json:
                 _watch(queues, circle, watch)
+            while True:
+                with suppress(redis.ConnectionError, redis.TimeoutError):  # the next one tells that the server is back
+                    _print_counts(_count(queues, circle), as_json=as_json)
+                    sys.stdout.flush()
+                time.sleep(watch)
+
+
+def _print_counts(counts: list[Queue], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(queue) for queue in counts])
+    else:
+        make_console().print(_table(counts))
 
 
 def _count(queues: Queues, circle: str | None) -> list[Queue]:
@@ -45,23 +64,38 @@ def _count(queues: Queues, circle: str | None) -> list[Queue]:
 
 
 def _watch(queues: Queues, circle: str | None, seconds: float) -> None:
-    """Show the table, and update it every so many seconds."""
-    with Live(_table(_count(queues, circle)), console=make_console(), auto_refresh=False) as live:
+    """Show the table on the whole terminal, and update it every so many seconds, through any outage."""
+    counts, problem = _count(queues, circle), ""
+    console = make_console()
+    with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
+            try:
+                counts, problem = _count(queues, circle), ""
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                problem = f"; the server does not answer: {error}"
+            counts.sort(key=lambda queue: -sum(map(queue.count, PLACES)))
+            room = max(console.height - 6, 1)  # beside head, totals and title
+            table = _table(counts[:room], total=counts)
+            table.title = Text(f"{len(counts)} circle(s), {time.strftime('%H:%M:%S')}{brief(problem)}")
+            live.update(table, refresh=True)
             time.sleep(seconds)
-            live.update(_table(_count(queues, circle)), refresh=True)
 
 
-def _table(counts: Iterable[Queue]) -> Table:
+def _table(counts: Iterable[Queue], total: Iterable[Queue] = ()) -> Table:
+    """Make the table of these circles, with the sums of `total` below."""
     numbers = (*PLACES, "workers", "rules")
     table = make_table("circle")
     for column in numbers:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for queue in counts:
         name = Text(brief(queue.circle))
         if queue.paused:
             name.append(" paused", style="yellow")
-        table.add_row(name, *(Text(str(getattr(queue, column))) for column in numbers))
+        table.add_row(name, *(Text(f"{getattr(queue, column):,}") for column in numbers))
+    if total:
+        sums = (f"{sum(getattr(queue, column) for queue in total):,}" for column in numbers)
+        table.add_section()
+        table.add_row(Text("all"), *map(Text, sums))
     return table
 
 
@@ -70,17 +104,23 @@ def _table(counts: Iterable[Queue]) -> Table:
 @order_option
 @click.pass_obj
 def return_(settings: Settings, circle: str, order: Order) -> None:
-    """Give a circle's buffered tasks back to its native list, for other workers; a bridge takes them again."""
+    """Give a circle's buffered tasks back to its native list.
+
+    There other workers can take them; a bridge takes them again.
+    """
     with Queues(replace(settings, order=order)) as queues:
         echo(f"{queues.give_back(circle)} task(s) given back")
 
 
 @main.command()
 @circle_option(required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @click.pass_obj
 def purge(settings: Settings, circle: str, yes: bool) -> None:
-    """Cancel all tasks of a circle whose scripts have not begun, delayed ones too. Running tasks go on."""
+    """Cancel all tasks of a circle whose scripts have not begun.
+
+    Delayed ones too. Running tasks go on.
+    """
     with Queues(settings) as queues:
         (queue,) = queues.count([circle])
         total = queue.waiting + queue.buffered + queue.prefetched + queue.delayed
@@ -92,7 +132,10 @@ def purge(settings: Settings, circle: str, yes: bool) -> None:
 
 @main.group()
 def dead() -> None:
-    """See, retry and delete dead letters: messages that had no hash to take an outcome."""
+    """See, retry and delete dead letters.
+
+    They are messages that had no hash to take an outcome.
+    """
 
 
 _message_ids = click.argument("message_ids", nargs=-1, metavar="MESSAGE_ID...")
@@ -108,10 +151,22 @@ def dead_list(settings: Settings, circle: str | None, as_json: bool) -> None:
     with Queues(settings) as queues:
         letters = _letters(queues, circle)
     if as_json:
-        print_json([asdict(letter) for letter in letters])
+        print_json([_letter_as_json(letter) for letter in letters])
+    elif not letters:
+        echo("No dead letters.")
     else:
         rows = ((letter.circle, letter.message_id, letter.task_id, letter.at, letter.reason) for letter in letters)
         print_table(rows, "circle", "message", "task", "since", "why")
+
+
+def _letter_as_json(letter: DeadLetter) -> dict[str, str]:
+    return {
+        "circle": letter.circle,
+        "messageId": letter.message_id,
+        "taskId": letter.task_id,
+        "at": letter.at,
+        "reason": letter.reason,
+    }
 
 
 @dead.command(name="retry")
@@ -120,7 +175,10 @@ def dead_list(settings: Settings, circle: str | None, as_json: bool) -> None:
 @_all
 @click.pass_obj
 def dead_retry(settings: Settings, message_ids: tuple[str, ...], circle: str | None, every: bool) -> None:
-    """Put dead letters back at the end of their queue, once their cause is repaired."""
+    """Put dead letters back at the end of their queue.
+
+    Repair their cause first.
+    """
     with Queues(settings) as queues:
         letters = _chosen_letters(queues, message_ids, circle, every=every)
         echo(f"{queues.dead_letters.retry(letters)} dead letter(s) put back")
@@ -130,11 +188,15 @@ def dead_retry(settings: Settings, message_ids: tuple[str, ...], circle: str | N
 @_message_ids
 @circle_option(required=False)
 @_all
+@yes_option
 @click.pass_obj
-def dead_delete(settings: Settings, message_ids: tuple[str, ...], circle: str | None, every: bool) -> None:
+def dead_delete(settings: Settings, message_ids: tuple[str, ...], circle: str | None, every: bool, yes: bool) -> None:
     """Delete dead letters."""
     with Queues(settings) as queues:
         letters = _chosen_letters(queues, message_ids, circle, every=every)
+        if letters and every and not yes:
+            where = f"circle {circle}" if circle else "all circles"
+            click.confirm(shown(f"Delete {len(letters):,} dead letter(s) of {where}?"), abort=True)
         echo(f"{queues.dead_letters.delete(letters)} dead letter(s) deleted")
 
 
@@ -171,7 +233,10 @@ def _chosen_letters(
 @json_option
 @click.pass_obj
 def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> None:
-    """Report what is wrong with server, queues and workers, and what to do; status 1 if any of it is left."""
+    """Report faults of server, queues and workers, and what to do.
+
+    Status 1 if any of them is left.
+    """
     findings = examine(settings, stale_seconds=stale)
     repaired = _repair(findings) if repair else []
     if as_json:

@@ -59,7 +59,10 @@ def resume(settings: Settings, circle: str, caller: str | None, reason: str, by:
 @_by
 @click.pass_obj
 def block(settings: Settings, circle: str, caller: str | None, script: str | None, reason: str, by: str | None) -> None:
-    """End the tasks of a caller, or of a script, as errors when they are fetched: `blocked: <reason>`."""
+    """End the tasks of a caller or a script as errors, once fetched.
+
+    The error is `blocked: <reason>`.
+    """
     with Queues(settings) as queues:
         queues.rules(by).set(circle, _block_of(caller, script, reason))
 
@@ -86,7 +89,7 @@ def unblock(
 @json_option
 @click.pass_obj
 def rules(settings: Settings, circle: str | None, as_json: bool) -> None:
-    """Show pauses, blocks and limits: of which circle, since when, by which user, and why."""
+    """Show pauses, blocks and limits, with the user and the reason."""
     _show(settings, circle, {"pause", "block", "limit"}, as_json=as_json)
 
 
@@ -103,7 +106,7 @@ def _show(settings: Settings, circle: str | None, verbs: Container[str], *, as_j
 
 @main.group()
 def limits() -> None:
-    """Set, show and clear limits of a circle and of its callers, while everything runs."""
+    """Set, show and clear limits of a circle and of its callers."""
 
 
 _each = click.option("--each-caller", "each", is_flag=True, help="For each caller that has no limit of its own.")

@@ -50,7 +50,10 @@ def _engine(
 @click.argument("file", type=TextFile())
 @_engine_options
 def run(file: TextIO, context_id: str, caller_id: str, **options: Any) -> None:
-    """Run the script in FILE (- is stdin) in the engine, as a worker would, and print its output."""
+    """Run the script in FILE as a worker would, and print its output.
+
+    FILE may be -, for stdin.
+    """
     engine, source = _engine(**options), file.read()
     constants = {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}
     try:

@@ -24,7 +24,10 @@ from .group import FAILED, main
 )
 @click.option("--live", is_flag=True, help="Ask only whether its processes live, not whether they can work now.")
 def health(address: str, live: bool) -> None:
-    """Ask a worker or bridge whether it is ready; status 1, and what is missing, if it is not."""
+    """Ask a worker or bridge whether it is ready.
+
+    Status 1, and a line for all that is missing, if it is not.
+    """
     from rhai_tasks.observe.monitor import ask  # noqa: PLC0415  (no other command needs it)
 
     well, answer = ask(address, "/livez" if live else "/readyz")
@@ -65,7 +68,7 @@ def _address(value: str) -> str:
 def web(
     settings: Settings, /, host: str, port: int, token: str | None, read_only: bool, proxy: tuple[str, ...]
 ) -> None:
-    """Serve a page that shows queues, workers and tasks as they change, and has actions on them."""
+    """Serve a web page with queues, workers and tasks, and actions."""
     try:
         from rhai_tasks.web.server import serve  # noqa: PLC0415  (needs more than the other commands)
     except ImportError as error:
@@ -79,7 +82,7 @@ def web(
 @click.option("--web", is_flag=True, help="Then show the web page, while tasks come and go, until Ctrl-C.")
 @click.option("--port", default=8020, show_default=True, type=click.IntRange(1, 65535), help="TCP port of the page.")
 def demo(*, web: bool, port: int) -> None:
-    """Start a server and a worker of their own, submit scripts, and watch them end."""
+    """Start a server and a worker, submit scripts, watch them end."""
     show_page = None
     try:
         from .demo import main as run  # noqa: PLC0415  (needs more than the other commands)

@@ -28,13 +28,13 @@ from rhai_tasks.errors import (
     TaskNotFound,
     TaskTimeout,
 )
-from rhai_tasks.options import FileName, Seconds, TextFile, mebibytes, operations, utf8
+from rhai_tasks.options import CIRCLE_OPTION, FileName, Seconds, TextFile, mebibytes, operations, utf8
 from rhai_tasks.protocol import CANCELLED, Field, Outcome, Status, check_circle, key_pattern, state_channel, to_bytes
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
 
 from .group import FAILED, circle_option, json_option, main, make_client, status_of, task_ids_argument, timeout_option
-from .output import brief, coloured, make_console, print_json, print_table
+from .output import brief, coloured, make_console, print_json, print_table, stream
 
 if TYPE_CHECKING:  # an extra
     from rhai_tasks.signatures import SigningKey
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # an extra
 
 @main.command()
 @click.argument("script", callback=utf8, required=False)
-@click.option("--file", type=TextFile(), help="Read the script from here; - is stdin.")
+@click.option("-f", "--file", type=TextFile(), help="Read the script from here; - is stdin.")
 @circle_option(required=True)
 @click.option("--caller-id", callback=utf8, default="", help="Public key of whoever asks: CALLER_ID in the script.")
 @click.option("--key", type=FileName(exists=True), metavar="FILE", help="Sign it with this key; see `keys new`.")
@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # an extra
 @click.option("--start-within", type=Seconds(0.001), metavar="SECONDS", help="End it as an error if it begins later.")
 @click.option("--stats", is_flag=True, help="Keep what the run takes; with --wait, print it to stderr.")
 @click.option("--prints", is_flag=True, help="Keep 1 MiB of what it prints; with --wait, show it on stderr at once.")
-@click.option("--wait", is_flag=True, help="Wait for the result and print it instead of the id.")
+@click.option("-w", "--wait", is_flag=True, help="Wait for the result and print it instead of the id.")
 @click.option("--wait-timeout", type=Seconds(), metavar="SECONDS", help="Longest wait; by default without end.")
 @click.option("--json", "as_json", is_flag=True, help="Ask for the value as JSON too, and print JSON for programs.")
 @click.pass_obj
@@ -76,13 +76,18 @@ def submit(
     prints: bool,
     **options: Any,
 ) -> None:
-    """Submit SCRIPT, or one from a file or from stdin, and print the task's id."""
+    """Submit a script, and print the task's id.
+
+    SCRIPT is the text; without it, the script comes from a file or from stdin.
+    """
     if script is not None and file is not None:
         raise click.UsageError("Give a SCRIPT or a --file, not both.")
     if script is None:
         if file is None and sys.stdin.isatty():
             raise click.UsageError("Give a SCRIPT, a --file, or a script on stdin.")
         script = (file or click.open_file("-", encoding="utf-8")).read()
+        if not script.strip():
+            raise click.UsageError("The script is empty.")
     with make_client(settings, circle=circle, signing_key=_read_key(options.pop("key"))) as client:
         try:
             memory = None if max_memory is None else max_memory * MIB
@@ -114,7 +119,7 @@ def _read_key(file: Path | None) -> "SigningKey | None":
 @json_option
 @click.pass_obj
 def status(settings: Settings, /, task_ids: tuple[str, ...], as_json: bool) -> None:
-    """Show where tasks are, with output or error if they have ended."""
+    """Show the status of tasks, with output or error at their end."""
     failures: list[RhaiTasksError] = []
     with make_client(settings) as client:
         tasks = [_details(client, task_id, failures) for task_id in task_ids]
@@ -162,7 +167,7 @@ def _exit_if_any(failures: Iterable[RhaiTasksError]) -> None:
 @json_option
 @click.pass_obj
 def wait(settings: Settings, task_ids: tuple[str, ...], timeout: float | None, as_json: bool) -> None:
-    """Wait until tasks have ended, and print their outputs in the order given."""
+    """Wait until tasks have ended, and print their outputs in order."""
     with make_client(settings) as client:
         _print_outcomes(client, [client.task(task_id) for task_id in task_ids], timeout, as_json=as_json)
 
@@ -172,7 +177,7 @@ def wait(settings: Settings, task_ids: tuple[str, ...], timeout: float | None, a
 @json_option
 @click.pass_obj
 def result(settings: Settings, task_id: str, as_json: bool) -> None:
-    """Print the output of a task that has ended; status 4 if it has not."""
+    """Print the output of a task; status 4 if it has not ended."""
     with make_client(settings) as client:
         _print_outcomes(client, [client.task(task_id)], 0.0, as_json=as_json)
 
@@ -270,8 +275,11 @@ def _outcome_as_json(task_id: str, outcome: str | RhaiTasksError) -> dict[str, s
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
 @click.pass_obj
 def logs(settings: Settings, task_id: str, follow: bool) -> None:
-    """Print the lines that a task's script has printed, if it was submitted with --prints."""
-    with make_client(settings) as client, suppress(*(() if follow else (TaskTimeout,))):
+    """Print the lines that a task's script has printed.
+
+    It must have been submitted with --prints.
+    """
+    with make_client(settings) as client, suppress(*(() if follow else (TaskTimeout,))), stream():
         for line in client.task(task_id).prints(None if follow else 0.0):
             echo(line)
 
@@ -281,7 +289,10 @@ def logs(settings: Settings, task_id: str, follow: bool) -> None:
 @json_option
 @click.pass_obj
 def cancel(settings: Settings, task_ids: tuple[str, ...], as_json: bool) -> None:
-    """Cancel tasks, whether they wait or run; status 1 if one had ended already."""
+    """Cancel tasks that wait or run.
+
+    Status 1 if one had ended already.
+    """
     cancelled: dict[str, bool | None] = {}
     failures: list[RhaiTasksError] = []
     with make_client(settings) as client:
@@ -305,7 +316,8 @@ def cancel(settings: Settings, task_ids: tuple[str, ...], as_json: bool) -> None
 
 @main.command()
 @click.option(
-    "--circle",
+    *CIRCLE_OPTION,
+    "circle",
     callback=lambda _, __, circle: None if circle is None else check_circle(circle, "--circle"),
     metavar="KEY",
     help="Only tasks that clients of this project submitted to this circle.",
@@ -314,7 +326,10 @@ def cancel(settings: Settings, task_ids: tuple[str, ...], as_json: bool) -> None
 @json_option
 @click.pass_obj
 def tail(settings: Settings, circle: str | None, count: int | None, as_json: bool) -> None:
-    """Show tasks as they change state, as clients and workers of this project publish it; Ctrl-C ends."""
+    """Show tasks as they change state; Ctrl-C ends.
+
+    Clients and workers of this project publish the changes.
+    """
     requests = Requests(prefixes=settings.prefixes, namespace=settings.namespace)
     channels = state_channel(settings.namespace) + settings.prefixes.details
     with connect(settings.redis_url) as database, database.pubsub(ignore_subscribe_messages=True) as channel:
@@ -323,8 +338,9 @@ def tail(settings: Settings, circle: str | None, count: int | None, as_json: boo
         if circle is not None:
             key, wanted = settings.prefixes.details, to_bytes(circle)
             changes = (one for one in changes if database.hget(to_bytes(key + one[0]), Field.CIRCLE) == wanted)
-        for task_id, state in islice(changes, count):
-            _show_change(task_id, state, as_json=as_json)
+        with stream():
+            for task_id, state in islice(changes, count):
+                _show_change(task_id, state, as_json=as_json)
 
 
 def _changes(channel: PubSub, requests: Requests) -> Iterator[tuple[str, str | Outcome]]:

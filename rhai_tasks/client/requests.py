@@ -26,6 +26,7 @@ from rhai_tasks.protocol import (
     check_circle,
     check_names,
     queue_name,
+    shown,
     signed_form,
     state_channel,
     timestamp,
@@ -146,7 +147,9 @@ class Requests:
     def _destination(self, spec: TaskSpec) -> Destination:
         circle = spec.circle if spec.circle is not None else self.circle
         if circle is None:
-            raise ValueError("no circle: name one for the client or for the task")
+            raise ValueError(
+                "no circle: name one for the client or for the task; neither reads an environment variable"
+            )
         if spec.via not in WAYS:
             raise ValueError(f"via={spec.via!r}: wanted is one of {', '.join(WAYS)}")
         return circle, spec.via, spec.delay, spec.unique, spec.start_within
@@ -310,8 +313,10 @@ def _with_start(spec: TaskSpec) -> TaskSpec:
 
 def _to_spec(spec: str | TaskSpec) -> TaskSpec:
     spec = TaskSpec(spec) if isinstance(spec, str) else spec
-    if not isinstance(spec, TaskSpec) or not isinstance(spec.script, str):
-        raise TypeError(f"a script or a TaskSpec is wanted, not {spec!r}")
+    if not isinstance(spec, TaskSpec):
+        raise TypeError(f"a script or a TaskSpec is wanted, not {shown(spec)}")
+    if not isinstance(spec.script, str):
+        raise TypeError(f"script={shown(spec.script)}: wanted is a text")
     return spec
 
 

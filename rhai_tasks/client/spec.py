@@ -87,7 +87,8 @@ def check_seconds(
         ValueError: It is out of these bounds, or no number.
     """
     try:
-        seconds = float(value)  # type: ignore[arg-type]  # `None` raises, too
+        # A text is no number, though `float` reads it; `None` raises.
+        seconds = math.nan if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not least <= seconds <= most:  # true of not-a-number, too

