@@ -1,6 +1,6 @@
 -- Read the states of tasks.
 --
--- Needs  nothing
+-- Needs  connection/common
 -- ARGV  1 prefix of details keys   2 "1": bring outputs and errors too   3 on: task ids
 -- Returns for each task: {status}; behind a final one, if asked for, the output or the error, and the error's kind if
 -- it has one; nil if there are no details. After 4 MiB of texts the rest is reported as pending: the server has others
@@ -10,7 +10,10 @@ local size = 0
 for i = 3, #ARGV do
   local key = ARGV[1] .. ARGV[i]
   local status = redis.pcall('HGET', key, 'status')
-  if type(status) == 'table' then
+  if is_error(status) then
+    if not is_wrong_type(status) then
+      redis.call('HGET', key, 'status') -- raises the error as the server words it
+    end
     answers[#answers + 1] = {'error', 'Task details are not a hash: ' .. status.err}
   elseif not status and redis.call('EXISTS', key) == 0 then
     answers[#answers + 1] = false

@@ -606,6 +606,102 @@ def test_a_submitter_may_call_nothing_but_what_it_needs_with_each_key(
     assert found == {key: set(commands.split()) for key, commands in ALLOWED[user].items()}
 
 
+OWN_LINES = re.findall(r"^ACL SETUSER alice.*$", DOCUMENT.read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def own(users: dict[str, str], admin: Any, guarded: int) -> dict[str, str]:
+    """Make the users that have a circle and tasks of their own, and return all users' URLs."""
+    if version_of(admin) < (7,):
+        pytest.skip("6.2 does not bind commands to keys")
+    for line in OWN_LINES:
+        name, rules = rules_of(line)
+        more = ["+client|setinfo"] if version_of(admin) >= (7, 2) else []
+        admin.execute_command("ACL", "SETUSER", name, *rules, *more)
+    admin.acl_log_reset()
+    return users | {name: f"redis://{name}:{SECRET}@127.0.0.1:{guarded}/0" for name in ("alice", "alice-dispatcher")}
+
+
+def test_a_program_with_tasks_of_its_own_needs_no_more_rights_than_documented(
+    own: dict[str, str], admin: Any, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("02abc", "--reply-lists", env={"RHAI_TASKS_REDIS_URL": own["both"]})
+    with Client(own["alice"], circle="02abc") as app:
+        assert app.submit("40 + 2", task_id="alice-1").result(timeout=60) == "42"
+        assert app.submit("1", task_id="alice-2", delay=0.2).result(timeout=60) == "1"
+        assert app.submit("2", task_id="alice-2").result(timeout=60) == "2"
+        with pytest.raises(TaskExists):
+            app.submit("3", task_id="alice-2", unique=True)
+        endless = app.submit("loop {}", task_id="alice-3")
+        wait_until(lambda: endless.status() is Status.PROCESSING)
+        endless.cancel()
+        with pytest.raises(TaskCancelled):
+            endless.result(timeout=60)
+        assert app.task("alice-1").details()["output"] == "42"
+    with redis.Redis.from_url(own["alice-dispatcher"], decode_responses=True) as client:
+        dispatcher = Dispatcher(client)
+        assert dispatcher.result(dispatcher.submit("02abc", "alice-4", "1"))["output"] == "1"
+        assert client.blpop(["rhai_reply:alice-4"], 60)
+    assert refused(admin) == []
+
+
+OTHERS = """
+    HGETALL rhai_task_details:bob-1; HGET rhai_task_details:bob-1 output; HSET rhai_task_details:bob-1 output forged
+    HMGET rhai_task_details:bob-1 output; HDEL rhai_task_details:bob-1 output; DEL rhai_task_details:bob-1
+    EXISTS rhai_task_details:bob-1; LPUSH rhai_tasks:03def bob-1; LREM rhai_tasks:03def 0 bob-1
+    BLPOP rhai_reply:bob-1 1; LPUSH rhai_reply:bob-1 forged; PUBLISH rhai_dramatiq:__state__:rhai_task_details:bob-1 x
+    SUBSCRIBE rhai_dramatiq:__state__:rhai_task_details:bob-1; PSUBSCRIBE rhai_dramatiq:__state__:*
+    ZADD rhai_dramatiq:rhai-03def.delayed 1 bob-1; ZREM rhai_dramatiq:rhai-03def.delayed bob-1; KEYS *; SCAN 0
+    LPUSH rhai_dramatiq:rhai-03def bob-1; LPUSH rhai_dramatiq:rhai-02abc bob-1; LRANGE rhai_tasks:02abc 0 -1
+    HGETALL rhai_dramatiq:rhai-02abc.msgs; HSET rhai_dramatiq:rhai-02abc.msgs m {}; HGETALL rhai_dramatiq:__workers__
+    GET rhai_dramatiq:__accepted__.digest; SET rhai_dramatiq:__accepted__.digest 1
+    DEL rhai_dramatiq:__accepted__.digest
+"""
+"""Commands about what is another's, or the workers'."""
+
+NO_KEYS = {"KEYS", "SCAN", "SUBSCRIBE", "PSUBSCRIBE"}
+"""Commands that no script can call for a user that lacks them, or that none can call."""
+
+
+@pytest.mark.parametrize("user", ["alice", "alice-dispatcher"])
+def test_a_program_with_tasks_of_its_own_can_neither_read_nor_forge_those_of_others(
+    own: dict[str, str], admin: Any, user: str
+) -> None:
+    admin.hset("rhai_task_details:bob-1", mapping={"script": "1", "status": "completed", "output": "1"})
+    admin.lpush("rhai_reply:bob-1", "{}")
+    before = {key: admin.dump(key) for key in admin.keys()}  # noqa: SIM118  (a command)
+    with redis.Redis.from_url(own[user]) as client:
+        for line in filter(None, map(str.strip, re.split(r"[;\n]", OTHERS))):
+            command = line.split()
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command)
+            if user == "alice" and command[0] not in NO_KEYS:
+                script = client.register_script("return redis.call(unpack(ARGV))")
+                with pytest.raises(redis.ResponseError, match="(?i)permission|can't|not allowed"):
+                    script(args=command)
+    if user == "alice":
+        with Client(own[user], circle="02abc") as app:
+            for call in (
+                lambda: app.submit("2", task_id="bob-1"),
+                lambda: app.submit("2", task_id="alice-1", circle="03def"),
+                lambda: app.cancel("bob-1"),
+                lambda: app.task("bob-1").details(),
+                lambda: app.task("bob-1").result(timeout=1),
+            ):
+                with pytest.raises(ServerError, match="(?i)permission|can't|not allowed"):
+                    call()
+    assert {key: admin.dump(key) for key in admin.keys()} == before  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["LPUSH rhai_tasks:02abc bob-1", "LREM rhai_tasks:02abc 0 bob-1", "PUBLISH rhai_dramatiq:__cancel__ bob-1"],
+)
+def test_the_document_says_what_rights_cannot_prevent(own: dict[str, str], admin: Any, command: str) -> None:
+    assert own
+    assert admin.execute_command("ACL", "DRYRUN", "alice", *command.split()) in {b"OK", "OK"}
+
+
 FORBIDDEN = {
     "rhai-client": """
         BLPOP rhai_tasks:c 1; LPOP rhai_tasks:c; LRANGE rhai_tasks:c 0 -1; RPOPLPUSH rhai_tasks:c rhai_tasks:mine
