@@ -15,7 +15,11 @@ _LENGTH_BYTES = 4
 TASK_ID = "taskId"
 """Name of the task's id in the signed form; it is no field of the details."""
 
-SIGNATURE_FIELDS = (Field.ARGS, Field.SCRIPT_REF, Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE)
+SIGNATURE_FIELDS = tuple(
+    field
+    for field in (Field.ARGS, Field.SCRIPT_REF, Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE)
+    if field not in TERM_FIELDS
+)
 """The fields that only a worker with `--signatures` reads, besides all others."""
 
 SIGNED_FIELDS = frozenset(

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import redis
 
 from rhai_tasks import Client
 from rhai_tasks.errors import ScriptError
+from rhai_tasks.signatures import SigningKey
 from tests.conftest import BIN, Dispatcher, Worker, free_port, make_server, wait_until
 from tests.tls import TlsServer
 
@@ -54,6 +56,15 @@ class Scene:
     def nobody_is_there(self) -> str:
         self.app.submit("1")
         return self.tasks("doctor")
+
+    def the_signature_is_too_old(self) -> str:
+        with Client(self.url, circle="circle", signing_key=SigningKey.new()) as app:
+            late = app.submit("1")
+            time.sleep(1.1)
+            self.start_worker("circle", "--signatures", "require", "--signature-age", "1")
+            with pytest.raises(ScriptError) as caught:
+                late.result(timeout=60)
+        return str(caught.value)
 
     def nobody_hands_over(self) -> str:
         task = self.app.submit("1", delay=60)
@@ -195,6 +206,7 @@ SCENES: dict[str, Callable[[Scene], str]] = {
     "A task ended because processes died": lambda scene: scene.error(
         "crash()", "--engine", "tests.engine_for_tests:make_engine"
     ),
+    "A signed task is too old": Scene.the_signature_is_too_old,
     "There are dead letters": Scene.details_are_no_hash,
     "A message is for an actor that does not run here": Scene.an_actor_is_unknown,
     "The engine of an application is not found": lambda _: run(

