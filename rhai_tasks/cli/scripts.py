@@ -13,6 +13,7 @@ from rhai_tasks.options import Folder, Seconds, TextFile, limits_from, load_engi
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import Failure, echo
 
+from .arguments import args_options, read_args
 from .group import FAILED, Command, main
 from .shell import Session, describe_error, interruptible, repl
 
@@ -49,15 +50,21 @@ def _engine(
 @main.command()
 @click.argument("file", type=TextFile())
 @_engine_options
-def run(file: TextIO, context_id: str, caller_id: str, **options: Any) -> None:
+@args_options
+def run(file: TextIO, context_id: str, caller_id: str, arg: tuple[str, ...], args: str | None, **options: Any) -> None:
     """Run the script in FILE as a worker would, and print its output.
 
     FILE may be -, for stdin.
     """
+    given = read_args(arg, args)
     engine, source = _engine(**options), file.read()
     constants = {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}
     try:
-        output = interruptible(lambda cancel: engine.run(source, constants=constants, cancel=cancel, print=echo))
+        output = interruptible(
+            lambda cancel: engine.run(source, constants=constants, cancel=cancel, print=echo, args=given)
+        )
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from error
     except RhaiError as error:
         raise Failure(describe_error(error, source, engine), FAILED) from error
     if output:

@@ -33,6 +33,7 @@ from rhai_tasks.protocol import CANCELLED, Field, Outcome, Status, check_circle,
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
 
+from .arguments import args_options, read_args
 from .group import FAILED, circle_option, json_option, main, make_client, status_of, task_ids_argument, timeout_option
 from .output import brief, coloured, make_console, print_json, print_table, stream
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # an extra
 @click.option("--caller-id", callback=utf8, default="", help="Public key of whoever asks: CALLER_ID in the script.")
 @click.option("--key", type=FileName(exists=True), metavar="FILE", help="Sign it with this key; see `keys new`.")
 @click.option("--context-id", callback=utf8, help="Field contextId of the details.")
+@args_options
 @click.option("--task-id", help="By default a new UUID.")
 @click.option("--unique", is_flag=True, help="Refuse an id that was used before.")
 @click.option("--delay", type=Seconds(), default=0.0, metavar="SECONDS", help="Hand it over later.")
@@ -74,6 +76,8 @@ def submit(
     max_memory: int | None,
     as_json: bool,
     prints: bool,
+    arg: tuple[str, ...],
+    args: str | None,
     **options: Any,
 ) -> None:
     """Submit a script, and print the task's id.
@@ -88,6 +92,7 @@ def submit(
         script = (file or click.open_file("-", encoding="utf-8")).read()
         if not script.strip():
             raise click.UsageError("The script is empty.")
+    options["args"] = read_args(arg, args)
     with make_client(settings, circle=circle, signing_key=_read_key(options.pop("key"))) as client:
         try:
             memory = None if max_memory is None else max_memory * MIB

@@ -193,12 +193,14 @@ class Client:
             json (bool): Keep the value as JSON as well, for `Task.value`.
             stats (bool): Keep what the run took, for `Task.stats`.
             keep_prints (int | None): Bytes of what the script prints that are kept, for `Task.prints`; at most 16 MiB.
+            args (Mapping[str, Any] | None): The constant `ARGS`, a map: values by name, as docs/args.md lists them.
 
         Raises:
             TaskExists: `unique`, and the id is taken; or a message in the queue has the same id, and the task waits
                 already or is to be a delayed message.
             ValueError: No circle is named, a field is one that the client writes itself, `via` is none of the three, or
-                `delay` or a limit is not such a number.
+                `delay` or a limit is not such a number. Or no script can hold a number in `args`.
+            TypeError: A value in `args` has no JSON form.
             ServerUnavailable: The server has not answered for `retry_timeout`; the task may have been submitted.
             ClientClosed: The client was closed.
         """

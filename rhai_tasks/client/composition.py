@@ -93,7 +93,8 @@ class ScriptActor(dramatiq.Actor[..., str]):
         Args:
             args: The script.
             kwargs: Options of the task: `caller_id`, `context_id`, `task_id`, `fields`, `timeout`, `max_operations`,
-                `max_memory`, `json`, `stats`, `start_before`, and `start_within`, which counts from this call on.
+                `max_memory`, `json`, `stats`, `args`, `start_before`, and `start_within`, which counts from this call
+                on.
             options: dramatiq's options `pipe_ignore`, `delay` of a pipeline's step, `on_success` and `on_failure` with
                 an actor in Python, `store_results`. And `urgent=True`: before all other messages.
 

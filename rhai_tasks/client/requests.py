@@ -54,7 +54,7 @@ Ending = Outcome | RhaiTasksError
 
 POLLED_AT_ONCE = 500  # tasks in one request
 _BATCH_TASKS = 500  # submitted in one request: some milliseconds of the server's time
-_BATCH_BYTES = 1024 * 1024  # of scripts
+_BATCH_BYTES = 1024 * 1024  # of scripts and arguments
 _KEEP_SECONDS = "60"  # a worker with --delete-finished keeps our tasks for so long: their results are awaited
 _DEFAULT = Settings()
 _terms_of: Callable[[TaskSpec], tuple[Any, ...]] = operator.attrgetter(*Terms._fields)
@@ -137,7 +137,7 @@ class Requests:
                 details = self.details_of(spec, task_id, now)
                 task_ids.append(task_id)
                 args += (to_bytes(task_id), len(details), *details)
-                size += len(spec.script)
+                size += len(spec.script) if spec.args is None else sum(map(len, details))
                 if len(task_ids) >= _BATCH_TASKS or size >= _BATCH_BYTES:
                     yield self._batch(destination, task_ids, args)
                     task_ids, args, size = [], [], 0

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from rhai_tasks.protocol import LONGEST, shown
 
@@ -34,6 +34,7 @@ class TaskOptions(TypedDict, total=False):
     json: bool
     stats: bool
     keep_prints: int | None
+    args: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class TaskSpec:
     json: bool = False
     stats: bool = False
     keep_prints: int | None = None
+    args: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.delay != 0.0:

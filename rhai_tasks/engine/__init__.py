@@ -3,7 +3,7 @@
 The classes here bind the Rust crate `rhai`; the binding is in engine/src.
 """
 
-from ._engine import RHAI_VERSION, CancelToken, FnPtr, Timestamp, last_use, stopped
+from ._engine import RHAI_VERSION, ArgsError, CancelToken, FnPtr, Timestamp, last_use, stopped
 from .engine import Engine
 from .evaluation import AST, Result
 from .functions import Function
@@ -13,6 +13,7 @@ from .scope import Scope
 __all__ = [
     "AST",
     "RHAI_VERSION",
+    "ArgsError",
     "CancelToken",
     "Engine",
     "FnPtr",

@@ -9,6 +9,7 @@ from .limits import Limits
 
 __all__ = [
     "RHAI_VERSION",
+    "ArgsError",
     "CancelToken",
     "FnPtr",
     "NativeEngine",
@@ -23,6 +24,9 @@ __all__ = [
 
 RHAI_VERSION: str
 """The version of the crate `rhai`."""
+
+class ArgsError(ValueError):
+    """The text of a script's arguments is no JSON object, or has a number that no script can hold."""
 
 @final
 class CancelToken:
@@ -116,6 +120,7 @@ class NativeEngine:
         debug: Callable[[str, str | None, int | None, int | None], object] | None,
         max_operations: int | None = None,
         max_memory: int | None = None,
+        args: str | None = None,
     ) -> Any: ...
 
 def last_use() -> tuple[int, int]: ...

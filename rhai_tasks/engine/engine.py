@@ -10,7 +10,7 @@ from rhai_tasks.errors import make_rhai_error
 
 from ._engine import CancelToken, FnPtr
 from .coroutines import awaiting_loop
-from .evaluation import AST, Debug, EvaluationOptions, Result, measure
+from .evaluation import AST, Args, Debug, EvaluationOptions, Result, measure, text_of
 from .functions import Function
 from .limits import Limits, check_timeout
 from .pool import Pool
@@ -80,6 +80,7 @@ class Engine(Registry):
         cancel: CancelToken | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002
         debug: Debug | None = None,
+        args: Args = None,
     ) -> str:
         """Run a script and return its value in the native text form.
 
@@ -96,13 +97,16 @@ class Engine(Registry):
             cancel: A token that stops the script, from any thread.
             print: As of the constructor, for this evaluation.
             debug: As of the constructor, for this evaluation.
+            args: The constant `ARGS`, a map: values by name, as docs/args.md lists them, or the JSON text of an object.
 
         Raises:
+            ArgsError: The text of `args` is no JSON object, or has a number that no script can hold.
             RhaiError: The script failed or was stopped; `str()` is Rhai's own text with the position.
-            TypeError, ValueError, OverflowError: A value in `scope` or `constants` cannot be passed to a script.
+            TypeError, ValueError, OverflowError: A value in `scope`, `constants` or `args` cannot be passed on.
         """
         text: str = self._native.evaluate(
-            "text", script, None, scope, constants, timeout, cancel, print, debug, max_operations, max_memory
+            *("text", script, None, scope, constants, timeout, cancel, print, debug, max_operations, max_memory),
+            None if args is None else text_of(args),
         )
         return text
 
@@ -118,6 +122,7 @@ class Engine(Registry):
         cancel: CancelToken | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002
         debug: Debug | None = None,
+        args: Args = None,
     ) -> tuple[str, str]:
         """Run a script as `run` does, and return its value in the native text form and as JSON.
 
@@ -128,7 +133,8 @@ class Engine(Registry):
             RhaiError, TypeError, ValueError, OverflowError: As for `run`.
         """
         both: tuple[str, str] = self._native.evaluate(
-            "json", script, None, scope, constants, timeout, cancel, print, debug, max_operations, max_memory
+            *("json", script, None, scope, constants, timeout, cancel, print, debug, max_operations, max_memory),
+            None if args is None else text_of(args),
         )
         return both
 
@@ -150,6 +156,7 @@ class Engine(Registry):
         print: Callable[[str], object] | None = None,  # noqa: A002
         debug: Debug | None = None,
         details: bool = False,
+        args: Args = None,
     ) -> Any:
         """Run a script and return its value as a Python value; the other arguments are those of `run`.
 
@@ -162,8 +169,13 @@ class Engine(Registry):
         """
         if details:
             arguments = (script, None, scope, constants, timeout, cancel)
-            return measure(self._native.evaluate, arguments, print or self._print, debug, self.limits.max_memory)
-        return self._native.evaluate("value", script, None, scope, constants, timeout, cancel, print, debug)
+            printed = print or self._print
+            return measure(self._native.evaluate, arguments, printed, debug, self.limits.max_memory, text_of(args))
+        if args is None:  # the two more arguments would take longer than a short script
+            return self._native.evaluate("value", script, None, scope, constants, timeout, cancel, print, debug)
+        return self._native.evaluate(
+            "value", script, None, scope, constants, timeout, cancel, print, debug, args=text_of(args)
+        )
 
     def call(
         self,
@@ -176,6 +188,7 @@ class Engine(Registry):
         cancel: CancelToken | None = None,
         print: Callable[[str], object] | None = None,  # noqa: A002
         debug: Debug | None = None,
+        args: Args = None,
     ) -> Any:
         """Call a function of a script and return its value as a Python value; the other arguments are those of `run`.
 
@@ -188,7 +201,9 @@ class Engine(Registry):
             TypeError, ValueError, OverflowError: As for `eval`.
         """
         entry = (function, arguments)
-        return self._native.evaluate("value", script, entry, scope, constants, timeout, cancel, print, debug)
+        return self._native.evaluate(
+            "value", script, entry, scope, constants, timeout, cancel, print, debug, args=text_of(args)
+        )
 
     @overload
     async def eval_async(

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from rhai_tasks.errors import RhaiMemoryLimit
+from rhai_tasks.protocol import write_args
 
 from ._engine import CancelToken
 from .functions import Function
 from .scope import Scope
+
+Args = Mapping[str, Any] | str | None
+"""The arguments of a script: values by name, or the JSON text of an object."""
 
 Print = Callable[[str], object]
 Debug = Callable[[str, str | None, int | None, int | None], object]
@@ -72,10 +76,25 @@ class EvaluationOptions(TypedDict, total=False):
     cancel: CancelToken | None
     print: Print | None
     debug: Debug | None
+    args: Args
+
+
+def text_of(args: Args) -> str | None:
+    """Return arguments as JSON text.
+
+    Raises:
+        TypeError, ValueError: A value has no JSON form; see `write_args`.
+    """
+    return args if args is None or isinstance(args, str) else write_args(args)
 
 
 def measure(
-    evaluate: Callable[..., Any], arguments: tuple[Any, ...], print_: Print, debug: Debug | None, max_memory: int
+    evaluate: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    print_: Print,
+    debug: Debug | None,
+    max_memory: int,
+    args: str | None = None,
 ) -> Result:
     """Evaluate a script, and measure what it takes.
 
@@ -85,6 +104,7 @@ def measure(
         print_: Takes each text that the script prints.
         debug: As of `evaluate`.
         max_memory: Bytes that the printed texts may take; 0 means no bound.
+        args: As of `evaluate`.
 
     Raises:
         RhaiMemoryLimit: The script printed more than that.
@@ -102,7 +122,7 @@ def measure(
         print_(text)
 
     start = time.perf_counter()
-    value, text, operations, peak = evaluate("details", *arguments, keep, debug)
+    value, text, operations, peak = evaluate("details", *arguments, keep, debug, args=args)
     return Result(
         value=value,
         text=text,

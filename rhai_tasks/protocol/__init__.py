@@ -3,6 +3,7 @@
 Values and pure functions: no connection, no clock. The package hands out all its names.
 """
 
+from .args import write_args
 from .keys import (
     ACTOR,
     RULES_NOTICE,
@@ -38,7 +39,18 @@ from .native import (
 )
 from .rules import Quota, Rule, blocked_by, parse_rate, script_hash, seconds_of
 from .signed import SIGNATURE_FIELDS, SIGNED_FIELDS, TASK_ID, signed_form
-from .terms import LONGEST, NO_TERMS, REPEATED_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, read_moment, write_terms
+from .terms import (
+    LONGEST,
+    NO_TERMS,
+    REPEATED_TERMS,
+    TERM_FIELDS,
+    TERMS,
+    Terms,
+    parse_terms,
+    read_moment,
+    unreadable_term,
+    write_terms,
+)
 from .text import (
     UNREADABLE,
     count_of,
@@ -109,6 +121,8 @@ __all__ = [
     "timestamp",
     "to_bytes",
     "to_text",
+    "unreadable_term",
     "workers_key",
+    "write_args",
     "write_terms",
 ]

@@ -75,7 +75,6 @@ class Field:
     STATS = "stats"
     KEEP_PRINTS = "keepPrints"
     ARGS = "args"
-    """Reserved for values that a script gets; it is signed already."""
     SCRIPT_REF = "scriptRef"
     """Reserved for a script that is stored elsewhere; it is signed already."""
     SIGNATURE = "signature"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from rhai_tasks.errors import TaskMalformed
 
+from .args import write_args
 from .native import Field, not_utf8
 from .text import shown
 
@@ -42,6 +43,8 @@ class Terms(NamedTuple):
     """What the run took is wanted, too."""
     keep_prints: int | None = None
     """Bytes of what the script prints that are kept."""
+    args: str | None = None
+    """The arguments of the script, a JSON object; only the engine reads more than its braces."""
 
 
 NO_TERMS = Terms()
@@ -107,6 +110,12 @@ def _format(text: str) -> bool:
     return True
 
 
+def _object(text: str) -> str:
+    if not (text.lstrip().startswith("{") and text.rstrip().endswith("}")):
+        raise ValueError("a JSON object")
+    return text
+
+
 def _flag(text: str) -> bool:
     if text not in {"0", "1"}:
         raise ValueError("a flag, 1 or 0")
@@ -121,6 +130,7 @@ TERMS = (
     Term(Field.RESULT_FORMAT, _format, lambda asked: "json" if asked is True else str(asked)),
     Term(Field.STATS, _flag, lambda asked: "1" if asked is True else str(asked)),
     Term(Field.KEEP_PRINTS, _bytes_of_prints),
+    Term(Field.ARGS, _object, write_args),
 )
 """The fields, in the order of `Terms`. A new field is a row here, and an attribute there and of `client.TaskSpec`."""
 
@@ -148,14 +158,19 @@ def _parse(term: Term, value: bytes) -> Any:
     try:
         return term.read(text)
     except ValueError as error:
-        raise TaskMalformed(f"Field '{term.field}' of the task is {shown(text)}: wanted is {error}") from error
+        raise unreadable_term(term.field, text, str(error)) from error
+
+
+def unreadable_term(field: str, text: str | None, wanted: str) -> TaskMalformed:
+    """Return the error of a field that cannot be read."""
+    return TaskMalformed(f"Field '{field}' of the task is {shown(text)}: wanted is {wanted}")
 
 
 def write_terms(terms: Sequence[Any]) -> list[str]:
     """Write the values of `Terms` as fields: each name, and its text after it.
 
     Raises:
-        ValueError: No worker could read a value.
+        TypeError, ValueError: No worker could read a value.
     """
     details: list[str] = []
     for name, (field, read, write), value in zip(Terms._fields, TERMS, terms, strict=True):

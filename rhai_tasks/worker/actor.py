@@ -9,11 +9,21 @@ import dramatiq
 from dramatiq.middleware import CurrentMessage
 
 from rhai_tasks.current import CurrentTask, running
-from rhai_tasks.engine import Engine, last_use
+from rhai_tasks.engine import ArgsError, Engine, last_use
 from rhai_tasks.engine.output import log_debug, script_logger
 from rhai_tasks.errors import RhaiError, RhaiSystemMemoryError, RhaiTerminated, TaskMalformed
 from rhai_tasks.policy import PolicyFile
-from rhai_tasks.protocol import ACTOR, EXPIRED, NO_TERMS, Task, circle_of, completed, failed
+from rhai_tasks.protocol import (
+    ACTOR,
+    EXPIRED,
+    NO_TERMS,
+    Field,
+    Task,
+    circle_of,
+    completed,
+    failed,
+    unreadable_term,
+)
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.context import QueueContext
 from rhai_tasks.queue.message import TaskMessage
@@ -81,7 +91,7 @@ def _run_traced(
         _run(broker, engine, timeout, gate, message, task)
 
 
-def _run(  # noqa: PLR0912  (a call more would cost each task)
+def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)
     broker: TaskBroker, engine: Engine, timeout: float | None, gate: Gate | None, message: TaskMessage, task: Task
 ) -> None:
     """Run the script, and end the run as the script did; if it did not end, release the message."""
@@ -127,6 +137,7 @@ def _run(  # noqa: PLR0912  (a call more would cost each task)
             cancel=run.cancel,
             print=take_print,  # not logged at info: the output of scripts is private by default
             debug=log_debug,
+            args=run.terms.args,
         )
     except RhaiError as error:
         if _goes_back(context, run, error):
@@ -134,6 +145,9 @@ def _run(  # noqa: PLR0912  (a call more would cost each task)
         log_host_error(error, delivery.about())
         text = error.debug_text if broker.settings.error_format == "debug" else str(error)
         outcome = failed(limits.name_in(error, text), error.kind)
+    except ArgsError as error:
+        unreadable = unreadable_term(Field.ARGS, run.terms.args, f"a JSON object: {error}")
+        outcome = failed(str(unreadable), "Malformed")
     except (TypeError, ValueError, OverflowError) as error:
         if not piped:
             raise

@@ -1,5 +1,6 @@
 //! What is an engine made of, and how does it compile and run a script?
 
+pub mod args;
 pub mod compiling;
 pub mod constants;
 pub mod folder;

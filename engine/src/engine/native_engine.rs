@@ -27,7 +27,7 @@ use crate::engine::recipe::Recipe;
 use crate::engine::run::{Entry, Form, ended_by, give_back, returned, run, within_bounds};
 use crate::engine::scripts::{self, Scripts};
 use crate::engine::variables::Variables;
-use crate::engine::{compiling, constants, token_limits};
+use crate::engine::{args, compiling, constants, token_limits};
 use crate::host::failure::Failure;
 use crate::host::functions::Function;
 use crate::values::from_python::{entries, to_rhai};
@@ -173,10 +173,11 @@ impl NativeEngine {
     ///     print: Receives the lines that it prints; `None`: the engine's.
     ///     debug: The same for `debug`.
     ///     max_operations, max_memory: Count where they are lower than the limits; `None`: as in the limits.
+    ///     args: The constant `ARGS` as JSON text.
     ///
     /// Returns:
     ///     The text, the value, a tuple of text and JSON, or a tuple of value, text, operations, and the peak of allocated bytes.
-    #[pyo3(signature = (form, script, entry, scope, constants, timeout, cancel, print, debug, max_operations=None, max_memory=None))]
+    #[pyo3(signature = (form, script, entry, scope, constants, timeout, cancel, print, debug, max_operations=None, max_memory=None, args=None))]
     #[allow(clippy::too_many_arguments)] // by position: a tuple or names would take longer than a short script
     fn evaluate<'py>(
         &self,
@@ -192,15 +193,24 @@ impl NativeEngine {
         debug: Option<Py<PyAny>>,
         max_operations: Option<u64>,
         max_memory: Option<usize>,
+        args: Option<&str>,
     ) -> PyResult<Py<PyAny>> {
         LAST_USE.set((0, 0)); // a script that does not compile has used nothing
         known::during(&self.known, || {
+            let bounds = self.bounds(timeout, max_operations, max_memory, cancel)?;
+            let mut variables = Variables::new(scope, constants)?;
+            if let Some(text) = args {
+                variables.add_constant(
+                    args::NAME,
+                    args::read(py, text, &self.of_thread().counter, &bounds)?,
+                );
+            }
             let request = Request {
                 form: Form::named(form),
                 script,
                 entry: Entry::of(entry)?,
-                bounds: self.bounds(timeout, max_operations, max_memory, cancel)?,
-                variables: Variables::new(scope, constants)?,
+                bounds,
+                variables,
                 print: print.as_ref().unwrap_or(&self.print),
                 debug: debug.as_ref().unwrap_or(&self.debug),
             };

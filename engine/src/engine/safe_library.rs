@@ -274,7 +274,7 @@ fn dedup(
 }
 
 /// Read JSON as Rhai does, but check first that there is memory for the maps and elements in the text.
-fn parse_json(text: ImmutableString) -> Fallible<Dynamic> {
+pub fn parse_json(text: ImmutableString) -> Fallible<Dynamic> {
     let (mut maps, mut elements) = (0_usize, 0_usize);
     for byte in text.bytes() {
         maps += usize::from(byte == b'{');

@@ -57,6 +57,13 @@ impl<'a> Variables<'a> {
         })
     }
 
+    /// Add a constant that hides others of its name.
+    pub fn add_constant(&mut self, name: &str, mut value: DropOnBigStack<Dynamic>) {
+        self.scope.push_constant_dynamic(name, stack::copy(&value));
+        self.given += 1;
+        self.constants.push((name.to_owned(), value.take()));
+    }
+
     /// Take the variables of the lasting scope; until `end`, no other script can use them.
     pub fn begin(&mut self) -> PyResult<()> {
         if let Some(lasting) = self.lasting {

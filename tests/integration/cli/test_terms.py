@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,38 @@ def test_a_limit_that_cannot_be_is_one_line_and_status_2(run: Run, option: str) 
     *_, line = ended.stderr.splitlines()
     assert line.startswith("Error: ")
     assert option in line.replace("_", "-")
+
+
+def test_arguments_are_options_of_submit(run: Run, start_worker: Callable[..., Worker]) -> None:
+    start_worker("circle")
+
+    given = ("--args", '{"a": [1, 2.5], "n": 1}', "--arg", "n=3", "--arg", "t=007", "--arg", 's="x"', "--arg", "e==")
+    (outcome,) = json.loads(run("ARGS", "--wait", "--json", *given).stdout)
+
+    assert outcome["result"] == {"a": [1, 2.5], "n": 3, "t": "007", "s": "x", "e": "="}
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--args=[1]", "--args is no JSON object"),
+        ("--args={", "--args is no JSON"),
+        ('--args={"n": NaN}', "NaN is no number of JSON"),
+        ("--arg=n", "wanted is NAME=VALUE"),
+        ("--arg==3", "wanted is NAME=VALUE"),
+        ("--arg=n=9223372036854775808", "args.n: integer 9223372036854775808 does not fit"),
+    ],
+)
+def test_arguments_that_cannot_be_are_one_line_and_status_2(run: Run, option: str, reason: str) -> None:
+    ended = run("1", option)
+
+    assert ended.returncode == 2
+    assert reason in ended.stderr.splitlines()[-1]
+
+
+def test_a_file_is_run_with_arguments(tmp_path: Path) -> None:
+    file = tmp_path / "script.rhai"
+    file.write_text("fn f() { ARGS.n + 1 } f()")
+    command = [str(BIN / "rhai-tasks"), "run", str(file), "--arg", "n=3"]
+
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == "4\n"

@@ -21,7 +21,12 @@ def explained(subject: Any) -> dict[str, str]:
 
 def written(options: Any) -> dict[str, str]:
     """Return the types of options as they are written."""
-    names = {"Mapping": "Mapping[str, str] | None", "Literal": "Via", "SigningKey": "SigningKey | None"}
+    names = {
+        "Any": "Mapping[str, Any] | None",
+        "Mapping": "Mapping[str, str] | None",
+        "Literal": "Via",
+        "SigningKey": "SigningKey | None",
+    }
     shown = {name: getattr(hint, "__name__", str(hint)) for name, hint in options.__annotations__.items()}
     return {
         name: next((text for start, text in names.items() if start in hint), hint.rpartition(".")[2])

@@ -10,9 +10,17 @@ from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.protocol import NO_TERMS, TERM_FIELDS, TERMS, Terms, parse_terms, write_terms
 
 EXAMPLES = Terms(
-    timeout=2.5, max_operations=1000, max_memory=1_000_000, start_before=2e9, json=True, stats=True, keep_prints=64_000
+    *(2.5, 1000, 1_000_000),
+    start_before=2e9,
+    json=True,
+    stats=True,
+    keep_prints=64_000,
+    args='{"n":3}',
 )
-"""A value for each."""
+"""A value for each, as workers read it."""
+
+GIVEN = EXAMPLES._replace(args={"n": 3})  # type: ignore[arg-type]
+"""The same as applications give them."""
 
 UNREADABLE = {
     "timeout": ("", "-1", "0", "nan", "inf", "1e999", "0x10", "1_0", " 2", "2s", "ten", "٢", "1e-9", "9" * 400, "\0"),
@@ -25,6 +33,7 @@ UNREADABLE = {
     "resultFormat": ("", "xml", "JSON", "1"),
     "stats": ("", "2", "true", "-1"),
     "keepPrints": ("", "-1", "0", "1.5", "64KiB", "16777217"),
+    "args": ("", "1", "[1]", "null", '"{}"', '{"a": 1', "x{}", "{}x"),  # the engine reads what is within the braces
 }
 """Texts that a worker refuses, by field."""
 
@@ -42,10 +51,9 @@ def test_every_term_has_a_row_an_attribute_and_a_place_in_a_spec() -> None:
 
 @pytest.mark.parametrize("name", Terms._fields)
 def test_a_term_is_read_as_it_was_written(name: str) -> None:
-    alone = NO_TERMS._replace(**{name: getattr(EXAMPLES, name)})
-    field, text = write_terms(alone)
+    field, text = write_terms(NO_TERMS._replace(**{name: getattr(GIVEN, name)}))
 
-    assert parse_terms(values(**{field: text})) == alone
+    assert parse_terms(values(**{field: text})) == NO_TERMS._replace(**{name: getattr(EXAMPLES, name)})
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,7 @@ def test_a_task_that_could_never_begin_is_refused() -> None:
 
 
 def test_all_terms_together_are_read_as_they_were_written() -> None:
-    details = iter(write_terms(EXAMPLES))
+    details = iter(write_terms(GIVEN))
 
     assert parse_terms(values(**dict(zip(details, details, strict=True)))) == EXAMPLES
 
