@@ -92,12 +92,18 @@ class _Command(click.Command):
         "started again; the task under which that happens again and again ends as an error. 0: no bound."
     ),
 )
+@click.option(
+    "--burst",
+    is_flag=True,
+    show_envvar=True,
+    help="End with status 0 once no task is left: none waits or runs, and none that is delayed is due.",
+)
 @broker_options
 @bridge_options
 @run_options
 @monitor_options
 @version_option
-def worker(circle: str, **options: Any) -> None:
+def worker(circle: str, *, burst: bool, **options: Any) -> None:
     """Run one circle's tasks until told to stop.
 
     A bridge process takes task ids off the native list and hands them to worker processes through dramatiq.
@@ -108,7 +114,7 @@ def worker(circle: str, **options: Any) -> None:
         check_circle(circle, "--circle")
         settings = settings_from(options)
         hide_passwords(settings)
-        sys.exit(supervise(settings, circle, load_engine(settings)))
+        sys.exit(supervise(settings, circle, load_engine(settings), burst=burst))
     except ConfigurationError as error:
         raise Failure(str(error), _WRONG) from error
 

@@ -18,6 +18,7 @@ from rhai_tasks.queue.life import INTERRUPT_SECONDS
 from rhai_tasks.settings import Settings
 from rhai_tasks.worker.make import make_worker
 
+from .burst import stop_when_done
 from .signals import Signals
 
 _HURRY_SECONDS = 0.02  # between two checks of a stopping worker for a signal that says not to wait
@@ -41,6 +42,7 @@ class Children:
     make_engine: Callable[[], Engine]
     monitoring: Monitoring
     policy: PolicyFile | None = None
+    burst: bool = False
 
     def monitor(self, signals: Signals) -> None:
         """Answer at the port. Only the end of the supervisor ends this: the end of the others is to be seen."""
@@ -50,7 +52,9 @@ class Children:
             pass  # a terminal's Ctrl-C reaches all processes
 
     def bridge(self, signals: Signals) -> None:
-        """Bridge the circle."""
+        """Bridge the circle; in a burst, end the tree once no task is left."""
+        if self.burst:
+            stop_when_done(self.settings, self.circle)
         run_bridge(Bridge(self.settings), [self.circle], signals, self.monitoring.reports)
 
     def worker(self, name: str, broker_id: str, signals: Signals) -> None:

@@ -30,8 +30,10 @@ from .tree import Tree
 logger = logging.getLogger(__name__)
 
 
-def supervise(settings: Settings, circle: str, make_engine: Callable[[], Engine]) -> int:
+def supervise(settings: Settings, circle: str, make_engine: Callable[[], Engine], *, burst: bool = False) -> int:
     """Run one circle's bridge and workers until SIGTERM or SIGINT; return the exit status.
+
+    With `burst`, also until the circle has no task left.
 
     After a first signal running scripts may finish; a second one interrupts them. Then all tasks that have not finished
     are back in the native list, in their order.
@@ -48,7 +50,7 @@ def supervise(settings: Settings, circle: str, make_engine: Callable[[], Engine]
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a child that has just been forked has read the file already
     processes = ["bridge", *(f"worker {number}" for number in range(1, settings.processes + 1))]
     with Signals(*wanted) as signals, _monitored(settings, processes) as monitoring:
-        tree = Tree(Children(settings, circle, make_engine, monitoring, policy), processes)
+        tree = Tree(Children(settings, circle, make_engine, monitoring, policy, burst), processes)
         with tree.monitored():  # before the wait: health checks want an answer while the server is away, too
             if not _server_is_there(settings, signals, monitoring.notifier):
                 return 0

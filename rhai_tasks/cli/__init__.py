@@ -3,7 +3,17 @@
 Arguments in, exit status out.
 """
 
-from . import keys, lists, policy, queues, rules, scripts, services, tasks  # they add their commands to the group
+from . import (
+    keys,
+    lists,
+    policy,
+    queues,
+    rules,
+    scripts,
+    services,
+    tasks,
+    waiting,
+)  # they add their commands to the group
 from .group import main
 
-__all__ = ["keys", "lists", "main", "policy", "queues", "rules", "scripts", "services", "tasks"]
+__all__ = ["keys", "lists", "main", "policy", "queues", "rules", "scripts", "services", "tasks", "waiting"]

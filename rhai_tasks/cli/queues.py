@@ -85,13 +85,16 @@ def _table(counts: Iterable[Queue], total: Iterable[Queue] = ()) -> Table:
     """Make the table of these circles, with the sums of `total` below."""
     numbers = (*PLACES, "workers", "rules")
     table = make_table("circle")
-    for column in numbers:
+    for column in (*numbers, "oldest"):
         table.add_column(column, justify="right", overflow="fold")
     for queue in counts:
         name = Text(brief(queue.circle))
         if queue.paused:
             name.append(" paused", style="yellow")
-        table.add_row(name, *(Text(f"{getattr(queue, column):,}") for column in numbers))
+        if not queue.workers and queue.waiting + queue.buffered + queue.parked:
+            name.append(" not served", style="red")
+        oldest = "" if queue.oldest is None else f"{queue.oldest:.0f} s"
+        table.add_row(name, *(Text(f"{getattr(queue, column):,}") for column in numbers), Text(oldest))
     if total:
         sums = (f"{sum(getattr(queue, column) for queue in total):,}" for column in numbers)
         table.add_section()

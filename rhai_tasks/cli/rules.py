@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rhai_tasks.operate.queues import Queues
+from rhai_tasks.options import CIRCLE_VARIABLES
 from rhai_tasks.protocol import Quota, Rule, check_circle, parse_rate, script_hash, timestamp
 from rhai_tasks.protocol.rules import Verb
 from rhai_tasks.settings import Settings
@@ -17,7 +18,7 @@ from .group import FAILED, circle_option, json_option, main
 from .output import print_json, print_table
 
 _circle = click.argument(
-    "circle", envvar="RHAI_TASKS_CIRCLE", callback=lambda _, __, circle: check_circle(circle, "CIRCLE")
+    "circle", envvar=CIRCLE_VARIABLES, callback=lambda _, __, circle: check_circle(circle, "CIRCLE")
 )
 _caller = click.option("--caller", metavar="KEY", help="Public key of one caller of the circle.")
 _script = click.option("--script", metavar="sha256:HASH", help="Hash of one script's text.")

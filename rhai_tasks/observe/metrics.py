@@ -75,6 +75,12 @@ QUEUE_TASKS = Metric(
     ("circle", "state"),
 )
 LEASES = Metric("rhai_tasks_leases", "gauge", "Worker processes with a lease that stands, on all machines", ("circle",))
+OLDEST = Metric(
+    "rhai_tasks_oldest_waiting_seconds",
+    "gauge",
+    "Since the createdAt of the oldest task that waits in a circle, on all machines; 0: none waits",
+    ("circle",),
+)
 PAUSED = Metric("rhai_tasks_paused", "gauge", "1 if an operator has paused the circle, else 0", ("circle",))
 
 METRICS = (
@@ -93,6 +99,7 @@ METRICS = (
     READY,
     QUEUE_TASKS,
     LEASES,
+    OLDEST,
     PAUSED,
 )
 _COUNTERS = tuple(metric for metric in METRICS if metric.kind == "counter")

@@ -11,12 +11,13 @@ import redis
 from rhai_tasks.client.requests import batched
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.scripts import load_script
-from rhai_tasks.observe.metrics import LEASES, PAUSED, QUEUE_TASKS, Labels, Metric, Samples
+from rhai_tasks.observe.metrics import LEASES, OLDEST, PAUSED, QUEUE_TASKS, Labels, Metric, Samples
 from rhai_tasks.protocol import (
     ACTOR,
     QueueKeys,
     cancel_channel,
     circle_of,
+    parse_time,
     queue_name,
     state_channel,
     timestamp,
@@ -50,13 +51,24 @@ class Queue:
     workers: int  # processes with a lease that stands
     paused: bool = False  # the circle begins no more tasks
     rules: int = 0  # set by operators, a pause among them
+    due: bool = False  # delayed tasks are due, and a bridge will hand them over
+    oldest: float | None = (
+        None  # seconds since the oldest task that waits was created; `None`: not known, or none waits
+    )
 
     def count(self, place: str) -> int:
         """Return how many tasks are in one of the `PLACES`."""
         return int(getattr(self, place))
 
+    @property
+    def left(self) -> int:
+        """How many tasks have not ended, delayed ones only if they are due."""
+        places = self.waiting + self.buffered + self.parked + self.prefetched + self.running
+        return places + (self.delayed if self.due else 0)
 
-PLACES = tuple(field.name for field in fields(Queue) if field.name not in {"circle", "workers", "paused", "rules"})
+
+_NO_PLACES = {"circle", "workers", "paused", "rules", "due", "oldest"}
+PLACES = tuple(field.name for field in fields(Queue) if field.name not in _NO_PLACES)
 """Where a task can be that has not ended."""
 
 
@@ -72,6 +84,7 @@ def queue_samples(settings: Settings, circles: Callable[[], Iterable[str]]) -> S
         return [
             *((LEASES, (queue.circle,), queue.workers) for queue in counted),
             *((PAUSED, (queue.circle,), queue.paused) for queue in counted),
+            *((OLDEST, (queue.circle,), queue.oldest or 0.0) for queue in counted),
             *((QUEUE_TASKS, (queue.circle, place), queue.count(place)) for queue in counted for place in PLACES),
         ]
 
@@ -139,12 +152,15 @@ class Queues:
             keys += [self.native_key(circle), names.messages, names.published, names.delayed, names.delayed_messages]
             keys += [names.delay_bodies, names.dead, names.leases, names.rules]
         acks = QueueKeys.acks_start(self.settings.namespace)
-        counts = self._count(keys=keys, args=[acks, *map(queue_name, circles)])
+        arguments = [acks, self.settings.prefixes.details, ACTOR, *map(queue_name, circles)]
+        now, counts = self._count(keys=keys, args=arguments)
         for circle, numbers in zip(circles, counts, strict=True):
-            waiting, buffered, parked, held, delayed, dead, workers, paused, rules = numbers
+            waiting, buffered, parked, held, delayed, dead, workers, paused, rules, due, created = numbers
             begun = min(running.get(circle, 0), held)  # a heartbeat is older than the count
             places = waiting, buffered, parked, held - begun, begun, delayed, dead
-            yield Queue(circle, *places, workers, paused == 1, rules)
+            times = [time for time in map(parse_time, created) if time is not None]
+            oldest = max(now / 1000 - min(times), 0.0) if times else None
+            yield Queue(circle, *places, workers, paused == 1, rules, due == 1, oldest)
 
     def buffered(self, circle: str, start: int = 0, count: int | None = None) -> list[bytes]:
         """List the ids of a circle's buffered messages, on Redis or in RabbitMQ: all, or `count` from `start` on."""

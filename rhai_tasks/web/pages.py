@@ -4,9 +4,14 @@ The same function makes the live part of a page, so an update costs as much as t
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
+import redis
+
+from rhai_tasks.errors import TaskNotFound
 from rhai_tasks.operate.queues import PLACES
+from rhai_tasks.operate.why import Why, explain
 from rhai_tasks.protocol import REPEATED_TERMS, Field, Status, parse_time
 
 from . import charts
@@ -125,12 +130,11 @@ def task(site: Site, query: Query) -> Rendering:
     reported = running or ended
     error = details.error if details.is_final else None
     circle = reported[0].circle if reported else query.text("circle") or details.circle
-    queue = sample.queues.get(circle)
     return "task.html", {
         "details": details,
         "sample": sample,
         "circle": circle,
-        "is_unserved": details.status == Status.PENDING and queue is not None and not queue.workers,
+        "why": _why(site, task_id, circle) if circle and details.status == Status.PENDING else None,
         "running": running,
         "ended": ended,
         "error": error,
@@ -141,6 +145,13 @@ def task(site: Site, query: Query) -> Rendering:
         "is_foreign": details.is_final and not ended and _is_foreign(details),
         "has_ended": details.is_final,
     }
+
+
+def _why(site: Site, task_id: str, circle: str) -> Why | None:
+    """Explain why a task waits; `None` if it has just gone, or a key of another type keeps it from being found."""
+    with suppress(TaskNotFound, redis.ResponseError):
+        return explain(site.queues, task_id, circle)
+    return None
 
 
 def doctor(site: Site, _: Query) -> Rendering:

@@ -1,10 +1,13 @@
 -- Count the tasks, dead letters and workers of circles.
 --
--- Needs  connection/common, queue/keys, queue/lines
+-- Needs  connection/common, queue/keys, queue/messages, queue/lines
 -- KEYS  for each circle: native list, messages (list), published (sorted set), delayed (sorted set), delayed messages
 --       (sorted set), bodies of dramatiq's delay queue (hash), dead (sorted set), leases (sorted set), rules (hash)
--- ARGV  1 start of the names of acks, up to a broker id   then for each circle: its queue
--- Returns for each circle: waiting, buffered, parked, held, delayed, dead, workers, 1 if it is paused, else 0, rules.
+-- ARGV  1 start of the names of acks, up to a broker id   2 prefix of details keys   3 name of the actor that runs
+--       tasks   then for each circle: its queue
+-- Returns the server's milliseconds, and for each circle: waiting, buffered, parked, held, delayed, dead, workers, 1 if
+-- it is paused, else 0, rules, 1 if delayed ones are due, else 0, and `createdAt` of the tasks at both ends of each
+-- list: the oldest is one of them.
 local now = milliseconds(redis.call('TIME'))
 local counts = {}
 
@@ -13,8 +16,29 @@ local function size(command, key)
   return type(reply) == 'number' and reply or 0 -- a key of another type is no reason to show nothing
 end
 
+-- Add when the tasks at the ends of a list were created. `bodies`: key of the messages, if it may hold some.
+local function add_created(found, list, bodies)
+  for place = -1, 0 do
+    local element = redis.pcall('LRANGE', list, place, place)[1]
+    if element and bodies then
+      element = split_parked(element)
+      local body = redis.pcall('HGET', bodies, element)
+      element = type(body) == 'string' and task_of(body, ARGV[3]) or element
+    end
+    local created = element and redis.pcall('HGET', ARGV[2] .. element, 'createdAt')
+    if type(created) == 'string' then
+      found[#found + 1] = created
+    end
+  end
+end
+
+local function has_due(key)
+  local first = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+  return first and tonumber(first) <= now
+end
+
 for i = 1, #KEYS, 9 do
-  local queue, held, workers = ARGV[1 + (i + 8) / 9], 0, 0
+  local queue, held, workers = ARGV[3 + (i + 8) / 9], 0, 0
   local leases = redis.pcall('ZRANGE', KEYS[i + 7], 0, -1, 'WITHSCORES')
   leases = leases.err and {} or leases
   for l = 1, #leases, 2 do
@@ -22,7 +46,15 @@ for i = 1, #KEYS, 9 do
     workers = workers + (tonumber(leases[l + 1]) >= now and 1 or 0)
   end
   local parked, callers = 0, redis.pcall('ZRANGE', keys_of_lines(KEYS[i + 1]).lines, 0, -1)
-  for _, caller in ipairs(callers) do parked = parked + size('LLEN', line_of(KEYS[i + 1], caller)) end
+  local created, bodies = {}, keys_of(KEYS[i + 1]).bodies
+  add_created(created, KEYS[i])
+  add_created(created, KEYS[i + 1], bodies)
+  for n, caller in ipairs(callers) do
+    parked = parked + size('LLEN', line_of(KEYS[i + 1], caller))
+    if n <= 100 then
+      add_created(created, line_of(KEYS[i + 1], caller), bodies)
+    end
+  end
   counts[#counts + 1] = {
     size('LLEN', KEYS[i]),
     size('LLEN', KEYS[i + 1]) + size('ZCARD', KEYS[i + 2]),
@@ -33,6 +65,8 @@ for i = 1, #KEYS, 9 do
     workers,
     type(redis.pcall('HGET', KEYS[i + 8], 'pause circle')) == 'string' and 1 or 0,
     size('HLEN', KEYS[i + 8]),
+    (has_due(KEYS[i + 3]) or has_due(KEYS[i + 4])) and 1 or 0,
+    created,
   }
 end
-return counts
+return {now, counts}

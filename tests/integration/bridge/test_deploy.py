@@ -17,6 +17,7 @@ import yaml
 from bridge.cli import bridge, worker
 from docs.hooks import known_variables
 from rhai_tasks.cli import main
+from rhai_tasks.observe.metrics import OLDEST
 from rhai_tasks.queue.life import INTERRUPT_SECONDS
 from rhai_tasks.settings import Settings
 
@@ -180,12 +181,13 @@ def test_kubernetes_accepts_the_manifest() -> None:
 
 
 def test_keda_scales_the_deployment_by_the_list_that_its_worker_empties() -> None:
-    (trigger,) = SCALED["spec"]["triggers"]
+    trigger, of_age = SCALED["spec"]["triggers"]
     (circle,) = (word.partition("=")[2] for word in POD["containers"][0]["args"] if "circle" in word)
 
     assert SCALED["spec"]["scaleTargetRef"]["name"] == WORKER["metadata"]["name"]
     assert "replicas" not in WORKER["spec"], "it would fight with the autoscaler"
     assert trigger["metadata"]["listName"] == Settings().prefixes.queue + circle
+    assert of_age["metadata"]["query"] == f'max({OLDEST.name}{{circle="{circle}"}})'
     assert trigger["authenticationRef"]["name"] == AUTHENTICATION["metadata"]["name"]
     assert BUDGET["spec"]["selector"] == WORKER["spec"]["selector"]
 

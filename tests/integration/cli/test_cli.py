@@ -17,7 +17,7 @@ import redis
 
 from rhai_tasks import Client, Settings
 from rhai_tasks.operate.doctor import examine
-from tests.conftest import BIN, Dispatcher, Worker, make_server, wait_until
+from tests.conftest import BIN, PATIENCE, Dispatcher, Worker, make_server, wait_until
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -281,9 +281,14 @@ def test_queues_counts_what_is_where(run: Run, app: Client, start_worker: Callab
     app.submit_many(["1"] * 5)
     app.submit_many(["1"] * 3, progress=True)  # no terminal: no bar
     expected = {"circle": "circle", "waiting": 6, "buffered": 2, "parked": 0, "prefetched": 0}
-    expected |= {"running": 1, "delayed": 1, "dead": 0, "workers": 1, "paused": False, "rules": 0}
+    expected |= {"running": 1, "delayed": 1, "dead": 0, "workers": 1, "paused": False, "rules": 0, "due": False}
 
-    wait_until(lambda: json.loads(ok(run("queues", "--json"))) == [expected])
+    def counted() -> dict[str, Any]:
+        (queue,) = json.loads(ok(run("queues", "--json")))
+        assert queue.pop("oldest") < PATIENCE
+        return dict(queue)
+
+    wait_until(lambda: counted() == expected)
 
     row = next(line for line in ok(run("queues")).splitlines() if "circle" in line and "6" in line)
     assert [cell for cell in row.split() if cell.isalnum()] == ["circle", "6", "2", "0", "1", "1", "0", "1"]

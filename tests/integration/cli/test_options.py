@@ -98,7 +98,7 @@ OPTIONS = [
 def invoke(monkeypatch: pytest.MonkeyPatch, server_url: str) -> Callable[..., Any]:
     """Run a command up to where it would begin to work, in this process."""
     monkeypatch.setenv("RHAI_TASKS_REDIS_URL", server_url)
-    monkeypatch.setattr(bridge.cli, "supervise", lambda *_: 0)
+    monkeypatch.setattr(bridge.cli, "supervise", lambda *_, **__: 0)
     monkeypatch.setattr(bridge.cli, "bridge_circles", lambda *_, **__: 0)
     monkeypatch.setattr(bridge.cli, "configure_logging", lambda *_: None)
     for module in (bridge.cli, rhai_tasks.cli.group):

@@ -454,7 +454,7 @@ MORE_SCRIPTS = {
 CONNECT = {"hello", "select", "client|setinfo", "client|maint_notifications"}
 _SCRIPTED = CONNECT | {"evalsha", "script|load"}
 _OPERATOR = _SCRIPTED | {
-    *("info", "config|get", "acl|log", "scan", "lrange", "lrem", "hgetall", "zrem", "hdel"),
+    *("info", "config|get", "acl|log", "scan", "lrange", "lrem", "lpos", "hgetall", "zrem", "hdel"),
     *("watch", "unwatch", "multi", "exec"),  # transactions of the doctor's
 }
 DIRECTLY = {
@@ -465,7 +465,10 @@ DIRECTLY = {
     "rhai-operator": _OPERATOR | {"ping", "subscribe", "psubscribe", "unsubscribe", "punsubscribe"},
     "rhai-web": _OPERATOR | {"dbsize"},
     "rhai-web-reader": _SCRIPTED
-    | {*("info", "config|get", "acl|log", "scan", "dbsize", "hgetall"), *("exists", "get", "lrange", "smembers")},
+    | {
+        *("info", "config|get", "acl|log", "scan", "dbsize", "hgetall"),
+        *("exists", "get", "lrange", "lpos", "smembers"),
+    },
 }
 """Commands that programs call themselves, not by a script."""
 

@@ -1,0 +1,69 @@
+"""Commands about tasks that wait: why one does, and how long until none does."""
+
+import sys
+import time
+from dataclasses import asdict, replace
+
+import click
+
+from rhai_tasks.client.progress import Progress
+from rhai_tasks.operate.queues import Queue, Queues
+from rhai_tasks.operate.why import ended_a_second, explain
+from rhai_tasks.operate.workers import read_workers
+from rhai_tasks.options import CIRCLE_VARIABLES, order_option
+from rhai_tasks.protocol import check_circle
+from rhai_tasks.settings import Order, Settings
+from rhai_tasks.terminal import Failure, echo
+
+from .group import TIMED_OUT, circle_option, json_option, main, timeout_option
+from .output import brief, print_json
+
+_POLL_SECONDS = 0.2
+
+
+@main.command()
+@click.argument("task_id")
+@circle_option(required=False)
+@order_option
+@json_option
+@click.pass_obj
+def why(settings: Settings, task_id: str, circle: str | None, order: Order, as_json: bool) -> None:
+    """Say why a task has not begun: its place, what holds it up, and an estimate."""
+    with Queues(replace(settings, order=order)) as queues:
+        found = explain(queues, task_id, circle)
+    if as_json:
+        print_json(asdict(found))
+        return
+    echo(f"{found.status}: {found.place}{f', circle {brief(found.circle)}' if found.circle else ''}")
+    for hold in found.holds:
+        echo(f"- {brief(hold)}")
+    if found.seconds is not None:
+        echo(f"It begins in about {found.seconds:.0f} s, at the rate of the last minutes.")
+
+
+@main.command()
+@click.argument("circle", envvar=CIRCLE_VARIABLES, callback=lambda _, __, circle: check_circle(circle, "CIRCLE"))
+@timeout_option
+@click.pass_obj
+def drain(settings: Settings, circle: str, timeout: float | None) -> None:
+    """Wait until a circle has no task left: none waits or runs, and none that is delayed is due."""
+    end = None if timeout is None else time.monotonic() + timeout
+    with Queues(settings) as queues:
+        (queue,) = queues.count([circle])
+        most = queue.left
+        with Progress("draining", range(most), shown=sys.stderr.isatty()) as bar:
+            while queue.left:
+                if end is not None and time.monotonic() >= end:
+                    raise Failure(_left(queues, queue), TIMED_OUT)
+                time.sleep(_POLL_SECONDS)
+                before = queue.left
+                (queue,) = queues.count([circle])
+                bar.advance(before - queue.left)
+
+
+def _left(queues: Queues, queue: Queue) -> str:
+    """Say what is left, and how long it takes."""
+    rate = ended_a_second(queue.circle, read_workers(queues.client, queues.settings.namespace))
+    estimate = f", about {queue.left / rate:.0f} s at the rate of the last minutes" if rate else ""
+    why = "; the circle is paused" if queue.paused else "" if queue.workers else "; no worker serves the circle"
+    return f"{queue.left} task(s) of circle {queue.circle} are left{estimate}{why}"

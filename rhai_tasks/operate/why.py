@@ -1,0 +1,170 @@
+"""Says why a task has not begun: its place, and everything that holds it up."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rhai_tasks.errors import TaskNotFound
+from rhai_tasks.observe.recorder import Report
+from rhai_tasks.protocol import Field, QueueKeys, Rule, Status, timestamp, to_bytes, to_text
+
+from .messages import tasks_of
+from .queues import Queue, Queues
+from .workers import read_workers
+
+_DELAYED = 10_000  # delayed tasks that are searched
+_LONGEST_WINDOW = 300.0  # seconds of ended tasks that an estimate uses
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Where a task is, and why it does not run."""
+
+    task_id: str
+    status: str
+    circle: str  # empty: not known
+    caller: str
+    place: str
+    ahead: int | None  # tasks that are next before it; `None`: it is in no list
+    holds: tuple[str, ...]  # all that keeps it from beginning
+    seconds: float | None  # until it begins, by the last minutes; `None`: no estimate
+
+
+def explain(queues: Queues, task_id: str, circle: str | None = None) -> Why:
+    """Explain why a task waits.
+
+    Args:
+        queues: Of the server; their settings name the order of native lists.
+        task_id: The task's id.
+        circle: Where it was submitted to; by default its details say so, or all circles are searched.
+
+    Raises:
+        TaskNotFound: It has no details.
+    """
+    names = (Field.STATUS, Field.CALLER_ID, Field.PUBLIC_KEY, Field.CIRCLE, Field.CONTEXT_ID)
+    key = to_bytes(queues.settings.prefixes.details + task_id)
+    values = queues.client.hmget(key, *names)
+    if not queues.client.exists(key):
+        raise TaskNotFound(task_id)
+    status, caller, public_key, own_circle, context = (None if value is None else to_text(value) for value in values)
+    caller = caller if caller is not None else public_key or ""
+    status = status or Status.PENDING
+    if status in {Status.COMPLETED, Status.ERROR}:
+        return Why(task_id, status, circle or own_circle or "", caller, "it has ended", None, (), None)
+    candidates = [circle] if circle else list(dict.fromkeys(filter(None, (own_circle, context)))) + queues.circles()
+    workers = read_workers(queues.client, queues.settings.namespace)
+    for name in candidates:
+        search = _Search(queues, name, task_id, caller)
+        found = search.place()
+        if found:
+            place, ahead, holds = found
+            holds += tuple(search.rules()) if status == Status.PENDING else ()
+            (queue,) = queues.count([name])
+            if not queue.workers:
+                holds += ("no worker of this project serves the circle",)
+            seconds = None if holds or ahead is None else _estimate(queue, workers, ahead)
+            return Why(task_id, status, name, caller, place, ahead, holds, seconds)
+    what = "an original worker has it, or its worker died" if status == Status.PROCESSING else "it is in no list"
+    return Why(
+        task_id, status, circle or own_circle or "", caller, what, None, ("rhai-tasks doctor may know more",), None
+    )
+
+
+class _Search:
+    """Searches one circle for a task."""
+
+    def __init__(self, queues: Queues, circle: str, task_id: str, caller: str) -> None:
+        self._queues, self._client, self._circle = queues, queues.client, circle
+        self._keys: QueueKeys = queues.keys(circle)
+        self._task_id, self._caller = task_id, caller
+        self._held: list[str] | None = None
+
+    def place(self) -> tuple[str, int | None, tuple[str, ...]] | None:
+        """Return the task's place, how many tasks come before it, and what that place says of its wait."""
+        keys, client, name = self._keys, self._client, to_bytes(self._task_id)
+        native = self._queues.native_key(self._circle)
+        buffered = self._tasks(self._queues.buffered(self._circle))
+        if (position := client.lpos(native, name)) is not None:
+            length = client.llen(native)
+            before = length - 1 - position if self._queues.settings.order == "oldest" else position
+            return f"{before + 1} of {length} in the native list", before + len(buffered), ()
+        if self._task_id in buffered:
+            before = buffered.index(self._task_id)
+            return f"{before + 1} of {len(buffered)} in the queue", before, ()
+        line = [parked.split(b" ", 1)[-1] for parked in client.lrange(keys.line(self._caller), 0, -1)]
+        parked = self._tasks(line)
+        if self._task_id in parked:
+            before = parked.index(self._task_id)
+            return f"{before + 1} of {len(parked)} in the line of caller {self._caller}", before, ()
+        for task in self._queues.delayed.read(self._circle, 0, _DELAYED):
+            if task.task_id == self._task_id:
+                return "delayed", None, (f"delayed until {timestamp(task.due)}",)
+        if self._task_id in self.held():
+            return "a worker holds it", None, ()
+        return None
+
+    def held(self) -> list[str]:
+        """Return the ids of the tasks that workers hold."""
+        if self._held is None:
+            self._held = self._tasks(self._queues.held(self._circle))
+        return self._held
+
+    def _tasks(self, elements: Sequence[bytes]) -> list[str]:
+        return tasks_of(self._client, self._keys, elements)
+
+    def rules(self) -> Iterator[str]:
+        """Yield what the circle's rules say of the task."""
+        rules = {rule.field: rule for rule in self._queues.rules().read(self._circle)}
+        for pause in (Rule("pause", "circle"), Rule("pause", "caller", self._caller)):
+            if rule := rules.get(pause.field):
+                yield f"{rule.subject} is paused since {timestamp(rule.at)} by {rule.by}: {rule.reason}".rstrip(": ")
+        circle = rules.get(Rule("limit", "circle").field)
+        own, each = rules.get(Rule("limit", "caller", self._caller).field), rules.get(Rule("limit", "callers").field)
+        figures = [rule.quota for rule in (own, each) if rule and rule.quota]
+        concurrency = next((quota.concurrency for quota in figures if quota.concurrency), None)
+        rate = next((quota.rate for quota in figures if quota.rate), None)
+        if circle and circle.quota:
+            yield from self._reached("the circle", len(self.held()), circle.quota.concurrency)
+            yield from self._slow("the circle", None, circle.quota.rate)
+        if concurrency:
+            yield from self._reached(f"caller {self._caller}", self._count_held(), concurrency)
+        yield from self._slow(f"caller {self._caller}", self._caller, rate)
+
+    def _reached(self, whose: str, held: int, concurrency: int | None) -> Iterator[str]:
+        if concurrency and held >= concurrency:
+            yield f"limit of {whose} reached: {held} of {concurrency} run"
+
+    def _slow(self, whose: str, caller: str | None, rate: float | None) -> Iterator[str]:
+        if not rate:
+            return
+        tokens, _, _ = (self._client.get(self._keys.bucket(caller)) or b"1").partition(b" ")
+        if float(tokens) < 1:
+            yield f"limit of {whose} reached: {rate:g} begin a second"
+
+    def _count_held(self) -> int:
+        """Count the caller's tasks that workers hold."""
+        prefix = self._queues.settings.prefixes.details
+        with self._client.pipeline(transaction=False) as pipeline:
+            for task_id in self.held():
+                pipeline.hmget(to_bytes(prefix + task_id), Field.CALLER_ID, Field.PUBLIC_KEY)
+            callers = pipeline.execute(raise_on_error=False)
+        own = to_bytes(self._caller)
+        return sum(
+            isinstance(pair, list) and (pair[1] or b"" if pair[0] is None else pair[0]) == own for pair in callers
+        )
+
+
+def _estimate(queue: Queue, workers: Sequence[Report], ahead: int) -> float | None:
+    """Return in how many seconds a task begins before which `ahead` others do, at the rate of the last minutes."""
+    rate = ended_a_second(queue.circle, workers)
+    return ahead / rate if rate else None
+
+
+def ended_a_second(circle: str, workers: Sequence[Report]) -> float:
+    """Return how many tasks of a circle end a second, by the last ones that each worker reports."""
+    total = 0.0
+    for report in workers:
+        ended = [task.at for task in report.recent if report.at - _LONGEST_WINDOW < task.at <= report.at]
+        mine = sum(task.circle == circle and task.at in ended for task in report.recent)
+        if mine:
+            total += mine / max(report.at - min(ended), 1.0)
+    return total

@@ -1,0 +1,203 @@
+"""Why a task waits, when a circle has no task left, and how old the oldest one is."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rhai_tasks import Client, Settings
+from rhai_tasks.errors import TaskNotFound
+from rhai_tasks.operate.queues import Queues
+from rhai_tasks.operate.why import Why, explain
+from rhai_tasks.protocol import Quota, Rule, timestamp
+from tests.conftest import BIN, FINAL, Dispatcher, Worker, wait_until
+
+CIRCLE = "circle"
+
+
+@pytest.fixture
+def queues(client: Any, server_url: str) -> Queues:
+    return Queues(Settings(redis_url=server_url))
+
+
+def command(server_url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(BIN / "rhai-tasks"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "RHAI_TASKS_REDIS_URL": server_url},
+    )
+
+
+def waits(queues: Queues, task_id: str, *words: str) -> Why:
+    """Wait until the explanation has these words, and return it."""
+
+    def found() -> Why | None:
+        why = explain(queues, task_id)
+        text = " ".join([why.place, *why.holds])
+        return why if all(word in text for word in words) else None
+
+    why: Why = wait_until(found, what=f"{words} in {explain(queues, task_id)}")
+    return why
+
+
+def test_a_task_of_a_circle_without_workers_says_its_place_and_that_nobody_serves_it(
+    dispatcher: Dispatcher, queues: Queues
+) -> None:
+    for number in range(3):
+        dispatcher.submit(CIRCLE, f"t{number}", "1")
+
+    why = explain(queues, "t0")
+    newest = explain(queues, "t2")
+
+    assert (why.status, why.circle, why.caller, why.place) == ("pending", CIRCLE, "caller", "3 of 3 in the native list")
+    assert (why.ahead, newest.ahead) == (2, 0)
+    assert why.holds == ("no worker of this project serves the circle",)
+    oldest_first = Queues(Settings(redis_url=queues.settings.redis_url, order="oldest"))
+    assert explain(oldest_first, "t0").place == "1 of 3 in the native list"
+
+
+def test_each_rule_that_holds_a_task_up_is_named(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
+) -> None:
+    start_worker(CIRCLE)
+    rules = queues.rules("ada")
+    rules.set(CIRCLE, Rule("limit", "callers", quota=Quota(concurrency=2)))
+    running = [dispatcher.submit(CIRCLE, f"r{number}", "sleep(60.0)") for number in range(2)]
+    wait_until(lambda: all(dispatcher.status(task_id) == "processing" for task_id in running))
+    dispatcher.submit(CIRCLE, "first", "1")
+    waits(queues, "first", "1 of 1 in the line of caller caller")
+    dispatcher.submit(CIRCLE, "second", "1")
+
+    why = waits(queues, "second", "2 of 2 in the line of caller caller")
+    assert why.holds == ("limit of caller caller reached: 2 of 2 run",)
+    assert explain(queues, "r0").place == "a worker holds it"
+    rules.set(CIRCLE, Rule("pause", "caller", "caller", reason="why"))
+    assert "caller caller is paused since" in explain(queues, "second").holds[0]
+    rules.set(CIRCLE, Rule("pause", "circle"))
+    assert "the circle is paused since" in explain(queues, "second").holds[0]
+
+
+def test_a_rate_that_is_reached_is_named(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
+) -> None:
+    start_worker(CIRCLE)
+    queues.rules("ada").set(CIRCLE, Rule("limit", "circle", quota=Quota(rate=0.01, burst=1)))
+    for number in range(2):
+        dispatcher.submit(CIRCLE, f"t{number}", "1")
+    wait_until(lambda: any(dispatcher.status(f"t{number}") in FINAL for number in range(2)))
+    waiting = next(f"t{number}" for number in range(2) if dispatcher.status(f"t{number}") == "pending")
+
+    assert waits(queues, waiting, "limit of the circle reached: 0.01 begin a second")
+
+
+def test_delayed_ended_and_unknown_tasks_are_told_apart(app: Client, dispatcher: Dispatcher, queues: Queues) -> None:
+    app.submit("1", task_id="late", delay=1000.0)
+    dispatcher.client.hset("rhai_task_details:lost", mapping={"script": "1", "status": "processing"})
+    dispatcher.client.hset("rhai_task_details:done", mapping={"script": "1", "status": "completed"})
+
+    assert "delayed until" in explain(queues, "late").holds[0]
+    assert explain(queues, "done").place == "it has ended"
+    assert explain(queues, "lost").place == "an original worker has it, or its worker died"
+    with pytest.raises(TaskNotFound):
+        explain(queues, "nothing")
+
+
+def test_the_command_prints_the_reasons_and_json(dispatcher: Dispatcher, server_url: str) -> None:
+    dispatcher.submit(CIRCLE, "t", "1")
+
+    shown = command(server_url, "why", "t")
+
+    assert shown.stdout.splitlines() == [
+        "pending: 1 of 1 in the native list, circle circle",
+        "- no worker of this project serves the circle",
+    ]
+    assert json.loads(command(server_url, "why", "t", "--json").stdout)["ahead"] == 0
+    assert command(server_url, "why", "nothing").returncode == 3
+
+
+def test_an_estimate_follows_the_pace_of_the_last_minutes(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
+) -> None:
+    start_worker(CIRCLE, "--threads", "1", "--buffer", "1", "--order", "oldest")
+    for number in range(200):
+        dispatcher.submit(CIRCLE, f"t{number}", "sleep(0.1)")
+    oldest_first = Queues(Settings(redis_url=queues.settings.redis_url, order="oldest"))
+
+    why = wait_until(lambda: (found := explain(oldest_first, "t199")).seconds and found, what="a heartbeat")
+
+    assert 0.02 * why.ahead < why.seconds < why.ahead  # 0.1 s each, on a machine with other load
+
+
+# --- drain and burst
+
+
+def test_drain_ends_once_the_last_script_has(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], server_url: str
+) -> None:
+    start_worker(CIRCLE, "--threads", "2")
+    ids = [dispatcher.submit(CIRCLE, f"t{number}", "sleep(0.3)") for number in range(6)]
+
+    assert command(server_url, "drain", CIRCLE).returncode == 0
+
+    assert {dispatcher.status(task_id) for task_id in ids} == {"completed"}
+    assert command(server_url, "drain", CIRCLE).returncode == 0
+
+
+def test_drain_says_what_is_left_at_its_timeout(dispatcher: Dispatcher, server_url: str) -> None:
+    dispatcher.submit(CIRCLE, "t", "1")
+
+    ended = command(server_url, "drain", CIRCLE, "--timeout", "0.5")
+
+    assert ended.returncode == 4
+    assert ended.stderr == "Error: 1 task(s) of circle circle are left; no worker serves the circle\n"
+
+
+def test_a_burst_runs_what_is_due_and_ends(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], app: Client
+) -> None:
+    ids = [dispatcher.submit(CIRCLE, f"t{number}", "sleep(0.2)") for number in range(20)]
+    due = app.submit("1", delay=0.1)
+    later = app.submit("1", delay=1000.0)
+    time.sleep(0.2)
+
+    worker = start_worker(CIRCLE, "--burst")
+
+    assert worker.process.wait(60) == 0
+    assert {dispatcher.status(task_id) for task_id in ids} == {"completed"}
+    assert (due.status(), later.status()) == ("completed", "pending")
+
+
+def test_a_burst_without_tasks_ends_at_once(start_worker: Callable[..., Worker]) -> None:
+    assert start_worker(CIRCLE, "--burst").process.wait(60) == 0
+
+
+# --- age
+
+
+def test_the_age_of_the_oldest_waiting_task_is_shown(dispatcher: Dispatcher, queues: Queues) -> None:
+    (empty,) = queues.count([CIRCLE])
+    dispatcher.submit(CIRCLE, "old", "1", createdAt=timestamp(time.time() - 100))
+    dispatcher.submit(CIRCLE, "young", "1", createdAt=timestamp(time.time()))
+    dispatcher.submit(CIRCLE, "unknown", "1", createdAt="yesterday")
+
+    (queue,) = queues.count([CIRCLE])
+
+    assert empty.oldest is None
+    assert queue.oldest is not None
+    assert 100 <= queue.oldest < 160
+
+
+def test_a_circle_that_nobody_serves_is_shown(dispatcher: Dispatcher, server_url: str) -> None:
+    dispatcher.submit(CIRCLE, "t", "1", createdAt=timestamp(time.time() - 100))
+
+    table = command(server_url, "queues").stdout
+
+    assert "circle not served" in table
+    assert " s" in table
