@@ -30,6 +30,7 @@ end
 -- nor the writes after them.
 redis.call('HDEL', KEYS[2], '')
 redis.call('SREM', KEYS[1], '')
+local now = #KEYS > 6 and milliseconds(redis.call('TIME'))
 local some_died = redis.call('EXISTS', KEYS[3]) == 1
 if some_died then
   redis.call('HDEL', KEYS[3], '')
@@ -145,8 +146,8 @@ while i <= #ARGV do
   end
   i = i + 8 + more
 end
-if #KEYS > 6 then
-  local now, ended = milliseconds(redis.call('TIME')), {}
+if now then
+  local ended = {}
   for _, id in ipairs(gone) do ended[id] = true end
   for k = 7, #KEYS do
     local stored = redis.pcall('GET', KEYS[k])

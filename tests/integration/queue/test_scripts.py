@@ -6,6 +6,7 @@ every task is in exactly one place or has ended; once the fault is gone, the ope
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import QueueKeys, Quota, Rule, completed, queue_name, workers_key
 from rhai_tasks.queue import native
+from rhai_tasks.queue.acceptances import Acceptances
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.consumer import TaskConsumer
 from rhai_tasks.queue.endings import Dead, Finished, Released
@@ -346,6 +348,25 @@ def finish(world: World) -> Act:
     return world.broker.writer._write
 
 
+def accept(world: World) -> Act:
+    first, *_ = world.fetch()
+    world.broker.context.draining.set()  # one try
+    acceptances = Acceptances(world.broker.context)
+    return lambda: acceptances.accept(first.run.delivery, b"form", time.time(), 1.0)
+
+
+def finish_signed(world: World) -> Act:
+    world.settings = replace(world.settings, signatures="require")
+    acceptances = Acceptances(world.broker.context)
+    for number, message in enumerate(world.fetch()):
+        run = message.run
+        run.acceptance = acceptances.accept(run.delivery, b"form %d" % number, time.time(), 1.0).key
+        run.finish(completed("done"))
+        assert isinstance(run.ending, Finished)
+        world.broker.writer.finish(run.ending, at_once=False)
+    return world.broker.writer._write
+
+
 def release(world: World) -> Act:
     for number, message in enumerate(world.fetch()):
         released = Released(message.run.delivery, postponed=number == 1, crash_counted=number == 2)
@@ -508,6 +529,8 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "publish": ("publish", publish),
     "release what was published": ("release_published", release_published),
     "finish": ("finish", finish),
+    "accept": ("accept", accept),
+    "finish signed tasks": ("finish", finish_signed),
     "release": ("release", release),
     "dead letter": ("dead_letter", dead_letter),
     "mark": ("mark", mark),
