@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -27,16 +28,16 @@ _VICTIMS = 10  # of one fault, where many faults share the time
 _WARM_SECONDS, _COOL_SECONDS = 2.0, 5.0  # of load before and after a fault that happens alone
 
 
-def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int, *, rabbitmq: bool) -> Account:
+def run_alone(fault: Fault, folder: Path, strain: Strain, seed: int, **setting: Any) -> Account:
     """Bring one fault about, once."""
     if fault.setting.get("single_tree"):
         strain = replace(strain, tasks_per_second=strain.tasks_per_second / 2)  # so that nothing waits but for it
-    with World(folder / fault.name, strain, seed, rabbitmq=rabbitmq, **fault.setting) as world:
+    with World(folder / fault.name, strain, seed, **setting, **fault.setting) as world:
         time.sleep(_WARM_SECONDS)
         with ThreadPoolExecutor() as thread:
             injection = thread.submit(world.bring, fault)
         time.sleep(_COOL_SECONDS)
-        bound = RABBITMQ_KILL_BOUND if rabbitmq and fault.bound == KILL_BOUND else fault.bound
+        bound = RABBITMQ_KILL_BOUND if setting.get("rabbitmq") and fault.bound == KILL_BOUND else fault.bound
         account = world.balance(fault.name, bound)
         account.failed = _failures({fault.name: injection})
         return account
@@ -50,16 +51,16 @@ def run_mixed(
     seconds: float,
     *,
     turns: int = 0,
-    rabbitmq: bool = False,
+    **setting: Any,
 ) -> tuple[Account, list[str]]:
     """Bring faults about at random, some of them two at a time, and name them in their order.
 
-    Ends after `seconds`, but not before `turns` have come.
+    Ends after `seconds`, but not before `turns` have come. `setting`: further arguments of the world.
     """
     happened: list[str] = []
     failed: list[str] = []
     strain = replace(strain, victims=min(strain.victims, _VICTIMS))
-    with World(folder / "mixed", strain, seed, rabbitmq=rabbitmq) as world:
+    with World(folder / "mixed", strain, seed, **setting) as world:
         choice = random.Random(seed)
         firsts = _rounds(faults, choice)
         end = time.monotonic() + seconds
@@ -104,6 +105,7 @@ def machine() -> str:
 @click.option("--only", multiple=True, type=click.Choice([fault.name for fault in FAULTS]), help="No other faults.")
 @click.option("--alone/--no-alone", default=True, help="First each fault by itself.")
 @click.option("--rabbitmq", is_flag=True, help="Messages travel through RabbitMQ, and it suffers faults, too.")
+@click.option("--limit", type=click.IntRange(1), help="Tasks of each of the 4 callers that may run at once.")
 @click.option("--rate", default=Strain().tasks_per_second, show_default=True, help="Tasks a second.")
 @click.option("--longest", default=Strain().longest, show_default=True, help="Seconds of the longest script.")
 @click.option("--json", "json_file", default="chaos.json", show_default=True, type=click.Path(path_type=Path))
@@ -112,12 +114,15 @@ def main(
     seed: int | None,
     only: tuple[str, ...],
     alone: bool,
-    rabbitmq: bool,
     rate: float,
     longest: float,
     json_file: Path,
+    **setting: Any,
 ) -> None:
     """Count what faults do to tasks; the exit status is 1 if that is anything but running some twice."""
+    rabbitmq = setting["rabbitmq"]
+    if rabbitmq and setting["limit"]:
+        raise click.UsageError("Limits do not hold through RabbitMQ: --limit and --rabbitmq exclude each other.")
     names = only or [fault.name for fault in FAULTS if rabbitmq or fault.kind != "rabbitmq"]
     faults = [fault for fault in FAULTS if fault.name in names]
     if not rabbitmq and any(fault.kind == "rabbitmq" for fault in faults):
@@ -126,6 +131,7 @@ def main(
     seed = random.randrange(2**32) if seed is None else seed
     strain = Strain(tasks_per_second=rate, longest=longest)
     title = f"{machine()}; seed {seed}{'; through RabbitMQ' if rabbitmq else ''}"
+    title += f"; at most {setting['limit']} of a caller at once" if setting["limit"] else ""
     console.print(title, highlight=False)
     accounts: list[Account] = []
     happened: list[str] = []
@@ -137,11 +143,11 @@ def main(
 
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         for fault in faults if alone else []:
-            keep(run_alone(fault, Path(folder), strain, seed, rabbitmq=rabbitmq))
+            keep(run_alone(fault, Path(folder), strain, seed, **setting))
             console.print(f"{fault.name}: {'; '.join(accounts[-1].defects()) or 'ok'}", highlight=False)
         mixed = [fault for fault in faults if fault.kind != "alone"]
         if minutes and mixed:
-            account, happened = run_mixed(mixed, Path(folder), strain, seed, minutes * 60, rabbitmq=rabbitmq)
+            account, happened = run_mixed(mixed, Path(folder), strain, seed, minutes * 60, **setting)
             keep(account)
     console.print(as_table(title, accounts))
     defects = [defect for account in accounts for defect in account.defects()]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 
 from rich.table import Table
 
@@ -28,6 +29,7 @@ class Submitted:
 
     at: float  # monotonic
     expected: Expected
+    caller: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Excuse:
 
 @dataclass
 class Account:
-    """What became of the tasks under one fault; the last eight are defects if they are not empty."""
+    """What became of the tasks under one fault; the last nine are defects if they are not empty."""
 
     fault: str
     seconds: float = 0.0
@@ -66,6 +68,7 @@ class Account:
     wrong: list[str] = field(default_factory=list)  # ended otherwise than its script does
     hung: list[str] = field(default_factory=list)  # trees that did not stop when told to, clients that waited in vain
     forged: list[str] = field(default_factory=list)  # hashes that are nobody's task and were written to
+    over_limit: list[str] = field(default_factory=list)  # callers of whom more tasks ran at once than they may
     failed: list[str] = field(default_factory=list)  # faults that could not be brought about
 
     def defects(self) -> list[str]:
@@ -80,6 +83,7 @@ class Account:
                 ("with a wrong end", self.wrong),
                 ("hung", self.hung),
                 ("hashes forged", self.forged),
+                ("over their limit", self.over_limit),
                 ("faults that could not be brought about", self.failed),
             )
             if tasks
@@ -137,6 +141,29 @@ def balance(
                 account.run_twice_for_nothing.append(f"{task} ({_tell(its_runs, excuses)})")
 
 
+def over_limit(
+    submitted: Mapping[str, Submitted], runs: Mapping[str, list[Run]], excuses: Iterable[Excuse], limit: int
+) -> list[str]:
+    """Name the callers of whom more tasks ran at once than `limit`.
+
+    The run of a process that was killed, frozen or cut off counts until that: its task may run elsewhere afterwards.
+    """
+    excuses, events = list(excuses), dict[str, list[tuple[float, int]]]()
+    for task, sent in submitted.items():
+        for run in runs.get(task, []):
+            ends = [excuse.began for excuse in excuses if excuse.holds(run)]
+            ends += [] if run.ended is None else [run.ended]
+            if ends:  # else it was killed, and nobody knows when
+                of_caller = events.setdefault(sent.caller, [])
+                of_caller += [(run.began, 1), (max(min(ends), run.began), -1)]
+    found = []
+    for caller, steps in events.items():
+        most = max(accumulate(step for _, step in sorted(steps)))
+        if most > limit:
+            found.append(f"{caller} ({most} of {limit})")
+    return found
+
+
 def changed(written: Mapping[str, Mapping[str, str]], found: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Name the hashes that are not as they were written, and say what they have become; a server may lose some."""
     return [f"{name} ({dict(found[name])})" for name, fields in written.items() if found[name] not in ({}, fields)]
@@ -189,13 +216,13 @@ def as_table(title: str, accounts: Iterable[Account]) -> Table:
     table.add_column("fault", no_wrap=True)
     for name in ("s", "submitted", "completed", "error", "lost", "lost by\nserver", "run twice", "of them\nunjustly"):
         table.add_column(name, justify="right")
-    for name in ("written\ntwice", "wrong\nend", "hung", "forged", "recovery s", "bound s"):
+    for name in ("written\ntwice", "wrong\nend", "hung", "forged", "over\nlimit", "recovery s", "bound s"):
         table.add_column(name, justify="right")
     for account in accounts:
         numbers = (
             *(account.submitted, account.completed, account.error, len(account.lost), account.lost_by_server),
             *(account.run_twice, len(account.run_twice_for_nothing), len(account.written_twice), len(account.wrong)),
-            *(len(account.hung), len(account.forged)),
+            *(len(account.hung), len(account.forged), len(account.over_limit)),
         )
         table.add_row(
             account.fault,

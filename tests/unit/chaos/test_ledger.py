@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.faults import DIED
 from tests.chaos.guests import Run
-from tests.chaos.ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed
+from tests.chaos.ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed, over_limit
 
 FIRST, SECOND = Run("t", "<1-1.0>", 1, 1.0, 2.0), Run("t", "<2-9.0>", 2, 9.0, 10.0)
 COMPLETED = {"status": "completed", "output": FIRST.token}
@@ -137,3 +137,18 @@ def test_a_tree_that_does_not_stop_is_a_defect() -> None:
 def test_a_reply_is_missing_by_right_if_the_server_refused_replies_when_the_task_ended() -> None:
     assert account_of(COMPLETED, [FIRST], replies=0, silences=[(1.5, 2.5)]).defects() == []
     assert "no reply" in account_of(COMPLETED, [FIRST], replies=0, silences=[(9.0, 10.0)]).defects()[0]
+
+
+def test_a_caller_of_whom_too_many_tasks_ran_at_once_is_a_defect() -> None:
+    def run(pid: int, began: float, ended: float | None) -> Run:
+        return Run("t", f"<{pid}-{began}>", pid, began, ended)
+
+    submitted = {task: Submitted(0.5, COMPLETES, caller) for task, caller in (("a", "x"), ("b", "x"), ("c", "y"))}
+    after = {"a": [run(1, 1.0, 2.0)], "b": [run(2, 2.0, 3.0)], "c": [run(1, 1.0, 3.0)]}
+    beside = after | {"b": [run(2, 1.9, 3.0)]}
+    killed = {"a": [run(1, 1.0, None), run(2, 5.0, 6.0)], "b": [run(2, 4.5, 4.9)]}
+
+    assert over_limit(submitted, after, [], 1) == []
+    assert over_limit(submitted, beside, [], 1) == ["x (2 of 1)"]
+    assert over_limit(submitted, killed, [Excuse("killed", frozenset({1}), 4.0, 4.0)], 1) == []
+    assert "1 over their limit: x (2 of 1)" in Account("fault", over_limit=["x (2 of 1)"]).defects()[0]
