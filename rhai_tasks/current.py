@@ -37,6 +37,7 @@ class TaskRequest(NamedTuple):
         verified: Whether the task is signed by this caller; `False` if the worker does not check signatures.
         context_id: The field `contextId`, as the dispatcher wrote it.
         script: The script's text.
+        args: Its arguments, JSON as the task has them; `None` if it has none.
     """
 
     id: str
@@ -45,6 +46,7 @@ class TaskRequest(NamedTuple):
     verified: bool
     context_id: str | None
     script: str
+    args: str | None = None
 
     @property
     def script_hash(self) -> str:

@@ -130,7 +130,16 @@ def _pattern(texts: list[str] | None) -> re.Pattern[str] | None:
     """Make one pattern of several, in which `*` stands for any text."""
     if texts is None:
         return None
-    return re.compile("|".join(".*".join(map(re.escape, text.split("*"))) for text in texts), re.DOTALL)
+    return re.compile("|".join(map(_translate, texts)), re.DOTALL)
+
+
+def _translate(text: str) -> str:
+    """Write a text with `*` as a pattern that takes time linear in what it is tried on: any program chooses that."""
+    first, *rest = map(re.escape, text.split("*"))
+    if not rest:
+        return first
+    *inner, last = rest
+    return first + "".join(f"(?>.*?{part})" for part in inner) + f".*{last}"
 
 
 def _read_limits(limits: object) -> Terms:

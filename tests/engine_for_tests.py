@@ -96,7 +96,7 @@ def make_engine_with_rights() -> Engine:
             case "crash":
                 ctypes.string_at(0)
             case "eve":
-                return f"eve, in {task.circle}, {'verified' if task.verified else 'unverified'}"
+                return f"eve, in {task.circle}, {'verified' if task.verified else 'unverified'}, {task.args}"
         return False
 
     return engine

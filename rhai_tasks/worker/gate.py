@@ -60,8 +60,15 @@ class Gate:
         """Ask the policy and the engine's functions; put the policy's limits where they are lower than the task's."""
         if not self._policy and not self._engine.authorizers:
             return None
-        circle = circle_of(run.delivery.keys.queue)
-        request = TaskRequest(task.id, circle, task.caller_id, bool(run.verified), task.context_id, task.script)
+        request = TaskRequest(
+            task.id,
+            circle_of(run.delivery.keys.queue),
+            task.caller_id,
+            bool(run.verified),
+            task.context_id,
+            task.script,
+            run.terms.args,
+        )
         if self._policy:
             policy = self._policy.policy
             rule = policy.rule_for(request)

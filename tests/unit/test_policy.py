@@ -63,6 +63,29 @@ def test_the_first_rule_that_allows_a_task_decides(policy: Policy, asked: TaskRe
     assert (rule.number if rule else None) == number
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text", "fits"),
+    [
+        ("*", "", True),
+        ("**", "a", True),
+        ("a*b*c", "abc", True),
+        ("a*b*c", "a.b.b.c.c", True),
+        ("a*b*c", "acb", False),
+        ("*b*b", "b", False),
+        ("*ab*ab*", "abab", True),
+        ("*ab*ab*", "abb", False),
+        ("a*a", "a", False),
+        ("?", "x", False),
+        ("*a" * 20 + "*b", "a" * 1_000_000, False),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else value,
+)
+def test_an_asterisk_stands_for_any_text_and_costs_little(tmp_path: Path, pattern: str, text: str, fits: bool) -> None:
+    (tmp_path / "policy.toml").write_text(f'[[allow]]\ncallers = ["{pattern}"]\n')
+
+    assert Policy.read(tmp_path / "policy.toml").rules[0].fits(text, "circle") == fits
+
+
 def test_a_refusal_names_the_caller_and_says_whether_another_script_would_do(policy: Policy) -> None:
     assert policy.refusal_of(request("04", "x")) == "the worker's policy allows caller '04' nothing here"
     other = policy.refusal_of(request("03", "team-a", "1"))

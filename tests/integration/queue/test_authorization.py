@@ -117,9 +117,9 @@ def test_a_function_of_the_engine_decides_and_one_that_fails_refuses(
     worker = start_worker("circle", "--engine", "tests.engine_for_tests:make_engine_with_rights")
 
     assert dispatcher.run("circle", "1", callerId="alice")["output"] == "1"
-    assert error_of(dispatcher.run("circle", "1", callerId="eve")) == (
+    assert error_of(dispatcher.run("circle", "1", callerId="eve", args="{}")) == (
         "Forbidden",
-        "not allowed: eve, in circle, unverified",
+        "not allowed: eve, in circle, unverified, {}",
     )
     assert error_of(dispatcher.run("circle", "1", callerId="")) == (
         "Forbidden",

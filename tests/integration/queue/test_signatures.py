@@ -237,7 +237,9 @@ def test_without_the_option_nothing_is_checked_and_scripts_see_no_constant(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("options", [{}, {"via": "dramatiq"}, {"start_within": 30.0}, {"json": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"via": "dramatiq"}, {"start_within": 30.0}, {"json": True}, {"args": {"n": [1, "ä"]}}], ids=str
+)
 def test_a_client_with_a_key_submits_tasks_that_run(
     server_url: str, start_worker: Callable[..., Worker], scheme: str, options: Any
 ) -> None:
