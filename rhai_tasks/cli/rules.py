@@ -101,7 +101,7 @@ def _show(settings: Settings, circle: str | None, verbs: Container[str], *, as_j
     if as_json:
         print_json([{"circle": name, **asdict(rule)} for name, rule in found])
     else:
-        rows = ((name, _text(rule), _time(rule.at), rule.by, rule.reason) for name, rule in found)
+        rows = ((name, rule.text, _time(rule.at), rule.by, rule.reason) for name, rule in found)
         print_table(rows, "circle", "rule", "since", "by", "why")
 
 
@@ -210,10 +210,6 @@ def _block_of(caller: str | None, script: str | None, reason: str = "") -> Rule:
     if caller is not None:
         return Rule("block", "caller", caller, reason)
     return Rule("block", "script", script_hash(script or ""), reason)
-
-
-def _text(rule: Rule) -> str:
-    return f"{rule.verb} {rule.subject}" + (f": {rule.quota}" if rule.quota else "")
 
 
 def _time(at: float) -> str:

@@ -173,6 +173,14 @@ class Queues:
             found += self.client.zrange(keys.published, start, last)
         return found
 
+    def parked(self, circle: str) -> list[bytes]:
+        """List the elements of a circle's lines: ids of tasks, and of messages that a worker held before."""
+        keys = self.keys(circle)
+        with self.client.pipeline(transaction=False) as pipeline:
+            for caller in self.client.zrange(keys.lines, 0, -1):
+                pipeline.lrange(keys.line(to_text(caller)), 0, -1)
+            return [parked.split(b" ", 1)[-1] for line in pipeline.execute() for parked in line]
+
     def held(self, circle: str) -> list[bytes]:
         """List the ids of the messages that workers hold, in the order in which they were made."""
         keys = self.keys(circle)

@@ -68,7 +68,7 @@ def find_orphans(queues: Queues, circles: list[str], holders: list[Holder], stal
         known.update(tasks_of(client, names, client.smembers(names.acks(broker_id))))
     for circle in circles:
         names = queues.keys(circle)
-        known.update(tasks_of(client, names, queues.buffered(circle)))
+        known.update(tasks_of(client, names, [*queues.buffered(circle), *queues.parked(circle)]))
     keys = client.scan_iter(match=key_pattern(prefix), count=_SCANNED, _type="HASH")
     while some := list(islice(keys, _SCANNED)):
         with client.pipeline(transaction=False) as pipeline:

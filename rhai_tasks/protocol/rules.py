@@ -63,6 +63,11 @@ class Rule:
         return named.get(self.scope, f"script sha256:{self.name}")
 
     @property
+    def text(self) -> str:
+        """The whole rule, as a person reads it."""
+        return f"{self.verb} {self.subject}" + (f": {self.quota}" if self.quota else "")
+
+    @property
     def field(self) -> bytes:
         """Its field in the hash of rules."""
         start = f"{self.verb} {self.scope}"

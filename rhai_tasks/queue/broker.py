@@ -17,7 +17,7 @@ from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.observe.metrics import IN_FLIGHT, RUNNING
 from rhai_tasks.observe.recorder import Recorder, State
-from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, is_circle_queue, queue_name, to_bytes
+from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, is_circle_queue, queue_name, to_bytes, to_text
 from rhai_tasks.settings import Settings
 
 from .cancels import Cancels
@@ -198,20 +198,25 @@ class TaskBroker(HookedBroker):
 
         dramatiq counts bodies. A task has none until a worker fetches it, and no message counts twice.
         """
-        keys, holders = self.keys(queue_name), set[bytes]()
+        keys, holders, callers = self.keys(queue_name), set[bytes](), set[bytes]()
         while True:
             with self.client.pipeline() as pipeline:
                 pipeline.zrange(keys.leases, 0, -1)
+                pipeline.zrange(keys.lines, 0, -1)
                 pipeline.llen(keys.messages)
                 pipeline.zcard(keys.published)
                 pipeline.zcard(keys.delayed_messages)
                 pipeline.hlen(keys.delay_bodies)
+                for caller in callers:
+                    pipeline.llen(keys.line(to_text(caller)))
                 for broker_id in holders:
                     pipeline.scard(keys.acks(broker_id.decode()))
-                leases, *counts = pipeline.execute()
-            if holders.issuperset(leases):
+                leases, lines, *counts = pipeline.execute()
+            if holders.issuperset(leases) and callers.issuperset(lines):
                 return sum(counts)
-            holders.update(leases)  # a broker with a new lease may have fetched messages that were counted nowhere
+            # A broker with a new lease, or a new line, may have messages that were counted nowhere.
+            holders.update(leases)
+            callers.update(lines)
 
     def _state(self) -> State:
         """Return what this process serves, holds and runs now."""

@@ -39,9 +39,12 @@ def overview(site: Site, query: Query) -> Rendering:
         key=lambda queue: (-queue.waiting - queue.buffered, -queue.prefetched - queue.running, queue.circle),
     )
     history = sample.history
+    shown = _page_of(queues, query.page(), _CIRCLES)
+    rules = site.queues.rules()
     return "overview.html", {
+        "rules": [(one.circle, rule) for one in shown.rows if one.rules for rule in rules.read(one.circle)],
         "sample": sample,
-        "circles": _page_of(queues, query.page(), _CIRCLES),
+        "circles": shown,
         "wanted": wanted,
         "workers": _page_of(sample.workers, query.number("workers", 1) or 1, _WORKERS),
         "charts": [

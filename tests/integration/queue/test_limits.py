@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from rhai_tasks import Settings
+from rhai_tasks.operate.doctor import examine
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import QueueKeys, Quota, Rule, parse_time, queue_name
+from rhai_tasks.queue.broker import TaskBroker
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
 
 CIRCLE = "circle"
@@ -233,3 +235,21 @@ def test_a_worker_with_parked_tasks_does_not_ask_without_pause(
 
     calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
     assert calls < 40  # 8 by one worker process, renewals, and the bridge's
+
+
+def test_the_doctor_and_dramatiqs_join_know_parked_tasks(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], rules: Rules, client: Any, server_url: str
+) -> None:
+    doomed = start_worker(CIRCLE, "--threads", "1")
+    dispatcher.submit(CIRCLE, "t", "sleep(60.0)", callerId="a")
+    wait_until(lambda: dispatcher.status("t") == "processing")
+    rules.set(CIRCLE, Rule("pause", "caller", "a"))
+    doomed.kill()
+    start_worker(CIRCLE)
+    wait_until(lambda: parked(client, "a") == 1, what="the dead worker's task to be recovered, and parked")
+
+    findings = [finding.what for finding in examine(Settings(redis_url=server_url), stale_seconds=0.0)]
+
+    assert dispatcher.status("t") == "processing"
+    assert not [what for what in findings if "no worker of ours holds it" in what]
+    assert TaskBroker(Settings(redis_url=server_url)).do_qsize(queue_name(CIRCLE)) == 1

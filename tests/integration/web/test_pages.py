@@ -17,6 +17,8 @@ from starlette.testclient import TestClient
 
 from bridge.circle import CircleBridge
 from rhai_tasks import Client
+from rhai_tasks.operate.rules import Rules
+from rhai_tasks.protocol import Quota, Rule
 from rhai_tasks.settings import Settings
 from rhai_tasks.web.security import MOST_STREAMS
 from tests.conftest import BIN, Dispatcher, Worker, free_port, make_server, wait_until
@@ -64,6 +66,20 @@ def details(client: Any, task_id: str, **fields: str | bytes) -> None:
 )
 def test_a_page_of_nothing_says_so(browser: Browser, address: str, words: str) -> None:
     assert words in " ".join(browser.get(address).text.split())
+
+
+def test_the_overview_shows_the_rules_of_its_circles(browser: Browser, dispatcher: Dispatcher, client: Any) -> None:
+    dispatcher.submit("busy", "t", "1")
+    rules = Rules(client, "rhai_dramatiq", "ada")
+    rules.set("busy", Rule("pause", "circle", reason="<b>moves</b>"))
+    rules.set("busy", Rule("limit", "caller", "noisy", quota=Quota(concurrency=4)))
+
+    page = browser.get("/")
+
+    text = re.sub(r"\s+", " ", page.text)
+    assert "busy paused" in text
+    assert "limit caller noisy: concurrency 4" in text
+    assert re.search(r"pause the circle[-0-9]+ [:0-9]+ada<b>moves</b>", text), text
 
 
 def test_the_overview_shows_what_is_where(browser: Browser, dispatcher: Dispatcher, client: Any) -> None:
