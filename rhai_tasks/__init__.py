@@ -12,7 +12,7 @@ from typing import Any as _Any
 from .client import AsyncClient, AsyncTask, Client, ScriptActor, Stats, Task, TaskSpec
 from .current import CurrentTask, TaskRequest, current_task
 from .engine import AST, CancelToken, Engine, FnPtr, Limits, Result, Scope
-from .protocol import Status
+from .protocol import ScriptRef, Status
 from .settings import Settings
 
 __version__ = _version("rhai-tasks")
@@ -30,6 +30,7 @@ __all__ = [
     "Result",
     "Scope",
     "ScriptActor",
+    "ScriptRef",
     "Settings",
     "Stats",
     "Status",

@@ -114,6 +114,21 @@ class TaskCancelled(TaskError):
         return f"task {self.task_id!r} was cancelled"
 
 
+class ScriptNotFound(RhaiTasksError, LookupError):
+    """No script is stored under a name or a hash.
+
+    Attributes:
+        reference: The name after `@`, or the hash after `sha256:`.
+    """
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(reference)
+        self.reference = reference
+
+    def __str__(self) -> str:
+        return f"no script is stored as {self.reference!r}"
+
+
 class NotAsked(TaskError, TypeError):
     """A task that has ended has no such answer: it was submitted without the argument, or an original worker ran it.
 

@@ -11,9 +11,10 @@ from . import (
     rules,
     scripts,
     services,
+    stored,
     tasks,
     waiting,
 )  # they add their commands to the group
 from .group import main
 
-__all__ = ["keys", "lists", "main", "policy", "queues", "rules", "scripts", "services", "tasks", "waiting"]
+__all__ = ["keys", "lists", "main", "policy", "queues", "rules", "scripts", "services", "stored", "tasks", "waiting"]

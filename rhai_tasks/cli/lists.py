@@ -85,8 +85,8 @@ def _row(task: Details) -> dict[str, Any]:
         "taskId": task.task_id,
         "status": task.status,
         "circle": task.circle,
-        "callerId": task.caller,
-        "updatedAt": task.text(Field.UPDATED_AT) or task.text(Field.CREATED_AT),
+        Field.CALLER_ID: task.caller,
+        Field.UPDATED_AT: task.text(Field.UPDATED_AT) or task.text(Field.CREATED_AT),
         "text": task.text(Field.ERROR) or task.text(Field.OUTPUT),
     }
 

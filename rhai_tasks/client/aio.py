@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rhai_tasks.errors import ClientClosed, ScriptError, TaskCancelled
-from rhai_tasks.protocol import Status
+from rhai_tasks.protocol import ScriptRef, Status
 from rhai_tasks.settings import Settings
 
 from .answers import Stats
@@ -17,8 +17,9 @@ from .prints import PrintsReader
 from .progress import Progress
 from .requests import Ending, unwrap
 from .results import ResultListener
+from .scripts import AsyncScripts
 from .sender import END_OF_TIME, AsyncSender
-from .spec import TaskOptions, TaskSpec
+from .spec import Submitted, TaskOptions, TaskSpec
 
 _DEFAULT = Settings()
 
@@ -78,6 +79,8 @@ class AsyncClient:
     ) -> None:
         self._requests = make_requests(**options)
         self._sender = AsyncSender(url, self._requests, retry_timeout)
+        self.scripts = AsyncScripts(self._sender, self._requests.namespace)
+        """The stored scripts of the server."""
         self._results = ResultListener(url, self._requests, self._sender.send_once, self._sender.retry_timeout)
         self._closed = False
 
@@ -96,13 +99,13 @@ class AsyncClient:
         await self._results.aclose()
         await self._sender.aclose()
 
-    async def submit(self, script: str, **options: Unpack[TaskOptions]) -> AsyncTask:
+    async def submit(self, script: str | ScriptRef, **options: Unpack[TaskOptions]) -> AsyncTask:
         """Submit a script, with the options of `Client.submit`."""
         (batch,) = self._requests.submit([TaskSpec(script, **options)])
         await self._sender.submit(batch)
         return AsyncTask(self, self._sender, batch.task_ids[0], time.monotonic())
 
-    async def submit_many(self, scripts: Iterable[str | TaskSpec], *, progress: bool = False) -> list[AsyncTask]:
+    async def submit_many(self, scripts: Iterable[Submitted], *, progress: bool = False) -> list[AsyncTask]:
         """Submit scripts in few round trips; see `Client.submit_many`."""
         tasks: list[AsyncTask] = []
         with Progress("submitted", scripts, shown=progress) as bar:

@@ -10,7 +10,7 @@ from rhai_tasks.errors import ServerUnavailable, TaskTimeout
 from rhai_tasks.protocol import Prefixes
 
 from .requests import POLLED_AT_ONCE, Ending, Requests, batched, traceparent_if
-from .spec import TaskSpec, check_seconds
+from .spec import Submitted, check_seconds
 
 if TYPE_CHECKING:  # an extra
     from rhai_tasks.signatures import SigningKey
@@ -124,7 +124,7 @@ class ResultTimeout:
             raise self.make_error(task_ids) from error
 
 
-def check_scripts(scripts: Iterable[str | TaskSpec]) -> Iterable[str | TaskSpec]:
+def check_scripts(scripts: Iterable[Submitted]) -> Iterable[Submitted]:
     """Return the scripts.
 
     Raises:

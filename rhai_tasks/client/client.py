@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rhai_tasks.errors import ScriptError, TaskCancelled
-from rhai_tasks.protocol import Status
+from rhai_tasks.protocol import ScriptRef, Status
 from rhai_tasks.settings import Settings
 
 from .answers import Stats
@@ -16,8 +16,9 @@ from .listener import Waiter
 from .prints import PrintsReader
 from .progress import Progress
 from .requests import Ending, unwrap
+from .scripts import Scripts
 from .sender import Sender
-from .spec import TaskOptions, TaskSpec
+from .spec import Submitted, TaskOptions, TaskSpec
 
 _DEFAULT = Settings()
 
@@ -151,6 +152,8 @@ class Client:
     ) -> None:
         self._requests = make_requests(**options)
         self._sender = Sender(url, self._requests, retry_timeout)
+        self.scripts = Scripts(self._sender, self._requests.namespace)
+        """The stored scripts of the server."""
         self._waiter = Waiter(url, self._requests, self._sender.retry_timeout)
 
     def __enter__(self) -> Self:
@@ -166,11 +169,12 @@ class Client:
         self._sender.close()
         self._waiter.close()
 
-    def submit(self, script: str, **options: Unpack[TaskOptions]) -> Task:
+    def submit(self, script: str | ScriptRef, **options: Unpack[TaskOptions]) -> Task:
         """Submit a script; a request whose reply got lost is repeated, and has its effect once.
 
         Args:
-            script (str): Rhai source.
+            script (str | ScriptRef): Rhai source; or a stored script, as its reference or the text `@name` or
+                `sha256:...`.
             circle (str | None): Circle whose workers run the task; by default the client's, as the next two.
             caller_id (str | None): Public key of the caller.
             context_id (str | None): Field `contextId` of the details.
@@ -192,12 +196,14 @@ class Client:
             start_within (float | None): The same as seconds from the submission on, from a millisecond.
             json (bool): Keep the value as JSON as well, for `Task.value`.
             stats (bool): Keep what the run took, for `Task.stats`.
+            materialize (bool): Write the source of a stored script into the task as well, for an original worker.
             keep_prints (int | None): Bytes of what the script prints that are kept, for `Task.prints`; at most 16 MiB.
             args (Mapping[str, Any] | None): The constant `ARGS`, a map: values by name, as docs/args.md lists them.
 
         Raises:
             TaskExists: `unique`, and the id is taken; or a message in the queue has the same id, and the task waits
                 already or is to be a delayed message.
+            ScriptNotFound: No script is stored under the name.
             ValueError: No circle is named, a field is one that the client writes itself, `via` is none of the three, or
                 `delay` or a limit is not such a number. Or no script can hold a number in `args`.
             TypeError: A value in `args` has no JSON form.
@@ -208,7 +214,7 @@ class Client:
         self._sender.submit(batch)
         return Task(self, self._sender, batch.task_ids[0], time.monotonic())
 
-    def submit_many(self, scripts: Iterable[str | TaskSpec], *, progress: bool = False) -> list[Task]:
+    def submit_many(self, scripts: Iterable[Submitted], *, progress: bool = False) -> list[Task]:
         """Submit scripts in few round trips, up to 500 tasks in each; all tasks of a round trip are submitted, or none.
 
         Args:

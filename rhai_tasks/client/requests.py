@@ -12,7 +12,15 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
 
-from rhai_tasks.errors import RhaiTasksError, ScriptError, TaskCancelled, TaskExists, TaskMalformed, TaskNotFound
+from rhai_tasks.errors import (
+    RhaiTasksError,
+    ScriptError,
+    ScriptNotFound,
+    TaskCancelled,
+    TaskExists,
+    TaskMalformed,
+    TaskNotFound,
+)
 from rhai_tasks.protocol import (
     CANCELLED,
     NO_TERMS,
@@ -20,12 +28,14 @@ from rhai_tasks.protocol import (
     Outcome,
     Prefixes,
     QueueKeys,
+    ScriptRef,
     Status,
     Terms,
     cancel_channel,
     check_circle,
     check_names,
     queue_name,
+    scripts_key,
     shown,
     signed_form,
     state_channel,
@@ -37,7 +47,7 @@ from rhai_tasks.protocol import (
 from rhai_tasks.settings import Settings
 
 from .answers import STATS_FIELDS, VALUE_FIELDS, Stats, read_stats, read_value
-from .spec import WAYS, TaskSpec, Via, check_seconds
+from .spec import WAYS, Submitted, TaskSpec, Via, check_seconds
 
 if TYPE_CHECKING:  # an extra
     from rhai_tasks.signatures import SigningKey
@@ -46,8 +56,9 @@ T = TypeVar("T")
 
 _PENDING = Status.PENDING.value
 
-Destination = tuple[str, Via, float, bool, float | None]
-"""What the tasks of one request have in common: circle, `via`, `delay`, `unique`, `start_within`."""
+Destination = tuple[str, Via, float, bool, float | None, bool]
+"""What the tasks of one request have in common: circle, `via`, `delay`, `unique`, `start_within`, and whether the
+server looks stored scripts up for them."""
 
 Ending = Outcome | RhaiTasksError
 """How a task ended, or why that cannot be known."""
@@ -56,6 +67,8 @@ POLLED_AT_ONCE = 500  # tasks in one request
 _BATCH_TASKS = 500  # submitted in one request: some milliseconds of the server's time
 _BATCH_BYTES = 1024 * 1024  # of scripts and arguments
 _KEEP_SECONDS = "60"  # a worker with --delete-finished keeps our tasks for so long: their results are awaited
+_REFERENCES = ("@", "s")
+"""How references to stored scripts begin: no function is called for any other script."""
 _DEFAULT = Settings()
 _terms_of: Callable[[TaskSpec], tuple[Any, ...]] = operator.attrgetter(*Terms._fields)
 
@@ -119,7 +132,7 @@ class Requests:
         if self.expire_finished is not None and self.expire_finished != 0:
             check_seconds("expire_finished", self.expire_finished, least=0.001)
 
-    def submit(self, specs: Iterable[str | TaskSpec]) -> Iterator[Batch]:
+    def submit(self, specs: Iterable[Submitted]) -> Iterator[Batch]:
         """Build the requests that submit tasks, in the order of the tasks.
 
         Raises:
@@ -137,7 +150,7 @@ class Requests:
                 details = self.details_of(spec, task_id, now)
                 task_ids.append(task_id)
                 args += (to_bytes(task_id), len(details), *details)
-                size += len(spec.script) if spec.args is None else sum(map(len, details))
+                size += len(str(spec.script)) if spec.args is None else sum(map(len, details))
                 if len(task_ids) >= _BATCH_TASKS or size >= _BATCH_BYTES:
                     yield self._batch(destination, task_ids, args)
                     task_ids, args, size = [], [], 0
@@ -152,18 +165,31 @@ class Requests:
             )
         if spec.via not in WAYS:
             raise ValueError(f"via={spec.via!r}: wanted is one of {', '.join(WAYS)}")
-        return circle, spec.via, spec.delay, spec.unique, spec.start_within
+        reference = "" if spec.script.__class__ is str and spec.script[:1] not in _REFERENCES else spec.reference
+        if spec.materialize and not reference:
+            raise ValueError("materialize=True: the script is no reference to a stored script")
+        is_looked_up = spec.materialize or reference.startswith("@")
+        if is_looked_up and self.signing_key is not None:
+            raise ValueError(
+                f"script={reference!a}: sign the hash, as in client.submit(client.scripts.find({reference!a}))"
+            )
+        return circle, spec.via, spec.delay, spec.unique, spec.start_within, is_looked_up
 
     def details_of(self, spec: TaskSpec, task_id: str, now: str) -> list[str]:
         """Return the fields of a task that is submitted `now`: each name, and its value after it."""
         caller = spec.caller_id if spec.caller_id is not None else self.caller_id
-        details: list[str] = [Field.SCRIPT, spec.script, Field.STATUS, _PENDING, Field.CALLER_ID, caller]
+        reference = "" if spec.script.__class__ is str and spec.script[:1] not in _REFERENCES else spec.reference
+        details: list[str] = [Field.SCRIPT, str(spec.script)] if not reference else [Field.SCRIPT_REF, reference]
+        if spec.materialize:
+            details += (Field.SCRIPT, "")  # which `submit.lua` looks up
+        details += (Field.STATUS, _PENDING, Field.CALLER_ID, caller)
         details += (Field.CREATED_AT, now, Field.UPDATED_AT, now)
         context = spec.context_id if spec.context_id is not None else self.context_id
         if context is not None:
             details += (Field.CONTEXT_ID, context)
         circle = spec.circle if spec.circle is not None else self.circle
-        if circle is not None and circle.encode(errors="replace") == to_bytes(circle):  # other clients read UTF-8
+        # Other clients read UTF-8.
+        if circle is not None and (circle.isascii() or circle.encode(errors="replace") == to_bytes(circle)):
             details += (Field.CIRCLE, circle)
         if self.expire_finished is not None:
             details += (Field.EXPIRE_FINISHED, f"{self.expire_finished:.15g}")
@@ -202,12 +228,13 @@ class Requests:
             raise ValueError(f"caller_id={caller!r}: the signing key is {self.signing_key.public_key}'s")
 
     def _batch(self, destination: Destination, task_ids: list[str], args: list[Any]) -> Batch:
-        circle, via, delay, unique, start_within = destination
+        circle, via, delay, unique, start_within, is_looked_up = destination
         queue, keys = _places(self.namespace, self.prefixes.queue, circle)
         common: list[Any] = [int(unique), round(delay * 1000), via, queue, self.prefixes.details]
         common += (state_channel(self.namespace), to_bytes(circle), self.prefixes.queue, self.namespace)
         common.append("" if start_within is None else round(start_within * 1000))
-        return Batch(task_ids, Request("submit", keys, [*common, *args], _check_none_taken))
+        common.append(scripts_key(self.namespace) if is_looked_up else "")
+        return Batch(task_ids, Request("submit", keys, [*common, *args], _check_submitted))
 
     def cancel(self, task_id: str) -> Request[bool]:
         """Build the request that cancels a task; the reply is `False` if the task had ended."""
@@ -311,11 +338,11 @@ def _with_start(spec: TaskSpec) -> TaskSpec:
     return replace(spec, start_within=None, start_before=round(time.time() + spec.start_within, 3))
 
 
-def _to_spec(spec: str | TaskSpec) -> TaskSpec:
-    spec = TaskSpec(spec) if isinstance(spec, str) else spec
+def _to_spec(spec: Submitted) -> TaskSpec:
+    spec = TaskSpec(spec) if isinstance(spec, str | ScriptRef) else spec
     if not isinstance(spec, TaskSpec):
         raise TypeError(f"a script or a TaskSpec is wanted, not {shown(spec)}")
-    if not isinstance(spec.script, str):
+    if not isinstance(spec.script, str | ScriptRef):
         raise TypeError(f"script={shown(spec.script)}: wanted is a text")
     return spec
 
@@ -329,9 +356,11 @@ def _places(namespace: str, prefix: str, circle: str) -> tuple[str, tuple[str | 
     return queue, (to_bytes(prefix + circle), keys.messages, registry, keys.delayed, keys.delayed_messages, keys.wake)
 
 
-def _check_none_taken(taken: list[bytes]) -> None:
-    if taken:
-        raise TaskExists(to_text(taken[0]))
+def _check_submitted(refused: list[bytes]) -> None:
+    if len(refused) == 2 and refused[0] == b"":
+        raise ScriptNotFound(to_text(refused[1]))
+    if refused:
+        raise TaskExists(to_text(refused[0]))
 
 
 def batched(task_ids: Iterable[str], size: int) -> Iterator[list[str]]:

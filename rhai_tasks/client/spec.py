@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict, get_args
 
-from rhai_tasks.protocol import LONGEST, shown
+from rhai_tasks.protocol import LONGEST, ScriptRef, is_reference, shown
 
 Via = Literal["native", "dramatiq", "urgent"]
 """How a task gets to a worker: `native`, by its circle's list, which any worker may serve; `dramatiq`, as a message in
@@ -35,6 +35,7 @@ class TaskOptions(TypedDict, total=False):
     stats: bool
     keep_prints: int | None
     args: Mapping[str, Any] | None
+    materialize: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class TaskSpec:
         ValueError: `delay` is negative, longer than a hundred years, or no number; or the task could never begin.
     """
 
-    script: str
+    script: str | ScriptRef
     circle: str | None = None
     caller_id: str | None = None
     context_id: str | None = None
@@ -63,6 +64,15 @@ class TaskSpec:
     stats: bool = False
     keep_prints: int | None = None
     args: Mapping[str, Any] | None = None
+    materialize: bool = False
+
+    @property
+    def reference(self) -> str:
+        """The reference to a stored script in the place of a script; empty: the script is a source."""
+        script = self.script
+        if isinstance(script, ScriptRef):
+            return str(script)
+        return script if script.startswith(("@", "sha256:")) and is_reference(script) else ""
 
     def __post_init__(self) -> None:
         if self.delay != 0.0:
@@ -78,6 +88,10 @@ class TaskSpec:
                 f"start_within={self.start_within:g}: the task would expire before its delay of "
                 f"{self.delay:g} s is over"
             )
+
+
+Submitted = str | ScriptRef | TaskSpec
+"""What can be submitted: a source, a reference to a stored script, or either with options."""
 
 
 def check_seconds(

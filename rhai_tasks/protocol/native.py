@@ -76,7 +76,7 @@ class Field:
     KEEP_PRINTS = "keepPrints"
     ARGS = "args"
     SCRIPT_REF = "scriptRef"
-    """Reserved for a script that is stored elsewhere; it is signed already."""
+    """In the place of a script: `sha256:` and the hash of a stored script, or `@` and a name."""
     SIGNATURE = "signature"
     SIGNED_AT = "signedAt"
     SIGNATURE_SCHEME = "signatureScheme"
@@ -97,6 +97,7 @@ DETAIL_FIELDS = (
     Field.CONTEXT_ID,
     Field.CREATED_AT,
     Field.REPLY_TO,
+    Field.SCRIPT_REF,
 )
 """Fields of a details hash that a worker reads, in the order in which `parse_task` expects them."""
 
@@ -166,6 +167,7 @@ class Task(NamedTuple):
     context_id: str | None = None  # as the dispatcher wrote it; scripts see the worker's own circle
     created_at: str | None = None
     reply_to: str | None = None  # list that wants the final details; older clients only
+    script_ref: str | None = None  # of a stored script, where there is no `script`
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,20 +210,21 @@ def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
         TaskMalformed: There is no script, or a field is not UTF-8. Its text is the task's `error`.
     """
     try:
-        script, caller, public_key, context, created, reply_to = [
+        script, caller, public_key, context, created, reply_to, script_ref = [
             None if value is None else value.decode() for value in values[: len(DETAIL_FIELDS)]
         ]
     except UnicodeDecodeError as error:
         raise not_utf8(DETAIL_FIELDS[values.index(error.object)], error) from error
-    if script is None:
+    if script is None and script_ref is None:
         raise TaskMalformed(MISSING_SCRIPT)
     return Task(
         id=task_id,
-        script=script,
+        script=script or "",
         caller_id=caller if caller is not None else public_key or "",
         context_id=context,
         created_at=created,
         reply_to=reply_to or None,
+        script_ref=script_ref if script is None else None,
     )
 
 

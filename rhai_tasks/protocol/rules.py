@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from rhai_tasks.errors import ConfigurationError
 
+from .scripts import hash_in
 from .text import UNREADABLE, finite, to_bytes, to_text
 
 _LATEST = 1e11  # seconds since the epoch, in the year 5138
@@ -141,15 +142,19 @@ def parse_rate(text: str) -> float:
     return float(found[1]) / _SECONDS[found[2]]
 
 
-def blocked_by(rules: Mapping[bytes, bytes], caller: bytes, script: bytes | None) -> Rule | None:
+def blocked_by(
+    rules: Mapping[bytes, bytes], caller: bytes, script: bytes | None, script_ref: bytes | None = None
+) -> Rule | None:
     """Return the rule that blocks a task, if one does.
 
     Args:
         rules: The circle's that block, by field.
         caller: The task's.
         script: Its text.
+        script_ref: The reference to a stored script that a task without a text has.
     """
     field = Rule("block", "caller", to_text(caller)).field
-    if field not in rules and script is not None:
-        field = Rule("block", "script", sha256(script).hexdigest()).field
+    if field not in rules and (script is not None or script_ref is not None):
+        digest = sha256(script).hexdigest() if script is not None else hash_in(to_text(script_ref or b""))
+        field = Rule("block", "script", digest or "").field
     return Rule.read(field, rules[field]) if field in rules else None

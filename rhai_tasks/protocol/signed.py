@@ -15,15 +15,11 @@ _LENGTH_BYTES = 4
 TASK_ID = "taskId"
 """Name of the task's id in the signed form; it is no field of the details."""
 
-SIGNATURE_FIELDS = tuple(
-    field
-    for field in (Field.ARGS, Field.SCRIPT_REF, Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE)
-    if field not in TERM_FIELDS
-)
+SIGNATURE_FIELDS = (Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE)
 """The fields that only a worker with `--signatures` reads, besides all others."""
 
 SIGNED_FIELDS = frozenset(
-    {Field.CALLER_ID, Field.CONTEXT_ID, Field.REPLY_TO, Field.SCRIPT, *TERM_FIELDS, *SIGNATURE_FIELDS}
+    {Field.CALLER_ID, Field.CONTEXT_ID, Field.REPLY_TO, Field.SCRIPT, Field.SCRIPT_REF, *TERM_FIELDS, *SIGNATURE_FIELDS}
 ) - {Field.SIGNATURE}
 """The fields of the details that are part of the signed form."""
 

@@ -37,6 +37,7 @@ class Details(NamedTuple):
     context_id: bytes | None = None
     created_at: bytes | None = None
     reply_to: bytes | None = None
+    script_ref: bytes | None = None
     traceparent: bytes | None = None
 
 

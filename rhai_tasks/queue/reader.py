@@ -127,7 +127,7 @@ def _end_if_blocked(run: Run, blocks: Mapping[bytes, bytes]) -> Finished | None:
     """End a run that a rule of its circle blocks."""
     details = run.delivery.details
     caller = details.caller_id if details.caller_id is not None else details.public_key or b""
-    rule = blocked_by(blocks, caller, details.script)
+    rule = blocked_by(blocks, caller, details.script, details.script_ref)
     if not rule:
         return None
     with suppress(TaskMalformed):

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 import dramatiq
+import redis
 from dramatiq.middleware import CurrentMessage
 
 from rhai_tasks.current import CurrentTask, running
@@ -33,6 +34,7 @@ from .gate import Gate, make_gate
 from .host_errors import log_host_error
 from .own_limits import NO_OWN_LIMITS, OwnLimits
 from .shortage import Shortage
+from .stored_scripts import StoredScripts
 from .suspects import Suspects
 from .watchdog import Watchdog
 
@@ -48,7 +50,7 @@ def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None 
     """
     timeout = engine.limits.timeout or broker.settings.limits.timeout
     broker.add_middleware(Watchdog(timeout))
-    suspects = Suspects()
+    suspects, stored = Suspects(), StoredScripts(broker.context)
     gate = make_gate(broker, engine, policy)
     run = partial(_run_traced if broker.context.tracer else _run, broker, engine, timeout, gate)
 
@@ -61,8 +63,13 @@ def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None 
             task = delivery.task()
             if delivery.terms:
                 message.run.terms = delivery.read_terms()
+            if task.script_ref is not None:
+                task = stored.load(task)
         except TaskMalformed as error:
             message.run.finish(failed(str(error), "Malformed"))
+            return
+        except redis.RedisError:  # this worker stops, and the server is away
+            message.run.release()
             return
         if not crashes:
             run(message, task)

@@ -8,16 +8,43 @@
 --       4 delay in milliseconds   5 "native", "dramatiq", or "urgent": before all that waits in dramatiq
 --       6 queue name   7 prefix of details keys   8 start of the names of channels for states   9 circle
 --       10 prefix of native lists   11 namespace   12 milliseconds within which the tasks must begin, or nothing
+--       13 stored scripts (hash) if some of the tasks name one, or are to have its source, or nothing
 --       then for each task: its id, how many names and values follow, names and values of its fields
--- Returns ids that are taken, by a task if they must be free, or by a message; nothing was submitted then. Of an id
--- that is there several times the last one counts.
+-- Returns {"", a reference to a script that is not stored}; or ids that are taken, by a task if they must be free, or by
+-- a message. Nothing was submitted then. Of an id that is there several times the last one counts.
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return {}
 end
+
+-- Find the script that a task names. `first`, `last`: positions in ARGV of the task's fields. Returns the fields to
+-- write in the place of a name, and of a script that is empty; nil and the reference if nothing is stored there.
+local function look_up(scripts, first, last)
+  local reference, wants_source
+  for place = first, last, 2 do
+    if ARGV[place] == 'scriptRef' then
+      reference = ARGV[place + 1]
+    elseif ARGV[place] == 'script' then
+      wants_source = true
+    end
+  end
+  local hash = string.sub(reference, 8)
+  if string.sub(reference, 1, 1) == '@' then
+    hash = redis.call('HGET', scripts .. '.names', string.sub(reference, 2))
+  end
+  local found = {'scriptRef', 'sha256:' .. (hash or '')}
+  if hash and wants_source then
+    found[3], found[4] = 'script', redis.call('HGET', scripts, hash)
+  end
+  if not hash or found[4] == false then
+    return nil, reference
+  end
+  return found
+end
+
 -- 1. Read.
 local unique = ARGV[3] == '1'
 local ids, fields, taken = {}, {}, {}
-local i = 13
+local i = 14
 while i <= #ARGV do
   local id, count = ARGV[i], tonumber(ARGV[i + 1])
   if not fields[id] then
@@ -33,6 +60,16 @@ while i <= #ARGV do
 end
 if #taken > 0 then
   return taken
+end
+local scripts = {} -- by task id, fields that the server has looked up
+if ARGV[13] ~= '' then
+  for _, id in ipairs(ids) do
+    local missing
+    scripts[id], missing = look_up(ARGV[13], fields[id][1], fields[id][2])
+    if missing then
+      return {'', missing}
+    end
+  end
 end
 local known = {}
 local is_delayed_message = ARGV[4] ~= '0' and ARGV[5] ~= 'native'
@@ -76,6 +113,9 @@ for n, id in ipairs(ids) do
     redis.call('DEL', details) -- the outcome of an earlier run, and when the details were to expire
   end
   call_with_all('HSET', details, ARGV, first, last)
+  if scripts[id] then
+    redis.call('HSET', details, unpack(scripts[id]))
+  end
   if start_before then
     redis.call('HSET', details, 'startBefore', start_before)
   end

@@ -433,6 +433,7 @@ SCRIPTS = {
     "rhai-client": ["submit", "cancel", "states", "new_prints"],
     "rhai-dispatcher": [],
     "rhai-operator": [
+        *("store_script", "delete_script"),
         *("submit", "cancel", "states", "new_prints"),
         *("count", "due", "retry", "recover", "purge", "cancel_held", "give_back"),
     ],

@@ -8,7 +8,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -24,10 +24,20 @@ from rhai_tasks import Client, Settings
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.outage import Outage
 from rhai_tasks.connection.scripts import load_script
-from rhai_tasks.errors import RhaiTasksError
+from rhai_tasks.errors import RhaiTasksError, ScriptNotFound
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
-from rhai_tasks.protocol import QueueKeys, Quota, Rule, completed, queue_name, workers_key
+from rhai_tasks.protocol import (
+    QueueKeys,
+    Quota,
+    Rule,
+    completed,
+    queue_name,
+    script_history_key,
+    script_names_key,
+    scripts_key,
+    workers_key,
+)
 from rhai_tasks.queue import native
 from rhai_tasks.queue.acceptances import Acceptances
 from rhai_tasks.queue.broker import TaskBroker
@@ -464,7 +474,7 @@ def submit(world: World, **options: Any) -> Act:
     world.submit()
 
     def act() -> None:
-        task = world.app.submit("2", **{"task_id": "new", **options})
+        task = world.app.submit(**{"script": "2", "task_id": "new", **options})
         world.expected.add(task.id)
 
     return act
@@ -474,6 +484,27 @@ def submit_again(world: World, **options: Any) -> Act:
     world.app.submit("1", task_id="new", **options)
     world.expected.add("new")
     return submit(world, circle="other")
+
+
+def submit_stored(world: World) -> Act:
+    world.app.scripts.put("2", name="n")
+    return submit(world, script="@n", materialize=True)
+
+
+def delete_script(world: World) -> Act:
+    world.submit()
+    world.app.scripts.put("2", name="n")
+    return lambda: suppressed(world.app.scripts.delete, "@n")
+
+
+def suppressed(act: Callable[[str], object], reference: str) -> None:
+    with suppress(ScriptNotFound):  # the try before has deleted it
+        act(reference)
+
+
+def store_script(world: World) -> Act:
+    world.submit()
+    return lambda: world.app.scripts.put("2", name="n")
 
 
 def cancel(world: World) -> Act:
@@ -552,6 +583,9 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "submit a task that waits, delayed": ("submit", partial(submit, task_id="t0", delay=1000.0)),
     "submit a delayed task now": ("submit", partial(submit_again, delay=1000.0)),
     "submit a message of dramatiq's again": ("submit", partial(submit_again, via="dramatiq")),
+    "submit a stored script": ("submit", submit_stored),
+    "store a script": ("store_script", store_script),
+    "delete a script": ("delete_script", delete_script),
     "cancel": ("cancel", cancel),
     "purge": ("purge cancel_held", purge),
     "retry": ("retry", retry),
@@ -569,7 +603,20 @@ CASES = [(name, command) for name, (scripts, _) in SCENARIOS.items() for command
 KEYS = ["messages", "bodies", "dead", "dead_bodies", "dead_reasons", "sequence", "published", "leases", "deliveries"]
 KEYS += ["full", "room", "delayed", "delayed_messages", "wake", "rules", "callers", "lines"]
 KEYS += ["line_number"]
-OTHERS = ["acks", "released", "registry", "workers", "native", "details", "reply", "next messages", "next bodies"]
+OTHERS = [
+    "acks",
+    "released",
+    "registry",
+    "workers",
+    "native",
+    "details",
+    "reply",
+    "scripts",
+    "names",
+    "history",
+    "next messages",
+    "next bodies",
+]
 OTHERS += ["line", "bucket"]
 
 
@@ -656,6 +703,9 @@ def named_key(world: World, key: str) -> str | bytes:
         "native": f"rhai_tasks:{CIRCLE}",
         "details": "rhai_task_details:t0",
         "reply": "reply-t0",
+        "scripts": scripts_key(keys.namespace),
+        "names": script_names_key(keys.namespace),
+        "history": script_history_key(keys.namespace, "n"),
         "next messages": f"{keys.namespace}:rhai-other",
         "next bodies": f"{keys.namespace}:rhai-other.msgs",
     }
