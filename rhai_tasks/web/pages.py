@@ -167,7 +167,7 @@ def submit(site: Site, query: Query) -> Rendering:
     again = site.tasks.details(query.text("again")) if query.text("again") else Details("")
     return "submit.html", {
         "circle": query.text("circle"),
-        "script": again.text("script"),
+        "script": again.text(Field.SCRIPT) or again.text(Field.SCRIPT_REF),
         "is_cut": "script" in again.fields and again.fields["script"].is_cut,
         "caller": again.caller,
         "terms": [(name, value.text) for name, value in again.others if name in REPEATED_TERMS],

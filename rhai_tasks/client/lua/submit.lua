@@ -10,8 +10,8 @@
 --       10 prefix of native lists   11 namespace   12 milliseconds within which the tasks must begin, or nothing
 --       13 stored scripts (hash) if some of the tasks name one, or are to have its source, or nothing
 --       then for each task: its id, how many names and values follow, names and values of its fields
--- Returns {"", a reference to a script that is not stored}; or ids that are taken, by a task if they must be free, or by
--- a message. Nothing was submitted then. Of an id that is there several times the last one counts.
+-- Returns {"", a reference to a script that is not stored}; or ids that are taken, by a task if they must be free, or
+-- by a message. Nothing was submitted then. Of an id that is there several times the last one counts.
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return {}
 end

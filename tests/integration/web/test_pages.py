@@ -848,3 +848,16 @@ def test_a_task_that_is_submitted_again_keeps_its_terms_but_the_time_to_begin(
     details = dispatcher.details("second")
     assert (details["timeout"], details["resultFormat"]) == ("2", "json")
     assert details.keys().isdisjoint({"startBefore", "result"})
+
+
+def test_a_task_with_a_stored_script_names_it_and_is_submitted_again(
+    browser: Browser, app: Client, dispatcher: Dispatcher
+) -> None:
+    ref = app.scripts.put("40 + 2", name="answer")
+    app.submit("@answer", task_id="first")
+
+    assert str(ref) in browser.get("/task?id=first").text
+    assert str(ref) in browser.get("/submit?again=first").text
+    browser.send("/submit", script=str(ref), circle="c", id="second")
+
+    assert dispatcher.details("second")["scriptRef"] == str(ref)
