@@ -84,7 +84,8 @@ class Run:
 
     def engine(self, number: int) -> None:
         """Measure the engine alone once."""
-        self._keep("engine", "W8", number, {**engine.measure(), "scaling": list(engine.scaling().values())})
+        figures = {**engine.measure(), "scaling": list(engine.scaling().values()), "sharing": engine.sharing()}
+        self._keep("engine", "W8", number, figures)
 
     def grow(self, steps: Sequence[growth.Step], number: int) -> None:
         """Take every step of the growth measurements once."""

@@ -1,5 +1,6 @@
 """The engine alone, beside Rhai itself in a Rust program, in turns; and beside Python's own ways."""
 
+import itertools
 import json
 import subprocess
 import threading
@@ -24,6 +25,16 @@ CONVERSION = "nested value of 1,000 elements, there and back"
 CALLS = 100_000
 VALUE = [{"id": i, "name": f"item {i}", "price": i * 1.25, "sold": i % 2 == 0, "tags": ["a", None]} for i in range(200)]
 PARALLEL = ("fib(25)", "20,000 pieces of text joined", "20,000 entries of a map", "array of 20,000, filtered")
+
+
+RULES = "\n".join(
+    f"fn rule{n}(total) {{ if total > {n}.0 {{ total - ARGS.less }} else {{ total }} }}" for n in range(22)
+)
+SHARED = f"""{RULES}
+let total = 0.0;
+for line in ARGS.lines {{ total += line.price * line.count; }}
+`${{CALLER_ID}}: ${{rule0(rule1(total))}}`"""
+"""A script of 1.5 KB, for any caller and arguments."""
 
 
 def best(measured: str | Callable[[], object], repetitions: int, **names: object) -> float:
@@ -70,6 +81,19 @@ def _host_call(engine: Engine) -> list[float]:
 def scaling() -> dict[str, float]:
     """Return how many times as much two threads do as one."""
     return {row: _threads(Engine(), SCRIPTS[row][0]) for row in PARALLEL}
+
+
+def sharing() -> list[float]:
+    """Return seconds of a script with another caller and other arguments each time, and with the same, in turns."""
+    engine = Engine()
+    numbers = itertools.count()
+
+    def run(number: int) -> str:
+        lines = [{"price": 1.5, "count": number}, {"price": 2.5, "count": 2}]
+        return engine.run(SHARED, constants={"CALLER_ID": f"caller {number}"}, args={"less": 0.5, "lines": lines})
+
+    turns = [(best(lambda: run(next(numbers)), 200), best(lambda: run(1), 200)) for _ in range(3)]
+    return [min(column) for column in zip(*turns, strict=True)]
 
 
 def _threads(engine: Engine, script: str) -> float:

@@ -251,6 +251,12 @@ def _scaling(place: int) -> Callable[[Results], list[float]]:
     return lambda results: [one["scaling"][place] for one in results.records if "scaling" in one]
 
 
+def _sharing(results: Results) -> list[float]:
+    """Compare a script that gets other values each time with one that gets the same."""
+    pairs = [one["sharing"] for one in results.records if "sharing" in one]
+    return [others / same for others, same in pairs]
+
+
 TRIVIAL, *WORK = SCRIPTS
 TARGETS = (
     Target("trivial script, one core: ours / reference", _versus("W1", "tasks_per_second", ONE_CORE), 3.0),
@@ -282,6 +288,7 @@ TARGETS = (
         at_most=True,
     ),
     Target(f"{CONVERSION}: ours / JSON's", _of_engine(CONVERSION, lambda own, _, json: own / json), 1.0, at_most=True),
+    Target("1.5 KB, another caller and arguments each time / the same", _sharing, 1.15, at_most=True),
     *(Target(f"{row}: two threads / one", _scaling(place), 1.9) for place, row in enumerate(PARALLEL)),
 )
 
