@@ -192,8 +192,9 @@ class Engine(Registry):
     ) -> Any:
         """Call a function of a script and return its value as a Python value; the other arguments are those of `run`.
 
-        `function` is a name, or a pointer that an evaluation of this script returned. As in Rhai, the script itself
-        runs first, so that its modules and constants exist; for a pointer it does not.
+        `function` is a name, or a pointer that an evaluation of this script returned; a closure keeps the constants of
+        that evaluation. As in Rhai, the script itself runs first, so that its modules and constants exist; for a
+        pointer it does not.
 
         Raises:
             RhaiNameError: The script has no function of this name with as many parameters.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
+use std::sync::Arc;
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -20,6 +21,9 @@ thread_local! {
     /// `print`, `debug` and signal handlers.
     pub static FATAL: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
+
+/// Constants from outside; of two with one name, the last counts. A closure that outlives its evaluation keeps them.
+pub type Constants = Arc<DropOnBigStack<Vec<(String, Dynamic)>>>;
 
 /// An evaluation, and the call that a host function serves for it. Each is null if there is none.
 #[derive(Clone, Copy)]
@@ -41,8 +45,7 @@ pub struct Evaluation<'a> {
     passing: RefCell<Option<Passing>>,
     /// The modules that are being loaded, each imported by the one before.
     pub loading: RefCell<Vec<String>>,
-    /// The constants from outside; of two with one name, the last counts.
-    pub constants: &'a [(String, Dynamic)],
+    pub constants: &'a Constants,
 }
 
 /// The latest error of a script's function that a host function called, and the exception that it became.
@@ -52,7 +55,7 @@ struct Passing {
 }
 
 impl<'a> Evaluation<'a> {
-    pub const fn new(print: &'a Py<PyAny>, debug: &'a Py<PyAny>, constants: &'a [(String, Dynamic)]) -> Self {
+    pub const fn new(print: &'a Py<PyAny>, debug: &'a Py<PyAny>, constants: &'a Constants) -> Self {
         Self {
             print,
             debug,

@@ -54,15 +54,15 @@ impl Constant {
 /// No identifier begins with this sign.
 const NAME: &str = "$constant";
 
-/// Calls of the function with a name, and with a name and a key. Only Rhai's parser can make one, since it calculates hashes.
-static CALLS: LazyLock<[Option<FnCallExpr>; 2]> = LazyLock::new(|| {
+/// Calls of the function with a name; with a name and a key; with a name and a value to assign. Only Rhai's parser can make one, since it calculates hashes.
+static CALLS: LazyLock<[Option<FnCallExpr>; 3]> = LazyLock::new(|| {
     let mut engine = Engine::new_raw();
     #[allow(deprecated)] // that means: it may change. The version of Rhai is pinned
     engine.on_parse_token(|token, _, _| match token {
         Token::Identifier(_) => Token::Identifier(Box::new(NAME.into())),
         token => token,
     });
-    ["f(1)", "f(1, 2)"].map(|source| {
+    ["f(1)", "f(1, 2)", "f(1, 2, 3)"].map(|source| {
         let ast = engine.compile(source).ok()?;
         match ast.statements().first()? {
             Stmt::FnCall(call, _) => Some((**call).clone()),
@@ -77,23 +77,40 @@ static CALLS: LazyLock<[Option<FnCallExpr>; 2]> = LazyLock::new(|| {
 
 /// Return the expression that looks a constant up, or the entry of a constant that is a map.
 pub fn expression(name: &ImmutableString, key: Option<ImmutableString>, position: Position) -> Option<Expr> {
-    let mut call = CALLS[usize::from(key.is_some())].clone()?;
     let arguments = [Some(name.clone()), key];
     let arguments = arguments.into_iter().flatten();
-    call.args = arguments
-        .map(|argument| Expr::StringConstant(argument, position))
-        .collect();
+    call(
+        arguments.map(|text| Expr::StringConstant(text, position)),
+        position,
+    )
+}
+
+/// Return the expression that evaluates what is assigned to a constant, and then fails.
+pub fn refusal(name: &ImmutableString, assigned: Expr, position: Position) -> Option<Expr> {
+    let name = Expr::StringConstant(name.clone(), position);
+    call([name, Expr::Unit(position), assigned].into_iter(), position)
+}
+
+fn call(arguments: impl Iterator<Item = Expr>, position: Position) -> Option<Expr> {
+    let arguments: Vec<_> = arguments.collect();
+    let mut call = CALLS.get(arguments.len().checked_sub(1)?)?.clone()?;
+    call.args = arguments.into_iter().collect();
     Some(Expr::FnCall(call.into(), position))
 }
 
 /// Add the function to Rhai's library.
 pub fn add_to(library: &mut Module) {
-    for parameters in 1..=2 {
+    let (text, unit, any) = (
+        TypeId::of::<ImmutableString>(),
+        TypeId::of::<()>(),
+        TypeId::of::<Dynamic>(),
+    );
+    for parameters in [&[text][..], &[text, text], &[text, unit, any]] {
         FuncRegistration::new(NAME)
             .in_global_namespace()
             .set_into_module_raw(
                 library,
-                &[TypeId::of::<ImmutableString>(); 2][..parameters],
+                parameters,
                 RhaiFunc::Pure {
                     func: Shared::new(|_, arguments: &mut [&mut Dynamic]| look_up(arguments)),
                     has_context: false,
@@ -110,6 +127,9 @@ fn look_up(arguments: &[&mut Dynamic]) -> Result<Dynamic, Box<EvalAltResult>> {
         argument.as_immutable_string_ref().ok()
     };
     let name = text(0).ok_or("a constant without a name")?;
+    if arguments.len() > 2 {
+        return Err(EvalAltResult::ErrorAssignmentToConstant(name.to_string(), Position::NONE).into());
+    }
     let found = Evaluation::with(|evaluation| {
         let mut constants = evaluation.constants.iter().rev();
         let (_, value) = constants.find(|(known, _)| known == name.as_str())?;

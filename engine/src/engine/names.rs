@@ -123,6 +123,10 @@ impl<'a> Names<'a> {
                     lhs => self.expression(lhs, false),
                 }
                 self.expression(rhs, false);
+                if let Some((name, position)) = self.assigned(&assignment.1.lhs) {
+                    let refusal = lookup::refusal(&name, std::mem::take(&mut assignment.1.rhs), position);
+                    *statement = refusal.map_or(Stmt::Noop(position), |refusal| Stmt::Expr(refusal.into()));
+                }
             }
             Stmt::If(parts, _) => {
                 self.expression(&mut parts.expr, false);
@@ -173,6 +177,18 @@ impl<'a> Names<'a> {
             }
             _ => {}
         }
+    }
+
+    /// Return the map or array, with its place, that an assignment in a function would change. Of a constant of another kind,
+    /// Rhai says that there is no such variable.
+    fn assigned(&self, target: &Expr) -> Option<(ImmutableString, Position)> {
+        let head = match target {
+            Expr::Dot(chain, ..) | Expr::Index(chain, ..) => &chain.lhs,
+            target => target,
+        };
+        let name = variable(head)?;
+        let is_constant = self.free(name).is_some_and(Constant::is_collection);
+        is_constant.then(|| (name.clone(), head.position()))
     }
 
     /// Whether closures get a copy of a value instead of a variable that they share.

@@ -199,6 +199,9 @@ impl NativeEngine {
         known::during(&self.known, || {
             let bounds = self.bounds(timeout, max_operations, max_memory, cancel)?;
             let mut variables = Variables::new(scope, constants)?;
+            if let Some((target, _)) = &entry {
+                variables.add_constants_of(target);
+            }
             if let Some(text) = args {
                 variables.add_constant(
                     args::NAME,
@@ -270,8 +273,7 @@ impl NativeEngine {
         let OfThread { engine, counter, .. } = of_thread;
         variables.begin()?;
         let (held, mut used) = (variables.held, (0, 0));
-        let constants = variables.constants.take();
-        let constants = DropOnBigStack::new(constants);
+        let constants = Arc::new(DropOnBigStack::new(variables.constants.take()));
         let ended = Evaluation::new(print, debug, &constants).during(|| {
             let ended = crossing::rhai(py, self.stack_size, || {
                 guard::evaluate(counter, &bounds, held, || {

@@ -8,6 +8,7 @@ use rhai::{Dynamic, ImmutableString, Scope};
 use crate::crossing::stack::{self, DropOnBigStack};
 use crate::values::from_python::entries;
 use crate::values::scope::NativeScope;
+use crate::values::to_python::FunctionPointer;
 
 /// The variables of one evaluation.
 pub struct Variables<'a> {
@@ -55,6 +56,19 @@ impl<'a> Variables<'a> {
             constants,
             lasting,
         })
+    }
+
+    /// Add those that a closure saw where it was made, if a target of a call is one.
+    pub fn add_constants_of(&mut self, target: &Bound<'_, PyAny>) {
+        if let Ok(pointer) = target.cast::<FunctionPointer>() {
+            let constants = pointer
+                .get()
+                .constants
+                .iter()
+                .flat_map(|constants| constants.iter());
+            self.constants
+                .extend(constants.map(|(name, value)| (name.clone(), stack::copy(value))));
+        }
     }
 
     /// Add a constant that hides others of its name.

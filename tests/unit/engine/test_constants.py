@@ -207,3 +207,14 @@ def test_constants_may_come_in_any_order(make: Callable[..., Any]) -> None:
 
     assert engine.eval(script, constants={"A": 1, "B": 2}, scope=make(x=1)) == 4
     assert engine.eval(script, constants={"B": 1, "A": 5}, scope=make(x=1)) == 7
+
+
+def test_a_closure_keeps_the_constants_of_the_evaluation_that_made_it() -> None:
+    engine = Engine()
+    ast = engine.compile("let g = |x| x + K + M.a; g")
+    closure = engine.eval(ast, constants={"K": 1, "M": {"a": 2}})
+
+    assert engine.call(ast, closure, 10) == 13
+    assert engine.call(ast, closure, 10, constants={"K": 5, "M": {"a": 5}}) == 13
+    several = engine.compile("[|x| x + K]")
+    assert [engine.call(several, one, 1) for one in engine.eval(several, constants={"K": 1})] == [2]
