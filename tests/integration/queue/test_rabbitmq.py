@@ -20,6 +20,7 @@ from rhai_tasks.connection.outage import Outage
 from rhai_tasks.errors import TaskCancelled
 from rhai_tasks.signatures import SigningKey
 from tests.conftest import BIN, FINAL, Dispatcher, Worker, free_port, wait_until
+from tests.integration.queue.test_terms import ALL_TERMS, LIMITS, check_all
 from tests.rabbitmq import Queue, RabbitServer
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
@@ -378,3 +379,14 @@ def test_a_worker_waits_for_a_server_that_is_not_there_yet(
     assert "secret" not in " ".join(psutil.Process(worker.process.pid).cmdline())
     assert worker.stop() == 0
     assert "secret" not in worker.text()
+
+
+def test_terms_hold_as_on_redis(dispatcher: Dispatcher, start: Start, app: Client) -> None:
+    start()
+    app.scripts.put("print(ARGS.n); ARGS.n", name="n")
+
+    for script in ("print(ARGS.n); ARGS.n", "@n"):
+        check_all(app, app.submit(script, **ALL_TERMS).id, 2, "2")
+    for script, fields, error in LIMITS:
+        assert dispatcher.run("circle", script, **fields)["error"].startswith(error)
+    assert dispatcher.run("circle", "1", startBefore="1")["error"] == "expired before it began"

@@ -359,3 +359,40 @@ def test_the_second_delivery_of_a_task_is_counted_in_its_stats(
 
     assert task.value(60) == [1]
     assert task.stats().deliveries == 2
+
+
+ALL_TERMS: dict[str, Any] = {
+    "args": {"n": 2},
+    "timeout": 20.0,
+    "max_operations": 1_000_000,
+    "max_memory": 32 * 2**20,
+    "start_within": 50.0,
+    "json": True,
+    "stats": True,
+    "keep_prints": 100,
+}
+
+
+def check_all(app: Client, task_id: str, value: Any, printed: str) -> None:
+    """Check what a task answers that has all terms."""
+    task = app.task(task_id)
+    assert task.value(60) == value
+    assert task.stats().deliveries == 1
+    assert list(task.prints(60)) == [printed]
+
+
+def test_steps_of_a_pipeline_have_all_terms_each(
+    server_url: str, app: Client, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("circle")
+    app.scripts.put("print(INPUT); [ARGS.n, parse_int(INPUT)]", name="second")
+    script = ScriptActor(server_url, circle="circle")
+    first = script.message_with_options(args=("print(ARGS.n); ARGS.n * 10",), kwargs=ALL_TERMS)
+    second = script.message_with_options(args=("@second",), kwargs=ALL_TERMS | {"args": {"n": 3}})
+
+    pipeline([first, second], broker=script.broker).run()
+
+    wait_until(lambda: exists(app, second.args[0]))
+    check_all(app, first.args[0], 20, "2")
+    check_all(app, second.args[0], [3, 20], "20")
+    script.broker.close()

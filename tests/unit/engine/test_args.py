@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rhai_tasks.engine import ArgsError, Engine, Scope
-from rhai_tasks.errors import RhaiConstantError, RhaiIndexError, RhaiMemoryLimit, RhaiNameError
+from rhai_tasks.errors import RhaiConstantError, RhaiError, RhaiIndexError, RhaiMemoryLimit, RhaiNameError
 
 ENGINE = Engine()
 
@@ -100,7 +100,7 @@ def test_arguments_count_towards_the_limits() -> None:
         ("fn f() { ARGS.a = ARGS.list[7] } f()", RhaiIndexError),
     ],
 )
-def test_arguments_cannot_be_assigned(script: str, error: type[Exception]) -> None:
+def test_arguments_cannot_be_assigned(script: str, error: type[RhaiError]) -> None:
     with pytest.raises(error) as raised:
         ENGINE.eval(script, args={"a": 1, "list": [1]})
 
