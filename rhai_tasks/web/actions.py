@@ -1,5 +1,6 @@
 """The actions: each is a function of a form, and returns the next address and a message."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from rhai_tasks.client.spec import WAYS
 from rhai_tasks.errors import TaskExists, TaskNotFound
 from rhai_tasks.operate.delayed import DelayedTask
 from rhai_tasks.operate.letters import DeadLetter
-from rhai_tasks.protocol import REPEATED_TERMS
+from rhai_tasks.protocol import REPEATED_TERMS, Field
 from rhai_tasks.settings import LONGEST_SECONDS
 
 from .pages import address
@@ -52,6 +53,7 @@ def submit(site: Site, form: Form) -> Done:
     way = next((way for way in WAYS if way == via), None)
     if way is None:
         raise HTTPException(422, "Unknown way.")
+    _check_args(_text(form, Field.ARGS))
     try:
         task = site.client.submit(
             _text(form, "script").replace("\r\n", "\n"),  # as browsers send lines
@@ -61,12 +63,21 @@ def submit(site: Site, form: Form) -> Done:
             unique=bool(task_id),
             delay=delay,
             via=way,
-            fields={name: text for name in REPEATED_TERMS if (text := _text(form, name))},
+            fields={name: text for name in REPEATED_TERMS if (text := _text(form, name).strip())},
         )
     except TaskExists as error:
         raise HTTPException(409, "That id is taken.") from error
     site.sampler.note(circle)
     return address("/task", id=task.id, circle=circle), "Submitted."
+
+
+def _check_args(text: str) -> None:
+    try:
+        args = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, f"The arguments are no JSON: {error}.") from error
+    if not isinstance(args, dict):
+        raise HTTPException(422, "The arguments must be a JSON object.")
 
 
 def retry_dead(site: Site, form: Form) -> Done:

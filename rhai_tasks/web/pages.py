@@ -19,9 +19,11 @@ from .foreign import is_foreign
 from .render import reference
 from .sampler import Sample, Worker
 from .site import Query, Site
-from .tasks import PAGE, SHOWN_LINES, Details
+from .tasks import PAGE, SHOWN_LINES, Details, Value
 
 T = TypeVar("T")
+
+_HIDDEN_TERMS = frozenset(REPEATED_TERMS) - {Field.ARGS}  # of the form that submits a task again
 Rendering = tuple[str, dict[str, Any]]
 """The name of a template, and its variables."""
 
@@ -170,7 +172,8 @@ def submit(site: Site, query: Query) -> Rendering:
         "script": again.text(Field.SCRIPT) or again.text(Field.SCRIPT_REF),
         "is_cut": "script" in again.fields and again.fields["script"].is_cut,
         "caller": again.caller,
-        "terms": [(name, value.text) for name, value in again.others if name in REPEATED_TERMS],
+        "terms": [(name, value.text) for name, value in again.others if name in _HIDDEN_TERMS],
+        "args": dict(again.others).get(Field.ARGS, Value(0, "")),
         "names": sorted(site.sampler.sample().queues)[:200],
     }
 

@@ -1,5 +1,6 @@
 """The web page without JavaScript: contents, actions and access."""
 
+import json
 import re
 import subprocess
 import sys
@@ -861,3 +862,25 @@ def test_a_task_with_a_stored_script_names_it_and_is_submitted_again(
     browser.send("/submit", script=str(ref), circle="c", id="second")
 
     assert dispatcher.details("second")["scriptRef"] == str(ref)
+
+
+def test_a_script_is_submitted_with_arguments_and_keeps_them_when_it_is_submitted_again(
+    browser: Browser, dispatcher: Dispatcher
+) -> None:
+    args = '{"text": "</textarea>&", "n": 1.0}'
+    browser.send("/submit", script="7", circle="c", id="first", args=f" {args} ")
+
+    page = browser.get("/submit?again=first").text
+
+    assert dispatcher.details("first")["args"] == args
+    assert args in page
+    dispatcher.submit("c", "long", "7", args=json.dumps({"text": "x" * 300_000}))
+    assert "The arguments of that task are too long for this form" in browser.get("/submit?again=long").text
+
+
+@pytest.mark.parametrize("args", ["[1]", "{", "no"])
+def test_arguments_that_are_no_json_object_are_refused(browser: Browser, dispatcher: Dispatcher, args: str) -> None:
+    refused = browser.send("/submit", status=422, script="7", circle="c", id="refused", args=args)
+
+    assert "The arguments " in refused.text
+    assert dispatcher.details("refused") == {}
