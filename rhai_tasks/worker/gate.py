@@ -9,7 +9,7 @@ import redis
 from rhai_tasks.current import TaskRequest
 from rhai_tasks.engine import Engine
 from rhai_tasks.policy import PolicyFile
-from rhai_tasks.protocol import NO_TERMS, Field, Task, circle_of, failed, read_moment, signed_form, to_text
+from rhai_tasks.protocol import NO_TERMS, Field, Task, circle_of, failed, name_in, read_moment, signed_form, to_text
 from rhai_tasks.queue.acceptances import AHEAD_SECONDS, Acceptance, Acceptances
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.run import Run
@@ -98,6 +98,9 @@ class Gate:
         details = delivery.signed_details()
         if Field.SIGNATURE not in details:
             return Refusal("unsigned: the task has no signature of its caller", "Unsigned")
+        if name_in(task.script_ref or ""):
+            why = "it is of a name of a script, which may come to name another one: sign the hash"
+            return Refusal(f"wrong signature: {why}", "WrongSignature")
         form = signed_form(task.id, circle_of(delivery.keys.queue), details)
         try:
             scheme, signature, signed_at = (

@@ -117,12 +117,34 @@ def test_a_field_that_somebody_adds_makes_a_signature_wrong_if_it_counts(
 ) -> None:
     start_worker("circle", "--signatures", "require")
     signer.write("circle", "t", "1")
-    client.hset("rhai_task_details:t", field, "1")
+    client.hset("rhai_task_details:t", field, "{}" if field == "args" else "1")
 
     signer.push("t")
 
     counts = field not in {"publicKey", "status"}
     assert (error_of(signer.result("t"))[0] == "WrongSignature") == counts
+
+
+def test_a_stored_script_is_signed_by_its_hash_and_not_by_a_name(
+    signer: Signer, start_worker: Callable[..., Worker], client: Any, server_url: str
+) -> None:
+    start_worker("circle", "--signatures", "require")
+    with Client(server_url, circle="circle", signing_key=KEY) as app:
+        reference = app.scripts.put("40 + 2", name="sum")
+        assert app.submit(app.scripts.find("@sum")).result(timeout=60) == "42"
+    for task_id, text in (("hash", str(reference)), ("name", "@sum")):
+        details = {
+            "scriptRef": text,
+            "callerId": KEY.public_key,
+            "signatureScheme": KEY.scheme,
+            "signedAt": str(time.time()),
+        }
+        form = signed_form(task_id, "circle", {name: value.encode() for name, value in details.items()})
+        client.hset(f"rhai_task_details:{task_id}", mapping={**details, "signature": KEY.sign(form)})
+        signer.push(task_id)
+
+    assert signer.result("hash")["output"] == "42"
+    assert error_of(signer.result("name"))[0] == "WrongSignature"
 
 
 def test_a_task_is_run_once_however_often_its_id_is_pushed(
