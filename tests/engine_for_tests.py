@@ -41,9 +41,12 @@ def make_engine(timeout: float = 60.0) -> Engine:
     engine.register("crash", lambda: ctypes.string_at(0))
     engine.register("pid", os.getpid)
     engine.register("to_stderr", lambda text: print(text, file=sys.stderr))
-    engine.register("log", logging.getLogger(__name__).warning)
     hoard: list[bytes] = []
     engine.register("hoard", lambda mebibytes: hoard.append(b"x" * (int(mebibytes) * 2**20)))
+
+    @engine.function
+    def log(text: str) -> None:
+        logging.getLogger(__name__).warning(text)
 
     @engine.function
     def note(path: str, line: str) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from rhai_tasks.engine import AST, CancelToken, Engine, Function, Scope
+from rhai_tasks.engine import CancelToken, Engine, Function, Scope
 from rhai_tasks.errors import RhaiError, RhaiSyntaxError
 from rhai_tasks.terminal import echo, shown
 
@@ -70,7 +70,6 @@ class Session:
     def reset(self) -> None:
         """Forget variables and functions."""
         self.scope = Scope()
-        self._library: AST | None = None  # the last input that defined a function, with those of earlier ones
 
     def evaluate(self, source: str) -> str:
         """Run an input; its functions stay defined, its variables stay in the scope.
@@ -81,16 +80,11 @@ class Session:
         Raises:
             RhaiError: It failed; the position is one in the input, or in the one that defined the function.
         """
-        script = self._engine.compile(source)
-        if self._library:
-            script = script.with_functions_of(self._library)
         text: str = interruptible(
             lambda cancel: self._engine.run(
-                script, scope=self.scope, constants=self._constants, cancel=cancel, print=echo
+                source, scope=self.scope, constants=self._constants, cancel=cancel, print=echo
             )
         )
-        if script.functions or "|" in source:  # a closure is a function that `functions` does not list
-            self._library = script
         return text
 
 

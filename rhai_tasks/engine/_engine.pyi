@@ -57,11 +57,11 @@ class FnPtr:
         """The function's name; a closure's is made up by the engine."""
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call it, while the host function runs that it was given to; later, `Engine.call` does.
+        """Call it. While the evaluation runs that it comes from, the call belongs to it; later it is one of its own.
 
         Raises:
             RhaiError: It failed or was stopped.
-            RuntimeError: That host function has returned.
+            RuntimeError: It comes from a `Scope` that no engine has used yet.
         """
 
     def __copy__(self) -> FnPtr: ...
@@ -89,6 +89,7 @@ class NativeScope:
     def get_value(self, name: str) -> Any: ...
     def set_value(self, name: str, value: Any, constant: bool) -> None: ...
     def remove(self, name: str) -> None: ...
+    def become_copy(self, other: NativeScope) -> None: ...
     def names(self) -> list[tuple[str, bool]]: ...
 
 @final
@@ -111,7 +112,7 @@ class NativeEngine:
         self,
         form: Literal["text", "value", "json", "details"],
         script: str | AST,
-        entry: tuple[str | FnPtr, tuple[Any, ...]] | None,
+        entry: tuple[str | FnPtr, tuple[Any, ...], Any, bool] | None,
         scope: NativeScope | Mapping[str, Any] | None,
         constants: Mapping[str, Any] | None,
         timeout: float | None,
@@ -122,7 +123,8 @@ class NativeEngine:
         max_memory: int | None = None,
         args: str | None = None,
     ) -> Any: ...
+    def call_pointer(self, pointer: FnPtr, arguments: tuple[Any, ...]) -> Any: ...
 
 def last_use() -> tuple[int, int]: ...
 def stopped() -> bool: ...
-def standard_library() -> str: ...
+def standard_library() -> list[tuple[str, str, list[str]]]: ...

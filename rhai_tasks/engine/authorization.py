@@ -6,6 +6,7 @@ from typing import TypeVar
 from rhai_tasks.current import TaskRequest
 
 from .functions import is_coroutine_function
+from .wanted import refusal
 
 Authorize = Callable[[TaskRequest], bool | str]
 Authorizer = TypeVar("Authorizer", bound=Authorize)
@@ -26,8 +27,10 @@ class Authorization:
                 Several functions must all allow a task.
 
         Raises:
-            TypeError: The function is a coroutine function.
+            TypeError: It is no function, or a coroutine function.
         """
+        if not callable(function):
+            raise refusal("function", function)
         if is_coroutine_function(function):
             raise TypeError("authorize wants a function, not a coroutine function: the thread waits for its answer")
         self.authorizers = (*self.authorizers, function)

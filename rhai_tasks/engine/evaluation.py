@@ -88,6 +88,20 @@ def text_of(args: Args) -> str | None:
     return args if args is None or isinstance(args, str) else write_args(args)
 
 
+class RunOptions(EvaluationOptions, total=False):
+    """The options of `Engine.run`."""
+
+    max_operations: int | None
+    max_memory: int | None
+
+
+class CallOptions(EvaluationOptions, total=False):
+    """The options of `Engine.call`."""
+
+    this: Any
+    eval_ast: bool
+
+
 def measure(
     evaluate: Callable[..., Any],
     arguments: tuple[Any, ...],

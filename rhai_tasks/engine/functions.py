@@ -2,9 +2,9 @@
 
 import functools
 import itertools
-import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, iscoroutinefunction, signature
@@ -86,12 +86,12 @@ class Function:
         return f"{self.name}({', '.join(self.parameters)}){returns}"
 
 
-def is_identifier(name: str) -> bool:
+def is_identifier(name: object) -> bool:
     """Whether a script can use this as the name of a function, constant or module."""
-    return bool(_IDENTIFIER.fullmatch(name)) and name not in _RESERVED
+    return isinstance(name, str) and bool(_IDENTIFIER.fullmatch(name)) and name not in _RESERVED
 
 
-def check_identifier(name: str, whole: str | None = None) -> None:
+def check_identifier(name: object, whole: str | None = None) -> None:
     """Raise `ValueError` unless a script can use this as the name of a function, constant or module.
 
     `whole` is the name that was given, of which this is the part that scripts write.
@@ -104,9 +104,11 @@ def check_identifier(name: str, whole: str | None = None) -> None:
         )
 
 
-def check_name(name: str) -> None:
+def check_name(name: object) -> None:
     """Raise `ValueError` unless a script can call a function of this name, also by an operator or as a property."""
-    if name not in _CALLED_BY_OPERATORS | _INDEXERS | _TEXTS:
+    if not isinstance(name, str):
+        check_identifier(name)
+    elif name not in _CALLED_BY_OPERATORS | _INDEXERS | _TEXTS:
         check_identifier(re.sub(r"\A[gs]et\$", "", name), name)
 
 
@@ -223,17 +225,44 @@ def is_coroutine_function(function: Any) -> bool:
 @functools.cache
 def standard_functions() -> tuple[Function, ...]:
     """Return the functions of Rhai's own library."""
-    functions = json.loads(standard_library())["functions"]
-    return tuple(
-        Function(
-            name=function["name"],
-            parameters=tuple(_parameter(parameter) for parameter in function.get("params", ())),
-            returns=function.get("returnType", ""),
-            doc="\n".join(line.removeprefix("///").strip() for line in function.get("docComments", ())),
-        )
-        for function in functions
+    return tuple(sorted((_parsed(*function) for function in standard_library()), key=order))
+
+
+def warn_if_hidden(name: str, functions: Iterable[Native]) -> None:
+    """Warn of a function without annotations that Rhai calls only where none of its own takes the values."""
+    for _, types, _ in functions:
+        if types and set(types) == {"any"} and (hiding := _library().get((name, len(types)))):
+            warnings.warn(
+                f"{name}: Rhai's own comes first for {', '.join(hiding)}; annotate the parameters, or change the name",
+                stacklevel=4,
+            )
+
+
+@functools.cache
+def _library() -> dict[tuple[str, int], list[str]]:
+    """Return the types of the first parameters of Rhai's own functions, by name and number of parameters."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for function in standard_functions():
+        types = [parameter.rpartition(": ")[2].removeprefix("&mut ") for parameter in function.parameters]
+        if types and set(types) != {"Dynamic"}:
+            found.setdefault((function.name, len(types)), []).append(types[0])
+    return {key: sorted(set(types)) for key, types in found.items()}
+
+
+def order(function: Function) -> tuple[str, int]:
+    """Return the key by which functions are listed."""
+    return function.name, len(function.parameters)
+
+
+def _parsed(name: str, signature: str, comments: list[str]) -> Function:
+    """Parse Rhai's own signature of a function, as `get(map: Map, key: &str) -> Dynamic`."""
+    head, arrow, returns = signature.removeprefix(name).rpartition(") -> ")
+    parameters = (head if arrow else returns.removesuffix(")")).removeprefix("(")
+    return Function(
+        name=name,
+        parameters=tuple(parameters.split(", ")) if parameters else (),
+        returns=returns if arrow else "",
+        doc="\n".join(
+            line.removeprefix("///").removeprefix(" ").rstrip() for comment in comments for line in comment.splitlines()
+        ),
     )
-
-
-def _parameter(parameter: dict[str, str]) -> str:
-    return f"{parameter.get('name', '_')}{': ' + parameter['type'] if 'type' in parameter else ''}"

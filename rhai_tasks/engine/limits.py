@@ -16,6 +16,16 @@ def check_timeout(seconds: object) -> None:
         raise ValueError(f"timeout is {seconds}: it must be finite and above 0; None means no bound")
 
 
+def check_bound(name: str, value: object) -> None:
+    """Raise `ValueError` unless this can be a limit."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}: a whole number is wanted")  # noqa: TRY004  (documented)
+    if value < 0:
+        raise ValueError(f"{name} is {value}: a limit cannot be negative")
+    if value > _LARGEST:
+        raise ValueError(f"{name} is {value}: at most {_LARGEST} is wanted")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """The limits of one evaluation. 0 means no limit, but for the three depths; `None` means no timeout.
@@ -59,12 +69,7 @@ class Limits:
                 if value is not None:
                     check_timeout(value)
                 continue
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"{bound.name} is {value!r}: a whole number is wanted")  # noqa: TRY004  (documented)
-            if value < 0:
-                raise ValueError(f"{bound.name} is {value}: a limit cannot be negative")
-            if value > _LARGEST:
-                raise ValueError(f"{bound.name} is {value}: at most {_LARGEST} is wanted")
+            check_bound(bound.name, value)
         if self.max_memory > TIB:
             raise ValueError(f"max_memory is {self.max_memory}, above 1 TiB: four times as much is reserved as stack")
         for name in ("max_call_levels", "max_expr_depth", "max_function_expr_depth"):

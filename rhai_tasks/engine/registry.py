@@ -1,5 +1,6 @@
 """What an application adds to an engine: functions, classes and modules that scripts can use."""
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -24,9 +25,11 @@ from .functions import (
     is_coroutine_function,
     overloads,
     standard_functions,
+    warn_if_hidden,
 )
 from .limits import Limits
 from .output import log_debug, script_logger
+from .wanted import refusal
 
 Instance = TypeVar("Instance")
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
@@ -43,6 +46,11 @@ class Registry(Authorization):
     def __init__(
         self, limits: Limits | None, print_: Print | None, debug: Debug | None, modules: Modules | None
     ) -> None:
+        for name, output in (("print", print_), ("debug", debug)):
+            if output is not None and not callable(output):
+                raise refusal(name, output)
+        if limits is not None and not isinstance(limits, Limits):
+            raise refusal("limits", limits)
         self.limits = limits or Limits()
         self._print = print_ or script_logger.info
         self._debug = debug or log_debug
@@ -80,8 +88,11 @@ class Registry(Authorization):
             ValueError: Scripts cannot call anything by this name.
         """
         check_name(name)
+        if not callable(function):
+            raise refusal("function", function)
         functions = overloads(name, self._adapt(function), self._slots)
         check_indexer(functions)
+        warn_if_hidden(name, functions)
         self._add(_by_key(functions, describe(name, function, self._slots)), functions=functions)
 
     @overload
@@ -97,8 +108,14 @@ class Registry(Authorization):
 
         return register if function is None else register(function)
 
-    def register_type(self, cls: Class, *, name: str | None = None, members: list[str] | None = None) -> Class:
-        """Make a class a type of scripts. Returns the class, so that it can be a decorator.
+    @overload
+    def register_type(self, cls: Class, *, name: str | None = None, members: Iterable[str] | None = None) -> Class: ...
+    @overload
+    def register_type(
+        self, *, name: str | None = None, members: Iterable[str] | None = None
+    ) -> Callable[[Class], Class]: ...
+    def register_type(self, cls: Any = None, *, name: str | None = None, members: Iterable[str] | None = None) -> Any:
+        """Make a class a type of scripts. Returns the class, so that it can be a decorator, with or without arguments.
 
         Scripts make objects by calling the name, and use static and class methods, constants and enum members as those
         of a module of that name: `Color::RED`. They can use public methods and attributes, operators, `len`, `in`,
@@ -117,6 +134,12 @@ class Registry(Authorization):
                 method that Python itself calls, such as `__len__`, is a coroutine function.
             ValueError: Scripts cannot use the name.
         """
+        if cls is None:
+            return functools.partial(self.register_type, name=name, members=members)
+        if members is not None:
+            if isinstance(members, str) or not isinstance(members, Iterable):
+                raise refusal("members", members)
+            members = list(members)
         with self._adding:
             known = dict(self._slots)
             slot = take_slot(cls, self._slots)
@@ -150,6 +173,10 @@ class Registry(Authorization):
             TypeError: Scripts cannot call a function, or a constant cannot be passed to scripts.
             ValueError: Scripts cannot use the name of the module or of a member.
         """
+        if not isinstance(name, str):
+            raise refusal("name", name)
+        if not isinstance(members, Mapping):
+            raise TypeError(f"members is {members!r}: a mapping of names to functions and constants is wanted")
         for part in (*name.split("::"), *members):
             check_identifier(part)
         if "global" in name.split("::"):
@@ -182,6 +209,11 @@ class Registry(Authorization):
             TypeError: There is no hook, one is a coroutine function, or Rhai has the class as a type of its own.
             ValueError: A registered function has the class in its annotations, and knows it without `from_`.
         """
+        if not isinstance(cls, type):
+            raise refusal("cls", cls)
+        for name, hook in (("to", to), ("from_", from_)):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} is {hook!r}: a function is wanted")
         if to is None and from_ is None:
             raise TypeError(f"convert({cls.__name__}) needs 'to', 'from_', or both")
         if is_coroutine_function(to) or is_coroutine_function(from_):
@@ -296,6 +328,25 @@ def _merged(former: Module, later: Module) -> Module:
 
 def _sources(modules: Modules) -> Path | Callable[[str], str | None]:
     """Return the folder of the modules, or a function from a module's path to its source."""
-    if callable(modules):
-        return modules
-    return modules.get if isinstance(modules, Mapping) else modules.resolve(strict=True)
+    if isinstance(modules, Path):
+        folder = modules.resolve(strict=True)
+        if not folder.is_dir():
+            raise NotADirectoryError(f"modules is {str(modules)!r}: a folder is wanted")
+        return folder
+    if isinstance(modules, Mapping):
+        return functools.partial(_source, modules.get)
+    if not callable(modules) or isinstance(modules, type):
+        raise refusal("modules", modules)
+    return functools.partial(_source, modules)
+
+
+def _source(find: Callable[[str], str | None], path: str) -> str | None:
+    """Return the source of a module.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    source = find(path)
+    if source is not None and not isinstance(source, str):
+        raise TypeError(f"the source of module {path!r} is a {type(source).__name__}: a text, or None, is wanted")
+    return source

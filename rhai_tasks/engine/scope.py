@@ -1,30 +1,39 @@
-"""Variables and constants that outlive an evaluation."""
+"""Variables, constants and functions that outlive an evaluation."""
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import Any, Self
 
 from ._engine import NativeScope
 
 
 class Scope(NativeScope, MutableMapping[str, Any]):
-    """Variables and constants that outlive an evaluation. A mapping from name to value; the values stay in Rhai.
+    """Variables, constants and functions that outlive an evaluation. A mapping from name to value; values stay in Rhai.
 
-    One evaluation at a time can use a scope; a second one raises `RuntimeError`.
+    Scripts find the functions of all scripts that have used the scope before; of two with the same name and number of
+    parameters, the later one. One evaluation at a time can use a scope; a second one raises `RuntimeError`.
 
     Args:
         variables: Values by name.
+
+    Raises:
+        ValueError: Scripts cannot use a name.
+        TypeError: A value cannot be passed to a script.
     """
 
     def __init__(self, /, **variables: Any) -> None:
         self.update(variables)
 
     def __getitem__(self, name: str) -> Any:
+        if not isinstance(name, str):
+            raise KeyError(name)
         return self.get_value(name)
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.set_value(name, value, False)
 
     def __delitem__(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise KeyError(name)
         self.remove(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -41,6 +50,7 @@ class Scope(NativeScope, MutableMapping[str, Any]):
 
         Raises:
             TypeError: The constant exists already, or the value cannot be passed to a script.
+            ValueError: Scripts cannot use the name.
         """
         self.set_value(name, value, True)
 
@@ -51,3 +61,28 @@ class Scope(NativeScope, MutableMapping[str, Any]):
     def constants(self) -> dict[str, Any]:
         """Return the values of the constants by name."""
         return {name: self[name] for name, constant in self.names() if constant}
+
+    def copy(self) -> Self:
+        """Return a scope with copies of all values, and with the functions. Python objects are the same in both.
+
+        Raises:
+            RuntimeError: An evaluation uses the scope.
+        """
+        made = type(self)()
+        made.become_copy(self)
+        return made
+
+    def rewind(self, snapshot: "Scope") -> None:
+        """Take the variables, constants and functions of a copy in place of the scope's own. The copy stays as it is.
+
+        Raises:
+            RuntimeError: An evaluation uses one of the two.
+        """
+        if snapshot is not self:
+            self.become_copy(snapshot)
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self.copy()

@@ -2,6 +2,7 @@
 
 pub mod evaluation;
 mod greenlets;
+pub mod origin;
 pub mod stack;
 
 use std::cell::Cell;

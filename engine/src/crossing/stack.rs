@@ -235,6 +235,12 @@ impl MayNestDeeply for Arc<AST> {
     }
 }
 
+impl<T: MayNestDeeply> MayNestDeeply for Option<T> {
+    fn is_flat(&self) -> bool {
+        self.as_ref().is_none_or(MayNestDeeply::is_flat)
+    }
+}
+
 impl MayNestDeeply for Dynamic {
     fn is_flat(&self) -> bool {
         self.is_unit() || self.is_int() || self.is_string() || self.is_bool() || self.is_float()

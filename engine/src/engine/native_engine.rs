@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::PyValueError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 use rhai::{AST, Dynamic, Engine, Position, Scope};
 use thread_local::ThreadLocal;
 
@@ -19,20 +18,24 @@ use crate::bounds::guard;
 use crate::bounds::meter::{Bounds, OperationCounter};
 use crate::crossing;
 use crate::crossing::evaluation::{self, Evaluation};
+use crate::crossing::origin::Origin;
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::engine::limits::Limits;
 use crate::engine::lookup::Kind;
 use crate::engine::modules::Sources;
 use crate::engine::recipe::Recipe;
-use crate::engine::run::{Entry, Form, ended_by, give_back, returned, run, within_bounds};
+use crate::engine::run::{Call, Entry, Form, ended_by, give_back, returned, run, within_bounds};
 use crate::engine::scripts::{self, Scripts};
 use crate::engine::variables::Variables;
 use crate::engine::{args, compiling, constants, token_limits};
 use crate::host::failure::Failure;
 use crate::host::functions::Function;
 use crate::values::from_python::{entries, to_rhai};
+use crate::values::functions::Functions;
 use crate::values::gc::Objects;
 use crate::values::known::{self, Known};
+use crate::values::refused::refusal;
+use crate::values::to_python::FunctionPointer;
 
 thread_local! {
     /// Operations and peak bytes of the evaluation that ended last in this thread.
@@ -110,7 +113,7 @@ impl NativeEngine {
         let modules = modules
             .into_iter()
             .map(|(name, functions, constants)| {
-                let constants = known::during(&known, || entries(constants.as_any()))?;
+                let constants = known::during(&known, || entries(constants.as_any(), &name))?;
                 Ok((name, native(functions)?, constants))
             })
             .collect::<PyResult<_>>()?;
@@ -140,7 +143,7 @@ impl NativeEngine {
     fn compile(&self, py: Python<'_>, source: &str, name: Option<&str>) -> PyResult<Vec<Signature>> {
         let bounds = self.bounds(None, None, None, None)?;
         let ast = self.compiled(py, self.of_thread(), source, name, &[], &bounds)?;
-        let mut functions: Vec<_> = ast
+        Ok(ast
             .iter_functions()
             .filter(|function| !function.name.starts_with("anon$"))
             .map(|function| {
@@ -148,9 +151,7 @@ impl NativeEngine {
                 let doc = documentation(&function.comments);
                 (function.name.to_owned(), parameters, doc)
             })
-            .collect();
-        functions.sort_by(|one, other| (&one.0, one.1.len()).cmp(&(&other.0, other.1.len())));
-        Ok(functions)
+            .collect())
     }
 
     /// Return whether a value can be passed to scripts.
@@ -180,44 +181,70 @@ impl NativeEngine {
     #[pyo3(signature = (form, script, entry, scope, constants, timeout, cancel, print, debug, max_operations=None, max_memory=None, args=None))]
     #[allow(clippy::too_many_arguments)] // by position: a tuple or names would take longer than a short script
     fn evaluate<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         form: &str,
         script: &Bound<'py, PyAny>,
-        entry: Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>)>,
+        entry: Option<Call<'py>>,
         scope: Option<&Bound<'py, PyAny>>,
         constants: Option<&Bound<'py, PyAny>>,
-        timeout: Option<f64>,
-        cancel: Option<&CancelToken>,
-        print: Option<Py<PyAny>>,
-        debug: Option<Py<PyAny>>,
-        max_operations: Option<u64>,
-        max_memory: Option<usize>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        cancel: Option<&Bound<'py, PyAny>>,
+        print: Option<Bound<'py, PyAny>>,
+        debug: Option<Bound<'py, PyAny>>,
+        max_operations: Option<&Bound<'py, PyAny>>,
+        max_memory: Option<&Bound<'py, PyAny>>,
         args: Option<&str>,
     ) -> PyResult<Py<PyAny>> {
         LAST_USE.set((0, 0)); // a script that does not compile has used nothing
-        known::during(&self.known, || {
-            let bounds = self.bounds(timeout, max_operations, max_memory, cancel)?;
+        let this = slf.get();
+        known::during(&this.known, || {
+            let bounds = this.bounds(timeout, max_operations, max_memory, cancel)?;
             let mut variables = Variables::new(scope, constants)?;
-            if let Some((target, _)) = &entry {
+            if let Some((target, ..)) = &entry {
                 variables.add_constants_of(target);
             }
+            let entry = Entry::of(entry)?;
             if let Some(text) = args {
-                variables.add_constant(
-                    args::NAME,
-                    args::read(py, text, &self.of_thread().counter, &bounds)?,
-                );
+                let args = args::read(slf.py(), text, &this.of_thread().counter, &bounds)?;
+                variables.add_constant(args::NAME, args);
             }
+            let script = this.script(slf.py(), this.of_thread(), script, &variables.constants, &bounds)?;
             let request = Request {
                 form: Form::named(form),
                 script,
-                entry: Entry::of(entry)?,
+                entry,
                 bounds,
                 variables,
-                print: print.as_ref().unwrap_or(&self.print),
-                debug: debug.as_ref().unwrap_or(&self.debug),
+                print: output("print", print.as_ref(), &this.print)?,
+                debug: output("debug", debug.as_ref(), &this.debug)?,
             };
-            self.run(py, request)
+            run_request(slf, request)
+        })
+    }
+
+    /// Call a pointer after the evaluation that it comes from.
+    fn call_pointer(
+        slf: &Bound<'_, Self>,
+        pointer: &Bound<'_, FunctionPointer>,
+        arguments: Bound<'_, PyTuple>,
+    ) -> PyResult<Py<PyAny>> {
+        let this = slf.get();
+        let Some(origin) = &pointer.get().origin else {
+            return Err(refusal("target", pointer));
+        };
+        known::during(&this.known, || {
+            let mut variables = Variables::new(None, None)?;
+            variables.add_constants_of(pointer);
+            let request = Request {
+                form: Form::Value,
+                script: DropOnBigStack::new(Arc::clone(&origin.script)),
+                entry: Entry::of(Some((pointer.as_any().clone(), arguments, None, false)))?,
+                bounds: this.bounds(None, None, None, None)?,
+                variables,
+                print: &this.print,
+                debug: &this.debug,
+            };
+            run_request(slf, request)
         })
     }
 
@@ -247,9 +274,9 @@ impl NativeEngine {
 }
 
 /// An evaluation that Python asks for.
-struct Request<'a, 'py> {
+struct Request<'a> {
     form: Form,
-    script: &'a Bound<'py, PyAny>,
+    script: DropOnBigStack<Arc<AST>>,
     entry: DropOnBigStack<Entry>,
     bounds: Bounds,
     variables: Variables<'a>,
@@ -257,28 +284,32 @@ struct Request<'a, 'py> {
     debug: &'a Py<PyAny>,
 }
 
-impl NativeEngine {
-    fn run(&self, py: Python<'_>, request: Request<'_, '_>) -> PyResult<Py<PyAny>> {
-        let Request {
-            form,
-            script,
-            mut entry,
-            bounds,
-            mut variables,
-            print,
-            debug,
-        } = request;
-        let of_thread = self.of_thread();
-        let ast = self.script(py, of_thread, script, &variables.constants, &bounds)?;
-        let OfThread { engine, counter, .. } = of_thread;
-        variables.begin()?;
-        let (held, mut used) = (variables.held, (0, 0));
-        let constants = Arc::new(DropOnBigStack::new(variables.constants.take()));
-        let ended = Evaluation::new(print, debug, &constants).during(|| {
-            let ended = crossing::rhai(py, self.stack_size, || {
+fn run_request(slf: &Bound<'_, NativeEngine>, request: Request<'_>) -> PyResult<Py<PyAny>> {
+    let Request {
+        form,
+        script,
+        mut entry,
+        bounds,
+        mut variables,
+        print,
+        debug,
+    } = request;
+    let (py, this) = (slf.py(), slf.get());
+    let OfThread { engine, counter, .. } = this.of_thread();
+    let origin = Origin {
+        engine: slf.clone().into_any().unbind(),
+        script: this.with_kept(py, &variables, script)?,
+        constants: Arc::new(DropOnBigStack::new(variables.constants.take())),
+    };
+    variables.begin()?;
+    let (held, mut used) = (variables.held, (0, 0));
+    let ended = Evaluation::new(print, debug, &origin.constants).during(|| {
+        origin.during(|| {
+            let ended = crossing::rhai(py, this.stack_size, || {
                 guard::evaluate(counter, &bounds, held, || {
-                    let ended =
-                        Failure::unless_stopped(|| run(engine, &ast, &mut entry, &mut variables.scope, form));
+                    let ended = Failure::unless_stopped(|| {
+                        run(engine, &origin.script, &mut entry, &mut variables.scope, form)
+                    });
                     used = guard::used();
                     variables.free();
                     variables.added = guard::held() as isize - held as isize;
@@ -294,10 +325,40 @@ impl NativeEngine {
                     Err(failure) => Err(ended_by(py, failure)),
                 }),
             }
+        })
+    });
+    variables.came_from(origin);
+    LAST_USE.set(used);
+    give_back(py, used.1.saturating_sub(held));
+    ended
+}
+
+impl NativeEngine {
+    /// Return a script with the functions that its scope keeps, and keep its own there.
+    fn with_kept(
+        &self,
+        py: Python<'_>,
+        variables: &Variables<'_>,
+        script: DropOnBigStack<Arc<AST>>,
+    ) -> PyResult<DropOnBigStack<Arc<AST>>> {
+        let Some(scope) = variables.lasting else {
+            return Ok(script);
+        };
+        let kept = scope.functions();
+        if let Some(whole) = kept.as_ref().and_then(|kept| kept.merged_with(&script)) {
+            return Ok(whole);
+        }
+        if kept.is_none() && !script.has_functions() {
+            return Ok(script);
+        }
+        // On the engine's stack, because cloning statements is recursive.
+        let merged = crossing::rhai(py, self.stack_size, || {
+            Ok::<_, Failure>(Functions::merge(kept.as_ref(), &script))
         });
-        LAST_USE.set(used);
-        give_back(py, used.1.saturating_sub(held));
-        ended
+        let functions = merged.map_err(|failure| ended_by(py, failure))?;
+        let whole = functions.whole();
+        scope.keep_functions(functions);
+        Ok(whole)
     }
 
     fn of_thread(&self) -> &OfThread {
@@ -327,7 +388,9 @@ impl NativeEngine {
             return self.compiled(py, of_thread, source.to_str()?, None, constants, bounds);
         }
         let part = |script: &Bound<'_, PyAny>| {
-            let source = script.getattr(intern!(py, "source"))?.cast_into::<PyString>()?;
+            let source = script.getattr(intern!(py, "source"));
+            let source = source.and_then(|source| Ok(source.cast_into::<PyString>()?));
+            let source = source.map_err(|_| refusal("script", script))?;
             let name: Option<String> = script.getattr(intern!(py, "name"))?.extract()?;
             self.compiled(
                 py,
@@ -416,22 +479,35 @@ impl NativeEngine {
 
     fn bounds(
         &self,
-        timeout: Option<f64>,
-        max_operations: Option<u64>,
-        max_memory: Option<usize>,
-        cancel: Option<&CancelToken>,
+        timeout: Option<&Bound<'_, PyAny>>,
+        max_operations: Option<&Bound<'_, PyAny>>,
+        max_memory: Option<&Bound<'_, PyAny>>,
+        cancel: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bounds> {
         let limits = &self.recipe.limits;
-        let timeout = timeout
-            .or(limits.timeout)
-            .map(|seconds| {
-                let timeout = Duration::try_from_secs_f64(seconds).ok();
-                timeout
-                    .filter(|timeout| !timeout.is_zero())
-                    .ok_or_else(|| PyValueError::new_err("timeout must be a positive number of seconds"))
+        let duration = |seconds: f64| {
+            let timeout = Duration::try_from_secs_f64(seconds).ok();
+            timeout.filter(|timeout| !timeout.is_zero())
+        };
+        let timeout = match timeout {
+            Some(given) => {
+                let seconds = number("timeout", Some(given))?;
+                Some(
+                    seconds
+                        .and_then(duration)
+                        .ok_or_else(|| refusal("timeout", given))?,
+                )
+            }
+            None => limits.timeout.and_then(duration),
+        };
+        let max_operations = number("max_operations", max_operations)?;
+        let max_memory = number("max_memory", max_memory)?;
+        let cancel = cancel
+            .map(|token| match token.cast::<CancelToken>() {
+                Ok(token) => Ok(token.get().flag()),
+                Err(_) => Err(refusal("cancel", token)),
             })
             .transpose()?;
-        let cancel = cancel.map(CancelToken::flag);
         let since = cancel.as_ref().and_then(|flag| flag.since);
         let deadline = timeout.and_then(|timeout| since.unwrap_or_else(Instant::now).checked_add(timeout));
         Ok(Bounds {
@@ -447,6 +523,35 @@ impl NativeEngine {
 }
 
 impl MayNestDeeply for OfThread {}
+
+/// Read a number, which Python's truth values are not.
+fn number<T>(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<T>>
+where
+    for<'a, 'py> T: FromPyObject<'a, 'py>,
+{
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    if !value.is_instance_of::<PyBool>() {
+        if let Ok(number) = value.extract() {
+            return Ok(Some(number));
+        }
+    }
+    Err(refusal(name, value))
+}
+
+/// Return the function that receives output: one evaluation's own, or the engine's.
+fn output<'a>(
+    name: &str,
+    own: Option<&'a Bound<'_, PyAny>>,
+    engines: &'a Py<PyAny>,
+) -> PyResult<&'a Py<PyAny>> {
+    match own {
+        None => Ok(engines),
+        Some(own) if own.is_callable() => Ok(own.as_unbound()),
+        Some(other) => Err(refusal(name, other)),
+    }
+}
 
 /// Return the lower of two limits, of which zero is none.
 fn lower<T: Ord + Default>(limit: T, own: Option<T>) -> T {

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rhai::packages::{Package, StandardPackage};
 use rhai::{Dynamic, Engine, Shared};
@@ -69,15 +68,22 @@ impl Recipe {
     }
 }
 
-/// Return Rhai's metadata of the functions of the standard library, as JSON.
-///
-/// Raises:
-///     ValueError: Rhai could not write it.
+/// Return the functions of the standard library: names, signatures, and the lines of their comments.
 #[pyfunction]
-pub fn standard_library() -> PyResult<String> {
+pub fn standard_library() -> Vec<(String, String, Vec<String>)> {
     let mut engine = Engine::new_raw();
     engine.register_global_module(StandardPackage::new().as_shared_module());
-    engine
-        .gen_fn_metadata_to_json(true)
-        .map_err(|error| PyValueError::new_err(error.to_string()))
+    engine.collect_fn_metadata(
+        None,
+        |function| {
+            let function = function.metadata;
+            let comments = function.comments.iter().map(ToString::to_string);
+            Some((
+                function.name.to_string(),
+                function.gen_signature(Into::into),
+                comments.collect(),
+            ))
+        },
+        true,
+    )
 }

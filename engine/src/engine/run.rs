@@ -10,6 +10,7 @@ use crate::crossing;
 use crate::crossing::evaluation::{self, FATAL};
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::host::failure::{Failure, raise};
+use crate::values::refused::refusal;
 use crate::values::to_python::{FunctionPointer, text_to_python, to_python};
 use crate::values::{from_python, object, to_json};
 
@@ -22,7 +23,8 @@ const SMALL_TEXT: usize = 64 * 1024;
 /// The part of a script to run: itself, or one of its functions.
 pub enum Entry {
     Script,
-    Function(String, Vec<Dynamic>),
+    /// A name, arguments, `this`, and whether the script runs first.
+    Function(String, Vec<Dynamic>, Option<Dynamic>, bool),
     Pointer(FnPtr, Vec<Dynamic>),
 }
 
@@ -30,25 +32,52 @@ impl MayNestDeeply for Entry {
     fn is_flat(&self) -> bool {
         match self {
             Self::Script => true,
-            Self::Function(_, arguments) => arguments.is_flat(),
+            Self::Function(_, arguments, this, _) => {
+                arguments.is_flat() && this.as_ref().is_none_or(MayNestDeeply::is_flat)
+            }
             Self::Pointer(pointer, arguments) => pointer.is_flat() && arguments.is_flat(),
         }
     }
 }
 
 impl Entry {
-    /// Read a function, its name or a pointer, and its arguments; `None`: the script itself.
-    pub fn of(entry: Option<(Bound<'_, PyAny>, Bound<'_, PyTuple>)>) -> PyResult<DropOnBigStack<Self>> {
-        let Some((target, arguments)) = entry else {
+    /// Read what Python asks for; `None`: the script itself.
+    pub fn of(call: Option<Call<'_>>) -> PyResult<DropOnBigStack<Self>> {
+        let Some((target, arguments, this, runs_script)) = call else {
             return Ok(DropOnBigStack::new(Self::Script));
         };
         let mut arguments = from_python::arguments(&arguments)?;
+        let mut this = this
+            .map(|this| from_python::to_rhai(&this, "this").map(DropOnBigStack::new))
+            .transpose()?;
+        let this = this.as_mut().map(DropOnBigStack::take);
         Ok(DropOnBigStack::new(match target.cast::<FunctionPointer>() {
-            Ok(pointer) => Self::Pointer(pointer.get().pointer(target.py())?, arguments.take()),
-            Err(_) => Self::Function(target.extract()?, arguments.take()),
+            Ok(pointer) => {
+                let pointer = pointer.get().pointer(target.py())?;
+                if this.is_none() {
+                    Self::Pointer(pointer, arguments.take())
+                } else {
+                    let all = pointer.iter_curry().cloned().chain(arguments.take());
+                    Self::Function(pointer.fn_name().to_owned(), all.collect(), this, false)
+                }
+            }
+            Err(_) => Self::Function(
+                target.extract().map_err(|_| refusal("target", &target))?,
+                arguments.take(),
+                this,
+                runs_script,
+            ),
         }))
     }
 }
+
+/// A call that Python asks for: a function, its name or a pointer; its arguments; `this`; whether the script runs first.
+pub type Call<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyTuple>,
+    Option<Bound<'py, PyAny>>,
+    bool,
+);
 
 /// What an evaluation returns.
 #[derive(Clone, Copy, PartialEq)]
@@ -102,13 +131,13 @@ pub fn run(
 ) -> Result<Evaluated, Failure> {
     let ended = guard::proceed().and_then(|()| match entry {
         Entry::Script => engine.eval_ast_with_scope::<Dynamic>(scope, ast),
-        Entry::Function(name, arguments) => engine.call_fn_with_options(
-            CallFnOptions::default(),
-            scope,
-            ast,
-            name,
-            std::mem::take(arguments),
-        ),
+        Entry::Function(name, arguments, this, runs_script) => {
+            let mut options = CallFnOptions::default().eval_ast(*runs_script);
+            if let Some(this) = this {
+                options = options.bind_this_ptr(this);
+            }
+            engine.call_fn_with_options(options, scope, ast, name, std::mem::take(arguments))
+        }
         Entry::Pointer(pointer, arguments) => pointer.call(engine, ast, std::mem::take(arguments)),
     });
     let mut no_json = None;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use pyo3::prelude::*;
 use rhai::{Dynamic, ImmutableString, Scope};
 
+use crate::crossing::origin::Origin;
 use crate::crossing::stack::{self, DropOnBigStack};
 use crate::values::from_python::entries;
 use crate::values::scope::NativeScope;
@@ -16,7 +17,7 @@ pub struct Variables<'a> {
     /// Constants, which the script looks up wherever it names them.
     pub constants: DropOnBigStack<Vec<(String, Dynamic)>>,
     /// The scope that keeps its variables.
-    lasting: Option<&'a NativeScope>,
+    pub lasting: Option<&'a NativeScope>,
     /// How many variables the caller gave; they come first.
     given: usize,
     /// How many the lasting scope gave; they follow.
@@ -30,7 +31,9 @@ pub struct Variables<'a> {
 impl<'a> Variables<'a> {
     /// `scope`: a `NativeScope` or a mapping; `constants`: a mapping.
     pub fn new(scope: Option<&'a Bound<'_, PyAny>>, constants: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let mut constants = constants.map_or(Ok(DropOnBigStack::new(Vec::new())), entries)?;
+        let mut constants = constants.map_or(Ok(DropOnBigStack::new(Vec::new())), |constants| {
+            entries(constants, "constants")
+        })?;
         let mut variables = DropOnBigStack::new(Scope::new());
         for (name, value) in &*constants {
             variables.push_constant_dynamic(name.as_str(), stack::copy(value));
@@ -42,7 +45,7 @@ impl<'a> Variables<'a> {
                 constants.splice(0..0, scope.get().constants()?);
                 lasting = Some(scope.get());
             } else {
-                for (name, value) in entries(scope)?.take() {
+                for (name, value) in entries(scope, "scope")?.take() {
                     variables.push_dynamic(name, value);
                 }
             }
@@ -58,14 +61,11 @@ impl<'a> Variables<'a> {
         })
     }
 
-    /// Add those that a closure saw where it was made, if a target of a call is one.
+    /// Add those that the script of a pointer looks up, if a target of a call is one.
     pub fn add_constants_of(&mut self, target: &Bound<'_, PyAny>) {
         if let Ok(pointer) = target.cast::<FunctionPointer>() {
-            let constants = pointer
-                .get()
-                .constants
-                .iter()
-                .flat_map(|constants| constants.iter());
+            let origin = pointer.get().origin.iter();
+            let constants = origin.flat_map(|origin| origin.constants.iter());
             self.constants
                 .extend(constants.map(|(name, value)| (name.clone(), stack::copy(value))));
         }
@@ -109,6 +109,15 @@ impl<'a> Variables<'a> {
             }
             move_to(&mut rest, entries);
             lasting.put(rest, self.held.saturating_add_signed(self.added));
+        }
+    }
+}
+
+impl Variables<'_> {
+    /// Note which engine and script the values of the lasting scope come from.
+    pub fn came_from(&self, origin: Origin) {
+        if let Some(lasting) = self.lasting {
+            lasting.came_from(origin);
         }
     }
 }

@@ -3,6 +3,7 @@
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use rhai::{Dynamic, FnPtr};
@@ -23,17 +24,25 @@ impl FunctionPointer {
         self.pointer.fn_name()
     }
 
-    /// Call it, inside the host function that the script gave it to; elsewhere there is `Engine.call`.
+    /// Call it: within the evaluation that it comes from while that runs, and later within one of its own.
     #[pyo3(signature = (*arguments))]
-    fn __call__(&self, py: Python<'_>, arguments: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-        let arguments = from_python::arguments(arguments)?;
-        let value = call_back(py, &self.pointer, arguments).ok_or_else(|| {
-            PyRuntimeError::new_err(
-                "a script's function can be called only by the host function it was given to; \
-                 elsewhere use Engine.call(ast, function, ...)",
-            )
-        })??;
-        to_python(py, &DropOnBigStack::new(value))
+    fn __call__(slf: &Bound<'_, Self>, arguments: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.is_known() {
+            let values = from_python::arguments(arguments)?;
+            if let Some(called) = call_back(py, &this.pointer, values) {
+                return to_python(py, &DropOnBigStack::new(called?));
+            }
+        }
+        let Some(origin) = &this.origin else {
+            return Err(PyRuntimeError::new_err(
+                "no engine has used the scope of this function: call it by Engine.call(script, function, ...)",
+            ));
+        };
+        let called = origin
+            .engine
+            .call_method1(py, intern!(py, "call_pointer"), (slf, arguments))?;
+        Ok(called)
     }
 
     fn __repr__(&self) -> String {
@@ -53,7 +62,8 @@ impl FunctionPointer {
         let mut objects = Objects::default();
         self.pointer.iter_curry().for_each(|value| objects.add(value));
         objects.visit(1, &visit)?;
-        visit.call(&self.classes)
+        visit.call(&self.classes)?;
+        visit.call(self.origin.as_ref().map(|origin| &origin.engine))
     }
 }
 

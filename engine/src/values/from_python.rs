@@ -8,13 +8,13 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMapping, PyMemoryView,
     PyRange, PySet, PyString, PyTuple, PyType,
 };
-use rhai::{Array, Dynamic, EvalAltResult, FnPtr, INT, Map, NativeCallContext};
+use rhai::{Array, Dynamic, EvalAltResult, FnPtr, INT, Map, NativeCallContext, is_valid_function_name};
 use rust_decimal::Decimal;
 
 use crate::bounds::guard;
 use crate::crossing::evaluation;
 use crate::crossing::stack::DropOnBigStack;
-use crate::values::refused::Refused;
+use crate::values::refused::{Refused, refusal};
 use crate::values::to_python::{FunctionPointer, MAX_DEPTH, Timestamp, decimal_class, to_python};
 use crate::values::{known, object};
 
@@ -95,6 +95,9 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
         return Ok(Dynamic::from(bound("start")?..bound("stop")?));
     }
     if let Ok(pointer) = value.cast::<FunctionPointer>() {
+        if !pointer.get().is_known() {
+            return Ok(callable(value)?); // this script has no such function, but Python can call it
+        }
         return Ok(pointer.get().pointer(py)?.into());
     }
     if let Ok(timestamp) = value.cast::<Timestamp>() {
@@ -217,11 +220,22 @@ fn map<'py>(
     Ok(Dynamic::from_map(map.take()))
 }
 
+/// Return a name as that of a variable; fail if no script can use it.
+pub fn variable(name: &Bound<'_, PyAny>) -> PyResult<String> {
+    let text = name.cast::<PyString>().ok().and_then(|name| name.to_str().ok());
+    match text {
+        Some(text) if is_valid_function_name(text) => Ok(text.to_owned()),
+        _ => Err(refusal("variable", name)),
+    }
+}
+
 /// Convert a mapping of names to values.
-pub fn entries(mapping: &Bound<'_, PyAny>) -> PyResult<DropOnBigStack<Vec<(String, Dynamic)>>> {
+///
+/// `what`: the mapping's own name, for errors.
+pub fn entries(mapping: &Bound<'_, PyAny>, what: &str) -> PyResult<DropOnBigStack<Vec<(String, Dynamic)>>> {
     let mut entries = DropOnBigStack::new(Vec::new());
     let mut add = |name: Bound<'_, PyAny>, value: Bound<'_, PyAny>| -> PyResult<()> {
-        let name: String = name.extract()?;
+        let name = variable(&name)?;
         let value = to_rhai(&value, &name)?;
         entries.push((name, value));
         Ok(())
@@ -229,9 +243,7 @@ pub fn entries(mapping: &Bound<'_, PyAny>) -> PyResult<DropOnBigStack<Vec<(Strin
     if let Ok(dict) = mapping.cast::<PyDict>() {
         dict.iter().try_for_each(|(name, value)| add(name, value))?;
     } else {
-        let mapping = mapping
-            .cast::<PyMapping>()
-            .map_err(|_| PyTypeError::new_err("scope and constants must be mappings of names to values"))?;
+        let mapping = mapping.cast::<PyMapping>().map_err(|_| refusal(what, mapping))?;
         for item in mapping.items()? {
             let (name, value) = item.extract()?;
             add(name, value)?;

@@ -7,6 +7,19 @@ use pyo3::types::PyType;
 /// The most steps that a text shows: a value that contains itself has as many as there may be.
 const MOST_STEPS: usize = 8;
 
+/// Return the exception for an argument that is not what its name asks for.
+#[cold]
+pub fn refusal(name: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    let made = value
+        .py()
+        .import("rhai_tasks.engine.wanted")
+        .and_then(|module| module.call_method1("refusal", (name, value)));
+    match made {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
 /// A value that cannot be passed to a script.
 pub struct Refused {
     error: PyErr,

@@ -9,8 +9,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rhai::{Dynamic, Scope};
 
+use crate::crossing::origin::Origin;
 use crate::crossing::stack::{self, DropOnBigStack};
-use crate::values::from_python::to_rhai;
+use crate::values::copying::Copying;
+use crate::values::from_python::{to_rhai, variable};
+use crate::values::functions::Functions;
 use crate::values::gc::Objects;
 use crate::values::known;
 use crate::values::placing::Placing;
@@ -28,6 +31,9 @@ struct State {
     /// The classes of the engine that its objects have their types of, and whether some have none yet.
     classes: Option<Py<PyDict>>,
     unplaced: bool,
+    functions: Option<DropOnBigStack<Functions>>,
+    /// The latest engine and script that have used it.
+    origin: Option<Origin>,
     /// About the bytes of the values, and as many as they were when they were last measured.
     bytes: usize,
     measured: usize,
@@ -46,6 +52,10 @@ impl State {
             self.bytes = self.measured;
         }
         self.bytes
+    }
+
+    fn function_bytes(&self) -> usize {
+        self.functions.as_ref().map_or(0, |functions| functions.bytes)
     }
 
     /// Remove a variable, if there is one.
@@ -100,6 +110,27 @@ impl NativeScope {
         })
     }
 
+    /// Return the functions that it keeps, if a script with functions has used it.
+    pub fn functions(&self) -> Option<DropOnBigStack<Functions>> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let functions = state.functions.as_ref();
+        functions.map(|functions| DropOnBigStack::new(Functions::clone(functions)))
+    }
+
+    pub fn keep_functions(&self, functions: DropOnBigStack<Functions>) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.functions = Some(functions);
+    }
+
+    /// Note which engine and script have used it.
+    pub fn came_from(&self, origin: Origin) {
+        let former = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.origin.replace(origin)
+        };
+        drop(former); // without the lock: it may be the last owner of Python objects
+    }
+
     /// Return the constants.
     pub fn constants(&self) -> PyResult<Vec<(String, Dynamic)>> {
         self.with(|state| {
@@ -115,7 +146,7 @@ impl NativeScope {
     /// Take the variables out, for an evaluation; return also about how many bytes they hold.
     pub fn take(&self) -> PyResult<(Scope<'static>, usize)> {
         let scope = self.with(|state| {
-            let held = state.held();
+            let held = state.held() + state.function_bytes();
             Ok((state.scope.take(), held))
         })?;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).busy = true;
@@ -127,7 +158,7 @@ impl NativeScope {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.scope = DropOnBigStack::new(scope);
         state.busy = false;
-        state.bytes = bytes;
+        state.bytes = bytes.saturating_sub(state.function_bytes());
     }
 }
 
@@ -142,14 +173,44 @@ impl NativeScope {
 
     /// Return a variable's value; raises KeyError if there is none.
     fn get_value(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
-        self.with(|state| match state.scope.get(name) {
-            Some(value) => to_python(py, value),
-            None => Err(PyKeyError::new_err(name.to_owned())),
+        self.with(|state| match (state.scope.get(name), &state.origin) {
+            (Some(value), Some(origin)) => origin.during(|| to_python(py, value)),
+            (Some(value), None) => to_python(py, value),
+            (None, _) => Err(PyKeyError::new_err(name.to_owned())),
         })
     }
 
+    /// Take the variables, constants and functions of another one in place of its own.
+    fn become_copy(&self, py: Python<'_>, other: &Self) -> PyResult<()> {
+        let copy = other.with(|state| {
+            let (mut copying, mut scope) = (Copying::default(), DropOnBigStack::new(Scope::new()));
+            stack::roomy(|| {
+                let mut entries: Vec<_> = state.scope.iter_raw().collect();
+                entries.reverse(); // oldest first
+                for (name, constant, value) in entries {
+                    scope.extend([(name.to_owned(), constant, copying.copy(value))]);
+                }
+            });
+            let functions = state.functions.as_ref();
+            Ok(State {
+                scope,
+                busy: false,
+                classes: state.classes.as_ref().map(|classes| classes.clone_ref(py)),
+                unplaced: state.unplaced,
+                functions: functions.map(|functions| DropOnBigStack::new(Functions::clone(functions))),
+                origin: state.origin.as_ref().map(|origin| origin.clone_ref(py)),
+                bytes: state.bytes,
+                measured: state.measured,
+            })
+        })?;
+        let former = self.with(|state| Ok(std::mem::replace(state, copy)))?;
+        drop(former); // without the lock: it may be the last owner of Python objects
+        Ok(())
+    }
+
     /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
-    fn set_value(&self, name: String, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
+    fn set_value(&self, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
+        let name = variable(name)?;
         let (value, unplaced) = known::outside(|| to_rhai(value, &name));
         let mut value = DropOnBigStack::new(value?);
         self.with(|state| {
@@ -202,6 +263,7 @@ impl NativeScope {
             .iter_raw()
             .for_each(|(_, _, value)| objects.add(value));
         objects.visit(1, &visit)?;
-        visit.call(&state.classes)
+        visit.call(&state.classes)?;
+        visit.call(state.origin.as_ref().map(|origin| &origin.engine))
     }
 }

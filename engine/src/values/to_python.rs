@@ -13,7 +13,7 @@ use rhai::{Array, Blob, Dynamic, FLOAT, FnPtr, INT, ImmutableString, Map};
 use rust_decimal::Decimal;
 
 use crate::bounds::guard;
-use crate::crossing::evaluation::{Constants, Evaluation};
+use crate::crossing::origin::Origin;
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::values::from_python::go_on;
 use crate::values::placing::Placing;
@@ -28,11 +28,16 @@ pub struct FunctionPointer {
     pub pointer: DropOnBigStack<FnPtr>,
     /// The classes of the engine that the objects in its curried arguments have their types of.
     pub classes: Option<Py<PyDict>>,
-    /// The constants that a closure looks up.
-    pub constants: Option<Constants>,
+    /// The engine and the script that know the function.
+    pub origin: Option<Origin>,
 }
 
 impl FunctionPointer {
+    /// Whether the script that this thread runs knows the function.
+    pub fn is_known(&self) -> bool {
+        self.origin.as_ref().is_none_or(Origin::is_current)
+    }
+
     /// Return the pointer as the engine that this thread uses knows it.
     pub fn pointer(&self, py: Python<'_>) -> PyResult<FnPtr> {
         stack::roomy(|| {
@@ -254,7 +259,7 @@ fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
         let pointer = FunctionPointer {
             pointer: stack::roomy(|| DropOnBigStack::new(pointer.clone())),
             classes: known::classes(py),
-            constants: pointer.is_anonymous().then(constants_of_evaluation).flatten(),
+            origin: Origin::current(py),
         };
         return Ok(Bound::new(py, pointer)?.into_any().unbind());
     }
@@ -273,11 +278,6 @@ fn other_to_python(py: Python<'_>, value: &Dynamic) -> PyResult<Py<PyAny>> {
         "a script's {} has no counterpart in Python",
         value.type_name()
     )))
-}
-
-fn constants_of_evaluation() -> Option<Constants> {
-    Evaluation::with(|evaluation| Constants::clone(evaluation.constants))
-        .filter(|constants| !constants.is_empty())
 }
 
 pub(super) fn decimal_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {

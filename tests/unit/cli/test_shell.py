@@ -93,7 +93,7 @@ def test_an_engine_of_ones_own_has_its_functions() -> None:
         (["fn f() { 1 } fn g() { f() }", "fn f() { 2 }", "g()"], "2"),
         (['fn f() { "}" } let x = f();', "f() + x"], "}}"),
         (["fn f() { 1 }", "fn g() { f() + 1 }", "f() + g()"], "3"),
-        (["fn f() { throw 1 } f()", "f()"], "Function not found: f ()"),
+        (["fn f() { throw 1 } f()", "f()"], "in call to function 'f' (line 1, position 1)\n  f()\n  ^"),
         (["let double = |x| x * 2;", "double.call(4)"], "8"),
         (["fn f(x) {", "  x + nope", "}", "1 + f(2)"], "(line 1, position 5)\n  1 + f(2)\n      ^"),
         (["fn f() { nope } f()"], "(line 1, position 17)\n  fn f() { nope } f()\n           ^"),

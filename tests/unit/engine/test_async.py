@@ -135,3 +135,87 @@ os.waitpid(child, 0)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.stdout.split(), done.stderr) == (["42", "43"], "")
+
+
+def test_all_ways_to_evaluate_leave_the_loop_free() -> None:
+    engine = Engine()
+    ticks: list[int] = []
+
+    @engine.function
+    async def wait() -> int:
+        await asyncio.sleep(0.01)
+        ticks.append(1)
+        return 1
+
+    async def main() -> None:
+        values: tuple[Any, ...] = await asyncio.gather(
+            engine.eval_async("wait() + x", scope={"x": 1}),
+            engine.run_async("wait() + 2", max_operations=100),
+            engine.call_async("fn f(a) { wait() + a + this }", "f", 10, this=100, eval_ast=False),
+        )
+        assert list(values) == [2, "3", 111]
+
+    asyncio.run(main())
+    assert len(ticks) == 3
+
+
+@pytest.mark.parametrize("method", ["eval_async", "run_async", "call_async"])
+def test_cancelling_the_task_of_any_way_stops_its_script(method: str) -> None:
+    engine = Engine(threads=1)
+
+    async def main() -> None:
+        arguments = ("fn f() { loop {} } f()", "f") if method == "call_async" else ("loop {}",)
+        task = asyncio.create_task(getattr(engine, method)(*arguments))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await engine.eval_async("1") == 1  # the only thread is free
+
+    asyncio.run(main())
+
+
+def test_as_many_scripts_run_at_once_as_the_engine_has_threads() -> None:
+    engine = Engine(threads=2)
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    @engine.function
+    def hold() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+
+    async def main() -> None:
+        await asyncio.gather(*(engine.eval_async("hold()") for _ in range(8)))
+
+    asyncio.run(main())
+    assert most == 2
+
+
+def test_a_closed_engine_ends_its_threads_and_evaluates_in_the_callers_only() -> None:
+    before = set(threading.enumerate())
+    engine = Engine(threads=1)
+    started = threading.Event()
+    engine.register("start", started.set)
+
+    async def main() -> None:
+        first = asyncio.create_task(engine.eval_async("start(); sleep(0.05); 7"))
+        await asyncio.to_thread(started.wait, 10)
+        waiting = asyncio.create_task(engine.eval_async("8"))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(engine.close)
+        assert await first == 7
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with pytest.raises(RuntimeError, match="the engine is closed"):
+            await engine.eval_async("1")
+
+    asyncio.run(main())
+    engine.close()
+    assert engine.eval("1") == 1
+    assert set(threading.enumerate()) <= before

@@ -198,7 +198,7 @@ def test_a_panic_inside_of_a_host_function_leaves_nothing_behind() -> None:
     assert engine.eval('import "good" as g; g::f()') == 1
 
 
-def test_a_pointer_kept_from_a_call_that_panicked_is_refused() -> None:
+def test_a_pointer_kept_from_a_call_that_panicked_can_be_called_later() -> None:
     engine = Engine()
     kept: list[FnPtr] = []
 
@@ -209,8 +209,7 @@ def test_a_pointer_kept_from_a_call_that_panicked_is_refused() -> None:
 
     with pytest.raises((errors.RhaiPanic, errors.RhaiHostError)):
         engine.run("keep(|x| x)")
-    with pytest.raises(RuntimeError, match=r"Engine\.call"):
-        kept[0](5)
+    assert kept[0](5) == 5
 
 
 def test_a_host_function_sees_that_its_closure_was_stopped() -> None:
@@ -584,7 +583,7 @@ def test_guarded_functions_give_rhais_results(script: str, value: object) -> Non
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
 def test_a_timeout_is_a_positive_number(timeout: float) -> None:
-    with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
+    with pytest.raises(ValueError, match="timeout is .*: it must be finite and above 0"):
         Engine().run("1", timeout=timeout)
 
 

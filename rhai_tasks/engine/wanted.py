@@ -1,0 +1,47 @@
+"""Wrong arguments: the exceptions that say what is wanted in their place."""
+
+import reprlib
+from pathlib import PurePath
+
+from .limits import check_bound, check_timeout
+
+_WANTED = {
+    "cancel": "a CancelToken",
+    "cls": "a class",
+    "constants": "a mapping of names to values",
+    "debug": "a function of text, source name, line and column",
+    "function": "a function",
+    "limits": "an instance of Limits",
+    "members": "a collection of names",
+    "modules": "a Path of a folder, a mapping of paths to sources, or a function from a path to a source",
+    "name": "a text",
+    "print": "a function of a text",
+    "scope": "a Scope, or a mapping of names to values",
+    "script": "a source, or an AST of Engine.compile",
+    "source": "a text",
+    "target": "the name of a function, or a FnPtr",
+}
+
+
+def refusal(name: str, value: object) -> Exception:
+    """Return the exception for an argument that has not what its name asks for."""
+    try:
+        if name == "timeout":
+            check_timeout(value)
+        elif name in {"max_operations", "max_memory"}:
+            check_bound(name, value)
+    except ValueError as error:
+        return error
+    if name == "variable":
+        if not isinstance(value, str):
+            return TypeError(f"a variable is named {reprlib.repr(value)}: a text is wanted")
+        return ValueError(
+            f"{value!r} is no name of a variable: wanted are ASCII letters, digits and underscores, no digit first, "
+            "and no word that Rhai keeps for itself"
+        )
+    hint = ""
+    if name in {"script", "source"} and isinstance(value, PurePath):
+        hint = "; its text is path.read_text()"
+    elif name == "modules" and isinstance(value, str):
+        hint = f"; the folder is Path({value!r})"
+    return TypeError(f"{name} is {reprlib.repr(value)}: {_WANTED.get(name, 'something else')} is wanted{hint}")
