@@ -71,6 +71,22 @@ def run(file: TextIO, context_id: str, caller_id: str, arg: tuple[str, ...], arg
         echo(output)
 
 
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--engine", metavar="MODULE:FACTORY", required=True, help="Function that returns the engine.")
+def definitions(directory: Path, engine: str) -> None:
+    """Write definitions of what scripts can call to DIRECTORY: for editors (.d.rhai), and as a page of Markdown."""
+    files = load_engine(Settings(engine=engine))().definitions()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (directory / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{directory}: {error.strerror}", FAILED) from error
+    for name in files:
+        echo(directory / name)
+
+
 @main.command("repl")
 @_engine_options
 def start_repl(context_id: str, caller_id: str, **options: Any) -> None:

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from inspect import Parameter, iscoroutinefunction, signature
+from inspect import Parameter, cleandoc, iscoroutinefunction, signature
 from typing import Any
 
 from ._engine import standard_library
@@ -139,7 +139,7 @@ def describe(name: str, function: Callable[..., Any], slots: Slots) -> Function:
         name=name,
         parameters=(*shown, f"#{{{named}}}") if named else shown,
         returns="" if returns == ("any",) else " | ".join(returns),
-        doc=function.__doc__ or "",
+        doc=cleandoc(function.__doc__ or ""),
     )
 
 

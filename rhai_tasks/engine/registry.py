@@ -1,6 +1,7 @@
 """What an application adds to an engine: functions, classes and modules that scripts can use."""
 
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -9,10 +10,10 @@ from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 from ._engine import NativeEngine
-from .annotations import Readers
 from .authorization import Authorization
 from .classes import HostType, Module, constructor_of, make_type, shared_members, standard_types, take_slot
 from .coroutines import make_blocking
+from .definitions import files
 from .evaluation import Debug, Print
 from .functions import (
     MOST_OF_A_MODULES,
@@ -22,35 +23,29 @@ from .functions import (
     check_indexer,
     check_name,
     describe,
-    is_coroutine_function,
     overloads,
     standard_functions,
     warn_if_hidden,
 )
+from .hooks import Conversions
 from .limits import Limits
 from .output import log_debug, script_logger
 from .wanted import refusal
 
-Instance = TypeVar("Instance")
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 Modules = Path | Mapping[str, str] | Callable[[str], str | None]
 _Key = tuple[str, tuple[str, ...]]  # by what Rhai tells functions apart: name and types
 
-_BASIC = {str, bool, int, float, list, tuple, dict, type(None)}  # the extension asks for no hook of these
 
-
-class Registry(Authorization):
+class Registry(Authorization, Conversions):
     """The part of an `Engine` that is configured: each addition makes a new native engine."""
 
     def __init__(
         self, limits: Limits | None, print_: Print | None, debug: Debug | None, modules: Modules | None
     ) -> None:
-        for name, output in (("print", print_), ("debug", debug)):
-            if output is not None and not callable(output):
-                raise refusal(name, output)
-        if limits is not None and not isinstance(limits, Limits):
-            raise refusal("limits", limits)
+        super().__init__()
+        _check(limits, print_, debug)
         self.limits = limits or Limits()
         self._print = print_ or script_logger.info
         self._debug = debug or log_debug
@@ -58,9 +53,6 @@ class Registry(Authorization):
         self._described: dict[_Key, Function] = {}
         self._functions: dict[_Key, Native] = {}
         self._modules: dict[str, Module] = {}
-        self._readers = Readers()
-        self._slots = self._readers.slots  # the native engine sees what is added later, here and to the hooks
-        self._hooks: dict[type, Callable[[Any], object]] = {}
         self._types = {known.slot: known for known in standard_types(self._slots)}
         self._native = self._build(self._functions, self._types, self._modules)
         self._adding = threading.RLock()
@@ -186,66 +178,18 @@ class Registry(Authorization):
             former = self._modules.get(name, Module(functions=[], constants={}))
             self._add(texts, modules={name: _merged(former, module)})
 
-    def convert(
-        self,
-        cls: type[Instance],
-        *,
-        to: Callable[[Instance], object] | None = None,
-        from_: Callable[[Any], Instance] | None = None,
-    ) -> None:
-        """Say what scripts are given in place of a class's instances, and how these come back.
-
-        Both hold within lists, maps and dataclasses, too. Texts of errors begin with the place: `order.lines[1].price`.
-
-        Args:
-            cls: The class.
-            to: Returns a value for scripts in place of an instance of the class or of a subclass. It comes before all
-                that the engine itself knows of the class. A `Scope` has no engine: what is put into one between
-                evaluations, no hook converts.
-            from_: Makes an instance of a script's value where the annotation of a parameter names the class, or `read`
-                asks for it.
-
-        Raises:
-            TypeError: There is no hook, one is a coroutine function, or Rhai has the class as a type of its own.
-            ValueError: A registered function has the class in its annotations, and knows it without `from_`.
-        """
-        if not isinstance(cls, type):
-            raise refusal("cls", cls)
-        for name, hook in (("to", to), ("from_", from_)):
-            if hook is not None and not callable(hook):
-                raise TypeError(f"{name} is {hook!r}: a function is wanted")
-        if to is None and from_ is None:
-            raise TypeError(f"convert({cls.__name__}) needs 'to', 'from_', or both")
-        if is_coroutine_function(to) or is_coroutine_function(from_):
-            raise TypeError(f"a hook of {cls.__name__} is a coroutine function, but a conversion never waits")
-        if cls in _BASIC:
-            raise TypeError(f"{cls.__name__} is a type that scripts have themselves: no hook can replace it")
-        if from_ is not None:
-            if cls in self._readers.seen:
-                raise ValueError(f"a registered function has {cls.__name__} in its annotations: call convert before")
-            self._readers.hooks[cls] = from_
-        if to is not None:
-            self._hooks[cls] = to
-
-    @overload
-    def read(self, value: object, annotation: type[Instance]) -> Instance: ...
-    @overload
-    def read(self, value: object, annotation: Any) -> Any: ...
-    def read(self, value: object, annotation: Any) -> Any:
-        """Return a script's value as an annotation asks for it, as a host function's parameter gets it.
-
-        Args:
-            value: What `eval` or `call` returned, or a part of it.
-            annotation: A class, or what can annotate a parameter: `list[Point]`, `Point | None`.
-
-        Raises:
-            TypeError, ValueError: The value does not fit; the text says where: `value[1].x`.
-        """
-        return self._readers.reader(annotation)(value, "value")
-
     def functions(self, *, standard: bool = True) -> list[Function]:
         """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
-        return [*dict.fromkeys(self._described.values()), *(standard_functions() if standard else ())]
+        own = (_with_names(function, self._types) for function in dict.fromkeys(self._described.values()))
+        return [*own, *(standard_functions() if standard else ())]
+
+    def definitions(self) -> dict[str, str]:
+        """Return definition files for editors of scripts, and a page of Markdown with the host's functions, by name.
+
+        `__builtin__.d.rhai` defines Rhai's own functions, `__static__.d.rhai` the host's functions, types and modules;
+        `functions.md` is the page.
+        """
+        return files(self.functions(standard=False), self._types.values(), _all_modules(self._types, self._modules))
 
     def _module(self, name: str, members: Mapping[str, Any]) -> tuple[dict[_Key, Function], Module]:
         """Make a module, and describe its functions."""
@@ -259,10 +203,6 @@ class Registry(Authorization):
                 functions += [(key, types, called) for _, types, called in found]
         constants = {key: value for key, value in members.items() if not callable(value)}
         return texts, Module(functions=functions, constants=constants)
-
-    def _adapt(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what scripts call in place of a function: it waits for coroutines, and reads arguments."""
-        return self._readers.adapt(make_blocking(function))
 
     def _add(
         self,
@@ -285,12 +225,7 @@ class Registry(Authorization):
     def _build(
         self, functions: Mapping[_Key, Native], types: Mapping[int, HostType], modules: Mapping[str, Module]
     ) -> NativeEngine:
-        known = types.values()
-        all_modules = {
-            cls.name: cls.shared for cls in known if cls.shared and (cls.shared.functions or cls.shared.constants)
-        }
-        for name, module in modules.items():
-            all_modules[name] = _merged(all_modules[name], module) if name in all_modules else module
+        known, all_modules = types.values(), _all_modules(types, modules)
         outer_first = sorted(all_modules.items(), key=lambda entry: entry[0].count("::"))
         return NativeEngine(
             [*(function for cls in known for function in cls.functions), *functions.values()],
@@ -303,6 +238,30 @@ class Registry(Authorization):
             self._print,
             self._debug,
         )
+
+
+def _check(limits: object, print_: object, debug: object) -> None:
+    for name, output in (("print", print_), ("debug", debug)):
+        if output is not None and not callable(output):
+            raise refusal(name, output)
+    if limits is not None and not isinstance(limits, Limits):
+        raise refusal("limits", limits)
+
+
+def _with_names(function: Function, types: Mapping[int, HostType]) -> Function:
+    """Put the names of classes in place of their slots."""
+
+    def named(text: str) -> str:
+        return re.sub(r"#(\d+)\b", lambda found: types[int(found[1])].name, text)
+
+    return replace(function, parameters=tuple(map(named, function.parameters)), returns=named(function.returns))
+
+
+def _all_modules(types: Mapping[int, HostType], modules: Mapping[str, Module]) -> dict[str, Module]:
+    """Return all modules by name: those of the host, and those of classes."""
+    shared = {cls.name: cls.shared for cls in types.values() if cls.shared}
+    found = {name: module for name, module in shared.items() if module.functions or module.constants}
+    return found | {name: _merged(found[name], own) if name in found else own for name, own in modules.items()}
 
 
 def _key(native: Native) -> _Key:

@@ -138,3 +138,22 @@ def test_what_no_line_could_mend_is_an_error_at_once(source: str) -> None:
         Engine().compile(source)
 
     assert not is_incomplete(caught.value, source)
+
+
+def test_definitions_are_written_to_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "definitions"
+    done = run("definitions", "--engine", "tests.engine_for_tests:make_engine", str(folder))
+
+    assert done.output.split() == [
+        str(folder / name) for name in ("__builtin__.d.rhai", "__static__.d.rhai", "functions.md")
+    ]
+    assert "fn note(path: String, line: String) -> ();" in (folder / "__static__.d.rhai").read_text()
+    assert "Append a line to a file." in (folder / "functions.md").read_text()
+
+
+def test_definitions_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("definitions", "--engine", "tests.engine_for_tests:make_engine", str(tmp_path / "file" / "folder"))
+
+    assert done.exit_code == 1
+    assert "Not a directory" in done.output

@@ -47,7 +47,7 @@ def test_a_type_of_one_engine_is_none_of_another(knowing: Engine) -> None:
     assert str(other.functions(standard=False)[0]) == "show(value) -> string | char"
     assert other.eval('show(#{name: "blue"})') == "blue"
     knowing.register("show", show)
-    assert str(knowing.functions(standard=False)[-1]) == "show(value: #7) -> string | char"
+    assert str(knowing.functions(standard=False)[-1]) == "show(value: Color) -> string | char"
 
 
 @pytest.mark.parametrize(

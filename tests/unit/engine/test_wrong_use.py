@@ -135,7 +135,14 @@ def test_every_odd_value_passes_or_is_refused_in_pythons_terms(use: str) -> None
 def test_every_public_function_is_tried() -> None:
     tried = {re.split(r"[(\[. ]", use)[0].split("(")[0] for use in USES} | {"Scope"}
     public = {name for name in dir(Engine) if not name.startswith("_")}
-    without_arguments = {"functions", "limits", "close", "authorizers", "refusal_of"}  # the last: a worker calls it
+    without_arguments = {
+        "functions",
+        "definitions",
+        "limits",
+        "close",
+        "authorizers",
+        "refusal_of",
+    }  # the last: a worker calls it
 
     assert public - without_arguments <= tried, public - tried
 
