@@ -4,6 +4,7 @@ Arguments in, exit status out.
 """
 
 from . import (
+    again,
     keys,
     lists,
     policy,
@@ -17,4 +18,17 @@ from . import (
 )  # they add their commands to the group
 from .group import main
 
-__all__ = ["keys", "lists", "main", "policy", "queues", "rules", "scripts", "services", "stored", "tasks", "waiting"]
+__all__ = [
+    "again",
+    "keys",
+    "lists",
+    "main",
+    "policy",
+    "queues",
+    "rules",
+    "scripts",
+    "services",
+    "stored",
+    "tasks",
+    "waiting",
+]

@@ -133,7 +133,10 @@ def limits_set(
     reason: str,
     **figures: Any,
 ) -> None:
-    """Set a limit, in the place of the one before: for the circle, each caller, or one."""
+    """Set a limit, in the place of the one before.
+
+    Of the circle, or with an option of its callers.
+    """
     if all(value is None for value in figures.values()):
         raise click.UsageError("Name a figure: --concurrency or --rate.")
     if figures["burst"] is not None and figures["rate"] is None:

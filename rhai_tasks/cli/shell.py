@@ -4,11 +4,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
 from rhai_tasks.engine import CancelToken, Engine, Function, Scope
 from rhai_tasks.errors import RhaiError, RhaiSyntaxError
 from rhai_tasks.terminal import echo, shown
+
+T = TypeVar("T")
 
 _HELP = """\
 :functions [TEXT]   functions that scripts can call, or those whose signature holds TEXT, with what they do
@@ -43,7 +45,7 @@ def _place_in(source: str, error: RhaiError, engine: Engine) -> tuple[int | None
     return place
 
 
-def interruptible(evaluate: Callable[[CancelToken], Any]) -> Any:
+def interruptible(evaluate: Callable[[CancelToken], T]) -> T:
     """Evaluate on a thread, so that Ctrl-C stops the script at once, also inside a host function."""
     cancel = CancelToken()
     with ThreadPoolExecutor(1) as thread:

@@ -28,7 +28,10 @@ _POLL_SECONDS = 0.2
 @json_option
 @click.pass_obj
 def why(settings: Settings, task_id: str, circle: str | None, order: Order, as_json: bool) -> None:
-    """Say why a task has not begun: its place, what holds it up, and an estimate."""
+    """Say why a task has not begun.
+
+    Prints its place, what holds it up, and an estimate.
+    """
     with Queues(replace(settings, order=order)) as queues:
         found = explain(queues, task_id, circle)
     if as_json:
@@ -46,7 +49,10 @@ def why(settings: Settings, task_id: str, circle: str | None, order: Order, as_j
 @timeout_option
 @click.pass_obj
 def drain(settings: Settings, circle: str, timeout: float | None) -> None:
-    """Wait until a circle has no task left: none waits or runs, and none that is delayed is due."""
+    """Wait until a circle has no task left.
+
+    None waits or runs then, and none that is delayed is due.
+    """
     end = None if timeout is None else time.monotonic() + timeout
     with Queues(settings) as queues:
         (queue,) = queues.count([circle])

@@ -153,6 +153,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "unblock, not blocked": (("unblock", ID, "--caller", ID), ""),
     "scripts, no name": (("scripts", "show", f"@{EVIL}"), ""),
     "scripts": (("scripts", "list"), ""),
+    "replay, failed": (("replay", "failed"), ""),
+    "compare": (("compare",), ""),
     "why": (("why", ID), ""),
     "drain": (("drain", ID), ""),
     "limits": (("limits", "show"), ""),

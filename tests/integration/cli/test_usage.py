@@ -64,7 +64,8 @@ def test_every_command_has_short_help(command: list[str]) -> None:
 
 
 def test_no_line_of_the_list_of_commands_is_cut() -> None:
-    for group in ([], ["dead"]):
+    groups = [[name] for name, command in main.commands.items() if isinstance(command, click.Group)]
+    for group in ([], *groups):
         listed = invoke(*group, "--help").stdout
         assert [line for line in listed.splitlines() if line.endswith("...") and "Usage" not in line] == []
 
