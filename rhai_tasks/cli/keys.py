@@ -19,7 +19,10 @@ def keys() -> None:
 @click.argument("file", type=FileName(exists=False))
 @click.option("--scheme", type=click.Choice(["ed25519", "secp256k1"]), default="ed25519", show_default=True)
 def make_key(file: Any, scheme: str) -> None:
-    """Write a new private key to FILE, which must not exist, and print the public key: the caller's id."""
+    """Write a new private key to FILE, and print the public key.
+
+    FILE must not exist. The public key is the caller's id.
+    """
     from rhai_tasks.signatures import SigningKey  # noqa: PLC0415  (an extra)
 
     key = SigningKey.new(scheme)

@@ -27,7 +27,10 @@ def policy() -> None:
     "--script", type=TextFile(), metavar="FILE", help="Of a script; by default, all rules are shown that fit."
 )
 def check(file: Path, caller: str, circle: str, script: TextIO | None) -> None:
-    """Say what FILE allows a caller in a circle; status 1 if it is nothing."""
+    """Say what FILE allows a caller in a circle.
+
+    Status 1 if it is nothing.
+    """
     rules = Policy.read(file)
     if script is None:
         fitting = [rule for rule in rules.rules if rule.fits(caller, circle)]
