@@ -86,9 +86,9 @@ def _options(command: Command) -> Command:
 def replay(
     settings: Settings, task_id: str, engine: str | None, error_format: str, circle: str | None, as_json: bool
 ) -> None:
-    """Run a task once more here, with its caller, arguments and limits.
+    """Run a task once more here, as it was.
 
-    Prints the outcome, and on stderr what the run took and whether the outcome is the recorded one. The task on the
+    It has its caller, arguments and limits. Prints the outcome, and on stderr what the run took and whether the outcome is the recorded one. The task on the
     server stays as it is; host functions of --engine do what they do.
     """
     with make_client(settings) as client:

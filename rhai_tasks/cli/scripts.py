@@ -75,7 +75,10 @@ def run(file: TextIO, context_id: str, caller_id: str, arg: tuple[str, ...], arg
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--engine", metavar="MODULE:FACTORY", required=True, help="Function that returns the engine.")
 def definitions(directory: Path, engine: str) -> None:
-    """Write definitions of what scripts can call to DIRECTORY: for editors (.d.rhai), and as a page of Markdown."""
+    """Write definitions of what scripts can call.
+
+    DIRECTORY gets files for editors (.d.rhai), and a page of Markdown.
+    """
     files = load_engine(Settings(engine=engine))().definitions()
     try:
         directory.mkdir(parents=True, exist_ok=True)
