@@ -4,6 +4,7 @@ RhaiTasksError
 ├── ConfigurationError        an option, a variable or the server cannot be used; the text says what to change
 ├── ServerUnavailable         the server has not answered for as long as the client retries (ConnectionError)
 ├── ServerError               the server refuses a request
+├── QueueFull                as many tasks wait as a limit allows; nothing was submitted
 ├── ClientClosed              the client is closed, or was closed while results were awaited
 ├── NoCurrentTask             `current_task()` outside a task (LookupError)
 ├── TaskError                 about one task, whose id is in `.task_id`
@@ -54,6 +55,23 @@ class ServerUnavailable(RhaiTasksError, ConnectionError):
 
 class ServerError(RhaiTasksError):
     """The server refuses a request; `__cause__` is the server's error."""
+
+
+class QueueFull(RhaiTasksError):
+    """As many tasks of the circle or of the caller wait as an operator's limit allows; nothing was submitted.
+
+    Attributes:
+        caller: Whose limit it is; `None`: the circle's.
+        limit: How many may wait.
+    """
+
+    def __init__(self, caller: str | None, limit: int) -> None:
+        super().__init__(caller, limit)  # pickle passes these to the constructor
+        self.caller, self.limit = caller, limit
+
+    def __str__(self) -> str:
+        whose = "the circle" if self.caller is None else f"caller {self.caller!r}"
+        return f"no more than {self.limit} task(s) of {whose} may wait: submit again when some have begun"
 
 
 class ClientClosed(RhaiTasksError):

@@ -120,6 +120,7 @@ _each = click.option("--each-caller", "each", is_flag=True, help="For each calle
 @click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Tasks at once, in the whole fleet.")
 @click.option("--rate", metavar="N/s", help="Tasks that begin a second: 10/s, 600/m or 36000/h.")
 @click.option("--burst", type=click.IntRange(1), metavar="N", help="Of these at once, after a pause.")
+@click.option("--waiting", type=click.IntRange(1), metavar="N", help="Tasks that clients of this project let wait.")
 @_reason
 @_by
 @click.pass_obj
@@ -138,11 +139,11 @@ def limits_set(
     Of the circle, or with an option of its callers.
     """
     if all(value is None for value in figures.values()):
-        raise click.UsageError("Name a figure: --concurrency or --rate.")
+        raise click.UsageError("Name a figure: --concurrency, --rate or --waiting.")
     if figures["burst"] is not None and figures["rate"] is None:
         raise click.UsageError("--burst needs --rate.")
     rate = None if figures["rate"] is None else parse_rate(figures["rate"])
-    quota = Quota(figures["concurrency"], rate, figures["burst"])
+    quota = Quota(figures["concurrency"], rate, figures["burst"], figures["waiting"])
     with Queues(settings) as queues:
         queues.rules(by).set(circle, replace(_limit_for(caller, each=each), reason=reason, quota=quota))
 

@@ -203,6 +203,7 @@ class Client:
         Raises:
             TaskExists: `unique`, and the id is taken; or a message in the queue has the same id, and the task waits
                 already or is to be a delayed message.
+            QueueFull: As many tasks wait as an operator's limit allows.
             ScriptNotFound: No script is stored under the name.
             ValueError: No circle is named, a field is one that the client writes itself, `via` is none of the three, or
                 `delay` or a limit is not such a number. Or no script can hold a number in `args`.
@@ -222,7 +223,8 @@ class Client:
             progress: Show a progress bar, if stderr is a terminal.
 
         Raises:
-            TaskExists, ValueError, ServerUnavailable: As for `submit`; tasks of earlier round trips are submitted.
+            TaskExists, QueueFull, ValueError, ServerUnavailable: As for `submit`; tasks of earlier round trips are
+                submitted.
             TypeError: A script is not a string.
         """
         tasks: list[Task] = []

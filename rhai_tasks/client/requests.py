@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
 
 from rhai_tasks.errors import (
+    QueueFull,
     RhaiTasksError,
     ScriptError,
     ScriptNotFound,
@@ -356,7 +357,10 @@ def _places(namespace: str, prefix: str, circle: str) -> tuple[str, tuple[str | 
     return queue, (to_bytes(prefix + circle), keys.messages, registry, keys.delayed, keys.delayed_messages, keys.wake)
 
 
-def _check_submitted(refused: list[bytes]) -> None:
+def _check_submitted(refused: list[Any]) -> None:
+    if refused and isinstance(refused[0], list):
+        caller, limit, *is_callers = refused[0]
+        raise QueueFull(to_text(caller) if is_callers else None, limit)
     if len(refused) == 2 and refused[0] == b"":
         raise ScriptNotFound(to_text(refused[1]))
     if refused:

@@ -157,6 +157,10 @@ class QueueKeys:
         """List of a caller's elements that have left the queue and may not begin yet."""
         return f"{self.messages}.line.{caller}"
 
+    def waiting(self, caller: str | None) -> str:
+        """Set of ids of a caller's tasks, or of the circle's, that clients have submitted and that may still wait."""
+        return f"{self.messages}.waiting" if caller is None else f"{self.messages}.waiting.{caller}"
+
     def bucket(self, caller: str | None) -> str:
         """Tokens of a caller's rate, or of the circle's, and the microsecond at which they were counted."""
         return f"{self.messages}.bucket" if caller is None else f"{self.messages}.bucket.{caller}"

@@ -39,6 +39,7 @@ class Quota:
     concurrency: int | None = None  # tasks that workers hold at once, in the whole fleet
     rate: float | None = None  # tasks that begin a second
     burst: int | None = None  # of these at once, after a pause; by default as many as a second has, at least 1
+    waiting: int | None = None  # tasks that wait, of clients of this project
 
     def __str__(self) -> str:
         figures = {name: value for name, value in asdict(self).items() if value is not None}

@@ -5,6 +5,7 @@ import pytest
 from rhai_tasks import current_task
 from rhai_tasks.errors import (
     NoCurrentTask,
+    QueueFull,
     RhaiError,
     RhaiTasksError,
     ScriptError,
@@ -22,6 +23,8 @@ from rhai_tasks.errors import (
     [
         (TaskNotFound("t"), "task 't' has no details: never submitted, deleted, or expired"),
         (TaskExists("t"), "task 't' exists already"),
+        (QueueFull("k", 3), "no more than 3 task(s) of caller 'k' may wait: submit again when some have begun"),
+        (QueueFull(None, 3), "no more than 3 task(s) of the circle may wait: submit again when some have begun"),
         (TaskTimeout("t", 1.5), "task 't' not ended within 1.5 s"),
         (TaskTimeout("t", 2, 3), "task 't' and 3 more not ended within 2 s"),
         (TaskCancelled("t"), "task 't' was cancelled"),

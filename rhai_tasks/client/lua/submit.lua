@@ -11,7 +11,8 @@
 --       13 stored scripts (hash) if some of the tasks name one, or are to have its source, or nothing
 --       then for each task: its id, how many names and values follow, names and values of its fields
 -- Returns {"", a reference to a script that is not stored}; or ids that are taken, by a task if they must be free, or
--- by a message. Nothing was submitted then. Of an id that is there several times the last one counts.
+-- by a message; or, if more would wait than a limit allows, {{caller, how many of its tasks may wait, 1}}, without the
+-- 1: of the circle. Nothing was submitted then. Of an id that is there several times the last one counts.
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return {}
 end
@@ -44,12 +45,26 @@ end
 -- 1. Read.
 local unique = ARGV[3] == '1'
 local ids, fields, taken = {}, {}, {}
+local rules, has_rules = KEYS[3] .. '.rules', nil -- nil: not known yet
+
+-- Say whether a task has details. The first call also asks, in the same command, whether the circle has rules.
+local function exists(id)
+  local details = ARGV[7] .. id
+  local both = has_rules == nil and redis.pcall('EXISTS', details, rules)
+  if type(both) ~= 'number' then -- or the user has no right to read rules
+    has_rules = has_rules or false
+    return redis.call('EXISTS', details) == 1
+  end
+  has_rules = both == 2 or both == 1 and redis.call('EXISTS', rules) == 1
+  return both == 2 or both == 1 and not has_rules
+end
+
 local i = 14
 while i <= #ARGV do
   local id, count = ARGV[i], tonumber(ARGV[i + 1])
   if not fields[id] then
     ids[#ids + 1] = id
-    if unique and redis.call('EXISTS', ARGV[7] .. id) == 1 then
+    if unique and exists(id) then
       taken[#taken + 1] = id
     end
   elseif unique then
@@ -78,8 +93,50 @@ for _, id in ipairs(ids) do
   if is_delayed_message and redis.call('HEXISTS', keys_of(KEYS[3]).bodies, id) == 1 then
     return {id} -- the sorted set of delayed messages has each name once
   end
-  if not unique and redis.call('EXISTS', details) == 1 then
+  if not unique and exists(id) then
     known[id] = read('HMGET', details, 'status', 'error', 'circle') or {}
+  end
+end
+local waiting = {} -- sets of waiting tasks that get ids: {key, ids}
+if has_rules then
+  local function waiting_of(scope)
+    local readable, limit = pcall(cjson.decode, redis.call('HGET', rules, 'limit ' .. scope) or '{}')
+    return readable and type(limit) == 'table' and tonumber(limit.waiting) or nil
+  end
+
+  -- Say whether so many more may wait. Those that wait no more are taken out of the set first, some at a time.
+  local function has_room(key, more, limit, listed)
+    local count = redis.call('SCARD', key)
+    if count + #more > limit then
+      for _, id in ipairs(redis.call('SRANDMEMBER', key, 200)) do
+        if read('HGET', ARGV[7] .. id, 'status') ~= 'pending' then
+          count = count - redis.call('SREM', key, id)
+        end
+      end
+    end
+    waiting[#waiting + 1] = {key, more}
+    return math.max(count, listed) + #more <= limit
+  end
+
+  local callers = {}
+  for _, id in ipairs(ids) do
+    local caller = ''
+    for n = fields[id][1], fields[id][2], 2 do
+      caller = ARGV[n] == 'callerId' and ARGV[n + 1] or caller
+    end
+    callers[caller] = callers[caller] or {}
+    table.insert(callers[caller], id)
+  end
+  local limit, each = waiting_of('circle'), waiting_of('callers')
+  local listed = limit and redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3])
+  if limit and not has_room(KEYS[3] .. '.waiting', ids, limit, listed) then
+    return {{'', limit}}
+  end
+  for caller, its_ids in pairs(callers) do
+    limit = waiting_of('caller ' .. caller) or each
+    if limit and not has_room(KEYS[3] .. '.waiting.' .. caller, its_ids, limit, 0) then
+      return {{caller, limit, 1}}
+    end
   end
 end
 -- 2. Prove that the rest can be done. A server without memory refuses this first write.
@@ -93,6 +150,7 @@ local start_before = ARGV[12] ~= '' and string.format('%.3f', (now + ARGV[12]) /
 if not native or due then
   redis.call('SADD', KEYS[4], ARGV[6])
 end
+for _, one in ipairs(waiting) do call_with_all('SADD', one[1], one[2]) end -- ids that are not submitted do no harm
 if next(known) then
   local of_message = take_out(known, push, list, delayed, KEYS[1] .. '.', ARGV[9], ARGV[10], ARGV[11])
   if of_message then

@@ -10,11 +10,11 @@
 -- have nothing to do. `details`: prefix of details keys; `actor`: name of the actor that runs tasks.
 -- Returns a plan: elements, bodies and callers of those that begin; blocks; parked, {caller, element, body, submission}
 -- of those that do not; scanned, how many elements of the queue these are; taken, how many elements each line loses, by
--- caller; left, how many it keeps; buckets, their new values by key; wait, milliseconds after which others may begin,
--- 0: nothing waits.
+-- caller; left, how many it keeps; buckets, their new values by key; begun, {set of waiting tasks, element}; wait,
+-- milliseconds after which others may begin, 0: nothing waits.
 local function choose(queue, count, idle, time, details, actor)
   local plan = {elements = {}, bodies = {}, callers = {}, blocks = {}, parked = {}, scanned = 0, taken = {}, left = {},
-    buckets = {}, wait = 0}
+    buckets = {}, begun = {}, wait = 0}
   local rules, microseconds = read_rules(queue.rules), time[1] * 1000000 + time[2]
   plan.blocks = blocks_of(rules)
   if rules['pause circle'] then
@@ -37,6 +37,7 @@ local function choose(queue, count, idle, time, details, actor)
         concurrency = tonumber(own.concurrency or each.concurrency),
         rate = tonumber(own.rate or each.rate),
         burst = tonumber(own.rate and own.burst or each.burst),
+        waiting = tonumber(own.waiting or each.waiting),
       }
     end
     return limits[caller]
@@ -151,6 +152,12 @@ local function choose(queue, count, idle, time, details, actor)
   local function begin(element, body, caller)
     local n = #plan.elements + 1
     plan.elements[n], plan.bodies[n], plan.callers[n] = element, body, caller or ''
+    if circle.waiting then
+      plan.begun[#plan.begun + 1] = {queue.messages .. '.waiting', element}
+    end
+    if caller and limits_of(caller).waiting then
+      plan.begun[#plan.begun + 1] = {queue.messages .. '.waiting.' .. caller, element}
+    end
     if caller and not limits_of(caller).is_blocked then
       spend('', circle)
       spend('.' .. caller, limits_of(caller))

@@ -48,6 +48,7 @@ if count > 0 and there > (some_died and 1 or 0) then
   else
     settle(queue, plan, time)
   end
+  for _, one in ipairs(plan.begun) do redis.pcall('SREM', one[1], one[2]) end
   left = redis.call('LLEN', KEYS[1])
   ruled = {plan.wait, plan.blocks}
 elseif #elements > 0 then

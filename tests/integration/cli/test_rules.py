@@ -99,7 +99,7 @@ def test_limits_are_set_shown_and_cleared(run: Run) -> None:
         ("callers", ""),
         ("circle", ""),
     ]
-    assert found[2]["quota"] == {"concurrency": 4, "rate": 10, "burst": 5}
+    assert found[2]["quota"] == {"concurrency": 4, "rate": 10, "burst": 5, "waiting": None}
     assert "limit the circle: concurrency 4, rate 10/s, burst 5" in table
     assert "limit each caller: concurrency 2" in table
     assert run("doctor").stdout.count("limit") == 0
@@ -125,7 +125,7 @@ def test_one_caller_is_paused_and_resumed(run: Run) -> None:
         (["block", "circle", "--caller", "a", "--script", "ab" * 32], "Name a caller or a script"),
         (["block", "circle", "--script", "abc"], "'abc' is no hash of a script: wanted is sha256: and 64 hex digits"),
         (["pause", ""], "CIRCLE ''"),
-        (["limits", "set"], "Name a figure: --concurrency or --rate"),
+        (["limits", "set"], "Name a figure: --concurrency, --rate or --waiting"),
         (["limits", "set", "--burst", "3", "--concurrency", "1"], "--burst needs --rate"),
         (["limits", "set", "--rate", "10"], "'10' is no rate: wanted is a number and /s, /m or /h, such as 10/s"),
         (["limits", "set", "--rate", "0/s"], "'0/s' is no rate"),

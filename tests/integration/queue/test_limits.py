@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rhai_tasks import Settings
+from rhai_tasks import Client, Settings
+from rhai_tasks.errors import QueueFull
 from rhai_tasks.operate.doctor import examine
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
@@ -253,3 +254,62 @@ def test_the_doctor_and_dramatiqs_join_know_parked_tasks(
     assert dispatcher.status("t") == "processing"
     assert not [what for what in findings if "no worker of ours holds it" in what]
     assert TaskBroker(Settings(redis_url=server_url)).do_qsize(queue_name(CIRCLE)) == 1
+
+
+# --- how many may wait
+
+
+def test_no_more_tasks_of_a_caller_wait_than_its_limit_and_others_can_submit(
+    server_url: str, rules: Rules, client: Any
+) -> None:
+    limit(rules, "callers", waiting=3)
+    with Client(server_url, circle=CIRCLE, caller_id="a") as app:
+        for number in range(3):
+            app.submit("1", task_id=f"t{number}")
+
+        with pytest.raises(QueueFull, match="no more than 3 task.s. of caller 'a' may wait") as caught:
+            app.submit("1", task_id="fourth")
+
+        assert (caught.value.caller, caught.value.limit) == ("a", 3)
+        assert not client.exists("rhai_task_details:fourth")
+        with pytest.raises(QueueFull):
+            app.submit_many(["1"] * 4)
+        app.submit("1", caller_id="b")
+        app.cancel("t0")
+        app.submit("1", task_id="fourth")  # in the place of the one that was cancelled
+        with pytest.raises(QueueFull):
+            app.submit("1")
+    assert client.llen(f"rhai_tasks:{CIRCLE}") == 5
+
+
+def test_tasks_that_have_begun_wait_no_more(
+    server_url: str, rules: Rules, client: Any, start_worker: Callable[..., Worker]
+) -> None:
+    limit(rules, "caller", "a", waiting=2)
+    start_worker(CIRCLE)
+    with Client(server_url, circle=CIRCLE, caller_id="a") as app:
+        for _ in range(10):
+            tasks = app.submit_many(["1", "1"])
+            assert [task.result(timeout=60) for task in tasks] == ["1", "1"]
+    assert client.scard(KEYS.waiting("a")) == 0
+
+
+def test_no_more_tasks_of_a_circle_wait_than_its_limit_foreign_ones_included(
+    server_url: str, rules: Rules, dispatcher: Dispatcher
+) -> None:
+    limit(rules, "circle", waiting=5)
+    submit(dispatcher, "foreign", 4)
+    with Client(server_url, circle=CIRCLE, caller_id="a") as app:
+        app.submit("1")
+        with pytest.raises(QueueFull, match="of the circle may wait") as caught:
+            app.submit("1")
+    assert caught.value.caller is None
+
+
+def test_a_submission_asks_the_server_no_more_where_there_are_no_rules(app: Client, client: Any) -> None:
+    app.submit("1")
+    client.config_resetstat()
+
+    app.submit("1")
+
+    assert client.info("commandstats")["cmdstat_exists"]["calls"] == 1

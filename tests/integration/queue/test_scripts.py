@@ -480,6 +480,13 @@ def submit(world: World, **options: Any) -> Act:
     return act
 
 
+def submit_limited(world: World) -> Act:
+    rule = Rule("limit", "callers", quota=Quota(waiting=6))
+    Rules(world.admin, world.keys.namespace, "me").set(CIRCLE, rule)
+    world.admin.sadd(world.keys.waiting(""), "gone", *IDS)
+    return submit(world)
+
+
 def submit_again(world: World, **options: Any) -> Act:
     world.app.submit("1", task_id="new", **options)
     world.expected.add("new")
@@ -576,6 +583,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "enqueue delayed": ("enqueue", partial(enqueue, delay=1_000_000)),
     "enqueue a task that waits": ("enqueue", partial(enqueue, task_id="t0")),
     "submit": ("submit", submit),
+    "submit where few may wait": ("submit", submit_limited),
     "submit to dramatiq": ("submit", partial(submit, via="dramatiq")),
     "submit urgently": ("submit", partial(submit, via="urgent")),
     "submit delayed": ("submit", partial(submit, delay=1000.0)),
@@ -617,7 +625,7 @@ OTHERS = [
     "next messages",
     "next bodies",
 ]
-OTHERS += ["line", "bucket"]
+OTHERS += ["line", "bucket", "waiting"]
 
 
 @pytest.fixture
@@ -700,6 +708,7 @@ def named_key(world: World, key: str) -> str | bytes:
         "workers": workers_key(keys.namespace),
         "line": keys.line("caller"),
         "bucket": keys.bucket("caller"),
+        "waiting": keys.waiting(""),
         "native": f"rhai_tasks:{CIRCLE}",
         "details": "rhai_task_details:t0",
         "reply": "reply-t0",
