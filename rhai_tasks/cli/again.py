@@ -88,8 +88,8 @@ def replay(
 ) -> None:
     """Run a task once more here, as it was.
 
-    It has its caller, arguments and limits. Prints the outcome, and on stderr what the run took and whether the outcome is the recorded one. The task on the
-    server stays as it is; host functions of --engine do what they do.
+    It has its caller, arguments and limits. Prints the outcome, and on stderr what the run took and whether the outcome
+    is the recorded one. The task on the server stays as it is; host functions of --engine do what they do.
     """
     with make_client(settings) as client:
         details = client.task(task_id).details()

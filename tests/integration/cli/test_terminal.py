@@ -153,6 +153,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "unblock, not blocked": (("unblock", ID, "--caller", ID), ""),
     "scripts, no name": (("scripts", "show", f"@{EVIL}"), ""),
     "scripts": (("scripts", "list"), ""),
+    "definitions, not an engine": (("definitions", "/no", "--engine", f"no:{EVIL}"), ""),
     "replay, failed": (("replay", "failed"), ""),
     "compare": (("compare",), ""),
     "why": (("why", ID), ""),
