@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use rhai::{
-    Dynamic, Engine, EvalAltResult, Expr, FnCallExpr, FuncRegistration, ImmutableString, Module, Position,
-    RhaiFunc, Shared, Stmt, Token,
+    Dynamic, Engine, EvalAltResult, Expr, FnCallExpr, FuncRegistration, ImmutableString, Module,
+    NativeCallContext, Position, RhaiFunc, Scope, Shared, Stmt, Token,
 };
 
+use crate::bounds::guard::Fallible;
 use crate::crossing::evaluation::Evaluation;
 
 /// What a compiled script knows of a constant from outside.
@@ -85,6 +86,12 @@ pub fn expression(name: &ImmutableString, key: Option<ImmutableString>, position
     )
 }
 
+/// Return the expression that looks up an item of an entry, of a constant that is a map.
+pub fn item(name: &ImmutableString, key: ImmutableString, index: Expr, position: Position) -> Option<Expr> {
+    let [name, key] = [name.clone(), key].map(|text| Expr::StringConstant(text, position));
+    call([name, key, index].into_iter(), position)
+}
+
 /// Return the expression that evaluates what is assigned to a constant, and then fails.
 pub fn refusal(name: &ImmutableString, assigned: Expr, position: Position) -> Option<Expr> {
     let name = Expr::StringConstant(name.clone(), position);
@@ -105,15 +112,19 @@ pub fn add_to(library: &mut Module) {
         TypeId::of::<()>(),
         TypeId::of::<Dynamic>(),
     );
-    for parameters in [&[text][..], &[text, text], &[text, unit, any]] {
+    for parameters in [&[text][..], &[text, text], &[text, text, any], &[text, unit, any]] {
         FuncRegistration::new(NAME)
             .in_global_namespace()
             .set_into_module_raw(
                 library,
                 parameters,
                 RhaiFunc::Pure {
-                    func: Shared::new(|_, arguments: &mut [&mut Dynamic]| look_up(arguments)),
-                    has_context: false,
+                    func: Shared::new(
+                        |context: Option<NativeCallContext<'_>>, arguments: &mut [&mut Dynamic]| {
+                            look_up(context.as_ref(), arguments)
+                        },
+                    ),
+                    has_context: true,
                     is_pure: true,
                     is_volatile: true,
                 },
@@ -121,26 +132,53 @@ pub fn add_to(library: &mut Module) {
     }
 }
 
-fn look_up(arguments: &[&mut Dynamic]) -> Result<Dynamic, Box<EvalAltResult>> {
+fn look_up(context: Option<&NativeCallContext<'_>>, arguments: &[&mut Dynamic]) -> Fallible<Dynamic> {
     let text = |place: usize| {
         let argument = arguments.get(place)?;
         argument.as_immutable_string_ref().ok()
     };
     let name = text(0).ok_or("a constant without a name")?;
-    if arguments.len() > 2 {
+    let (key, index) = (text(1), arguments.get(2));
+    if let (None, Some(_)) = (&key, index) {
         return Err(EvalAltResult::ErrorAssignmentToConstant(name.to_string(), Position::NONE).into());
     }
     let found = Evaluation::with(|evaluation| {
         let mut constants = evaluation.constants.iter().rev();
         let (_, value) = constants.find(|(known, _)| known == name.as_str())?;
-        match text(1) {
-            None => Some(value.clone()),
-            Some(key) => match value.as_map_ref() {
-                Ok(map) => Some(map.get(key.as_str()).cloned().unwrap_or(Dynamic::UNIT)),
-                Err(_) => None,
-            },
-        }
+        let Some(key) = key else {
+            return Some(Ok(value.clone()));
+        };
+        let map = value.as_map_ref().ok()?;
+        let entry = map.get(key.as_str()).unwrap_or(&Dynamic::UNIT);
+        Some(match index {
+            None => Ok(entry.clone()),
+            Some(index) => item_of(context, entry, index),
+        })
     });
     let missing = || EvalAltResult::ErrorVariableNotFound(name.to_string(), Position::NONE).into();
-    found.flatten().ok_or_else(missing)
+    found.flatten().unwrap_or_else(|| Err(missing()))
+}
+
+/// Return an item of a value. The most frequent indices are read without a copy of the value.
+fn item_of(context: Option<&NativeCallContext<'_>>, value: &Dynamic, index: &Dynamic) -> Fallible<Dynamic> {
+    if let (Ok(array), Ok(place)) = (value.as_array_ref(), index.as_int()) {
+        let place = usize::try_from(place).ok();
+        if let Some(item) = place.and_then(|place| array.get(place)) {
+            return Ok(item.clone());
+        }
+    }
+    if let (Ok(map), Ok(key)) = (value.as_map_ref(), index.as_immutable_string_ref()) {
+        return Ok(map.get(key.as_str()).cloned().unwrap_or(Dynamic::UNIT));
+    }
+    let context = context.ok_or("Rhai calls a function without its context")?;
+    let mut scope = Scope::new();
+    scope.push_dynamic("value", value.clone());
+    scope.push_dynamic("index", index.clone());
+    let item = context
+        .engine()
+        .eval_expression_with_scope(&mut scope, "value[index]");
+    item.map_err(|mut error| {
+        error.clear_position(); // that of the expression here
+        error
+    })
 }

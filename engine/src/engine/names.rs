@@ -283,7 +283,7 @@ impl<'a> Names<'a> {
 
     /// Replace the first part of a chain, if it is a constant that is not a variable here. Of a map, only the entry is copied
     /// that the chain names next.
-    fn head(&self, expression: &mut Expr) {
+    fn head(&mut self, expression: &mut Expr) {
         let (Expr::Dot(chain, options, _) | Expr::Index(chain, options, _)) = expression else {
             return;
         };
@@ -297,14 +297,13 @@ impl<'a> Names<'a> {
         let entry = (constant.kind == Kind::Map)
             .then(|| key(&chain.rhs, is_whole))
             .flatten();
-        let is_entry = entry.is_some();
-        let Some(found) = lookup::expression(&name, entry, position) else {
+        let Some(found) = lookup::expression(&name, entry.clone(), position) else {
             return;
         };
-        if !is_entry {
+        let Some(entry) = entry else {
             chain.lhs = found;
             return;
-        }
+        };
         match &mut chain.rhs {
             rest @ (Expr::Dot(..) | Expr::Index(..)) => {
                 let mut rest = std::mem::take(rest);
@@ -312,8 +311,43 @@ impl<'a> Names<'a> {
                     chain.lhs = found;
                 }
                 *expression = rest;
+                self.item(expression, &name, entry, position);
             }
             _ => *expression = found,
+        }
+    }
+
+    /// If a chain begins with an entry of a constant and an index, look the item up instead: the entry may be large.
+    fn item(
+        &mut self,
+        expression: &mut Expr,
+        name: &ImmutableString,
+        entry: ImmutableString,
+        position: Position,
+    ) {
+        let Expr::Index(chain, options, _) = expression else {
+            return;
+        };
+        if options.contains(ASTFlags::NEGATED) {
+            return;
+        }
+        let is_whole = options.contains(ASTFlags::BREAK);
+        let mut rest = std::mem::take(&mut chain.rhs);
+        match &mut rest {
+            Expr::Dot(chain, ..) | Expr::Index(chain, ..) if !is_whole => {
+                let mut index = std::mem::take(&mut chain.lhs);
+                self.expression(&mut index, false);
+                if let Some(item) = lookup::item(name, entry, index, position) {
+                    chain.lhs = item;
+                }
+                *expression = rest;
+            }
+            _ => {
+                self.expression(&mut rest, false);
+                if let Some(item) = lookup::item(name, entry, rest, position) {
+                    *expression = item;
+                }
+            }
         }
     }
 

@@ -12,7 +12,13 @@ CONSTANTS: dict[str, Any] = {
     "S": "text",
     "N": 7,
     "L": [3, 1, 2],
-    "M": {"a": 1, "b": {"c": [5, 6], "a b": "x"}, "l": ["q"]},
+    "M": {
+        "a": 1,
+        "b": {"c": [5, 6], "a b": "x"},
+        "l": ["q"],
+        "rows": [0, {"k": {"l": [7, 8]}}],
+        "text": "word",
+    },
     "F": lambda number: number + 1,
 }
 
@@ -39,12 +45,21 @@ FORMS: dict[str, Any] = {
     "M.a": 1,
     "M.b.c": [5, 6],
     "M.b.c[1]": 6,
+    "M.l[0]": "q",
+    "M.l[-1] + M.l[0][0]": "qq",
+    "let i = 1; [L[i], M.b.c[i], M.rows[i].k, M.rows[i][`k`], M.rows[i].k.l[i], M.text[i], M.b[`c`][i]]": [
+        *(1, 6, {"l": [7, 8]}, {"l": [7, 8]}, 8, "o", 6)
+    ],
+    "M.rows[M.a].k.l[M.b.c.len() - 1]": 8,
+    "M.text[1..3]": "or",
+    "M.nothing?[0]": None,
+    "M.b.nothing": None,
     'M["b"]["c"][0]': 5,
     'M.b["a b"]': "x",
     "M.nothing": None,
     "M?.nothing?.at.all": None,
     "M.b.c.len()": 2,
-    "M.keys().len()": 3,
+    "M.keys().len()": 5,
     "M.b.c.map(|x| x + M.b.c[0] + M.a)": [11, 12],
     "M.b.c.reduce(|sum, x| sum + x, M.a)": 12,
     "let copy = M; copy.b.c.push(1); [copy.b.c.len(), M.b.c.len()]": [3, 2],
@@ -169,7 +184,8 @@ def test_a_closure_does_not_copy_a_map_for_each_call() -> None:
     """Copies of all of it would take a thousand times the memory that the script uses."""
     table = {"items": list(range(2_000)), "factor": 3, "names": {str(n): n for n in range(2_000)}}
 
-    result = Engine().eval("ARGS.items.map(|n| n * ARGS.factor).len()", constants={"ARGS": table}, details=True)
+    script = "ARGS.items.map(|n| n * ARGS.factor + ARGS.items[n]).len()"
+    result = Engine().eval(script, constants={"ARGS": table}, details=True)
     one_copy = Engine().eval("let copy = ARGS; 1", constants={"ARGS": table}, details=True)
 
     assert result.value == 2_000
@@ -218,3 +234,15 @@ def test_a_closure_keeps_the_constants_of_the_evaluation_that_made_it() -> None:
     assert engine.call(ast, closure, 10, constants={"K": 5, "M": {"a": 5}}) == 13
     several = engine.compile("[|x| x + K]")
     assert [engine.call(several, one, 1) for one in engine.eval(several, constants={"K": 1})] == [2]
+
+
+@pytest.mark.parametrize("item", ["M.l[1]", "M.l[-2]", "M.a[`x`]", "M.l[`x`]", "M.nothing[0]", "M.text[9]"])
+def test_an_item_that_is_not_there_is_the_same_error_in_functions(item: str) -> None:
+    texts = []
+    for place in ("{}", "fn f() {{ {} }} f()"):
+        with pytest.raises(RhaiError) as raised:
+            Engine().eval(place.format(item), constants=CONSTANTS)
+        texts.append(str(raised.value).partition(" (line")[0])
+        assert raised.value.line == 1
+
+    assert texts[0] == texts[1]
