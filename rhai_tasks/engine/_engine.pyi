@@ -102,6 +102,7 @@ class NativeEngine:
         sources: Path | Callable[[str], str | None] | None,
         classes: dict[type, int],
         hooks: dict[type, Callable[[Any], object]],
+        disabled: list[str],
         limits: Limits,
         print: Callable[[str], object],
         debug: Callable[[str, str | None, int | None, int | None], object],

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from typing import Any, Literal, TypeVar, Unpack, overload
 
@@ -37,10 +37,12 @@ class Engine(Evaluator):
             `None` if there is no such module. `None`: no modules. A thread loads a module once.
         threads: How many scripts of `eval_async`, `run_async` and `call_async` run at once; by default as many as CPUs
             and four more.
+        disable: Keywords, operators, and names of functions and properties of Rhai's library that scripts cannot use,
+            also by a pointer: `{"eval", "sleep"}`. A host function of such a name can take its place.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `threads` is below 1.
+        ValueError: `threads` is below 1, or Rhai has nothing of a name in `disable`.
         OSError: The folder of the modules cannot be found.
     """
 
@@ -52,8 +54,9 @@ class Engine(Evaluator):
         debug: Debug | None = None,
         modules: Modules | None = None,
         threads: int | None = None,
+        disable: Iterable[str] = (),
     ) -> None:
-        super().__init__(limits, print, debug, modules)
+        super().__init__(limits, print, debug, modules, disable)
         self._pool = Pool(threads)
 
     @overload

@@ -86,6 +86,11 @@ class Function:
         return f"{self.name}({', '.join(self.parameters)}){returns}"
 
 
+def is_symbol(name: object) -> bool:
+    """Whether this is a keyword or an operator of Rhai, which no function can replace."""
+    return name in (_RESERVED - {"exit"}) | _CALLED_BY_OPERATORS | {"&&", "||", "??", "?.", "?["}
+
+
 def is_identifier(name: object) -> bool:
     """Whether a script can use this as the name of a function, constant or module."""
     return isinstance(name, str) and bool(_IDENTIFIER.fullmatch(name)) and name not in _RESERVED

@@ -14,6 +14,7 @@ from .authorization import Authorization
 from .classes import HostType, Module, constructor_of, make_type, shared_members, standard_types, take_slot
 from .coroutines import make_blocking
 from .definitions import files
+from .disabled import disabled
 from .evaluation import Debug, Print
 from .functions import (
     MOST_OF_A_MODULES,
@@ -42,7 +43,12 @@ class Registry(Authorization, Conversions):
     """The part of an `Engine` that is configured: each addition makes a new native engine."""
 
     def __init__(
-        self, limits: Limits | None, print_: Print | None, debug: Debug | None, modules: Modules | None
+        self,
+        limits: Limits | None,
+        print_: Print | None,
+        debug: Debug | None,
+        modules: Modules | None,
+        disable: Iterable[str] = (),
     ) -> None:
         super().__init__()
         _check(limits, print_, debug)
@@ -53,6 +59,7 @@ class Registry(Authorization, Conversions):
         self._described: dict[_Key, Function] = {}
         self._functions: dict[_Key, Native] = {}
         self._modules: dict[str, Module] = {}
+        self._disabled = disabled(disable)
         self._types = {known.slot: known for known in standard_types(self._slots)}
         self._native = self._build(self._functions, self._types, self._modules)
         self._adding = threading.RLock()
@@ -228,12 +235,17 @@ class Registry(Authorization, Conversions):
         known, all_modules = types.values(), _all_modules(types, modules)
         outer_first = sorted(all_modules.items(), key=lambda entry: entry[0].count("::"))
         return NativeEngine(
-            [*(function for cls in known for function in cls.functions), *functions.values()],
+            [
+                *self._disabled.functions,  # first: the host may have its own in their place
+                *(function for cls in known for function in cls.functions),
+                *functions.values(),
+            ],
             [(cls.slot, cls.name, cls.iterable) for cls in known],
             [(name, module.functions, module.constants) for name, module in outer_first],
             self._sources,
             self._slots,
             self._hooks,
+            self._disabled.symbols,
             self.limits,
             self._print,
             self._debug,

@@ -10,6 +10,7 @@ _WANTED = {
     "cls": "a class",
     "constants": "a mapping of names to values",
     "debug": "a function of text, source name, line and column",
+    "disable": "a collection of names",
     "function": "a function",
     "limits": "an instance of Limits",
     "members": "a collection of names",

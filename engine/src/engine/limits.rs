@@ -23,6 +23,9 @@ pub struct Limits {
     max_string_size: usize,
     max_array_size: usize,
     max_map_size: usize,
+    /// Keywords and operators that scripts cannot use; the engine sets them.
+    #[pyo3(default)]
+    pub disabled: Vec<String>,
 }
 
 impl Limits {
@@ -60,6 +63,9 @@ impl Limits {
             .set_max_string_size(self.max_string_size)
             .set_max_array_size(self.max_array_size)
             .set_max_map_size(self.max_map_size);
+        for symbol in &self.disabled {
+            engine.disable_symbol(symbol);
+        }
         // For these, zero means zero in Rhai.
         if self.max_variables > 0 {
             engine.set_max_variables(self.max_variables);

@@ -85,6 +85,7 @@ impl NativeEngine {
     ///     sources: Where modules are found: a folder, or a function from a path to a source or `None`.
     ///     classes: The slots of classes.
     ///     hooks: What scripts are given in place of objects: functions by class.
+    ///     disabled: Keywords and operators that scripts cannot use.
     ///     limits: The `Limits` of every evaluation.
     ///     print: Receives the lines that scripts print, unless an evaluation has its own.
     ///     debug: The same for `debug`: text, source, line, column.
@@ -97,12 +98,14 @@ impl NativeEngine {
         sources: Option<Sources>,
         classes: Py<PyDict>,
         hooks: Py<PyDict>,
-        limits: Limits,
+        disabled: Vec<String>,
+        mut limits: Limits,
         print: Py<PyAny>,
         debug: Py<PyAny>,
     ) -> PyResult<Self> {
         crossing::silence_panics();
         let known = Known { classes, hooks };
+        limits.disabled = disabled;
         let native = |functions: Vec<NativeFunction>| {
             let functions = functions.into_iter();
             functions

@@ -97,6 +97,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "Engine(print=)": lambda value: Engine(print=value),
     "Engine(debug=)": lambda value: Engine(debug=value),
     "Engine(modules=)": lambda value: Engine(modules=value),
+    "Engine(disable=)": lambda value: Engine(disable=value),
     "Engine(threads=)": lambda value: Engine(threads=value),
     **{f"Limits({name}=)": functools.partial(limits, name) for name in Limits.__slots__},
     "register(name)": lambda value: Engine().register(value, lambda: 1),
