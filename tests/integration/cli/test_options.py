@@ -124,7 +124,7 @@ def test_an_option_is_refused_with_its_name_or_taken(
     invoke: Callable[..., Any], path: tuple[str, ...], option: str
 ) -> None:
     for value in [*NUMBERS, *TEXTS]:
-        if option == "--engine" and path[-1] in {"run", "repl"}:
+        if option == "--engine" and path[-1] in {"run", "repl", "definitions"}:
             continue  # its callback looks for it
         if option == "--watch" and value.startswith("-"):
             continue  # its value may be left out, so that this is another option
