@@ -60,7 +60,7 @@ BOUNDS = {
     "buffer": Bounds(1, 1_000_000),  # one Lua script moves so many, and the server does nothing else meanwhile
     "shutdown_timeout": Bounds(0, LONGEST_SECONDS, whole=False),
     # An idle process has 13 MiB; a limit below that would kill it.
-    "memory_limit": Bounds(32 * MIB, 1024 * TIB, or_zero=True, unit=MIB),
+    "memory_limit": Bounds(40 * MIB, 1024 * TIB, or_zero=True, unit=MIB),
     "max_deliveries": Bounds(1, 1_000_000),
     "reply_expiry": Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False, or_zero=True),
     "expire_finished": Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False, or_zero=True),

@@ -1,14 +1,15 @@
 """Commands that set and show the rules of circles."""
 
 import sys
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
+from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.operate.queues import Queues
-from rhai_tasks.options import CIRCLE_VARIABLES
+from rhai_tasks.options import CIRCLE_VARIABLES, utf8
 from rhai_tasks.protocol import Quota, Rule, check_circle, parse_rate, script_hash, timestamp
 from rhai_tasks.protocol.rules import Verb
 from rhai_tasks.settings import Settings
@@ -20,10 +21,26 @@ from .output import print_json, print_table
 _circle = click.argument(
     "circle", envvar=CIRCLE_VARIABLES, callback=lambda _, __, circle: check_circle(circle, "CIRCLE")
 )
-_caller = click.option("--caller", metavar="KEY", help="Public key of one caller of the circle.")
-_script = click.option("--script", metavar="sha256:HASH", help="Hash of one script's text.")
-_reason = click.option("--reason", default="", metavar="TEXT", help="Is shown wherever the rule is.")
-_by = click.option("--by", metavar="NAME", help="Your name in the log; by default user and machine.")
+
+
+def _read_with(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Make a callback that reads an option's text, if there is one."""
+
+    def callback(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else read(text)
+        except ConfigurationError as error:
+            raise click.BadParameter(f"{error}.") from error
+
+    return callback
+
+
+_caller = click.option("--caller", callback=utf8, metavar="KEY", help="Public key of one caller of the circle.")
+_script = click.option(
+    "--script", callback=_read_with(script_hash), metavar="sha256:HASH", help="Hash of one script's text."
+)
+_reason = click.option("--reason", callback=utf8, default="", metavar="TEXT", help="Is shown wherever the rule is.")
+_by = click.option("--by", callback=utf8, metavar="NAME", help="Your name in the log; by default user and machine.")
 
 
 @main.command()
@@ -110,6 +127,7 @@ def limits() -> None:
     """Set, show and clear limits of a circle and of its callers."""
 
 
+_count = click.IntRange(1, 10**12)  # Lua counts exactly so far
 _each = click.option("--each-caller", "each", is_flag=True, help="For each caller that has no limit of its own.")
 
 
@@ -117,10 +135,12 @@ _each = click.option("--each-caller", "each", is_flag=True, help="For each calle
 @circle_option(required=True)
 @_caller
 @_each
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Tasks at once, in the whole fleet.")
-@click.option("--rate", metavar="N/s", help="Tasks that begin a second: 10/s, 600/m or 36000/h.")
-@click.option("--burst", type=click.IntRange(1), metavar="N", help="Of these at once, after a pause.")
-@click.option("--waiting", type=click.IntRange(1), metavar="N", help="Tasks that clients of this project let wait.")
+@click.option("--concurrency", type=_count, metavar="N", help="Tasks at once, in the whole fleet.")
+@click.option(
+    "--rate", callback=_read_with(parse_rate), metavar="N/s", help="Tasks that begin a second: 10/s, 600/m or 36000/h."
+)
+@click.option("--burst", type=_count, metavar="N", help="Of these at once, after a pause.")
+@click.option("--waiting", type=_count, metavar="N", help="Tasks that clients of this project let wait.")
 @_reason
 @_by
 @click.pass_obj
@@ -142,8 +162,7 @@ def limits_set(
         raise click.UsageError("Name a figure: --concurrency, --rate or --waiting.")
     if figures["burst"] is not None and figures["rate"] is None:
         raise click.UsageError("--burst needs --rate.")
-    rate = None if figures["rate"] is None else parse_rate(figures["rate"])
-    quota = Quota(figures["concurrency"], rate, figures["burst"], figures["waiting"])
+    quota = Quota(figures["concurrency"], figures["rate"], figures["burst"], figures["waiting"])
     with Queues(settings) as queues:
         queues.rules(by).set(circle, replace(_limit_for(caller, each=each), reason=reason, quota=quota))
 
@@ -213,7 +232,7 @@ def _block_of(caller: str | None, script: str | None, reason: str = "") -> Rule:
         raise click.UsageError("Name a caller or a script: --caller or --script.")
     if caller is not None:
         return Rule("block", "caller", caller, reason)
-    return Rule("block", "script", script_hash(script or ""), reason)
+    return Rule("block", "script", script or "", reason)
 
 
 def _time(at: float) -> str:
