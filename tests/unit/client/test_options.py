@@ -35,7 +35,7 @@ def written(options: Any) -> dict[str, str]:
 
 
 def test_submit_explains_each_of_its_options() -> None:
-    assert explained(Client.submit) == {"script": "str", **written(TaskOptions)}
+    assert explained(Client.submit) == {"script": "str | ScriptRef", **written(TaskOptions)}
 
 
 def test_a_client_explains_each_of_its_options() -> None:
