@@ -16,9 +16,10 @@ local function size(command, key)
   return type(reply) == 'number' and reply or 0 -- a key of another type is no reason to show nothing
 end
 
--- Add when the tasks at the ends of a list were created. `bodies`: key of the messages, if it may hold some.
-local function add_created(found, list, bodies)
-  for place = -1, 0 do
+-- Add when the tasks at the ends of a list were created. `length`: the list's; `bodies`: key of the messages, if it may
+-- hold some.
+local function add_created(found, list, length, bodies)
+  for place = math.max(-length, -1), length > 1 and 0 or -1 do
     local element = redis.pcall('LRANGE', list, place, place)[1]
     if element and bodies then
       element = split_parked(element)
@@ -32,9 +33,15 @@ local function add_created(found, list, bodies)
   end
 end
 
-local function has_due(key)
-  local first = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
-  return first and tonumber(first) <= now
+-- Count the delayed tasks of a circle, and say whether one is due.
+local function count_delayed(tasks, messages)
+  local total, due = 0, false
+  for _, key in ipairs({tasks, messages}) do
+    local count = size('ZCARD', key)
+    local first = count > 0 and redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+    total, due = total + count, due or first and tonumber(first) <= now
+  end
+  return total, due
 end
 
 for i = 1, #KEYS, 9 do
@@ -45,27 +52,31 @@ for i = 1, #KEYS, 9 do
     held = held + size('SCARD', acks_of({leases[l]}, ARGV[1], queue)[1])
     workers = workers + (tonumber(leases[l + 1]) >= now and 1 or 0)
   end
+  local waiting, buffered, rules = size('LLEN', KEYS[i]), size('LLEN', KEYS[i + 1]), size('HLEN', KEYS[i + 8])
+  local is_paused = rules > 0 and type(redis.pcall('HGET', KEYS[i + 8], 'pause circle')) == 'string'
+  local delayed, has_due = count_delayed(KEYS[i + 3], KEYS[i + 4])
   local parked, callers = 0, redis.pcall('ZRANGE', keys_of_lines(KEYS[i + 1]).lines, 0, -1)
   local created, bodies = {}, keys_of(KEYS[i + 1]).bodies
-  add_created(created, KEYS[i])
-  add_created(created, KEYS[i + 1], bodies)
+  add_created(created, KEYS[i], waiting)
+  add_created(created, KEYS[i + 1], buffered, bodies)
   for n, caller in ipairs(callers) do
-    parked = parked + size('LLEN', line_of(KEYS[i + 1], caller))
+    local length = size('LLEN', line_of(KEYS[i + 1], caller))
+    parked = parked + length
     if n <= 100 then
-      add_created(created, line_of(KEYS[i + 1], caller), bodies)
+      add_created(created, line_of(KEYS[i + 1], caller), length, bodies)
     end
   end
   counts[#counts + 1] = {
-    size('LLEN', KEYS[i]),
-    size('LLEN', KEYS[i + 1]) + size('ZCARD', KEYS[i + 2]),
+    waiting,
+    buffered + size('ZCARD', KEYS[i + 2]),
     parked,
     held,
-    size('ZCARD', KEYS[i + 3]) + size('ZCARD', KEYS[i + 4]) + size('HLEN', KEYS[i + 5]),
+    delayed + size('HLEN', KEYS[i + 5]),
     size('ZCARD', KEYS[i + 6]),
     workers,
-    type(redis.pcall('HGET', KEYS[i + 8], 'pause circle')) == 'string' and 1 or 0,
-    size('HLEN', KEYS[i + 8]),
-    (has_due(KEYS[i + 3]) or has_due(KEYS[i + 4])) and 1 or 0,
+    is_paused and 1 or 0,
+    rules,
+    has_due and 1 or 0,
     created,
   }
 end

@@ -296,7 +296,8 @@ def test_a_script_is_submitted_and_watched_with_the_keyboard_alone(
     screen.press(Keys.ENTER)
     screen.await_text("Submit a script")
 
-    screen.press("sleep(1.0); `Hello ${CALLER_ID}`", Keys.TAB, "circle", Keys.TAB, "me", Keys.ENTER)
+    script, args = "sleep(1.0); `${ARGS.word} ${CALLER_ID}`", '{"word": "Hello"}'
+    screen.press(script, Keys.TAB, args, Keys.TAB, "circle", Keys.TAB, "me", Keys.ENTER)
 
     screen.await_text("Submitted.")
     screen.await_text("completed", "Hello me")
