@@ -75,7 +75,7 @@ def options_table() -> Iterator[str]:
     for command, definition in COMMANDS.items():
         for option, read_from in _options(definition):
             if option.show_envvar:
-                key = option.opts[0], read_from
+                key = next(name for name in option.opts if name.startswith("--")), "`<br>`".join(read_from)
                 options.setdefault(key, option)
                 readers.setdefault(key, {})[command.removeprefix("rhai-")] = None
     yield "| option, variable | default | of | meaning |"
@@ -88,14 +88,15 @@ def options_table() -> Iterator[str]:
 
 def known_variables() -> set[str]:
     """Return every variable that a command reads."""
-    return {variable for command in COMMANDS.values() for _, variable in _options(command)}
+    return {variable for command in COMMANDS.values() for _, variables in _options(command) for variable in variables}
 
 
-def _options(command: click.Command, prefix: str = ENVIRONMENT_PREFIX) -> Iterator[tuple[click.Option, str]]:
+def _options(command: click.Command, prefix: str = ENVIRONMENT_PREFIX) -> Iterator[tuple[click.Option, list[str]]]:
     """Yield the options of a command and its subcommands, with their variables, named as click does."""
     for option in command.params:
         if isinstance(option, click.Option):
-            yield option, str(option.envvar or f"{prefix}_{(option.name or '').upper()}")
+            own = option.envvar or f"{prefix}_{(option.name or '').upper()}"
+            yield option, [own] if isinstance(own, str) else list(own)
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
             yield from _options(below, f"{prefix}_{name.upper().replace('-', '_')}")
