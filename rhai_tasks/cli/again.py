@@ -137,13 +137,15 @@ def compare(
 
 
 def _ended(client: Client, tasks: Tasks, circle: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield ended tasks whose scripts are known, with their details."""
+    """Yield ended tasks whose scripts are known, with their details; but for those that name another circle."""
     for status in (Status.COMPLETED, Status.ERROR):
         cursor = ""
         while cursor != "0":
-            found = tasks.search(cursor or "0", status=status.value, caller="", circle=circle)
+            found = tasks.search(cursor or "0", status=status.value, caller="", circle="")
             cursor = found.cursor
             for task in found.tasks:
+                if circle and task.circle not in {"", circle}:
+                    continue
                 try:
                     details = client.task(task.task_id).details()
                     parse_task(task.task_id, _values(details, DETAIL_FIELDS))

@@ -98,7 +98,7 @@ def _worker(report: Report) -> dict[str, Any]:
         "circles": report.circle_count,
         "threads": report.threads,
         "running": sum(report.running_by_circle.values()),
-        "memory": report.memory,
+        "memoryBytes": report.memory,
         "version": report.version,
         "seconds": round(max(time.time() - report.since, 0.0)),
     }

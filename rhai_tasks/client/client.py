@@ -98,7 +98,7 @@ class Task(Handle["Client", Sender]):
     def prints(self, timeout: float | None = None) -> Iterator[str]:
         """Yield the lines that the script prints, those printed before first, until the task has ended.
 
-        Lines come within half a second. If a worker process dies with the task, the lines of the next run follow.
+        Lines come within a second. If a worker process dies with the task, the lines of the next run follow.
 
         Args:
             timeout: Seconds for all of them; `None` waits without end.

@@ -160,7 +160,8 @@ class Scripts:
 
     def get(self, reference: str | ScriptRef) -> str:
         """Return the source of a script; raises as `find`."""
-        return self._sender.send(self._requests.source(self.find(reference)))
+        ref = reference if isinstance(reference, ScriptRef) else self.find(reference)
+        return self._sender.send(self._requests.source(ref))
 
     def list(self) -> list[ScriptRef]:
         """Return all names with the scripts that they point to, by name."""
@@ -198,7 +199,8 @@ class AsyncScripts:
 
     async def get(self, reference: str | ScriptRef) -> str:
         """Return the source of a script; see `Scripts.get`."""
-        return await self._sender.send(self._requests.source(await self.find(reference)))
+        ref = reference if isinstance(reference, ScriptRef) else await self.find(reference)
+        return await self._sender.send(self._requests.source(ref))
 
     async def list(self) -> list[ScriptRef]:
         """Return all names with their scripts; see `Scripts.list`."""

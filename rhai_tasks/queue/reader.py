@@ -10,7 +10,7 @@ from dramatiq import Message
 
 from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.observe.recorder import shorten
-from rhai_tasks.protocol import ACTOR, QueueKeys, blocked_by, failed, to_bytes, to_text
+from rhai_tasks.protocol import ACTOR, QueueKeys, blocked_by, failed, name_in, script_names_key, to_bytes, to_text
 
 from .context import QueueContext
 from .delivery import DETAILS, READ_FIELDS, Delivery, Details, no_acknowledgement
@@ -72,9 +72,29 @@ class DeliveryReader:
             run = Run(delivery, marked=place < taken.idle and crashes == 0 and len(values) <= plain)
             if cancelled:
                 run.cancel.cancel()
-            blocked = _end_if_blocked(run, taken.blocks) if taken.blocks else None
+            blocked = self._end_if_blocked(run, taken.blocks) if taken.blocks else None
             read.append(blocked or run)
         return read
+
+    def _end_if_blocked(self, run: Run, blocks: Mapping[bytes, bytes]) -> Finished | None:
+        """End a run that a rule of its circle blocks.
+
+        Raises:
+            redis.RedisError: The server does not answer, which is asked what the name of a stored script points to.
+        """
+        details = run.delivery.details
+        caller = details.caller_id if details.caller_id is not None else details.public_key or b""
+        reference = details.script_ref
+        if details.script is None and reference is not None and (name := name_in(to_text(reference))):
+            names = script_names_key(self._context.settings.namespace)
+            reference = b"sha256:" + (cast("bytes | None", self._context.client.hget(names, name)) or b"")
+        rule = blocked_by(blocks, caller, details.script, reference)
+        if not rule:
+            return None
+        with suppress(TaskMalformed):
+            run.terms = run.delivery.read_terms()
+        run.finish(failed(f"blocked: {rule.reason}", "Blocked"))
+        return cast("Finished", run.ending)
 
     def _read_message(self, body: bytes) -> Message[Any]:
         """Read a message for a task.
@@ -121,19 +141,6 @@ class DeliveryReader:
             return cast("list[bytes | None]", client.hmget(key, self._context.read_fields))
         except (redis.ResponseError, ValueError) as why:
             raise _DeadLetter(str(why), _NO_HASH) from why
-
-
-def _end_if_blocked(run: Run, blocks: Mapping[bytes, bytes]) -> Finished | None:
-    """End a run that a rule of its circle blocks."""
-    details = run.delivery.details
-    caller = details.caller_id if details.caller_id is not None else details.public_key or b""
-    rule = blocked_by(blocks, caller, details.script, details.script_ref)
-    if not rule:
-        return None
-    with suppress(TaskMalformed):
-        run.terms = run.delivery.read_terms()
-    run.finish(failed(f"blocked: {rule.reason}", "Blocked"))
-    return cast("Finished", run.ending)
 
 
 class _DeadLetter(Exception):

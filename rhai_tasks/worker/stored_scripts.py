@@ -38,8 +38,8 @@ class StoredScripts:
                 f"Field '{Field.SCRIPT_REF}' of the task is {shown(reference)}: "
                 + ("no script has this name" if name else "wanted is sha256: and 64 hex digits, or @ and a name")
             )
-        source = self._find(digest) or self._fetch(digest)
-        return task._replace(script=source)
+        source = self._find(digest)
+        return task._replace(script=self._fetch(digest) if source is None else source)
 
     def _hash_of(self, name: str) -> str | None:
         found = self._ask(script_names_key(self._context.settings.namespace), name)

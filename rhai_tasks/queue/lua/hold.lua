@@ -133,8 +133,8 @@ local function hold(elements, bodies, keys, options, remove)
   for i = 1, math.min(options.idle, #rows) do
     local row, key = rows[i], details_keys[i]
     local details = row[5]
-    -- There is a script, or a reference to one. The terms of a task may say that it does not begin any more: its worker
-    -- marks it.
+    -- A script, or a reference to one, is there: the first and the seventh of DETAIL_FIELDS. The terms of a task may
+    -- say that it does not begin any more: its worker marks it.
     local begins = type(details) == 'table' and (details[1] or details[7]) and #details <= options.plain
     if begins and row[4] == 0 and row[6] == 0 then
       redis.pcall('HSET', key, 'status', 'processing', 'updatedAt', timestamp(options.time))

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Dispatcher, Worker, wait_until
-from tests.integration.cli.test_cli import Run, ok, run  # noqa: F401  (a fixture)
+from tests.integration.cli.test_cli import ok
+from tests.integration.conftest import Run
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
 NATIVE = "rhai_tasks:circle"
@@ -79,7 +80,7 @@ def test_returned_tasks_are_the_next_ones_again(
     dispatcher: Dispatcher,
     spawn: Callable[..., Worker],
     client: Any,
-    run: Run,  # noqa: F811
+    run: Run,
     order: str,
 ) -> None:
     bridge = spawn("rhai-bridge", "--circle", "circle", "--buffer", "3", "--order", order)

@@ -12,7 +12,8 @@ from rhai_tasks.protocol import QueueKeys
 from rhai_tasks.settings import Settings
 from tests.chaos.guests import LONGEST_TASK, RUNS
 from tests.conftest import Dispatcher, Worker, wait_until
-from tests.integration.cli.test_cli import Run, ok, run  # noqa: F401  (a fixture)
+from tests.integration.cli.test_cli import ok
+from tests.integration.conftest import Run
 
 NATIVE = "rhai_tasks:circle"
 
@@ -81,7 +82,7 @@ def test_a_large_buffer_lets_the_original_run_dry(
 
 def test_what_a_stopped_original_held_is_found_and_submitted_again(
     dispatcher: Dispatcher,
-    run: Run,  # noqa: F811
+    run: Run,
     start_original: Callable[[], Worker],
     start_worker: Callable[..., Worker],
 ) -> None:
@@ -101,7 +102,7 @@ def test_what_a_stopped_original_held_is_found_and_submitted_again(
 def test_going_back_leaves_the_original_all_that_has_not_run_in_order(
     dispatcher: Dispatcher,
     client: Any,
-    run: Run,  # noqa: F811
+    run: Run,
     start_original: Callable[[], Worker],
     start_worker: Callable[..., Worker],
 ) -> None:
@@ -127,7 +128,7 @@ def test_going_back_leaves_the_original_all_that_has_not_run_in_order(
 def test_after_a_kill_two_commands_give_everything_back(
     dispatcher: Dispatcher,
     client: Any,
-    run: Run,  # noqa: F811
+    run: Run,
     start_worker: Callable[..., Worker],
 ) -> None:
     worker = start_worker("circle", "--threads", "2", "--buffer", "10")

@@ -1,7 +1,6 @@
 """Tasks of a server that run once more at a terminal."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -9,18 +8,8 @@ import pytest
 
 from rhai_tasks import Client
 from rhai_tasks.errors import ScriptError
-from tests.conftest import BIN, Dispatcher, Worker
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def run(server_url: str) -> Run:
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-    return run
+from tests.conftest import Dispatcher, Worker
+from tests.integration.conftest import Run
 
 
 def test_a_task_runs_here_as_it_did_in_a_worker(run: Run, app: Client, start_worker: Callable[..., Worker]) -> None:
@@ -85,8 +74,8 @@ def test_outcomes_of_another_engine_are_compared_to_the_letter(
     failing = app.submit("throw 1")
     with pytest.raises(ScriptError):
         failing.result(60)
-    cancelled = app.submit("1", circle="nobody's")
-    cancelled.cancel()
+    app.submit("1", circle="nobody's").cancel()
+    client.hset("rhai_task_details:other", mapping={"script": "1", "status": "completed", "circle": "other"})
     client.hset("rhai_task_details:no script", mapping={"status": "completed", "output": "1"})
     client.hset("rhai_task_details:text", mapping={"status": "completed", "output": "1"})
     assert run("compare").stdout == "61 task(s) compared, 0 differ.\n"

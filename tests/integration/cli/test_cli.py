@@ -18,28 +18,7 @@ import redis
 from rhai_tasks import Client, Settings
 from rhai_tasks.operate.doctor import examine
 from tests.conftest import BIN, PATIENCE, Dispatcher, Worker, make_server, wait_until
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def run(server_url: str, client: Any) -> Run:
-    """Run the command to its end."""
-    assert client.dbsize() == 0
-
-    def run(*arguments: str, stdin: str | None = None, url: str = server_url) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [str(BIN / "rhai-tasks"), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            env={**os.environ, "RHAI_TASKS_REDIS_URL": url, "RHAI_TASKS_CIRCLE": "circle"},
-        )
-
-    return run
+from tests.integration.conftest import Run
 
 
 @pytest.fixture

@@ -1,34 +1,12 @@
 """`rhai-tasks` sets and shows rules."""
 
 import json
-import os
 import subprocess
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.conftest import BIN
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def run(server_url: str, client: Any) -> Run:
-    """Run the command to its end."""
-    assert client.dbsize() == 0
-
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [str(BIN / "rhai-tasks"), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, "RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_CIRCLE": "circle"},
-        )
-
-    return run
+from tests.integration.conftest import Run
 
 
 def shown(ended: "subprocess.CompletedProcess[str]") -> Any:

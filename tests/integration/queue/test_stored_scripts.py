@@ -11,6 +11,9 @@ import pytest
 
 from rhai_tasks import AsyncClient, Client, ScriptRef, TaskSpec
 from rhai_tasks.errors import ScriptError, ScriptNotFound, TaskExists
+from rhai_tasks.operate.queues import Queues
+from rhai_tasks.protocol import Rule
+from rhai_tasks.settings import Settings
 from tests.conftest import BIN, Dispatcher, Worker, wait_until
 
 DOUBLE = "CALLER_ID + CALLER_ID"
@@ -212,3 +215,33 @@ def test_a_terminal_stores_and_names_scripts(
     assert run("scripts", "delete", "@answer") == (0, "")
     assert run("scripts", "show", "@answer")[0] == 3
     assert run("submit", "-c", "circle", "@answer")[0] == 3
+
+
+@pytest.mark.parametrize("form", ["text", "hash", "name", "name of a dispatcher"])
+def test_a_block_of_a_script_holds_however_a_task_names_it(
+    dispatcher: Dispatcher, app: Client, start_worker: Callable[..., Worker], server_url: str, form: str
+) -> None:
+    ref = app.scripts.put(DOUBLE, name="double")
+    Queues(Settings(redis_url=server_url)).rules("ada").set("circle", Rule("block", "script", ref.hash, "it doubles"))
+    start_worker("circle")
+
+    match form:
+        case "text":
+            dispatcher.submit("circle", "t", DOUBLE)
+        case "hash":
+            app.submit(ref, task_id="t")
+        case "name":
+            app.submit("@double", task_id="t")
+        case _:
+            dispatcher.submit("circle", "t", None, scriptRef="@double", status="pending")
+
+    assert dispatcher.result("t")["error"] == "blocked: it doubles"
+    assert app.submit("1").result(60) == "1"
+
+
+def test_an_empty_script_can_be_stored(app: Client, start_worker: Callable[..., Worker]) -> None:
+    start_worker("circle")
+    ref = app.scripts.put("")
+
+    assert app.scripts.get(ref) == ""
+    assert [app.submit(ref).result(60) for _ in range(2)] == ["", ""]
