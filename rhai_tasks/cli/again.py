@@ -13,6 +13,7 @@ from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import CancelToken, Engine, last_use
 from rhai_tasks.errors import RhaiError, ScriptNotFound, TaskMalformed, TaskNotFound
 from rhai_tasks.operate.queues import Queues
+from rhai_tasks.operate.tasks import Tasks
 from rhai_tasks.options import load_engine
 from rhai_tasks.protocol import (
     CANCELLED,
@@ -32,7 +33,6 @@ from rhai_tasks.protocol import (
 )
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
-from rhai_tasks.web.tasks import Tasks
 from rhai_tasks.worker.own_limits import OwnLimits
 
 from .group import FAILED, Command, circle_option, json_option, main, make_client

@@ -10,12 +10,12 @@ from rich.text import Text
 
 from rhai_tasks.observe.recorder import Report
 from rhai_tasks.operate.queues import Queues
+from rhai_tasks.operate.tasks import Details, Tasks
 from rhai_tasks.operate.workers import read_workers
 from rhai_tasks.options import utf8
 from rhai_tasks.protocol import Field, Status
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
-from rhai_tasks.web.tasks import Details, Tasks
 
 from .group import circle_option, json_option, main
 from .output import coloured, print_json, print_table

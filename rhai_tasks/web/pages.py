@@ -11,6 +11,7 @@ import redis
 
 from rhai_tasks.errors import TaskNotFound
 from rhai_tasks.operate.queues import PLACES
+from rhai_tasks.operate.tasks import PAGE, SHOWN_LINES, Details, Value
 from rhai_tasks.operate.why import Why, explain
 from rhai_tasks.protocol import REPEATED_TERMS, Field, Status, parse_time
 
@@ -19,7 +20,6 @@ from .foreign import is_foreign
 from .render import reference
 from .sampler import Sample, Worker
 from .site import Query, Site
-from .tasks import PAGE, SHOWN_LINES, Details, Value
 
 T = TypeVar("T")
 

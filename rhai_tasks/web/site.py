@@ -15,12 +15,12 @@ from rhai_tasks.connection.urls import redact
 from rhai_tasks.operate.doctor import examine
 from rhai_tasks.operate.findings import Finding
 from rhai_tasks.operate.queues import Queues
+from rhai_tasks.operate.tasks import Tasks
 from rhai_tasks.settings import Settings
 
 from .render import environment
 from .sampler import Sampler
 from .security import csrf_token
-from .tasks import Tasks
 
 
 class Site:

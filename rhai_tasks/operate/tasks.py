@@ -1,4 +1,4 @@
-"""Reads tasks for pages, bounded in number and size."""
+"""Reads and searches tasks for people, bounded in number and size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,10 +6,11 @@ from typing import Any, cast
 
 from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import ScriptError
-from rhai_tasks.operate.messages import tasks_of
-from rhai_tasks.operate.queues import Queues
 from rhai_tasks.protocol import CANCELLED, DETAIL_FIELDS, Field, Status, key_pattern, parse_time, to_bytes, to_text
 from rhai_tasks.settings import Settings
+
+from .messages import tasks_of
+from .queues import Queues
 
 PAGE = 50  # tasks
 SEARCHED = 5000  # keys that one request reads
