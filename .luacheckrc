@@ -25,6 +25,14 @@ local function text_of(path)
   return text
 end
 
+-- The words of a dialect, which connection/scripts.py puts in their place.
+for name, class in pairs({FIELD = "Field:", STATUS = "Status%(StrEnum%):"}) do
+  local body = text_of("rhai_tasks/protocol/native.py"):match("\nclass " .. class .. "(.-)\n\n\n")
+  local words = {}
+  for word in body:gmatch('\n    [A-Z_]+ = "(%w+)"') do words[#words + 1] = word end
+  std.read_globals[name] = {fields = words}
+end
+
 local function path_of(needed)
   return (needed:gsub("^([%w_]+)/([%w_]+)$", "rhai_tasks/%1/lua/%2.lua"))
 end

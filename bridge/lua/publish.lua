@@ -29,7 +29,7 @@ for i, element in ipairs(elements) do
   if not bodies[i] then
     number, ids[i] = next_message_id(number, KEYS[3], time)
     made[#made + 1] = ids[i]
-    made[#made + 1] = message_of(ids[i], element, read('HGET', ARGV[5] .. element, 'submission') or nil, ARGV[2])
+    made[#made + 1] = message_of(ids[i], element, read('HGET', ARGV[5] .. element, FIELD.submission) or nil, ARGV[2])
     deaths[i] = some_died and redis.call('HGET', KEYS[5], ':' .. element)
   end
 end

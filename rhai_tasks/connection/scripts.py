@@ -1,7 +1,9 @@
 """Lua scripts: put together of the files that they need, and run.
 
 Each file lies in the folder `lua` of a package. Its line `-- Needs` names the files whose functions it calls, such as
-`queue/messages`, which is rhai_tasks/queue/lua/messages.lua. They stand before it in the script, each once.
+`queue/messages`, which is rhai_tasks/queue/lua/messages.lua. They stand before it in the script, each once. A field of
+the details or a status is written as `FIELD.callerId` or `STATUS.pending`; the script gets the dialect's word as a
+string.
 """
 
 import re
@@ -13,25 +15,29 @@ from typing import Any, cast
 import redis
 from redis.commands.core import Script
 
+from rhai_tasks.protocol import RHAI, Dialect
+
 from .connect import BLOCK_SECONDS
 
 _NEEDS = re.compile(r"^-- Needs  (?:nothing|(\w+/\w+(?:, \w+/\w+)*))$", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
+_WORD = re.compile(r"\b(FIELD|STATUS)\.(\w+)")
 
 
-def load_script(client: redis.Redis, package: str, name: str) -> Script:
+def load_script(client: redis.Redis, package: str, name: str, dialect: Dialect = RHAI) -> Script:
     """Register a Lua script together with the files that it needs.
 
     Args:
         client: Runs the script.
         package: The file's package; for a name with a folder, such as `queue/due`, it is that folder of `rhai_tasks`.
         name: The file's name, without `.lua`.
+        dialect: Names the fields of the details, and the statuses.
     """
-    return client.register_script(script_source(package, name))
+    return client.register_script(script_source(package, name, dialect))
 
 
 @cache
-def script_source(package: str, name: str) -> bytes:
+def script_source(package: str, name: str, dialect: Dialect = RHAI) -> bytes:
     """Return the text of a script; the arguments are those of `load_script`."""
     texts: dict[tuple[str, str], str] = {}
     _add(texts, package, name)
@@ -41,7 +47,12 @@ def script_source(package: str, name: str) -> bytes:
         # The server makes each function again at each call of the script: leave out those that are not used.
         if re.search(rf"\b{function['name']}\b", source):
             source = function[0] + source
-    return source.encode()
+    return in_dialect(source, dialect).encode()
+
+
+def in_dialect(text: str, dialect: Dialect) -> str:
+    """Put a dialect's words into a Lua text, as strings."""
+    return _WORD.sub(lambda word: dialect.lua(word[1], word[2]), text)
 
 
 def _add(texts: dict[tuple[str, str], str], package: str, name: str) -> None:

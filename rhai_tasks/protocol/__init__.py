@@ -4,6 +4,7 @@ Values and pure functions: no connection, no clock. The package hands out all it
 """
 
 from .args import write_args
+from .dialects import FIELDS, RHAI, Dialect
 from .keys import (
     ACTOR,
     RULES_NOTICE,
@@ -82,11 +83,13 @@ __all__ = [
     "DETAIL_FIELDS",
     "EXPIRED",
     "FENCE_FIELDS",
+    "FIELDS",
     "HISTORY",
     "LONGEST",
     "MISSING_SCRIPT",
     "NO_TERMS",
     "REPEATED_TERMS",
+    "RHAI",
     "RULES_NOTICE",
     "SIGNATURE_FIELDS",
     "SIGNED_FIELDS",
@@ -94,6 +97,7 @@ __all__ = [
     "TERMS",
     "TERM_FIELDS",
     "UNREADABLE",
+    "Dialect",
     "Field",
     "Outcome",
     "Prefixes",

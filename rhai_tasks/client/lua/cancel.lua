@@ -4,10 +4,10 @@
 -- KEYS  1 details (hash)
 -- ARGV  1 task id   2 time for `updatedAt`   3 channel for cancels   4 start of the names of channels for states
 -- Returns "cancelled", now or before; the final status of a task that ended otherwise; nil: there is none.
-local known = redis.call('HMGET', KEYS[1], 'status', 'error')
+local known = redis.call('HMGET', KEYS[1], FIELD.status, FIELD.error)
 if is_cancelled(known[1], known[2]) then
   return 'cancelled'
-elseif known[1] == 'error' or known[1] == 'completed' then
+elseif known[1] == STATUS.error or known[1] == STATUS.completed then
   return known[1]
 elseif redis.call('EXISTS', KEYS[1]) == 0 then
   return false

@@ -5,7 +5,7 @@
 -- ARGV  1 how many bytes the caller has   2 number of the delivery that printed them, or nothing
 -- Returns nil if there are no details, else {status, or nil; `keepPrints`, or nil; number of the delivery, or nil; 1 if
 -- the caller's bytes are of another delivery, else 0; what is printed beyond them, or by the new delivery}.
-local known = redis.call('HMGET', KEYS[1], 'status', 'keepPrints', 'deliveries', 'printed')
+local known = redis.call('HMGET', KEYS[1], FIELD.status, FIELD.keepPrints, FIELD.deliveries, FIELD.printed)
 local status, asked, delivery, printed = unpack(known)
 if not (status or asked or printed) and redis.call('EXISTS', KEYS[1]) == 0 then
   return false

@@ -9,24 +9,24 @@ local answers = {}
 local size = 0
 for i = 3, #ARGV do
   local key = ARGV[1] .. ARGV[i]
-  local status = redis.pcall('HGET', key, 'status')
+  local status = redis.pcall('HGET', key, FIELD.status)
   if is_error(status) then
     if not is_wrong_type(status) then
-      redis.call('HGET', key, 'status') -- raises the error as the server words it
+      redis.call('HGET', key, FIELD.status) -- raises the error as the server words it
     end
-    answers[#answers + 1] = {'error', 'Task details are not a hash: ' .. status.err}
+    answers[#answers + 1] = {STATUS.error, 'Task details are not a hash: ' .. status.err}
   elseif not status and redis.call('EXISTS', key) == 0 then
     answers[#answers + 1] = false
-  elseif ARGV[2] ~= '1' or status ~= 'completed' and status ~= 'error' then
-    answers[#answers + 1] = {status or 'pending'}
+  elseif ARGV[2] ~= '1' or status ~= STATUS.completed and status ~= STATUS.error then
+    answers[#answers + 1] = {status or STATUS.pending}
   elseif size > 4 * 1024 * 1024 then
-    answers[#answers + 1] = {'pending'}
+    answers[#answers + 1] = {STATUS.pending}
   else
     local text, kind
-    if status == 'completed' then
-      text, kind = redis.call('HGET', key, 'output') or '', false
+    if status == STATUS.completed then
+      text, kind = redis.call('HGET', key, FIELD.output) or '', false
     else
-      text, kind = unpack(redis.call('HMGET', key, 'error', 'errorKind'))
+      text, kind = unpack(redis.call('HMGET', key, FIELD.error, FIELD.errorKind))
       text = text or ''
     end
     size = size + #text

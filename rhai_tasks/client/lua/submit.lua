@@ -22,9 +22,9 @@ end
 local function look_up(scripts, first, last)
   local reference, wants_source
   for place = first, last, 2 do
-    if ARGV[place] == 'scriptRef' then
+    if ARGV[place] == FIELD.scriptRef then
       reference = ARGV[place + 1]
-    elseif ARGV[place] == 'script' then
+    elseif ARGV[place] == FIELD.script then
       wants_source = true
     end
   end
@@ -32,9 +32,9 @@ local function look_up(scripts, first, last)
   if string.sub(reference, 1, 1) == '@' then
     hash = redis.call('HGET', scripts .. '.names', string.sub(reference, 2))
   end
-  local found = {'scriptRef', 'sha256:' .. (hash or '')}
+  local found = {FIELD.scriptRef, 'sha256:' .. (hash or '')}
   if hash and wants_source then
-    found[3], found[4] = 'script', redis.call('HGET', scripts, hash)
+    found[3], found[4] = FIELD.script, redis.call('HGET', scripts, hash)
   end
   if not hash or found[4] == false then
     return nil, reference
@@ -94,7 +94,7 @@ for _, id in ipairs(ids) do
     return {id} -- the sorted set of delayed messages has each name once
   end
   if not unique and exists(id) then
-    known[id] = read('HMGET', details, 'status', 'error', 'circle') or {}
+    known[id] = read('HMGET', details, FIELD.status, FIELD.error, FIELD.circle) or {}
   end
 end
 local waiting = {} -- sets of waiting tasks that get ids: {key, ids}
@@ -109,7 +109,7 @@ if has_rules then
     local count = redis.call('SCARD', key)
     if count + #more > limit then
       for _, id in ipairs(redis.call('SRANDMEMBER', key, 200)) do
-        if read('HGET', ARGV[7] .. id, 'status') ~= 'pending' then
+        if read('HGET', ARGV[7] .. id, FIELD.status) ~= STATUS.pending then
           count = count - redis.call('SREM', key, id)
         end
       end
@@ -122,7 +122,7 @@ if has_rules then
   for _, id in ipairs(ids) do
     local caller = ''
     for n = fields[id][1], fields[id][2], 2 do
-      caller = ARGV[n] == 'callerId' and ARGV[n + 1] or caller
+      caller = ARGV[n] == FIELD.callerId and ARGV[n + 1] or caller
     end
     callers[caller] = callers[caller] or {}
     table.insert(callers[caller], id)
@@ -175,10 +175,10 @@ for n, id in ipairs(ids) do
     redis.call('HSET', details, unpack(scripts[id]))
   end
   if start_before then
-    redis.call('HSET', details, 'startBefore', start_before)
+    redis.call('HSET', details, FIELD.startBefore, start_before)
   end
   if known[id] then -- a run of the earlier submission may still go on: it must not write its outcome
-    redis.call('HSET', details, 'submission', submission)
+    redis.call('HSET', details, FIELD.submission, submission)
   end
   if n == 1 then
     local reply = hand_over(redis.pcall, id)

@@ -10,8 +10,8 @@ for _, id in ipairs(read('SMEMBERS', KEYS[1]) or {}) do
   local body = read('HGET', KEYS[2], id)
   local task = body and task_of(body, ARGV[5])
   local details = task and ARGV[1] .. task
-  local status = task and read('HGET', details, 'status')
-  if status == 'pending' or task and status == false and redis.call('EXISTS', details) == 1 then
+  local status = task and read('HGET', details, FIELD.status)
+  if status == STATUS.pending or task and status == false and redis.call('EXISTS', details) == 1 then
     write_cancelled(details, ARGV[2], ARGV[4])
     redis.pcall('PUBLISH', ARGV[3], task)
     cancelled = cancelled + 1

@@ -26,7 +26,7 @@ local function add_created(found, list, length, bodies)
       local body = redis.pcall('HGET', bodies, element)
       element = type(body) == 'string' and task_of(body, ARGV[3]) or element
     end
-    local created = element and redis.pcall('HGET', ARGV[2] .. element, 'createdAt')
+    local created = element and redis.pcall('HGET', ARGV[2] .. element, FIELD.createdAt)
     if type(created) == 'string' then
       found[#found + 1] = created
     end

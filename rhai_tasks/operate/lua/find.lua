@@ -10,7 +10,8 @@ repeat
   local some = redis.call('SCAN', cursor, 'MATCH', ARGV[2], 'COUNT', 100)
   cursor, scanned = some[1], scanned + 100
   for _, key in ipairs(some[2]) do
-    local known = redis.pcall('HMGET', key, 'status', 'callerId', 'publicKey', 'circle', 'contextId')
+    local known =
+      redis.pcall('HMGET', key, FIELD.status, FIELD.callerId, FIELD.publicKey, FIELD.circle, FIELD.contextId)
     if not known.err
       and (ARGV[5] == '' or known[1] == ARGV[5])
       and (ARGV[6] == '' or (known[2] or known[3]) == ARGV[6])

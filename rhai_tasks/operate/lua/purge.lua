@@ -71,8 +71,9 @@ redis.call('HDEL', KEYS[4], '')
 -- 3. Write the ends; an error here leaves tasks where they are, and a purge that is repeated removes them.
 for _, id in ipairs(tasks) do
   local details = ARGV[2] .. id
-  local status = read('HGET', details, 'status')
-  if status == 'pending' or status == 'processing' or status == false and redis.call('EXISTS', details) == 1 then
+  local status = read('HGET', details, FIELD.status)
+  local waits = status == STATUS.pending or status == STATUS.processing
+  if waits or status == false and redis.call('EXISTS', details) == 1 then
     write_cancelled(details, ARGV[3], ARGV[4])
   end
 end

@@ -45,7 +45,7 @@ local function choose(queue, count, idle, time, details, actor)
 
   -- Return a task's caller and submission.
   local function caller_of_task(task)
-    local fields = read('HMGET', details .. task, 'callerId', 'publicKey', 'submission') or {}
+    local fields = read('HMGET', details .. task, FIELD.callerId, FIELD.publicKey, FIELD.submission) or {}
     return fields[1] or fields[2] or '', fields[3] or ''
   end
   local function caller_of(element, body)
@@ -56,7 +56,7 @@ local function choose(queue, count, idle, time, details, actor)
     if not task then
       return nil -- the worker says what is wrong with it
     end
-    local caller = carried and (carried.callerId or carried.publicKey)
+    local caller = carried and (carried[FIELD.callerId] or carried[FIELD.publicKey])
     return type(caller) == 'string' and caller or (caller_of_task(task))
   end
 

@@ -12,9 +12,9 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 -- checks some.
 for _, id in ipairs(redis.pcall('HRANDFIELD', KEYS[2], 3)) do
   local task = string.match(id, '^:(.*)$')
-  local status = task and redis.pcall('HGET', ARGV[3] .. task, 'status')
+  local status = task and redis.pcall('HGET', ARGV[3] .. task, FIELD.status)
   local exists = status or task and redis.pcall('EXISTS', ARGV[3] .. task) or redis.pcall('HEXISTS', KEYS[3], id)
-  if exists == 0 or status == 'completed' or status == 'error' then
+  if exists == 0 or status == STATUS.completed or status == STATUS.error then
     redis.pcall('HDEL', KEYS[2], id)
   end
 end

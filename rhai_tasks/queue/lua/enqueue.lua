@@ -9,7 +9,7 @@
 local push = ARGV[5] == '1' and 'LPUSH' or 'RPUSH'
 local known
 if ARGV[10] and redis.call('EXISTS', KEYS[6]) == 1 then
-  known = read('HMGET', KEYS[6], 'status', 'error', 'circle') or {}
+  known = read('HMGET', KEYS[6], FIELD.status, FIELD.error, FIELD.circle) or {}
 end
 -- The body comes first: without its id in a list it is nobody's.
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
@@ -42,5 +42,5 @@ if known then
 end
 call_with_all('HSET', KEYS[6], ARGV, 10)
 if known then -- a run of the earlier submission may still go on: it must not write its outcome
-  redis.call('HSET', KEYS[6], 'submission', ARGV[1])
+  redis.call('HSET', KEYS[6], FIELD.submission, ARGV[1])
 end

@@ -39,10 +39,11 @@ end
 local require_follow_ups, follow -- are made when a task has follow-ups
 
 -- Push the reply. `first`, `last`: positions in ARGV of the names of the reply lists.
-local function push_replies(json, changed, status, text, first, last)
+local function push_replies(json, changed, text, first, last)
   if changed and first <= last then
     local reply = cjson.decode(json)
-    reply.status, reply.output, reply.error, reply.result = status, cjson.null, text, nil
+    reply[FIELD.status], reply[FIELD.error] = STATUS.error, text -- nothing but a cancel changes an outcome
+    reply[FIELD.output], reply[FIELD.result] = cjson.null, nil
     json = cjson.encode(reply)
   end
   for place = first, last do
@@ -55,21 +56,22 @@ end
 -- Write the answers to a task's terms, in the place of those of an earlier run. `first`, `last`: positions in ARGV of
 -- their names and values; `changed`: the outcome that they are of is not the task's.
 local function write_answers(details, first, last, changed)
-  redis.call('HDEL', details, 'result', 'startedAt', 'runSeconds', 'operations', 'peakMemory', 'deliveries', 'workerId')
+  redis.call('HDEL', details, FIELD.result, FIELD.startedAt, FIELD.runSeconds, FIELD.operations, FIELD.peakMemory,
+    FIELD.deliveries, FIELD.workerId)
   if first <= last then
     call_with_all('HSET', details, ARGV, first, last)
     if changed then
-      redis.call('HDEL', details, 'result')
+      redis.call('HDEL', details, FIELD.result)
     end
   end
 end
 
 -- Record the outcome of one task. `rest`: position in ARGV of its further arguments; `more`: how many there are.
 local function finish(id, details, submission, status, text, at, kind, rest, more)
-  local known = redis.pcall('HMGET', details, 'status', 'error', 'expireFinished', 'submission')
+  local known = redis.pcall('HMGET', details, FIELD.status, FIELD.error, FIELD.expireFinished, FIELD.submission)
   if known.err then
     if not is_wrong_type(known) then
-      redis.call('HMGET', details, 'status') -- raises the error as the server words it
+      redis.call('HMGET', details, FIELD.status) -- raises the error as the server words it
     end
     local dead = {dead = KEYS[4], dead_bodies = KEYS[5], dead_reasons = KEYS[6]}
     local body, reason = redis.call('HGET', KEYS[2], id) or '', 'its details are not a hash: ' .. known.err
@@ -93,16 +95,17 @@ local function finish(id, details, submission, status, text, at, kind, rest, mor
   end
   -- An error up to here, or of the first write, leaves the task as it was. After that there is none.
   if status == 'completed' then
-    redis.call('HSET', details, 'status', status, 'output', text, 'updatedAt', at)
+    redis.call('HSET', details, FIELD.status, STATUS.completed, FIELD.output, text, FIELD.updatedAt, at)
     if known[2] then
-      redis.call('HDEL', details, 'error', 'errorKind') -- of an earlier run
+      redis.call('HDEL', details, FIELD.error, FIELD.errorKind) -- of an earlier run
     end
   elseif kind == '' then
-    redis.call('HSET', details, 'status', status, 'error', text, 'updatedAt', at)
-    redis.call('HDEL', details, 'output', 'errorKind')
+    redis.call('HSET', details, FIELD.status, STATUS.error, FIELD.error, text, FIELD.updatedAt, at)
+    redis.call('HDEL', details, FIELD.output, FIELD.errorKind)
   else
-    redis.call('HSET', details, 'status', status, 'error', text, 'errorKind', kind, 'updatedAt', at)
-    redis.call('HDEL', details, 'output')
+    redis.call('HSET', details, FIELD.status, STATUS.error, FIELD.error, text, FIELD.errorKind, kind,
+      FIELD.updatedAt, at)
+    redis.call('HDEL', details, FIELD.output)
   end
   if more > 0 then
     local answers = rest + 1 + 6 * count
@@ -110,11 +113,11 @@ local function finish(id, details, submission, status, text, at, kind, rest, mor
     if ARGV[answers] ~= '-1' then
       write_answers(details, answers + 1, json - 1, changed)
     end
-    push_replies(ARGV[json], changed, status, text, json + 1, rest + more - 1)
+    push_replies(ARGV[json], changed, text, json + 1, rest + more - 1)
   end
   local expiry = tonumber(known[3] or '') or tonumber(ARGV[3])
   if ARGV[1] == '1' then -- but a client of ours may not have read the result yet
-    expiry = tonumber(known[3] or redis.pcall('HGET', details, 'keepFinished') or '')
+    expiry = tonumber(known[3] or redis.pcall('HGET', details, FIELD.keepFinished) or '')
   end
   if not expiry then
     redis.pcall('DEL', details)

@@ -29,7 +29,7 @@ local ids, others = {}, {} -- ids of tasks that are no messages; ids of messages
 local function sort_message(id, body)
   local task, submission = plain_task(body)
   if task then
-    local known = read('HMGET', ARGV[2] .. task, 'status', 'submission') or {}
+    local known = read('HMGET', ARGV[2] .. task, FIELD.status, FIELD.submission) or {}
     local stale = known[2] and known[2] ~= submission -- the task has been submitted anew, and waits elsewhere
     tasks[#tasks + 1] = {id = id, task = task, status = known[1], stale = stale,
       deaths = tonumber(redis.call('HGET', KEYS[4], id) or 0) or 0}
@@ -51,7 +51,7 @@ local queue = {
 local function sort_id(id) ids[#ids + 1] = id end
 local parked, lines, submissions = read_lines(KEYS[2])
 sort_elements(parked, queue, sort_message, function(id) -- they have left the queue, so they come before it
-  if (read('HGET', ARGV[2] .. id, 'submission') or '') == submissions[id] then
+  if (read('HGET', ARGV[2] .. id, FIELD.submission) or '') == submissions[id] then
     sort_id(id) -- else it has been submitted anew, and waits elsewhere
   end
 end)
@@ -110,8 +110,8 @@ for i = 8, #KEYS do redis.call('DEL', KEYS[i]) end
 for _, task in ipairs(tasks) do
   redis.call('HDEL', KEYS[3], task.id)
   redis.call('HDEL', KEYS[4], task.id)
-  if task.status == 'processing' and not task.stale then -- its worker died, or was made to stop
-    redis.pcall('HSET', ARGV[2] .. task.task, 'status', 'pending', 'updatedAt', ARGV[3])
+  if task.status == STATUS.processing and not task.stale then -- its worker died, or was made to stop
+    redis.pcall('HSET', ARGV[2] .. task.task, FIELD.status, STATUS.pending, FIELD.updatedAt, ARGV[3])
   end
 end
 return pushed

@@ -137,7 +137,7 @@ local function hold(elements, bodies, keys, options, remove)
     -- say that it does not begin any more: its worker marks it.
     local begins = type(details) == 'table' and (details[1] or details[7]) and #details <= options.plain
     if begins and row[4] == 0 and row[6] == 0 then
-      redis.pcall('HSET', key, 'status', 'processing', 'updatedAt', timestamp(options.time))
+      redis.pcall('HSET', key, FIELD.status, STATUS.processing, FIELD.updatedAt, timestamp(options.time))
       redis.pcall('PUBLISH', options.channel .. key, 'processing')
     end
   end

@@ -7,9 +7,9 @@
 for i = 3, #ARGV, 3 do
   local details = ARGV[i + 1]
   if redis.call('SISMEMBER', KEYS[1], ARGV[i]) == 1 then
-    local known = read('HMGET', details, 'status', 'error', 'submission')
+    local known = read('HMGET', details, FIELD.status, FIELD.error, FIELD.submission)
     if known and not is_cancelled(known[1], known[2]) and (known[3] or '') == ARGV[i + 2] then
-      redis.call('HSET', details, 'status', 'processing', 'updatedAt', ARGV[1])
+      redis.call('HSET', details, FIELD.status, STATUS.processing, FIELD.updatedAt, ARGV[1])
       redis.pcall('PUBLISH', ARGV[2] .. details, 'processing')
     end
   end

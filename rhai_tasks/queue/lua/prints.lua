@@ -6,9 +6,9 @@
 --       4 how many bytes this delivery has added before   5 what is new
 -- What is there beyond these bytes is dropped: an earlier delivery's, or that of the same write whose reply got lost.
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
-  local known = read('HMGET', KEYS[2], 'submission', 'printed')
+  local known = read('HMGET', KEYS[2], FIELD.submission, FIELD.printed)
   if known and (known[1] or '') == ARGV[2] then
     local before = string.sub(known[2] or '', 1, ARGV[4])
-    redis.call('HSET', KEYS[2], 'printed', before .. ARGV[5], 'deliveries', ARGV[3])
+    redis.call('HSET', KEYS[2], FIELD.printed, before .. ARGV[5], FIELD.deliveries, ARGV[3])
   end
 end

@@ -29,8 +29,8 @@ for i = #ARGV - 4, 4, -5 do
     if ARGV[i + 2] == '1' then
       redis.pcall('HINCRBY', KEYS[3], id, -1)
     end
-    if redis.pcall('HGET', details, 'status') == 'processing' then -- and not cancelled
-      redis.pcall('HSET', details, 'status', 'pending', 'updatedAt', ARGV[1])
+    if redis.pcall('HGET', details, FIELD.status) == STATUS.processing then -- and not cancelled
+      redis.pcall('HSET', details, FIELD.status, STATUS.pending, FIELD.updatedAt, ARGV[1])
       redis.pcall('PUBLISH', ARGV[2] .. details, 'pending')
     end
   end

@@ -52,7 +52,7 @@ end
 local ids, cancelled, missing = {}, {}, {}
 for i = 5, #ARGV, 3 do
   ids[#ids + 1] = ARGV[i]
-  local known = redis.pcall('HMGET', ARGV[i + 1], 'status', 'error', 'submission')
+  local known = redis.pcall('HMGET', ARGV[i + 1], FIELD.status, FIELD.error, FIELD.submission)
   if not known.err and (is_cancelled(known[1], known[2]) or (known[3] or '') ~= ARGV[i + 2]) then
     cancelled[#cancelled + 1] = #ids - 1
   end

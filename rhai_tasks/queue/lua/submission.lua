@@ -14,7 +14,7 @@ local function take_out(known, push, list, set, scratch, circle, native, namespa
   -- Return the places where an id may wait: lists, and sorted sets. `one`: its {status, error, circle}.
   local function waiting_places(one)
     local lists, sets = {}, {}
-    if one[1] == 'completed' or one[1] == 'error' and not is_cancelled(one[1], one[2]) then
+    if one[1] == STATUS.completed or one[1] == STATUS.error and not is_cancelled(one[1], one[2]) then
       return lists, sets -- it has ended
     end
     for _, place in ipairs(one[3] and one[3] ~= circle and {circle, one[3]} or {circle}) do

@@ -6,7 +6,7 @@
 -- Returns {{id, status, updatedAt} of the task at the head of each list that has one, after its position from 0;
 -- {status, updatedAt} of each of the tasks}; values are empty where absent.
 local function state(id)
-  local known = redis.pcall('HMGET', ARGV[1] .. id, 'status', 'updatedAt')
+  local known = redis.pcall('HMGET', ARGV[1] .. id, FIELD.status, FIELD.updatedAt)
   return known.err and {'', ''} or {known[1] or '', known[2] or ''}
 end
 

@@ -83,8 +83,8 @@ def luacheck(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A checkout with nothing but the Lua files, and what luacheck is told."""
-    for path in FILES.values():
+    """A checkout with nothing but the Lua files, the words of dialects, and what luacheck is told."""
+    for path in (*FILES.values(), ROOT / "rhai_tasks/protocol/native.py"):
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(path.read_text())
@@ -108,6 +108,13 @@ def test_luacheck_finds(copy: Path, fault: str) -> None:
     file.write_text(text.replace(old, new, 1))
 
     assert luacheck(copy).returncode != 0
+
+
+def test_luacheck_finds_a_field_that_no_dialect_has(copy: Path) -> None:
+    file = copy / FILES["find"].relative_to(ROOT)
+    file.write_text(file.read_text().replace("FIELD.callerId", "FIELD.calerId"))
+
+    assert "accessing undefined field 'calerId' of global 'FIELD'" in luacheck(copy).stdout
 
 
 def test_luacheck_finds_a_function_that_no_script_uses(copy: Path) -> None:

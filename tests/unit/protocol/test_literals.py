@@ -1,12 +1,16 @@
 """The words of the wire format are spelled in rhai_tasks/protocol only."""
 
 import ast
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rhai_tasks.protocol import Field, Status
+from rhai_tasks.connection.scripts import script_source
+from rhai_tasks.protocol import RHAI, Field, Status
+from tests.lua import FILES
 
 ROOT = Path(__file__).parents[3]
 FIELDS = {value for name, value in vars(Field).items() if name.isupper()}
@@ -49,6 +53,24 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_takes_names_of_fields_and_statuses_from_the_protocol(path: Path) -> None:
     assert list(literals(path)) == []
+
+
+@pytest.mark.parametrize("path", sorted(FILES.values()), ids=lambda path: path.stem)
+def test_a_lua_script_takes_names_of_fields_and_statuses_from_the_dialect(path: Path) -> None:
+    code = re.sub(r"--.*", "", path.read_text())
+    code = re.sub(r"'PUBLISH', .*", "", code)  # what is published has the program's own words
+
+    words = set(re.findall(r"'(\w+)'", code)) & (FIELDS | set(Status))
+    assert words <= ENGLISH | {"completed"}
+    assert not re.search(r"'H(SET|GET|MGET|DEL)', details, '\w+'", code)
+
+
+def test_a_lua_script_gets_the_words_of_its_dialect() -> None:
+    pirates = replace(RHAI, fields={**RHAI.fields, "status": "whereabouts"}, words={**RHAI.words, "pending": "ashore"})
+    ours, theirs = (script_source("rhai_tasks.queue", "release", dialect).decode() for dialect in (RHAI, pirates))
+
+    assert "'HSET', details, 'status', 'pending', 'updatedAt'" in ours
+    assert "'HSET', details, 'whereabouts', 'ashore', 'updatedAt'" in theirs
 
 
 def test_the_names_are_those_of_the_reference() -> None:
