@@ -14,6 +14,7 @@ from rhai_tasks.engine import CancelToken, Engine, last_use
 from rhai_tasks.errors import RhaiError, ScriptNotFound, TaskMalformed, TaskNotFound
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.tasks import Tasks
+from rhai_tasks.operate.where import Where
 from rhai_tasks.options import load_engine
 from rhai_tasks.protocol import (
     CANCELLED,
@@ -141,7 +142,7 @@ def _ended(client: Client, tasks: Tasks, circle: str) -> Iterator[tuple[str, dic
     for status in (Status.COMPLETED, Status.ERROR):
         cursor = ""
         while cursor != "0":
-            found = tasks.search(cursor or "0", status=status.value, caller="", circle="")
+            found = tasks.search(cursor or "0", Where(status=status.value))
             cursor = found.cursor
             for task in found.tasks:
                 if circle and task.circle not in {"", circle}:

@@ -11,6 +11,7 @@ from rich.text import Text
 from rhai_tasks.observe.recorder import Report
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.tasks import Details, Tasks
+from rhai_tasks.operate.where import Where
 from rhai_tasks.operate.workers import read_workers
 from rhai_tasks.options import utf8
 from rhai_tasks.protocol import Field, Status
@@ -73,9 +74,9 @@ def _running(queues: Queues, circle: str | None) -> Iterator[dict[str, Any]]:
 
 def _search(queues: Queues, status: str, caller: str, circle: str) -> Iterator[dict[str, Any]]:
     """Yield tasks with this status, a part of the details after the other, the newest of each part first."""
-    tasks, cursor = Tasks(queues.settings, queues), ""
+    tasks, cursor, where = Tasks(queues.settings, queues), "", Where(status=status, caller=caller, circle=circle)
     while cursor != "0":
-        found = tasks.search(cursor or "0", status=status, caller=caller, circle=circle)
+        found = tasks.search(cursor or "0", where)
         cursor = found.cursor
         yield from map(_row, found.tasks)
 

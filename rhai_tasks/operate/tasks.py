@@ -1,23 +1,38 @@
 """Reads and searches tasks for people, bounded in number and size."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import ScriptError
-from rhai_tasks.protocol import CANCELLED, DETAIL_FIELDS, Field, Status, key_pattern, parse_time, to_bytes, to_text
+from rhai_tasks.protocol import (
+    CANCELLED,
+    DETAIL_FIELDS,
+    UNREADABLE,
+    Field,
+    Status,
+    finite,
+    key_pattern,
+    parse_time,
+    to_bytes,
+    to_text,
+)
 from rhai_tasks.settings import Settings
 
 from .messages import tasks_of
 from .queues import Queues
+from .where import ERROR_BYTES, Found, Where
 
 PAGE = 50  # tasks
 SEARCHED = 5000  # keys that one request reads
 SHOWN = 256 * 1024  # bytes of a value on a task's page
 SHOWN_LINES = 1000  # of a script or an output
 
-_FIELDS = (*DETAIL_FIELDS, Field.CIRCLE, Field.STATUS, Field.UPDATED_AT, Field.OUTPUT, Field.ERROR)
+_STATE = (Field.CIRCLE, Field.STATUS, Field.UPDATED_AT, Field.OUTPUT, Field.ERROR, Field.STARTED_AT, Field.RUN_SECONDS)
+_FIELDS = (*DETAIL_FIELDS, *_STATE)
 _ROW_BYTES = 400  # of a value in a list
 _ROW_READ = 64 * 1024  # bytes of a value beyond which a list only shows its size
 _PAGE_READ = 64 * 1024 * 1024
@@ -79,6 +94,19 @@ class Details:
         return self.text(Field.CIRCLE if Field.CIRCLE in self.fields else Field.CONTEXT_ID)
 
     @property
+    def ran(self) -> float | None:
+        """Seconds for which its script ran; `None`: the details do not tell."""
+        with suppress(*UNREADABLE):
+            return max(finite(self.text(Field.RUN_SECONDS)), 0.0)
+        return None
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from its submission until its script began; `None`: the details do not tell."""
+        created, began = (parse_time(self.text(name)) for name in (Field.CREATED_AT, Field.STARTED_AT))
+        return None if created is None or began is None else max(began - created, 0.0)
+
+    @property
     def error(self) -> ScriptError | None:
         """The error, with its position in the script."""
         return ScriptError(self.task_id, self.text(Field.ERROR)) if Field.ERROR in self.fields else None
@@ -89,6 +117,15 @@ class Search:
     """The findings of one step of a search."""
 
     tasks: list[Details]
+    cursor: str  # where the next step starts; "0": there is none
+    searched: int  # keys
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The findings of a part of a walk."""
+
+    found: list[Found]
     cursor: str  # where the next step starts; "0": there is none
     searched: int  # keys
 
@@ -150,27 +187,48 @@ class Tasks:
         ]
         return [(name, length) for name, length in found if length != 0 or name == named]
 
-    def search(self, cursor: str, *, status: str, caller: str, circle: str) -> Search:
-        """Search some thousand keys for tasks with these values; an empty value matches any."""
-        searched = 0
-        keys: list[bytes] = []
-        while True:
-            further, step, found = self._find(
-                keys=[],
-                args=[
-                    cursor,
-                    key_pattern(self._prefix),
-                    _STEP,
-                    PAGE - len(keys),
-                    *map(to_bytes, (status, caller, circle)),
-                ],
-            )
-            cursor, searched, keys = further.decode(), searched + step, keys + found
-            if cursor == "0" or searched >= SEARCHED or len(keys) >= PAGE:
+    def search(self, cursor: str, where: Where) -> Search:
+        """Search some thousand keys for tasks; return at most a page of them, the last submitted first."""
+        searched, ids = 0, list[str]()
+        # Lua compares neither ages nor patterns: it returns what may match, so such a step must be small.
+        is_whole = where.older is None and where.younger is None and not where.error
+        for step in self.walk(
+            where, cursor, keys=_STEP if is_whole else _STEP // 4, enough=PAGE if is_whole else _STEP
+        ):
+            cursor, searched, ids = step.cursor, searched + step.searched, ids + [one.task_id for one in step.found]
+            if searched >= SEARCHED or len(ids) >= PAGE:
                 break
-        found = self.rows([to_text(key).removeprefix(self._prefix) for key in keys])
+        found = self.rows(ids)
         found.sort(key=lambda task: parse_time(task.text(Field.CREATED_AT)) or 0.0, reverse=True)
         return Search(found, cursor, searched)
+
+    def walk(self, where: Where, cursor: str = "0", *, keys: int = _STEP, enough: int = _STEP) -> Iterator[Step]:
+        """Yield the tasks that a filter means, some thousand keys at a time; a task may come twice, as with `SCAN`.
+
+        Args:
+            where: The filter.
+            cursor: Where to go on.
+            keys: How many keys are a step, about.
+            enough: How many tasks end a step.
+        """
+        now, left = time.time(), enough
+        status = where.status or (Status.ERROR.value if where.error else "")
+        texts = (status, where.caller, where.circle, where.contains)
+        while True:
+            further, searched, rows = self._find(
+                keys=[], args=[cursor, key_pattern(self._prefix), keys, left, *map(to_bytes, texts), ERROR_BYTES]
+            )
+            found = [one for one in map(self._found, rows) if where.matches(one, now)]
+            cursor = further.decode()
+            yield Step(found, cursor, searched)
+            if cursor == "0":
+                return
+            left = max(left - len(found), 0) or enough
+
+    def _found(self, row: Sequence[bytes]) -> Found:
+        key, status, caller, circle, error, at = map(to_text, row)
+        task_id = key.removeprefix(self._prefix)
+        return Found(task_id, status or Status.PENDING, caller, circle, error, parse_time(at))
 
     def _key(self, task_id: str) -> bytes:
         return to_bytes(self._prefix + task_id)

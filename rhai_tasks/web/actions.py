@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -14,13 +15,13 @@ from rhai_tasks.client.spec import WAYS
 from rhai_tasks.errors import TaskExists, TaskNotFound
 from rhai_tasks.operate.delayed import DelayedTask
 from rhai_tasks.operate.letters import DeadLetter
-from rhai_tasks.protocol import REPEATED_TERMS, Field
+from rhai_tasks.protocol import REPEATED_TERMS, Field, Status
 from rhai_tasks.settings import LONGEST_SECONDS
 
-from .pages import address
+from .pages import address, where_of
 from .render import dereference
 from .security import own_path, read_form
-from .site import Site, site_of
+from .site import Query, Site, site_of
 
 _FINDING = re.compile(r"(\d{1,9})\.(\d{1,9})")  # number of the examination, and index of the finding
 
@@ -118,6 +119,13 @@ def examine(site: Site, _: Form) -> Done:
     """Start an examination."""
     site.doctor_run.start()
     return "/doctor", ""
+
+
+def read_errors(site: Site, form: Form) -> Done:
+    """Read all errors again, of the filter that the form's page shows."""
+    where = where_of(Query({name: list(map(dereference, values)) for name, values in form.items()}))
+    site.error_walks.renew(replace(where, status=Status.ERROR.value))
+    return None, ""
 
 
 def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:

@@ -1,7 +1,8 @@
 """The application: routes, middleware, and the answers to errors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import redis
@@ -17,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from rhai_tasks.connection.outage import to_our_error
 from rhai_tasks.errors import RhaiTasksError
+from rhai_tasks.protocol import timestamp
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import visible
 
@@ -36,6 +38,7 @@ from .security import (
 from .site import Query, Site, site_of
 
 _QUICK_SECONDS = 0.5  # between two updates of a single task
+_EXPORTED = 100_000  # tasks
 _STREAM_SECONDS = 600.0  # then the browser reconnects, and the login is checked again
 
 _PAGES: dict[str, Callable[[Site, Query], pages.Rendering]] = {
@@ -43,6 +46,7 @@ _PAGES: dict[str, Callable[[Site, Query], pages.Rendering]] = {
     "/tasks": pages.tasks,
     "/delayed": pages.delayed,
     "/dead": pages.dead,
+    "/errors": pages.errors,
     "/task": pages.task,
     "/doctor": pages.doctor,
 }
@@ -82,6 +86,8 @@ def make_app(settings: Settings, *, token: str | None, read_only: bool, host: st
             middleware=[Middleware(Streams)],
         ),
         Route("/task/field", _download),
+        Route("/errors/export", _export),
+        Route("/errors/read", actions.endpoint(actions.read_errors), methods=["POST"]),
         Route("/doctor/examine", actions.endpoint(actions.examine), methods=["POST"]),
         Mount("/static", StaticFiles(packages=[("rhai_tasks.web", "static")])),
     ]
@@ -137,12 +143,12 @@ def _live(make: Callable[[Site, Query], pages.Rendering]) -> Callable[[Request],
             return Response(media_type="text/event-stream")
         site, query = site_of(request), Query.of(request)
         logins: Logins | None = request.app.state.logins
-        pause = _QUICK_SECONDS if make in {pages.task, pages.doctor} else SECONDS
+        pause = _QUICK_SECONDS if make in {pages.task, pages.doctor, pages.errors} else SECONDS
 
         def render() -> tuple[str, str, bool]:
             try:
                 name, context = make(site, query)
-            except (redis.RedisError, RhaiTasksError) as error:
+            except (redis.RedisError, RhaiTasksError, HTTPException) as error:
                 return "problem", visible(_problem(error, site)), False
             return "message", site.render_live(request, name, **context), context.get("has_ended", False)
 
@@ -176,6 +182,24 @@ def _download(request: Request) -> Response:
         raise HTTPException(404, "There is no such field.")
     headers = {"Content-Disposition": 'attachment; filename="field.txt"'}
     return Response(value, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+def _export(request: Request) -> Response:
+    """Send the tasks of a filter as lines of JSON."""
+    site, where = site_of(request), pages.where_of(Query.of(request))
+
+    def lines() -> Iterator[str]:
+        left = _EXPORTED
+        for step in site.tasks.walk(where):
+            for found in step.found[:left]:
+                at = None if found.at is None else timestamp(found.at)
+                yield json.dumps({**found._asdict(), "at": at}) + "\n"
+            left -= len(step.found)
+            if left <= 0:
+                return
+
+    headers = {"Content-Disposition": 'attachment; filename="tasks.jsonl"'}
+    return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
 
 
 def _login(logins: Logins) -> Callable[[Request], object]:

@@ -5,13 +5,16 @@ The same function makes the live part of a page, so an update costs as much as t
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import redis
+from starlette.exceptions import HTTPException
 
-from rhai_tasks.errors import TaskNotFound
+from rhai_tasks.errors import ConfigurationError, TaskNotFound
 from rhai_tasks.operate.queues import PLACES
 from rhai_tasks.operate.tasks import PAGE, SHOWN_LINES, Details, Value
+from rhai_tasks.operate.where import Where, parse_age
 from rhai_tasks.operate.why import Why, explain
 from rhai_tasks.protocol import REPEATED_TERMS, Field, Status, parse_time
 
@@ -29,6 +32,7 @@ Rendering = tuple[str, dict[str, Any]]
 
 _CIRCLES = 25  # on a page
 _WORKERS = 20
+_GROUPS = 50
 _LISTS = ("recent", "running", "prefetched", "buffered", "waiting", "search")
 
 
@@ -70,22 +74,26 @@ def tasks(site: Site, query: Query) -> Rendering:
     sample, page = site.sampler.sample(), query.page()
     place = query.text("place", "recent")
     place = place if place in _LISTS else "recent"
-    circle, status, caller = query.text("circle"), query.text("status"), query.text("caller")
-    context: dict[str, Any] = {"place": place, "circle": circle, "status": status, "caller": caller, "sample": sample}
+    where, circle, status = where_of(query), query.text("circle"), query.text("status")
+    context: dict[str, Any] = {"place": place, "circle": circle, "where": where, "sample": sample}
     if place == "recent":
         ended = [
             (task, worker)
             for task, worker in sample.list_recent()
             if circle in task.circle and status in {"", task.status}
         ]
-        context["found"] = _page_of(ended, page, PAGE)
+        context["found"] = found = _page_of(ended, page, PAGE)
+        context["rows"] = _rows(site, [task.task_id for task, _ in found.rows])
     elif place == "running":
-        context["found"] = _page_of([one for one in sample.list_running() if circle in one[0].circle], page, PAGE)
+        running = [one for one in sample.list_running() if circle in one[0].circle]
+        context["found"] = found = _page_of(running, page, PAGE)
+        context["rows"] = _rows(site, [task.task_id for task, _ in found.rows])
     elif place == "search":
         context |= {"found": None, "searched": query.number("searched"), "keys": sample.keys}
-        if query.text("go") or status or caller or circle:
-            found = site.tasks.search(str(query.number("cursor")), status=status, caller=caller, circle=circle)
-            context |= {"found": found, "searched": context["searched"] + found.searched}
+        if query.text("go") or not where.is_any:
+            search = site.tasks.search(str(query.number("cursor")), where)
+            context |= {"found": search, "searched": context["searched"] + search.searched}
+            context["reported"] = {task.task_id: task for task, _ in sample.list_recent()}
     elif circle and not (choice := _choice(sample, place, circle, unless=circle)):
         (queue,) = site.queues.count([circle])
         read = {"waiting": site.tasks.waiting, "buffered": site.tasks.buffered, "prefetched": site.tasks.prefetched}
@@ -93,6 +101,50 @@ def tasks(site: Site, query: Query) -> Rendering:
     else:
         context["choice"] = choice if circle else _choice(sample, place)
     return "tasks.html", context
+
+
+def errors(site: Site, query: Query) -> Rendering:
+    """Show the errors in groups of one cause, as far as they have been read."""
+    where = replace(where_of(query), status=Status.ERROR.value)
+    walk, sample = site.error_walks.get(where), site.sampler.sample()
+    is_busy = walk.is_busy  # before the groups: they are complete if it is not
+    groups, total, left_out = walk.groups()
+    return "errors.html", {
+        "where": where,
+        "walk": walk,
+        "groups": _page_of(groups, query.page(), _GROUPS),
+        "total": total,
+        "left_out": left_out,
+        "keys": sample.keys,
+        "sample": sample,
+        "is_busy": is_busy,
+        "has_ended": not is_busy,
+    }
+
+
+def where_of(query: Query) -> Where:
+    """Read a filter from an address.
+
+    Raises:
+        HTTPException: A value of it is none that a filter takes.
+    """
+    older, younger = query.text("older").strip(), query.text("younger").strip()
+    try:
+        return Where(
+            query.text("status"),
+            query.text("circle"),
+            query.text("caller"),
+            query.text("contains"),
+            query.text("error"),
+            parse_age(older) if older else None,
+            parse_age(younger) if younger else None,
+        )
+    except ConfigurationError as error:
+        raise HTTPException(422, f"The filter cannot be read: {error}.") from error
+
+
+def _rows(site: Site, task_ids: Sequence[str]) -> dict[str, Details]:
+    return dict(zip(task_ids, site.tasks.rows(task_ids), strict=True))
 
 
 def delayed(site: Site, query: Query) -> Rendering:

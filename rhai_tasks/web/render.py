@@ -1,11 +1,13 @@
 """Templates: they escape untrusted text and make invisible characters visible."""
 
+from dataclasses import fields
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from rhai_tasks.operate.where import Where
 from rhai_tasks.protocol import parse_time, timestamp, to_bytes, to_text
 from rhai_tasks.terminal import visible
 
@@ -41,6 +43,25 @@ def moment(text: str) -> str:
     return brief(text, 32) if seconds is None else format_time(seconds)
 
 
+def values_of(where: Where, **changed: str) -> list[tuple[str, str]]:
+    """List the values of a filter, as forms and addresses carry them."""
+    values = {field.name: getattr(where, field.name) for field in fields(where)} | changed
+    return [(name, value if isinstance(value, str) else age(value)) for name, value in values.items() if value]
+
+
+def address_of(where: Where, **changed: str) -> str:
+    """Write a filter as the query of an address."""
+    return "&".join(f"{name}={reference(value)}" for name, value in values_of(where, **changed))
+
+
+def age(seconds: float) -> str:
+    """Write a duration of a filter: the inverse of `parse_age`."""
+    units = (("d", 86400), ("h", 3600), ("m", 60))
+    return next(
+        (f"{seconds / size:.0f}{unit}" for unit, size in units if seconds and seconds % size == 0), f"{seconds:g}"
+    )
+
+
 def _finalize(value: Any) -> Any:
     return visible(str(value)) if not isinstance(value, Markup) else value
 
@@ -56,11 +77,14 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
+        "address": address_of,
+        "age": age,
         "brief": brief,
         "duration": charts.duration,
         "format_time": format_time,
         "moment": moment,
         "number": charts.number,
         "ref": reference,
+        "values": values_of,
     }
     return made

@@ -21,6 +21,7 @@ from rhai_tasks.settings import Settings
 from .render import environment
 from .sampler import Sampler
 from .security import csrf_token
+from .walks import ErrorWalks
 
 
 class Site:
@@ -36,11 +37,13 @@ class Site:
         self.client = Client(
             settings.redis_url, prefixes=settings.prefixes, namespace=settings.namespace, retry_timeout=2.0
         )
+        self.error_walks = ErrorWalks(self.tasks)
         self.doctor_run = DoctorRun(lambda: examine(settings))
         self.templates = environment()
 
     def close(self) -> None:
         """Disconnect."""
+        self.error_walks.close()
         self.queues.close()
         self.client.close()
 

@@ -344,7 +344,7 @@ def test_the_command_line_needs_no_more_rights_than_documented(users: dict[str, 
     admin.lpush("rhai_tasks:c", "no-details")
     admin.sadd("rhai_dramatiq:__acks__.dead.rhai-c", "m-1")
     for user in ("rhai-web-reader", "rhai-operator"):
-        for command in (("queues",), ("status", "t0"), ("dead", "list"), ("doctor",)):
+        for command in (("queues",), ("status", "t0"), ("dead", "list"), ("doctor",), ("tasks", "--status", "pending")):
             assert run(*command, user=user)
     assert "t1: cancelled" in run("cancel", "t1")
     with subprocess.Popen(
@@ -383,7 +383,13 @@ def test_the_web_page_needs_no_more_rights_than_documented(users: dict[str, str]
     )
     admin.lpush("rhai_tasks:c", "no-details")
     pages = [
-        *("/", "/tasks?place=waiting&circle=c", "/tasks?place=buffered&circle=c", "/tasks?place=search&go=1"),
+        *(
+            "/",
+            "/tasks?place=waiting&circle=c",
+            "/tasks?place=buffered&circle=c",
+            "/tasks?place=search&go=1",
+            "/errors",
+        ),
         *("/dead?circle=c", "/delayed?circle=c", "/task?id=lost", "/task/field?id=lost&name=script"),
     ]
     for user, read_only in (("rhai-web-reader", True), ("rhai-web", False)):
@@ -435,7 +441,7 @@ SCRIPTS = {
     "rhai-operator": [
         *("store_script", "delete_script"),
         *("submit", "cancel", "states", "new_prints"),
-        *("count", "due", "retry", "recover", "purge", "cancel_held", "give_back"),
+        *("count", "due", "retry", "recover", "purge", "cancel_held", "give_back", "details", "find"),
     ],
     "rhai-web": [
         *("submit", "cancel", "states"),

@@ -312,7 +312,7 @@ def test_injections_show_as_text(screen: Screen, dispatcher: Dispatcher, app: Cl
     app.submit(text, circle=text, caller_id=text, task_id=text, delay=1000)
     dispatcher.submit(text, text, text)
 
-    for path in ("/", "/task?id=t", "/tasks?place=waiting", "/tasks?place=search&go=1", "/delayed"):
+    for path in ("/", "/task?id=t", "/tasks?place=waiting", "/tasks?place=search&go=1", "/errors", "/delayed"):
         screen.open(path)
         wait_until(lambda: screen.run("return document.readyState") == "complete")
         with pytest.raises(NoAlertPresentException):
@@ -353,6 +353,7 @@ PAGES = {
     "dead": "/dead?circle=02abc",
     "delayed": "/delayed?circle=02abc",
     "search": "/tasks?place=search&go=1&status=error&caller=&circle=",
+    "errors": "/errors",
     "doctor": "/doctor",
     "submit": "/submit?circle=02abc",
 }
@@ -422,7 +423,7 @@ def test_pages_fit_every_screen_in_light_and_dark(
             wait_until(lambda: screen.run("return document.readyState") == "complete")
             assert screen.run("return document.documentElement.scrollWidth") <= width, (name, width)
             papers.add((dark, screen.run("return getComputedStyle(document.body).backgroundColor")))
-            if (width, dark) == (1280, name == "tasks") and name in {"task", "tasks", "dead"}:
+            if (width, dark) == (1280, name == "tasks") and name in {"task", "tasks", "dead", "errors"}:
                 screen.keep(f"web-{name}")
             if width == 390 and name == "overview":
                 screen.keep("web-overview-phone")

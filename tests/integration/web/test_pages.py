@@ -60,6 +60,7 @@ def details(client: Any, task_id: str, **fields: str | bytes) -> None:
         ("/tasks?place=search", "Search reads"),
         ("/delayed", "Nothing is delayed"),
         ("/dead", "There are none"),
+        ("/errors", "Reading all tasks"),
         ("/doctor", "Nothing has been examined"),
         ("/task?id=unknown", "never submitted"),
         ("/task", "never submitted"),
@@ -202,6 +203,8 @@ def test_names_of_strangers_are_never_markup_on_any_page(
         "/tasks?place=waiting",
         "/tasks?place=waiting&circle=" + name,
         f"/tasks?place=search&go=1&caller={name}&status={name}",
+        f"/tasks?place=search&contains={name}&error={name}",
+        f"/errors?circle={name}&caller={name}&contains={name}&error={name}",
         "/dead",
         "/dead?circle=dead",
         "/delayed?circle=dead",
@@ -546,12 +549,12 @@ def test_an_action_with_nothing_chosen_says_so(browser: Browser, action: str) ->
 def test_tasks_of_clients_are_found_by_their_circle(browser: Browser, app: Client, client: Any) -> None:
     task = app.submit("1", circle="alpha")
     app.submit("2", circle="beta", context_id="alpha")
-    details(client, "old", script="1", contextId="alpha", error="boom\nmore", createdAt="2026-01-31T12:00:00.5Z")
+    details(client, "former", script="1", contextId="alpha", error="boom\nmore", createdAt="2026-01-31T12:00:00.5Z")
 
     found = browser.get("/tasks?place=search&circle=alpha")
 
     assert "2 found here" in found.text
-    assert found.text.index(task.id[:20]) < found.text.index("old")
+    assert found.text.index(task.id[:20]) < found.text.index("former")
     assert "boom" in found.text
     assert "2026-01-31 12:00:00" in found.text
     page = browser.get(f"/task?id={task.id}")

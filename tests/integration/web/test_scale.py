@@ -75,6 +75,8 @@ def cost(client: Any, request: Callable[[], Any]) -> tuple[Counter[str], int]:
         ("/tasks?place=waiting&circle=big&page=19999", 35, 9000),
         ("/tasks?place=search&go=1&status=error&caller=&circle=", 40, 15_000),
         ("/tasks?place=search&go=1&status=pending&caller=caller&circle=", 40, 15_000),
+        ("/tasks?place=search&error=none&younger=1h", 40, 15_000),
+        ("/errors/export?caller=nobody&status=completed", 2000, 150_000),
         ("/dead", 30, 8000),
         ("/dead?circle=circle-7", 35, 8000),
         ("/delayed?circle=circle-7", 35, 8000),
@@ -118,6 +120,27 @@ def test_the_last_page_of_a_million_is_as_small_as_the_first(big: tuple[TestClie
 
     assert "999,951 to 1,000,000 of 1,000,000" in pages[1].text
     assert {page.count("tr") for page in pages} == {51}
+
+
+def test_errors_are_read_once_for_all_that_look(big: tuple[TestClient, Any]) -> None:
+    site, client = big
+
+    def is_read() -> bool:
+        text = site.get("/errors?caller=nobody").text
+        return "0 error(s)" in text and "Reading" not in text
+
+    def all_look() -> None:
+        for _ in range(20):
+            site.get("/errors?caller=nobody")
+        wait_until(is_read)
+
+    sent, _ = cost(client, all_look)
+    read = sent["EVALSHA"]
+
+    sent, _ = cost(client, all_look)
+
+    assert read > TASKS / 1000
+    assert sent["EVALSHA"] < read / 2
 
 
 def test_open_pages_share_their_samples(big: tuple[TestClient, Any]) -> None:
