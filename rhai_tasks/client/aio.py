@@ -31,9 +31,9 @@ class AsyncTask(Handle["AsyncClient", AsyncSender]):
         """Return the task's status; see `Task.status`."""
         return await self._sender.send(self._sender.requests.status(self.id))
 
-    async def details(self) -> dict[str, str]:
-        """Return all fields of the task's details; see `Task.details`."""
-        return await self._sender.send(self._sender.requests.details(self.id))
+    async def details(self, *names: str) -> dict[str, str]:
+        """Return the fields of the task's details; see `Task.details`."""
+        return await self._sender.send(self._sender.requests.details(self.id, names))
 
     async def result(self, timeout: float | None = None) -> str:
         """Wait until the task has ended, and return its output; see `Task.result`."""

@@ -36,14 +36,17 @@ class Task(Handle["Client", Sender]):
         """
         return self._sender.send(self._sender.requests.status(self.id))
 
-    def details(self) -> dict[str, str]:
-        """Return all fields of the task's details, as the server has them now; docs/protocol.md lists the fields.
+    def details(self, *names: str) -> dict[str, str]:
+        """Return the fields of the task's details, as the server has them now; docs/protocol.md lists the fields.
+
+        Args:
+            names: Of the fields; by default all. A field that the task does not have is left out.
 
         Raises:
-            TaskNotFound: The task has no details.
+            TaskNotFound: The task has no details, or none of the fields.
             ServerUnavailable: The server has not answered for the client's `retry_timeout`.
         """
-        return self._sender.send(self._sender.requests.details(self.id))
+        return self._sender.send(self._sender.requests.details(self.id, names))
 
     def result(self, timeout: float | None = None) -> str:
         """Wait until the task has ended, and return its output.

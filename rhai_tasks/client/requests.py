@@ -266,8 +266,17 @@ class Requests:
 
         return Request("states", [], [self.prefixes.details, 0, to_bytes(task_id)], read)
 
-    def details(self, task_id: str) -> Request[dict[str, str]]:
-        """Build the request for all fields of a task."""
+    def details(self, task_id: str, names: Sequence[str] = ()) -> Request[dict[str, str]]:
+        """Build the request for all fields of a task, or for those of these names that it has."""
+        if names:
+
+            def read_some(values: list[bytes | None]) -> dict[str, str]:
+                found = {name: to_text(value) for name, value in zip(names, values, strict=True) if value is not None}
+                if not found:
+                    raise TaskNotFound(task_id)
+                return found
+
+            return Request(None, [], ["HMGET", self.key(task_id), *names], read_some)
 
         def read(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> dict[str, str]:
             if not reply:

@@ -169,6 +169,16 @@ def test_options_stand_in_the_details(app: Client, client: Any) -> None:
     assert client.lrange("rhai_tasks:other", 0, -1) == ["mine"]
 
 
+def test_named_fields_of_a_task_are_read_and_no_others(app: Client) -> None:
+    task = app.submit("1", context_id="context")
+
+    assert task.details("script", "contextId", "output") == {"script": "1", "contextId": "context"}
+    with pytest.raises(TaskNotFound):
+        task.details("output")
+    with pytest.raises(TaskNotFound):
+        app.task("no such task").details("script")
+
+
 def test_a_task_may_have_ten_thousand_fields(app: Client) -> None:
     fields = {f"field {number}": str(number) for number in range(10_000)}
 
@@ -569,6 +579,7 @@ def test_every_call_has_its_asyncio_twin(server_url: str, client: Any, worker: W
             assert await task.result(timeout=60) == "42"
             assert await task.status() is Status.COMPLETED
             assert (await task.details())["output"] == "42"
+            assert await task.details("output") == {"output": "42"}
             assert await app.task(task.id).result(timeout=60) == "42"
 
             tasks = await app.submit_many(["1", TaskSpec("2"), "throw 3"])
