@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
@@ -33,7 +33,8 @@ BIN = Path(sys.executable).parent
 PATIENCE = 60.0  # seconds to wait for what comes at once on a machine without other load
 RECOVERY = 40.0  # seconds in which leases end, and less than the search for strays needs
 
-_TOGETHER = ("test_rabbitmq", "test_browser", "test_scale.py", "test_site")  # files that share what takes long to make
+_TOGETHER = ("test_api", "test_rabbitmq", "test_browser", "test_scale.py", "test_site")
+"""Files that share what takes long to make."""
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -207,6 +208,20 @@ def app(server_url: str, client: Any) -> Iterator[Client]:
         yield app
 
 
+def start_process(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Worker:
+    """Start a command of this project."""
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [str(BIN / command[0]), *command[1:]],
+            stderr=stderr,
+            stdout=stderr,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, **(env or {})},
+        )
+    return Worker(process, log)
+
+
 @pytest.fixture
 def spawn(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     """Start a command; whatever it leaves behind is killed after the test."""
@@ -214,16 +229,7 @@ def spawn(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
 
     def spawn(*command: str, env: dict[str, str] | None = None) -> Worker:
         log = tmp_path / f"log-{len(started)}.txt"
-        with log.open("w") as stderr:
-            process = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]],
-                stderr=stderr,
-                stdout=stderr,
-                text=True,
-                cwd=Path(__file__).parent.parent,
-                env={**os.environ, "RHAI_TASKS_REDIS_URL": server_url, **(env or {})},
-            )
-        started.append(Worker(process, log))
+        started.append(start_process(command, log, {"RHAI_TASKS_REDIS_URL": server_url, **(env or {})}))
         return started[-1]
 
     yield spawn

@@ -5,6 +5,7 @@ Arguments in, exit status out.
 
 from . import (
     again,
+    api_keys,
     keys,
     lists,
     policy,
@@ -20,6 +21,7 @@ from .group import main
 
 __all__ = [
     "again",
+    "api_keys",
     "keys",
     "lists",
     "main",

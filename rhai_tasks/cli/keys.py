@@ -12,7 +12,7 @@ from .group import main
 
 @main.group()
 def keys() -> None:
-    """Make keys that sign tasks (docs/security.md)."""
+    """Make keys that sign tasks; see api-keys for the HTTP API."""
 
 
 @keys.command("new")

@@ -56,6 +56,7 @@ def _address(value: str) -> str:
     help="Asked for at a login; needed where other machines reach the page.",
 )
 @click.option("--read-only", is_flag=True, show_envvar=True, help="Show everything, and change nothing.")
+@click.option("--api", is_flag=True, show_envvar=True, help="Serve the HTTP API at /v1, too (docs/http-api.md).")
 @click.option(
     "--proxy",
     multiple=True,
@@ -66,7 +67,7 @@ def _address(value: str) -> str:
 )
 @click.pass_obj
 def web(
-    settings: Settings, /, host: str, port: int, token: str | None, read_only: bool, proxy: tuple[str, ...]
+    settings: Settings, /, host: str, port: int, token: str | None, read_only: bool, api: bool, proxy: tuple[str, ...]
 ) -> None:
     """Serve a web page with queues, workers and tasks, and actions."""
     try:
@@ -75,7 +76,7 @@ def web(
         raise click.UsageError(f"{error.name} is not installed: pip install 'rhai-tasks[web]'") from error
     if token:
         setproctitle(getproctitle().replace(token, "***"))  # every user of the machine can read it
-    serve(settings, host=host, port=port, token=token or None, read_only=read_only, proxies=proxy)
+    serve(settings, host=host, port=port, token=token or None, read_only=read_only, proxies=proxy, has_api=api)
 
 
 @main.command()

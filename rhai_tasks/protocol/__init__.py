@@ -9,6 +9,7 @@ from .keys import (
     ACTOR,
     RULES_NOTICE,
     QueueKeys,
+    api_keys_key,
     audit_key,
     cancel_channel,
     circle_of,
@@ -41,6 +42,7 @@ from .native import (
 from .rules import Quota, Rule, blocked_by, parse_rate, script_hash, seconds_of
 from .scripts import (
     HISTORY,
+    REFERENCE,
     ScriptRef,
     check_name,
     hash_in,
@@ -88,6 +90,7 @@ __all__ = [
     "LONGEST",
     "MISSING_SCRIPT",
     "NO_TERMS",
+    "REFERENCE",
     "REPEATED_TERMS",
     "RHAI",
     "RULES_NOTICE",
@@ -108,6 +111,7 @@ __all__ = [
     "Status",
     "Task",
     "Terms",
+    "api_keys_key",
     "audit_key",
     "blocked_by",
     "cancel_channel",

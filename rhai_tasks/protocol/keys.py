@@ -207,6 +207,11 @@ def state_channel(namespace: str) -> str:
     return f"{namespace}:__state__:"
 
 
+def api_keys_key(namespace: str) -> str:
+    """Hash of the id of an API key to its record; the key itself is nowhere."""
+    return f"{namespace}:__api_keys__"
+
+
 def audit_key(namespace: str) -> str:
     """List of the last changes of rules, newest first."""
     return f"{namespace}:__audit__"

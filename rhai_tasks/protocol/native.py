@@ -88,6 +88,8 @@ class Field:
     DELIVERIES = "deliveries"
     WORKER_ID = "workerId"
     PRINTED = "printed"
+    REQUEST_HASH = "requestHash"
+    """SHA-256 of a request to the HTTP API that may be repeated; the API writes it."""
 
 
 DETAIL_FIELDS = (

@@ -6,6 +6,8 @@ from hashlib import sha256
 
 _HASH = re.compile(r"sha256:([0-9a-f]{64})", re.ASCII)
 _NAME = re.compile(r"@([A-Za-z0-9][A-Za-z0-9._-]{0,99})", re.ASCII)
+REFERENCE = f"^({_HASH.pattern}|{_NAME.pattern})$"
+"""Pattern of a reference to a stored script."""
 
 HISTORY = 100
 """How many hashes that a name has pointed to are kept."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import redis
 from starlette.applications import Starlette
@@ -61,7 +61,9 @@ _ACTIONS = {
 }
 
 
-def make_app(settings: Settings, *, token: str | None, read_only: bool, host: str, port: int) -> Starlette:
+def make_app(
+    settings: Settings, *, token: str | None, read_only: bool, host: str, port: int, has_api: bool = False
+) -> Starlette:
     """Make the application.
 
     Args:
@@ -70,13 +72,22 @@ def make_app(settings: Settings, *, token: str | None, read_only: bool, host: st
         read_only: Offer no actions.
         host: Address of the listener.
         port: TCP port of the listener.
+        has_api: Serve the HTTP API, too.
     """
+    api = None
+    if has_api:
+        from .api.app import Fork, connect_api, make_api  # noqa: PLC0415  (takes a quarter of a second)
+
+        api = make_api(settings, read_only=read_only)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.site = Site(settings, read_only=read_only, has_login=token is not None)
-        yield
-        app.state.site.close()
+        async with AsyncExitStack() as stack:
+            stack.callback(app.state.site.close)
+            if api is not None:
+                await stack.enter_async_context(connect_api(api, app.state.site))
+            yield
 
     routes: list[Route | Mount] = [Route(path, _page(make)) for path, make in _PAGES.items()]
     routes += [
@@ -107,6 +118,7 @@ def make_app(settings: Settings, *, token: str | None, read_only: bool, host: st
         middleware=[
             Middleware(Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=own_names, www_redirect=False),
+            *([] if api is None else [Middleware(Fork, api=api)]),
             Middleware(Sessions, port=port),
             Middleware(Gate, logins=logins),
         ],

@@ -26,7 +26,7 @@ MOST_LOGIN_BYTES = 16 * 1024  # of the login form, which anybody may send
 FORM_SECONDS = 60.0  # that receiving a form may take
 MOST_FIELDS = 1000
 MOST_STREAMS = 100
-PATIENCE_SECONDS = 60.0  # that failed logins are remembered
+PATIENCE_SECONDS = 60.0  # that failures to show a token or key are remembered
 MOST_FAILURES = 5  # of an address in that time
 
 _HEADERS = {
@@ -146,6 +146,27 @@ class Streams:
             self._open -= 1
 
 
+class Failures:
+    """Counts the failures of each visitor: too many within a minute, and it is refused until they are old."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, list[float]] = {}  # by visitor: time.monotonic()
+
+    def are_too_many(self, address: str) -> bool:
+        """Return whether this visitor is refused now."""
+        now = time.monotonic()
+        self._at = {
+            known: recent
+            for known, failures in self._at.items()
+            if (recent := [at for at in failures if at > now - PATIENCE_SECONDS])
+        }
+        return len(self._at.get(_visitor(address), ())) >= MOST_FAILURES
+
+    def note(self, address: str) -> None:
+        """Note a failure of this visitor."""
+        self._at.setdefault(_visitor(address), []).append(time.monotonic())
+
+
 class Logins:
     """Compares tokens, limits failed logins, and knows the open sessions.
 
@@ -154,7 +175,7 @@ class Logins:
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
-        self._failures: dict[str, list[float]] = {}  # by visitor: time.monotonic()
+        self._failures = Failures()
         self._open: dict[str, float] = {}  # by session: time.monotonic() of its end
 
     def open(self, session: dict[str, Any]) -> None:
@@ -180,17 +201,11 @@ class Logins:
         Raises:
             HTTPException: There were too many failures from this address.
         """
-        address, now = _visitor(address), time.monotonic()
-        self._failures = {
-            known: recent
-            for known, failures in self._failures.items()
-            if (recent := [at for at in failures if at > now - PATIENCE_SECONDS])
-        }
-        if len(self._failures.get(address, ())) >= MOST_FAILURES:
+        if self._failures.are_too_many(address):
             raise HTTPException(429, f"Too many failed logins. Try again in {PATIENCE_SECONDS:.0f} s.")
         if hmac.compare_digest(token.encode(), self._token):
             return True
-        self._failures.setdefault(address, []).append(now)
+        self._failures.note(address)
         return False
 
 

@@ -17,11 +17,18 @@ from .security import is_loopback
 
 
 def serve(
-    settings: Settings, *, host: str, port: int, token: str | None, read_only: bool, proxies: Sequence[str]
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    read_only: bool,
+    proxies: Sequence[str],
+    has_api: bool = False,
 ) -> None:
     """Print the address of the page, and serve it until SIGINT or SIGTERM.
 
-    `proxies` are the addresses of proxies whose X-Forwarded-For is trusted.
+    `proxies` are the addresses of proxies whose X-Forwarded-For is trusted. `has_api` serves the HTTP API, too.
 
     Raises:
         ConfigurationError: The address is open to other machines without a token; or it cannot be bound.
@@ -38,7 +45,7 @@ def serve(
     click.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
     configure_logging(os.environ.get("RUST_LOG"))  # uvicorn's own logging would wait for the reader of stderr
     capture_stderr()
-    app = make_app(settings, token=token, read_only=read_only, host=host, port=port)
+    app = make_app(settings, token=token, read_only=read_only, host=host, port=port, has_api=has_api)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

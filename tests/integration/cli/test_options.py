@@ -105,11 +105,15 @@ def needed(path: tuple[str, ...], leaf: click.Command) -> list[str]:
         return NEEDED[path[-1]]
     arguments = ["x" for one in leaf.params if isinstance(one, click.Argument) and one.required]
     options = [
-        f"{next(name for name in one.opts if name.startswith('--'))}=x"
+        f"{next(name for name in one.opts if name.startswith('--'))}={_value(one)}"
         for one in leaf.params
         if isinstance(one, click.Option) and one.required
     ]
     return [*arguments, *options]
+
+
+def _value(option: click.Option) -> str:
+    return str(option.type.choices[0]) if isinstance(option.type, click.Choice) else "x"
 
 
 @pytest.fixture

@@ -444,7 +444,7 @@ SCRIPTS = {
         *("count", "due", "retry", "recover", "purge", "cancel_held", "give_back", "details", "find"),
     ],
     "rhai-web": [
-        *("submit", "cancel", "states"),
+        *("submit", "cancel", "states", "new_prints"),
         *("count", "due", "retry", "recover", "details", "find", "watch"),
     ],
     "rhai-web-reader": ["states", "count", "details", "find", "watch"],
@@ -470,7 +470,7 @@ DIRECTLY = {
     "rhai-client": _SCRIPTED | {"ping", "hgetall", "subscribe", "unsubscribe"},
     "rhai-dispatcher": CONNECT | {"hset", "hmset", "hget", "hgetall", "lpush", "blpop"},
     "rhai-operator": _OPERATOR | {"ping", "subscribe", "psubscribe", "unsubscribe", "punsubscribe"},
-    "rhai-web": _OPERATOR | {"dbsize"},
+    "rhai-web": _OPERATOR | {"dbsize", "ping", "subscribe", "unsubscribe"},
     "rhai-web-reader": _SCRIPTED
     | {
         *("info", "config|get", "acl|log", "scan", "dbsize", "hgetall"),

@@ -80,6 +80,9 @@ def test_every_extra_that_a_page_installs_is_there(page: str) -> None:
 @pytest.mark.parametrize("page", pages_with("console"))
 def test_commands_run(page: str, rhai_server: str, rhai_circle: str, tmp_path: Path) -> None:
     commands = [command for block in blocks(page, "console") if not block.excuse for command in block.commands()]
+    for port in {port for command, _ in commands for port in re.findall(r"--port (\d+)", command)}:
+        free = str(free_port())
+        commands = [(command.replace(port, free), shown.replace(port, free)) for command, shown in commands]
     lines = ["stay=()"]
     for number, (command, shown) in enumerate(commands):
         if STAYS.match(command):

@@ -93,7 +93,7 @@ def test_every_option_of_the_web_page_is_documented_with_its_default() -> None:
 
     for option in web.params:
         variable, default = f"RHAI_TASKS_WEB_{str(option.name).upper()}", f"`{option.default}`"
-        default = {"token": "none", "read_only": "off", "proxy": "none"}.get(str(option.name), default)
+        default = {"token": "none", "read_only": "off", "api": "off", "proxy": "none"}.get(str(option.name), default)
         assert re.search(rf"^\| `{option.opts[0]}` \| `{variable}` \| {re.escape(default)} \|", table, re.MULTILINE), (
             option
         )

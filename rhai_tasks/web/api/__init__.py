@@ -1,0 +1,1 @@
+"""How do programs submit and follow tasks over HTTP?"""
