@@ -96,6 +96,7 @@ class State(NamedTuple):
     running: Iterable[RunningTask] = ()
     gauges: Mapping[str, float] = {}  # by name of the metric
     rabbitmq: bool = False  # its messages come through RabbitMQ
+    quiet: bool = False  # an operator keeps it from taking tasks
 
 
 class Recorder:
@@ -182,6 +183,7 @@ class Recorder:
                 "succeeded": _oldest(self.readiness.times()),
                 "gauges": dict(state.gauges),
                 "rabbitmq": state.rabbitmq,
+                "quiet": state.quiet,
                 "counts": self.counts.to_json(),
                 # Without these, a page of the version before does not know the process.
                 "ended": {},
@@ -234,6 +236,7 @@ class Report:
     succeeded: Mapping[str, float]  # time.monotonic() of the oldest reads and renewals; negative infinity: none yet
     gauges: Mapping[str, float]  # by name of the metric
     rabbitmq: bool  # its messages come through RabbitMQ
+    quiet: bool  # an operator keeps it from taking tasks
     counts: Counts
     at: float  # seconds since the epoch by the server's clock, which adds it to what Redis holds; 0: not from Redis
 
@@ -269,7 +272,7 @@ def read_report(process: str, text: str | bytes) -> Report | None:
                 else Counter(task.circle for task in running)
             ),
             recent=tuple(map(_ended, fields["recent"])),
-            # A worker of the version before publishes none of the next six.
+            # A worker of the version before publishes none of the next seven.
             clock=finite(fields.get("clock", 0.0)),
             stopping=bool(fields.get("stopping", False)),
             succeeded={
@@ -277,6 +280,7 @@ def read_report(process: str, text: str | bytes) -> Report | None:
             },
             gauges={str(name): finite(value) for name, value in fields.get("gauges", {}).items()},
             rabbitmq=bool(fields.get("rabbitmq", False)),
+            quiet=bool(fields.get("quiet", False)),
             counts=Counts.from_json(fields["counts"]) if "counts" in fields else _counts_before(fields["ended"]),
             at=finite(fields.get("at", 0.0)) / 1000,
         )

@@ -7,7 +7,7 @@ from typing import Any
 import redis
 
 from rhai_tasks.observe.recorder import Report, read_report
-from rhai_tasks.protocol import to_text, workers_key
+from rhai_tasks.protocol import quiet_field, to_text, workers_key
 from rhai_tasks.queue.leases import LEASE_SECONDS
 
 
@@ -22,6 +22,20 @@ def read_workers(client: Any, namespace: str) -> list[Report]:
     seconds, microseconds = clock
     now = seconds + microseconds / 1e6
     return [report for report in parse_heartbeats(heartbeats).values() if lease_of(report, now) > 0]
+
+
+def set_quiet(client: Any, namespace: str, broker_id: str, *, quiet: bool) -> None:
+    """Let a worker process take no tasks, or take some again; it obeys within seconds, at its next heartbeat.
+
+    Its running scripts go on, and what it has prefetched goes to others. It lasts until it is undone or the process
+    ends; a process that takes the place of one that died obeys, too.
+    """
+    if quiet:
+        seconds, _ = client.time()
+        # Dated as a heartbeat is: workers remove old fields.
+        client.hset(workers_key(namespace), quiet_field(broker_id), f'{{"at":{seconds * 1000},"quiet":true}}')
+    else:
+        client.hdel(workers_key(namespace), quiet_field(broker_id))
 
 
 def parse_heartbeats(reply: Mapping[bytes, bytes] | Exception) -> dict[str, Report]:

@@ -195,8 +195,13 @@ class QueueKeys:
 
 
 def workers_key(namespace: str) -> str:
-    """Hash of broker id to the report of that worker process; see observe/recorder.py."""
+    """Hash of broker id to the report of that worker process, see observe/recorder.py; and of `quiet_field`."""
     return f"{namespace}:__workers__"
+
+
+def quiet_field(broker_id: str) -> str:
+    """Field of `workers_key`: a process with this broker id takes no tasks, by an operator's order."""
+    return f"quiet {broker_id}"
 
 
 def state_channel(namespace: str) -> str:

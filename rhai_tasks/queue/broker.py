@@ -222,7 +222,13 @@ class TaskBroker(HookedBroker):
         """Return what this process serves, holds and runs now."""
         running = self.writer.running_tasks()
         gauges = {IN_FLIGHT.name: len(self.context.held.all()), RUNNING.name: len(running)}
-        return State(self.context.held.queues(), running, gauges, self.settings.broker_url is not None)
+        return State(
+            self.context.held.queues(),
+            running,
+            gauges,
+            self.settings.broker_url is not None,
+            self.context.quiet.is_set(),
+        )
 
     def interrupt(self) -> None:
         """Stop running scripts; tasks that have not ended are released."""

@@ -26,6 +26,7 @@ from .writer import StatusWriter
 logger = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 1.0  # after which prefetched messages that no thread takes are released: others may have a thread
+_QUIET_PAUSE_SECONDS = 1.0
 _ERROR_PAUSE_SECONDS = 0.5
 _DRAINED_PAUSE_SECONDS = 0.05
 
@@ -73,7 +74,7 @@ class TaskConsumer(dramatiq.Consumer):
             self._drain()
             self.source.pause(_DRAINED_PAUSE_SECONDS, self._context.stopping)
             return None
-        if self._room.recalled:
+        if self._room.recalled or self._context.quiet.is_set():
             self._release_recalled()
         if self._fetched:
             return self._fetched.popleft()
@@ -101,9 +102,14 @@ class TaskConsumer(dramatiq.Consumer):
 
     def _fetch_next(self) -> None:
         """Fetch messages; after a `RedisError` the fetch may have been done."""
-        self.source.wait()
+        if not self._context.quiet.is_set():
+            self.source.wait()
         with self.source.turn:
             self._recover_leftovers()
+        if self._context.quiet.is_set():
+            self._context.readiness.note(f"read of {self._queue}")
+            self.source.pause(_QUIET_PAUSE_SECONDS, self._context.draining)
+            return
         taken = self.source.take()
         if taken:
             self._hold(taken)

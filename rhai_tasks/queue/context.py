@@ -74,6 +74,7 @@ class QueueContext:
     work_queue: WorkQueue[Any]
     draining: threading.Event = field(default_factory=threading.Event)  # nothing more is fetched
     stopping: threading.Event = field(default_factory=threading.Event)
+    quiet: threading.Event = field(default_factory=threading.Event)  # nothing more is fetched, by an operator's order
     held: HeldMessages = field(default_factory=HeldMessages)
     recalls: dict[str, Callable[[], None]] = field(default_factory=dict)
     """By queue: releases the messages that no thread has got."""

@@ -12,7 +12,7 @@ import redis
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.scripts import load_script, run_each
 from rhai_tasks.observe.metrics import RECOVERED
-from rhai_tasks.protocol import to_bytes, to_text, workers_key
+from rhai_tasks.protocol import quiet_field, to_bytes, to_text, workers_key
 from rhai_tasks.threads import vital_thread
 
 from .context import QueueContext
@@ -44,6 +44,7 @@ class Renewed(NamedTuple):
     ahead: int
     missing: list[int]
     refused: bytes
+    quiet: int
 
 
 class Leases:
@@ -75,7 +76,8 @@ class Leases:
         """Give the leases up, but for those with messages under them; `stopping` has been set."""
         context = self._context
         with suppress(redis.RedisError):
-            context.client.hdel(workers_key(context.settings.namespace), context.broker_id)
+            fields = context.broker_id, quiet_field(context.broker_id)
+            context.client.hdel(workers_key(context.settings.namespace), *fields)
         for queue in context.held.queues():
             keys = context.keys(queue)
             with suppress(redis.RedisError):
@@ -188,6 +190,10 @@ class Leases:
             self._ahead_since.pop(queue, None)
         if reply.ahead:
             self._ahead_since.setdefault(queue, began)
+        if reply.quiet == 1:
+            self._context.quiet.set()
+        elif reply.quiet == 0:
+            self._context.quiet.clear()
         if reply.refused:
             self._context.outage.failed(redis.ResponseError(to_text(reply.refused)))
         if reply.held > len(messages):

@@ -10,7 +10,7 @@
 -- cancelled or submitted anew, from 0; if the lease did not stand, ids of the messages that the broker still holds; how
 -- many it holds, -1: its acks are no set; the server's millisecond; 1 if a lease ends more than a lease ahead; if the
 -- lease stood, positions of the messages that are not in the acks or have no body; the server's error text for the
--- heartbeat, or nothing}.
+-- heartbeat, or nothing; 1 if an operator keeps this broker quiet, 0: not, -1: without a heartbeat it is not known}.
 -- A server without memory refuses neither this first write nor those after it: a living worker must keep its lease even
 -- while others, by chance, can write.
 redis.call('ZREM', KEYS[1], '')
@@ -27,12 +27,16 @@ end
 -- Never to an earlier end: the clock may be back for a moment only, and other brokers may miss that moment.
 local stood = 1 - redis.call('ZADD', KEYS[1], 'GT', longest, ARGV[1])
 
-local refused = ''
+local refused, quiet = '', -1
 if ARGV[3] ~= '' then
   -- A courtesy: a broker whose heartbeat is refused keeps its lease.
   local written, failure = pcall(function()
     redis.call('HSET', KEYS[3], ARGV[1], '{"at":' .. string.format('%.0f', now) .. ',' .. string.sub(ARGV[3], 2))
     redis.call('PEXPIRE', KEYS[3], 3600000)
+    quiet = redis.call('HEXISTS', KEYS[3], 'quiet ' .. ARGV[1])
+    if quiet == 1 then -- it lasts as long as the process and those that take its place
+      redis.call('HSET', KEYS[3], 'quiet ' .. ARGV[1], '{"at":' .. string.format('%.0f', now) .. ',"quiet":true}')
+    end
     -- A killed broker leaves its heartbeat behind: each renewal checks some. The clock may have gone back since.
     local some = redis.call('HRANDFIELD', KEYS[3], 3, 'WITHVALUES')
     for i = 1, #some, 2 do
@@ -66,4 +70,4 @@ if stood == 1 and count >= 0 then
 end
 local held = (stood == 1 or count < 0) and {} or redis.call('SMEMBERS', KEYS[2])
 return {stood, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now), cancelled, held, count, now, #ahead > 0 and 1 or 0,
-  missing, refused}
+  missing, refused, quiet}
