@@ -6,6 +6,7 @@ Arguments in, exit status out.
 from . import (
     again,
     api_keys,
+    bulk,
     keys,
     lists,
     policy,
@@ -22,6 +23,7 @@ from .group import main
 __all__ = [
     "again",
     "api_keys",
+    "bulk",
     "keys",
     "lists",
     "main",

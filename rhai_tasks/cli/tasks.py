@@ -28,12 +28,14 @@ from rhai_tasks.errors import (
     TaskNotFound,
     TaskTimeout,
 )
+from rhai_tasks.operate.where import Where
 from rhai_tasks.options import CIRCLE_OPTION, FileName, Seconds, TextFile, mebibytes, operations, utf8
 from rhai_tasks.protocol import CANCELLED, Field, Outcome, Status, check_circle, key_pattern, state_channel, to_bytes
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
 
 from .arguments import args_options, read_args
+from .bulk import act, really_option, where_option
 from .group import FAILED, circle_option, json_option, main, make_client, status_of, task_ids_argument, timeout_option
 from .output import brief, coloured, make_console, print_json, print_table, stream
 
@@ -290,14 +292,21 @@ def logs(settings: Settings, task_id: str, follow: bool) -> None:
 
 
 @main.command()
-@task_ids_argument
+@click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
+@where_option(required=False)
+@really_option
 @json_option
 @click.pass_obj
-def cancel(settings: Settings, task_ids: tuple[str, ...], as_json: bool) -> None:
+def cancel(settings: Settings, task_ids: tuple[str, ...], where: Where | None, yes: bool, as_json: bool) -> None:
     """Cancel tasks that wait or run.
 
-    Status 1 if one had ended already.
+    Named ones at once, those of --where with --yes. Status 1 if a named one had ended already.
     """
+    if bool(task_ids) == (where is not None):
+        raise click.UsageError("Name tasks, or say which by --where.")
+    if where is not None:
+        act(settings, "cancel", where, yes=yes, as_json=as_json)
+        return
     cancelled: dict[str, bool | None] = {}
     failures: list[RhaiTasksError] = []
     with make_client(settings) as client:

@@ -79,6 +79,12 @@ class Rules:
         self._change(circle, replace(rule, at=self._now()), {}, _ENDS[rule.verb], reason)
         return True
 
+    def note(self, circle: str, what: str, reason: str = "") -> None:
+        """Note in the log what an operator has done otherwise; an empty circle stands for none or several."""
+        with self._client.pipeline(transaction=True) as pipeline:
+            self._log(pipeline, [self._now(), self._by, circle, what, reason])
+            pipeline.execute()
+
     def changes(self, circle: str | None = None) -> list[Change]:
         """List the last changes, newest first: of one circle, or of all."""
         entries = self._client.lrange(audit_key(self._namespace), 0, -1)
@@ -94,11 +100,14 @@ class Rules:
                 pipeline.hset(keys.rules, mapping=values)
             else:
                 pipeline.hdel(keys.rules, rule.field)
-            pipeline.lpush(audit_key(self._namespace), json.dumps(change))
-            pipeline.ltrim(audit_key(self._namespace), 0, AUDITED - 1)
+            self._log(pipeline, change)
             if values:  # nothing has to come back for a rule that is gone
                 pipeline.publish(cancel_channel(self._namespace), RULES_NOTICE + keys.queue)
             pipeline.execute()
+
+    def _log(self, pipeline: Any, change: list[Any]) -> None:
+        pipeline.lpush(audit_key(self._namespace), json.dumps(change))
+        pipeline.ltrim(audit_key(self._namespace), 0, AUDITED - 1)
 
     def _keys(self, circle: str) -> QueueKeys:
         return QueueKeys(self._namespace, queue_name(circle))

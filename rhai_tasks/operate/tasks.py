@@ -11,9 +11,11 @@ from rhai_tasks.errors import ScriptError
 from rhai_tasks.protocol import (
     CANCELLED,
     DETAIL_FIELDS,
+    TERM_FIELDS,
     UNREADABLE,
     Field,
     Status,
+    count_of,
     finite,
     key_pattern,
     parse_time,
@@ -33,6 +35,8 @@ SHOWN_LINES = 1000  # of a script or an output
 
 _STATE = (Field.CIRCLE, Field.STATUS, Field.UPDATED_AT, Field.OUTPUT, Field.ERROR, Field.STARTED_AT, Field.RUN_SECONDS)
 _FIELDS = (*DETAIL_FIELDS, *_STATE)
+_ANSWERS = (Field.OPERATIONS, Field.PEAK_MEMORY, Field.DELIVERIES, Field.WORKER_ID, Field.PRINTED, Field.RESULT)
+_TASK_FIELDS = (*_FIELDS, *TERM_FIELDS, *_ANSWERS, Field.ERROR_KIND)
 _ROW_BYTES = 400  # of a value in a list
 _ROW_READ = 64 * 1024  # bytes of a value beyond which a list only shows its size
 _PAGE_READ = 64 * 1024 * 1024
@@ -101,6 +105,13 @@ class Details:
         return None
 
     @property
+    def deliveries(self) -> int | None:
+        """How often a worker process has had it; `None`: the details do not tell."""
+        with suppress(*UNREADABLE):
+            return count_of(self.text(Field.DELIVERIES))
+        return None
+
+    @property
     def waited(self) -> float | None:
         """Seconds from its submission until its script began; `None`: the details do not tell."""
         created, began = (parse_time(self.text(name)) for name in (Field.CREATED_AT, Field.STARTED_AT))
@@ -142,16 +153,18 @@ class Tasks:
 
     def details(self, task_id: str) -> Details:
         """Read one task, with long values cut."""
-        (found,) = self._read([task_id], SHOWN, _PAGE_READ, _OTHERS)
+        (found,) = self._read([task_id], SHOWN, _PAGE_READ, _OTHERS, _TASK_FIELDS)
         return found
 
     def rows(self, task_ids: Sequence[str]) -> list[Details]:
         """Read tasks for a list, in one command."""
-        return self._read(task_ids, _ROW_BYTES, _ROW_READ, 0) if task_ids else []
+        return self._read(task_ids, _ROW_BYTES, _ROW_READ, 0, _FIELDS) if task_ids else []
 
-    def _read(self, task_ids: Sequence[str], shown: int, read: int, others: int) -> list[Details]:
-        replies = self._details(keys=list(map(self._key, task_ids)), args=[shown, read, others, *_FIELDS])
-        return [_details(task_id, reply) for task_id, reply in zip(task_ids, replies, strict=True)]
+    def _read(
+        self, task_ids: Sequence[str], shown: int, read: int, others: int, fields: tuple[str, ...]
+    ) -> list[Details]:
+        replies = self._details(keys=list(map(self._key, task_ids)), args=[shown, read, others, *fields])
+        return [_details(task_id, reply, fields) for task_id, reply in zip(task_ids, replies, strict=True)]
 
     def field(self, task_id: str, name: str) -> bytes | None:
         """Read a whole field."""
@@ -234,14 +247,14 @@ class Tasks:
         return to_bytes(self._prefix + task_id)
 
 
-def _details(task_id: str, reply: Any) -> Details:
+def _details(task_id: str, reply: Any, names: tuple[str, ...]) -> Details:
     if reply is None:
         return Details(task_id, problem="it was never submitted, or its details were deleted or have expired")
     if isinstance(reply, bytes):
         return Details(task_id, problem=f"its details are not a hash: {to_text(reply)}")
     count, expiry, named, others = reply
-    named += [None] * (len(_FIELDS) - len(named))
-    fields = {name: Value(row[0], to_text(row[1])) for name, row in zip(_FIELDS, named, strict=True) if row}
+    named += [None] * (len(names) - len(named))
+    fields = {name: Value(row[0], to_text(row[1])) for name, row in zip(names, named, strict=True) if row}
     return Details(
         task_id,
         fields,

@@ -65,7 +65,8 @@ class Where:
         return self == Where()
 
     def __str__(self) -> str:
-        return " ".join(_write(field.name, value) for field in fields(self) if (value := getattr(self, field.name)))
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return " ".join(_write(name, value) for name, value in values if value not in {"", None})
 
 
 def _write(name: str, value: str | float) -> str:

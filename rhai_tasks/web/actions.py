@@ -1,8 +1,7 @@
 """The actions: each is a function of a form, and returns the next address and a message."""
 
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -11,21 +10,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from rhai_tasks.client.spec import WAYS
-from rhai_tasks.errors import TaskExists, TaskNotFound
+from rhai_tasks.errors import ConfigurationError, TaskNotFound
+from rhai_tasks.operate.bulk import VERBS, Bulk
 from rhai_tasks.operate.delayed import DelayedTask
 from rhai_tasks.operate.letters import DeadLetter
-from rhai_tasks.protocol import REPEATED_TERMS, Field, Status
-from rhai_tasks.settings import LONGEST_SECONDS
+from rhai_tasks.operate.where import Where
+from rhai_tasks.operate.workers import set_quiet
+from rhai_tasks.protocol import Status
 
-from .pages import address, where_of
+from .jobs import Job
+from .pages import where_of
 from .render import dereference
-from .security import own_path, read_form
-from .site import Query, Site, site_of
+from .security import Form, form_text, own_path, read_form
+from .site import BY, Query, Site, site_of
 
 _FINDING = re.compile(r"(\d{1,9})\.(\d{1,9})")  # number of the examination, and index of the finding
 
-Form = Mapping[str, list[str]]
 Done = tuple[str | None, str]
 """The next address, `None` for the page of the form; and a message."""
 
@@ -33,52 +33,10 @@ Done = tuple[str | None, str]
 def cancel(site: Site, form: Form) -> Done:
     """Cancel a task."""
     try:
-        done = site.client.cancel(dereference(_text(form, "id")))
+        done = site.client.cancel(dereference(form_text(form, "id")))
     except TaskNotFound:
         return None, "That task has no details any more."
     return None, "Cancelled." if done else "It had ended already."
-
-
-def submit(site: Site, form: Form) -> Done:
-    """Submit a script, and go to its page."""
-    circle, task_id = _text(form, "circle"), _text(form, "id")
-    try:
-        delay = float(_text(form, "delay") or 0)
-    except ValueError as error:
-        raise HTTPException(422, "The delay must be a number of seconds.") from error
-    if not circle:
-        raise HTTPException(422, "Name a circle.")
-    if not 0 <= delay <= LONGEST_SECONDS:
-        raise HTTPException(422, "The delay must be between 0 and 10 years.")
-    via = _text(form, "via") or "native"
-    way = next((way for way in WAYS if way == via), None)
-    if way is None:
-        raise HTTPException(422, "Unknown way.")
-    _check_args(_text(form, Field.ARGS))
-    try:
-        task = site.client.submit(
-            _text(form, "script").replace("\r\n", "\n"),  # as browsers send lines
-            circle=circle,
-            caller_id=_text(form, "caller"),
-            task_id=task_id or None,
-            unique=bool(task_id),
-            delay=delay,
-            via=way,
-            fields={name: text for name in REPEATED_TERMS if (text := _text(form, name).strip())},
-        )
-    except TaskExists as error:
-        raise HTTPException(409, "That id is taken.") from error
-    site.sampler.note(circle)
-    return address("/task", id=task.id, circle=circle), "Submitted."
-
-
-def _check_args(text: str) -> None:
-    try:
-        args = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(422, f"The arguments are no JSON: {error}.") from error
-    if not isinstance(args, dict):
-        raise HTTPException(422, "The arguments must be a JSON object.")
 
 
 def retry_dead(site: Site, form: Form) -> Done:
@@ -107,9 +65,48 @@ def cancel_delayed(site: Site, form: Form) -> Done:
     return None, f"{site.queues.delayed.remove(delayed)} delayed task(s) cancelled."
 
 
+def return_buffered(site: Site, form: Form) -> Done:
+    """Give a circle's buffered tasks back to its native list."""
+    circle = dereference(form_text(form, "circle"))
+    count = site.queues.give_back(circle)
+    site.queues.rules(BY).note(circle, f"return {count} task(s)")
+    return None, f"{count} task(s) given back. A bridge that serves the circle takes them again."
+
+
+def purge(site: Site, form: Form) -> Done:
+    """Cancel all tasks of a circle that have not begun."""
+    circle = dereference(form_text(form, "circle"))
+    count = site.queues.purge(circle)
+    site.queues.rules(BY).note(circle, f"purge {count} task(s)")
+    return None, f"{count} task(s) cancelled."
+
+
+def quiet(site: Site, form: Form) -> Done:
+    """Let a worker process take no more tasks."""
+    return _set_quiet(site, form, quiet=True)
+
+
+def resume_worker(site: Site, form: Form) -> Done:
+    """Let a worker process take tasks again."""
+    return _set_quiet(site, form, quiet=False)
+
+
+def _set_quiet(site: Site, form: Form, *, quiet: bool) -> Done:
+    name = dereference(form_text(form, "id"))
+    worker = next((one for one in site.sampler.sample().workers if one.broker_id == name), None)
+    if worker is None:
+        return None, "That worker process does not report any more. Nothing was done."
+    if worker.report.rabbitmq:
+        return None, "It takes tasks through RabbitMQ: stop it instead. Nothing was done."
+    set_quiet(site.queues.client, site.settings.namespace, name, quiet=quiet)
+    process = f"worker process {worker.report.pid} on {worker.report.host}"
+    site.queues.rules(BY).note("", f"quiet {process}" if quiet else f"resume {process}")
+    return None, "It obeys within a few seconds. Its running scripts go on."
+
+
 def repair(site: Site, form: Form) -> Done:
     """Repair a finding of the doctor."""
-    found = _FINDING.fullmatch(_text(form, "finding"))
+    found = _FINDING.fullmatch(form_text(form, "finding"))
     if not found or not site.doctor_run.repair(int(found[1]), int(found[2])):
         return None, "The findings have changed. Nothing was done."
     return None, "Repaired."
@@ -123,9 +120,47 @@ def examine(site: Site, _: Form) -> Done:
 
 def read_errors(site: Site, form: Form) -> Done:
     """Read all errors again, of the filter that the form's page shows."""
-    where = where_of(Query({name: list(map(dereference, values)) for name, values in form.items()}))
-    site.error_walks.renew(replace(where, status=Status.ERROR.value))
+    site.error_walks.renew(replace(_where(form), status=Status.ERROR.value))
     return None, ""
+
+
+def find_many(site: Site, form: Form) -> Done:
+    """Begin an action on many tasks: find them. It acts only after a confirmation."""
+    verb = next((verb for verb in VERBS if verb == form_text(form, "verb")), None)
+    if verb is None:
+        raise HTTPException(422, "Unknown action.")
+    try:
+        job = site.jobs.find(Bulk(verb, _where(form), site.queues, site.client))
+    except ConfigurationError as error:
+        raise HTTPException(422, f"Not begun: {error}.") from error
+    if job is None:
+        return "/bulk", "Other actions run. Stop one, or wait until it has ended."
+    return f"/bulk?job={job.number}", ""
+
+
+def act_on_many(site: Site, form: Form) -> Done:
+    """Act on the tasks that were found."""
+    job = _job(site, form)
+    return f"/bulk?job={job.number}", "" if site.jobs.act(job) else "Not begun: it has begun already, or others run."
+
+
+def stop_many(site: Site, form: Form) -> Done:
+    """Stop an action on many tasks."""
+    job = _job(site, form)
+    site.jobs.stop(job)
+    return f"/bulk?job={job.number}", ""
+
+
+def _job(site: Site, form: Form) -> Job:
+    number = form_text(form, "job")
+    job = site.jobs.get(int(number)) if number.isascii() and number.isdigit() and len(number) < 10 else None
+    if job is None:
+        raise HTTPException(404, "There is no such action any more.")
+    return job
+
+
+def _where(form: Form) -> Where:
+    return where_of(Query({name: list(map(dereference, values)) for name, values in form.items()}))
 
 
 def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:
@@ -137,7 +172,7 @@ def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:
 
     async def answer(request: Request) -> Response:
         form = await read_form(request)
-        if ask and _text(form, "sure") != "1":
+        if ask and form_text(form, "sure") != "1":
             return _ask(request, form, *ask(form))
         where, said = await run_in_threadpool(action, site_of(request), form)
         if said:
@@ -161,7 +196,16 @@ def _ask(request: Request, form: Form, question: str, button: str) -> Response:
 
 
 def _ask_cancel(form: Form) -> tuple[str, str]:
-    return f"Cancel task {dereference(_text(form, 'id'))}?", "Cancel the task"
+    return f"Cancel task {dereference(form_text(form, 'id'))}?", "Cancel the task"
+
+
+def _ask_purge(form: Form) -> tuple[str, str]:
+    circle = dereference(form_text(form, "circle"))
+    return f"Cancel all tasks of circle {circle} that have not begun, delayed ones too?", "Cancel the tasks"
+
+
+def _ask_quiet(_: Form) -> tuple[str, str]:
+    return "Let this worker process take no more tasks? Its running scripts go on.", "Quiet it"
 
 
 def _ask_delete_dead(form: Form) -> tuple[str, str]:
@@ -181,6 +225,8 @@ def _ask_cancel_delayed(form: Form) -> tuple[str, str]:
 
 _QUESTIONS: dict[Callable[[Site, Form], Done], Callable[[Form], tuple[str, str]]] = {
     cancel: _ask_cancel,
+    purge: _ask_purge,
+    quiet: _ask_quiet,
     delete_dead: _ask_delete_dead,
     run_now: _ask_run_now,
     cancel_delayed: _ask_cancel_delayed,
@@ -189,7 +235,7 @@ _QUESTIONS: dict[Callable[[Site, Form], Done], Callable[[Form], tuple[str, str]]
 
 
 def _back(request: Request, form: Form) -> str:
-    if back := _text(form, "back"):
+    if back := form_text(form, "back"):
         return own_path(back)
     try:
         referrer = urlsplit(request.headers.get("referer", "/"))  # only its path is used
@@ -198,18 +244,14 @@ def _back(request: Request, form: Form) -> str:
     return own_path(referrer.path + (f"?{referrer.query}" if referrer.query else ""))
 
 
-def _text(form: Form, name: str) -> str:
-    return form.get(name, [""])[0]
-
-
 def _letters(form: Form) -> list[DeadLetter]:
-    circle = dereference(_text(form, "circle"))
+    circle = dereference(form_text(form, "circle"))
     return [DeadLetter(circle, dereference(name), "", "", "") for name in form.get("message", [])]
 
 
 def _delayed(form: Form) -> list[DelayedTask]:
     """Read the chosen rows: `t` or `m` for a task or a message, its name, and its task, separated by blanks."""
-    circle, found = dereference(_text(form, "circle")), []
+    circle, found = dereference(form_text(form, "circle")), []
     for chosen in form.get("delayed", []):
         kind, _, names = chosen.partition(" ")
         name, _, task_id = names.partition(" ")

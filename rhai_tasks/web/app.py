@@ -22,7 +22,7 @@ from rhai_tasks.protocol import timestamp
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import visible
 
-from . import actions, pages
+from . import actions, forms, pages, single
 from .sampler import SECONDS
 from .security import (
     MOST_LOGIN_BYTES,
@@ -47,16 +47,25 @@ _PAGES: dict[str, Callable[[Site, Query], pages.Rendering]] = {
     "/delayed": pages.delayed,
     "/dead": pages.dead,
     "/errors": pages.errors,
+    "/circle": single.circle,
+    "/worker": single.worker,
+    "/bulk": single.bulk,
     "/task": pages.task,
     "/doctor": pages.doctor,
 }
 _ACTIONS = {
     "/cancel": actions.cancel,
-    "/submit": actions.submit,
     "/dead/retry": actions.retry_dead,
     "/dead/delete": actions.delete_dead,
     "/delayed/run": actions.run_now,
     "/delayed/cancel": actions.cancel_delayed,
+    "/bulk/find": actions.find_many,
+    "/bulk/act": actions.act_on_many,
+    "/bulk/stop": actions.stop_many,
+    "/circle/return": actions.return_buffered,
+    "/circle/purge": actions.purge,
+    "/worker/quiet": actions.quiet,
+    "/worker/resume": actions.resume_worker,
     "/doctor/repair": actions.repair,
 }
 
@@ -103,7 +112,9 @@ def make_app(
         Mount("/static", StaticFiles(packages=[("rhai_tasks.web", "static")])),
     ]
     if not read_only:
-        routes.append(Route("/submit", _page(pages.submit)))
+        routes.append(Route("/submit", _page(forms.page)))
+        routes.append(Route("/submit", forms.submit, methods=["POST"]))
+        routes.append(Route("/try", forms.try_, methods=["POST"]))
         routes += [Route(path, actions.endpoint(action), methods=["POST"]) for path, action in _ACTIONS.items()]
     logins = None if token is None else Logins(token)
     if logins is not None:
@@ -155,7 +166,7 @@ def _live(make: Callable[[Site, Query], pages.Rendering]) -> Callable[[Request],
             return Response(media_type="text/event-stream")
         site, query = site_of(request), Query.of(request)
         logins: Logins | None = request.app.state.logins
-        pause = _QUICK_SECONDS if make in {pages.task, pages.doctor, pages.errors} else SECONDS
+        pause = _QUICK_SECONDS if make in {pages.task, pages.doctor, pages.errors, single.bulk} else SECONDS
 
         def render() -> tuple[str, str, bool]:
             try:

@@ -3,6 +3,7 @@
 The same function makes the live part of a page, so an update costs as much as the page.
 """
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,20 +14,20 @@ from starlette.exceptions import HTTPException
 
 from rhai_tasks.errors import ConfigurationError, TaskNotFound
 from rhai_tasks.operate.queues import PLACES
-from rhai_tasks.operate.tasks import PAGE, SHOWN_LINES, Details, Value
+from rhai_tasks.operate.tasks import PAGE, SHOWN_LINES, Details
 from rhai_tasks.operate.where import Where, parse_age
 from rhai_tasks.operate.why import Why, explain
-from rhai_tasks.protocol import REPEATED_TERMS, Field, Status, parse_time
+from rhai_tasks.protocol import TERM_FIELDS, Field, Status, is_utf8, parse_time
 
 from . import charts
 from .foreign import is_foreign
+from .highlight import highlight
 from .render import reference
 from .sampler import Sample, Worker
 from .site import Query, Site
 
 T = TypeVar("T")
 
-_HIDDEN_TERMS = frozenset(REPEATED_TERMS) - {Field.ARGS}  # of the form that submits a task again
 Rendering = tuple[str, dict[str, Any]]
 """The name of a template, and its variables."""
 
@@ -83,11 +84,11 @@ def tasks(site: Site, query: Query) -> Rendering:
             if circle in task.circle and status in {"", task.status}
         ]
         context["found"] = found = _page_of(ended, page, PAGE)
-        context["rows"] = _rows(site, [task.task_id for task, _ in found.rows])
+        context["rows"] = rows_of(site, [task.task_id for task, _ in found.rows])
     elif place == "running":
         running = [one for one in sample.list_running() if circle in one[0].circle]
         context["found"] = found = _page_of(running, page, PAGE)
-        context["rows"] = _rows(site, [task.task_id for task, _ in found.rows])
+        context["rows"] = rows_of(site, [task.task_id for task, _ in found.rows])
     elif place == "search":
         context |= {"found": None, "searched": query.number("searched"), "keys": sample.keys}
         if query.text("go") or not where.is_any:
@@ -143,7 +144,8 @@ def where_of(query: Query) -> Where:
         raise HTTPException(422, f"The filter cannot be read: {error}.") from error
 
 
-def _rows(site: Site, task_ids: Sequence[str]) -> dict[str, Details]:
+def rows_of(site: Site, task_ids: Sequence[str]) -> dict[str, Details]:
+    """Read tasks for a list, by id."""
     return dict(zip(task_ids, site.tasks.rows(task_ids), strict=True))
 
 
@@ -186,6 +188,7 @@ def task(site: Site, query: Query) -> Rendering:
         ended = None  # it was submitted again
     reported = running or ended
     error = details.error if details.is_final else None
+    script = _lines(details.text("script"), error.line if error else None)
     circle = reported[0].circle if reported else query.text("circle") or details.circle
     return "task.html", {
         "details": details,
@@ -195,8 +198,11 @@ def task(site: Site, query: Query) -> Rendering:
         "running": running,
         "ended": ended,
         "error": error,
-        "script": _lines(details.text("script"), error.line if error else None),
+        "script": script,
+        "coloured": highlight(script["text"]),
         "output": _lines(details.text("output"), None),
+        "terms": [name for name in TERM_FIELDS if name in details.fields and name != Field.ARGS],
+        "commands": _commands(details),
         "replies": [] if details.problem else site.tasks.reply_lists(details),
         "timeline": _timeline(details, running, ended),
         "is_foreign": details.is_final and not ended and _is_foreign(details),
@@ -214,20 +220,6 @@ def _why(site: Site, task_id: str, circle: str) -> Why | None:
 def doctor(site: Site, _: Query) -> Rendering:
     """Show the findings of the doctor."""
     return "doctor.html", {"doctor_run": site.doctor_run, "has_ended": not site.doctor_run.is_busy}
-
-
-def submit(site: Site, query: Query) -> Rendering:
-    """Show the form that submits a script, filled in from another task if one is named."""
-    again = site.tasks.details(query.text("again")) if query.text("again") else Details("")
-    return "submit.html", {
-        "circle": query.text("circle"),
-        "script": again.text(Field.SCRIPT) or again.text(Field.SCRIPT_REF),
-        "is_cut": "script" in again.fields and again.fields["script"].is_cut,
-        "caller": again.caller,
-        "terms": [(name, value.text) for name, value in again.others if name in _HIDDEN_TERMS],
-        "args": dict(again.others).get(Field.ARGS, Value(0, "")),
-        "names": sorted(site.sampler.sample().queues)[:200],
-    }
 
 
 class Page:
@@ -261,26 +253,48 @@ def _lines(text: str, marked: int | None) -> dict[str, Any]:
     lines = text.split("\n")  # as Rhai counts them
     start = max((marked or 0) - SHOWN_LINES // 2, 0) if marked and marked > SHOWN_LINES else 0
     shown = [(start + place + 1, line.removesuffix("\r")) for place, line in enumerate(lines[start:][:SHOWN_LINES])]
-    return {"lines": shown, "total": len(lines), "start": start, "text": "\n".join(line for _, line in shown)}
+    return {
+        "lines": shown,
+        "total": len(lines),
+        "start": start,
+        "text": (text := "\n".join(line for _, line in shown)),
+        "coloured": highlight(text),
+    }
 
 
 def _timeline(details: Details, running: Any, ended: Any) -> list[tuple[float, str, str]]:
     """List the known events of a task: time (seconds since the epoch), event, and how long it took."""
-    created, updated = (parse_time(details.text(name)) for name in (Field.CREATED_AT, Field.UPDATED_AT))
+    created, updated, began = (
+        parse_time(details.text(name)) for name in (Field.CREATED_AT, Field.UPDATED_AT, Field.STARTED_AT)
+    )
+    final = "cancelled" if details.is_cancelled else details.status
+    who, ran = f"begun by {details.text(Field.WORKER_ID)}", details.ran
+    delivery = details.deliveries
+    if running:
+        began, who, delivery = running[0].since, f"begun by {_name(running[1])}", running[0].delivery
+    elif ended and ended[0].ran is not None:
+        began, who, delivery = ended[0].at - ended[0].ran, f"begun by {_name(ended[1])}", ended[0].delivery
+        updated, ran = ended[0].at, ended[0].ran
     events: list[tuple[float, str, str]] = []
     if created is not None:
         events.append((created, "submitted", ""))
-    if running:
-        waited = "" if created is None else f"waited {charts.duration(max(running[0].since - created, 0))}"
-        events.append((running[0].since, f"begun by {_name(running[1])}", waited))
-    elif ended and ended[0].ran is not None:
-        waited = "" if ended[0].waited is None else f"waited {charts.duration(ended[0].waited)}"
-        events.append((ended[0].at - ended[0].ran, f"begun by {_name(ended[1])}", waited))
-        events.append((ended[0].at, details.status, f"ran {charts.duration(ended[0].ran)}"))
-    elif updated is not None and (updated != created or details.is_final):
-        passed = f"{charts.duration(max(updated - created, 0))} after it was submitted" if created is not None else ""
-        events.append((updated, "cancelled" if details.is_cancelled else details.status, passed))
+    if began is not None and (running or details.is_final):
+        waited = "" if created is None else f"waited {charts.duration(max(began - created, 0))}"
+        died = f"{delivery - 1} worker process(es) had died with it" if delivery and delivery > 1 else ""
+        events.append((began, who, ", ".join(filter(None, (waited, died)))))
+    if updated is not None and not running and (updated != created or details.is_final):
+        passed = "" if created is None else f"{charts.duration(max(updated - created, 0))} after it was submitted"
+        events.append((updated, final, passed if ran is None else f"ran {charts.duration(ran)}"))
     return sorted(events)
+
+
+def _commands(details: Details) -> list[str]:
+    """Return the commands that do at a terminal what the page shows and does; none for an id that cannot be typed."""
+    if not is_utf8(details.task_id) or not details.task_id.isprintable() or not details.task_id:
+        return []
+    end = "-- " if details.task_id.startswith("-") else ""
+    names = ("result", "replay") if details.is_final else ("status", "cancel")
+    return [f"rhai-tasks {name} {end}{shlex.quote(details.task_id)}" for name in names]
 
 
 def _name(worker: Worker) -> str:

@@ -44,6 +44,14 @@ _OPEN = re.compile(r"/login|/static/.*", re.DOTALL)  # paths that need no login
 _OWN_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
 
+Form = Mapping[str, list[str]]
+
+
+def form_text(form: Form, name: str) -> str:
+    """Return a value of a form, empty where it is absent."""
+    return form.get(name, [""])[0]
+
+
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches the address."""
     try:
@@ -232,7 +240,7 @@ def csrf_token(request: Request) -> str:
     return str(request.session["csrf"])
 
 
-async def read_form(request: Request, most: int = MOST_BYTES) -> Mapping[str, list[str]]:
+async def read_form(request: Request, most: int = MOST_BYTES) -> Form:
     """Read a form of at most `most` bytes. Ids in it are references (`render.reference`), so all of it is text.
 
     Raises:

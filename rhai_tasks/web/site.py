@@ -18,10 +18,15 @@ from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.tasks import Tasks
 from rhai_tasks.settings import Settings
 
+from .jobs import Jobs
 from .render import environment
 from .sampler import Sampler
 from .security import csrf_token
+from .trial import Trial
 from .walks import ErrorWalks
+
+BY = "the web page"
+"""Who changes something, in the log of changes: the page does not know its visitors apart."""
 
 
 class Site:
@@ -38,12 +43,15 @@ class Site:
             settings.redis_url, prefixes=settings.prefixes, namespace=settings.namespace, retry_timeout=2.0
         )
         self.error_walks = ErrorWalks(self.tasks)
+        self.trial = Trial()
+        self.jobs = Jobs(BY)
         self.doctor_run = DoctorRun(lambda: examine(settings))
         self.templates = environment()
 
     def close(self) -> None:
         """Disconnect."""
         self.error_walks.close()
+        self.jobs.close()
         self.queues.close()
         self.client.close()
 

@@ -96,6 +96,18 @@ function open() {
   source.addEventListener("end", () => { ended = true; problem = ""; source.close(); tell(); });
 }
 
+// Copy buttons are shown only where they work: without this file, and on plain connections, they do not.
+if (navigator.clipboard) document.documentElement.classList.add("js");
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-copy]");
+  if (!button) return;
+  navigator.clipboard.writeText(button.dataset.copy).then(
+    () => { button.textContent = "Copied"; },
+    () => { button.textContent = "Not copied"; },
+  );
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+});
+
 // A hidden page costs nothing, and uses none of the few connections that a browser opens to one server.
 document.addEventListener("visibilitychange", () => {
   if (!region || ended) return;

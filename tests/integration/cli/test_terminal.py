@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shlex
 import subprocess
 import threading
 import unicodedata
@@ -161,6 +162,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "limits": (("limits", "show"), ""),
     "rules": (("rules",), ""),
     "audit": (("audit",), ""),
+    "cancel, many": (("cancel", "--where", f"circle={shlex.quote(EVIL)}"), ""),
+    "cancel, wrong filter": (("cancel", "--where", f"{shlex.quote(EVIL)}=1"), ""),
+    "resubmit": (("resubmit", "--where", f"error~{shlex.quote(EVIL)}"), ""),
+    "delete": (("delete", "--where", "status=error"), ""),
     "keys, no folder": (("keys", "new", f"/no/{EVIL}"), ""),
     "policy, no file": (("policy", "check", f"/no/{EVIL}", "--caller", ID, "--circle", ID), ""),
     "doctor": (("doctor",), ""),

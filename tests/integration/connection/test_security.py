@@ -361,6 +361,8 @@ def test_the_command_line_needs_no_more_rights_than_documented(users: dict[str, 
     assert "1 dead letter" in run("dead", "delete", "b")
     assert "given back" in run("return")
     assert "cancelled" in run("purge", "--yes")
+    for verb in ("cancel", "resubmit", "delete"):
+        assert "task(s)" in run(verb, "--where", "circle=c older=0s", "--yes")
     run("result", "t2", "--json")
     run("wait", "told", "--timeout", "1")
     assert refused(admin) == []
@@ -402,6 +404,8 @@ def test_the_web_page_needs_no_more_rights_than_documented(users: dict[str, str]
             if not read_only:
                 browser.send("/submit", script="1", circle="c", id="mine")
                 browser.send("/cancel", id="mine")
+                browser.send("/circle/return", circle="c")
+                browser.send("/circle/purge", circle="empty")
                 browser.send("/dead/retry", circle="c", message="a")
                 browser.send("/dead/delete", circle="c", message="b")
                 browser.send("/delayed/run", circle="c", delayed="t late late")
@@ -439,13 +443,14 @@ SCRIPTS = {
     "rhai-client": ["submit", "cancel", "states", "new_prints"],
     "rhai-dispatcher": [],
     "rhai-operator": [
-        *("store_script", "delete_script"),
+        *("store_script", "delete_script", "forget"),
         *("submit", "cancel", "states", "new_prints"),
         *("count", "due", "retry", "recover", "purge", "cancel_held", "give_back", "details", "find"),
     ],
     "rhai-web": [
         *("submit", "cancel", "states", "new_prints"),
         *("count", "due", "retry", "recover", "details", "find", "watch"),
+        *("give_back", "purge", "cancel_held", "forget"),
     ],
     "rhai-web-reader": ["states", "count", "details", "find", "watch"],
 }

@@ -504,6 +504,13 @@ def delete_script(world: World) -> Act:
     return lambda: suppressed(world.app.scripts.delete, "@n")
 
 
+def forget(world: World) -> Act:
+    world.submit()
+    world.admin.hset("rhai_task_details:ended", mapping={"script": "1", "status": "completed", "output": "1"})
+    names = [f"rhai_task_details:{name}" for name in (*IDS, "ended", "none")]
+    return lambda: load_script(world.bridge._client, "rhai_tasks.operate", "forget")(keys=names)
+
+
 def suppressed(act: Callable[[str], object], reference: str) -> None:
     with suppress(ScriptNotFound):  # the try before has deleted it
         act(reference)
@@ -595,6 +602,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "store a script": ("store_script", store_script),
     "delete a script": ("delete_script", delete_script),
     "cancel": ("cancel", cancel),
+    "forget": ("forget", forget),
     "purge": ("purge cancel_held", purge),
     "retry": ("retry", retry),
     "due": ("due", due),

@@ -204,6 +204,9 @@ def test_names_of_strangers_are_never_markup_on_any_page(
         "/tasks?place=waiting&circle=" + name,
         f"/tasks?place=search&go=1&caller={name}&status={name}",
         f"/tasks?place=search&contains={name}&error={name}",
+        f"/circle?circle={name or 'c'}",
+        "/circle?circle=dead",
+        f"/worker?id={name}",
         f"/errors?circle={name}&caller={name}&contains={name}&error={name}",
         "/dead",
         "/dead?circle=dead",
@@ -513,6 +516,7 @@ def test_a_live_page_is_told_of_a_problem_and_keeps_its_figures(browser: Browser
     ("action", "fields", "question"),
     [
         ("/cancel", {"id": "t"}, "Cancel task t?"),
+        ("/circle/purge", {"circle": "c"}, "Cancel all tasks of circle c that have not begun, delayed ones too?"),
         ("/dead/delete", {"circle": "c", "message": ["a", "b"]}, "Delete 2 dead letter(s)?"),
         ("/delayed/run", {"circle": "c", "delayed": ["t late late"]}, "Run 1 delayed task(s) now?"),
         ("/delayed/cancel", {"circle": "c", "delayed": ["t late late"]}, "Cancel 1 delayed task(s)?"),
@@ -612,7 +616,18 @@ ACTIONS = (
     "/delayed/cancel",
     "/doctor/repair",
     "/doctor/examine",
+    "/errors/read",
+    "/try",
+    "/bulk/find",
+    "/bulk/act",
+    "/bulk/stop",
+    "/circle/return",
+    "/circle/purge",
+    "/worker/quiet",
+    "/worker/resume",
 )
+READS = {"/doctor/examine", "/errors/read"}
+"""These change nothing."""
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -748,7 +763,7 @@ def test_who_guesses_is_slowed_down(guarded: Browser) -> None:
     assert "Too many failed logins" in log_in(guarded, TOKEN, 429).text
 
 
-@pytest.mark.parametrize("action", [action for action in ACTIONS if action != "/doctor/examine"])
+@pytest.mark.parametrize("action", [action for action in ACTIONS if action not in READS])
 def test_read_only_has_no_actions(server_url: str, app: Client, client: Any, action: str) -> None:
     app.submit("1", task_id="t")
     dead(client, "a")

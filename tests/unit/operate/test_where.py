@@ -68,8 +68,8 @@ values = st.builds(
     caller=texts,
     contains=texts,
     error=texts,
-    older=st.none() | st.integers(1, 10**6).map(float),
-    younger=st.none() | st.integers(1, 10**6).map(float),
+    older=st.none() | st.integers(0, 10**6).map(float),
+    younger=st.none() | st.integers(0, 10**6).map(float),
 )
 
 

@@ -1,0 +1,111 @@
+"""The pages of one circle and of one worker process."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rhai_tasks.operate.rules import Rules
+from rhai_tasks.protocol import Rule
+from tests.conftest import Dispatcher, Worker, wait_until
+from tests.web_page import Browser, Page, serve
+
+
+@pytest.fixture
+def browser(server_url: str, client: Any) -> Iterator[Browser]:
+    with serve(server_url) as site:
+        yield Browser(site)
+
+
+def words(page: Page) -> str:
+    return re.sub(r"\s+", " ", page.text)
+
+
+def links(page: Page, start: str) -> list[str]:
+    hrefs = (str(values.get("href")) for tag, values in page.elements if tag == "a")
+    return [href for href in hrefs if href.startswith(start)]
+
+
+def test_a_circle_that_nobody_serves_says_how_long_its_tasks_wait(
+    browser: Browser, dispatcher: Dispatcher, client: Any
+) -> None:
+    dispatcher.submit("lost", "t", "1", createdAt="2026-01-01T00:00:00Z")
+    Rules(client, "rhai_dramatiq", "ada").set("lost", Rule("pause", "circle", reason="<b>moves</b>"))
+
+    page = browser.get("/circle?circle=lost")
+
+    text = words(page)
+    assert re.search(r"waiting ?1 buffered ?0", text)
+    assert re.search(r"Now paused oldest waiting ?\d+ days", text), text
+    assert re.search(r"time to drain ?no task has ended lately", text)
+    assert "nobody serves this circle" in text
+    assert "pause the circle" in text
+    assert "<b>moves</b>" in text  # the reason of the rule, and of the change
+    assert page.count("b") == 1
+
+
+def test_a_circle_at_work_shows_its_tasks_and_leads_to_its_workers(
+    browser: Browser, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("busy", "--threads", "2")
+    dispatcher.submit("busy", "bad", "throw `no stock`", callerId="ada")
+    dispatcher.submit("busy", "slow", "loop { sleep(0.01) }", callerId="bob")
+    dispatcher.submit("other", "elsewhere", "1")
+    dispatcher.result("bad")
+    wait_until(lambda: "slow busy bob" in words(browser.get("/circle?circle=busy")))
+
+    page = browser.get("/circle?circle=busy")
+
+    text = words(page)
+    assert "elsewhere" not in text
+    assert re.search(r"bad error busy ada .* Runtime error: no stock", text), text
+    (address,) = set(links(page, "/worker?"))
+    worker = words(browser.get(address))
+    assert re.search(r"threads ?1 of 2 run a script version ?\d+\.\d+", worker), worker
+    assert re.search(r"circles ?1: busy", worker)
+    assert "slow busy bob" in worker
+    assert "bad error busy ada" in worker
+    assert set(links(browser.get("/"), "/worker?")) == {address}
+
+
+def test_a_circles_actions_are_done_and_logged(browser: Browser, dispatcher: Dispatcher, client: Any) -> None:
+    for number in range(3):
+        dispatcher.submit("c", f"t{number}", "1")
+
+    purged = browser.send("/circle/purge", page="/circle?circle=c", circle="c")
+
+    assert "3 task(s) cancelled" in purged.text
+    assert "purge 3 task(s)the web page" in words(purged)
+    assert "0 task(s) given back" in browser.send("/circle/return", page="/circle?circle=c", circle="c").text
+    assert dispatcher.details("t0")["error"] == "cancelled"
+
+
+def test_a_worker_is_made_quiet_and_takes_tasks_again(
+    browser: Browser, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("c", "--threads", "1")
+    wait_until(lambda: links(browser.get("/"), "/worker?"))
+    (address,) = links(browser.get("/"), "/worker?")
+    name = address.removeprefix("/worker?id=")
+
+    assert "Let this worker process take no more tasks?" in browser.send("/worker/quiet", id=name, sure="").text
+    assert "State quiet" not in words(browser.get(address))
+    browser.send("/worker/quiet", page=address, id=name)
+
+    wait_until(lambda: "State quiet" in words(browser.get(address)))
+    assert "quiet" in words(browser.get("/circle?circle=c"))
+    browser.send("/worker/resume", page=address, id=name)
+    wait_until(lambda: "State quiet" not in words(browser.get(address)))
+    assert dispatcher.run("c", "40 + 2")["output"] == "42"
+
+
+@pytest.mark.parametrize("name", ["none", "", "quiet%20x", "%FF"])
+def test_a_worker_that_is_not_there_is_told(browser: Browser, client: Any, name: str) -> None:
+    assert "No worker process of this name" in browser.get(f"/worker?id={name}").text
+    assert "does not report any more" in browser.send("/worker/quiet", id=name).text
+    assert not client.exists("rhai_dramatiq:__workers__")
+
+
+def test_a_circle_must_be_named(browser: Browser) -> None:
+    assert "No circle is named" in browser.get("/circle", status=404).text
