@@ -32,13 +32,27 @@ class CircleBridge:
         self.native_key = to_bytes(settings.prefixes.queue + circle)
         self.read_name = f"read of the native list of {circle}"
         self._settings = settings
-        self._keys = keys = QueueKeys(settings.namespace, queue_name(circle))
+        self._keys = QueueKeys(settings.namespace, queue_name(circle))
         self._client = client
-        self.take = load_script(client, "bridge", "take")
+        self.take = load_script(client, "bridge", "sort" if settings.fair else "take")
+        self.call = self._sort_call() if settings.fair else self._take_call()
+
+    def _take_call(self) -> dict[str, Any]:
+        """Write keys and arguments of `take.lua`."""
+        keys, settings = self._keys, self._settings
         published = [] if settings.broker_url is None else [keys.published]
-        self.call: dict[str, Any] = {  # keys and arguments of `take.lua`
+        return {
             "keys": [self.native_key, keys.messages, keys.full, keys.registry(keys.namespace), *published],
             "args": [settings.buffer, keys.queue, settings.order],
+        }
+
+    def _sort_call(self) -> dict[str, Any]:
+        """Write keys and arguments of `sort.lua`."""
+        keys = self._keys
+        registry = keys.registry(keys.namespace)
+        return {
+            "keys": [self.native_key, keys.messages, registry, keys.bodies, keys.published, keys.leases],
+            "args": [keys.queue, self._settings.prefixes.details, keys.acks_start(keys.namespace)],
         }
 
     @cached_property

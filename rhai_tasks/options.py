@@ -167,6 +167,11 @@ order_option = _option(
 bridge_options = _together(
     order_option,
     _option(
+        "--fair",
+        is_flag=True,
+        help="Callers take turns, by the worker-seconds that they use; each one's oldest task is next.",
+    ),
+    _option(
         "--buffer",
         default=_DEFAULT.buffer,
         type=whole_number("buffer"),

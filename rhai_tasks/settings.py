@@ -81,6 +81,8 @@ class Settings:
         processes: Worker processes.
         threads: Threads of a worker process, each of which runs a script at a time.
         order: Which task of a native list is next: the `newest`, as with the original worker, or the `oldest`.
+        fair: The bridge sorts tasks by their callers, who take turns by the worker-seconds that they use. The order is
+            then `oldest`.
         buffer: Messages that may wait in dramatiq's queue; further tasks stay in the native list.
         shutdown_timeout: Seconds for which running scripts may continue after SIGTERM.
         limits: Limits of each script.
@@ -111,6 +113,7 @@ class Settings:
     processes: int = 1
     threads: int = 8
     order: Order = "newest"
+    fair: bool = False
     buffer: int = 256
     shutdown_timeout: float = 30.0
     limits: Limits = field(default_factory=lambda: Limits(timeout=3600.0))
@@ -145,7 +148,7 @@ class Settings:
         for name, words in ((name, get_args(type_)) for name, type_ in words_of.items()):
             if (value := getattr(self, name)) not in words:
                 raise ConfigurationError(f"{option_of(name)} {_brief(value)}: wanted is one of {', '.join(words)}")
-        for name in ("reply_lists", "delete_finished", "traces"):
+        for name in ("fair", "reply_lists", "delete_finished", "traces"):
             if not isinstance(value := getattr(self, name), bool):
                 raise ConfigurationError(f"{option_of(name)} {_brief(value)}: wanted is True or False")
         if self.engine is not None and not _is_engine(self.engine):
@@ -154,6 +157,16 @@ class Settings:
             raise ConfigurationError(f"--policy {_brief(self.policy)}: wanted is a pathlib.Path")
         if self.metrics_address is not None:
             read_address("--metrics-address", self.metrics_address)
+        if self.fair:
+            self._take_turns()
+
+    def _take_turns(self) -> None:
+        if self.broker_url is not None:
+            raise ConfigurationError(
+                "--fair with --broker-url: callers take no turns through RabbitMQ, which has delivered tasks already; "
+                "leave one of them out"
+            )
+        object.__setattr__(self, "order", "oldest")  # within a line, and when tasks are given back
 
 
 def option_of(name: str) -> str:

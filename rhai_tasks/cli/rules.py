@@ -128,6 +128,7 @@ def limits() -> None:
 
 
 _count = click.IntRange(1, 10**12)  # Lua counts exactly so far
+_weight = click.IntRange(1, 1000)
 _each = click.option("--each-caller", "each", is_flag=True, help="For each caller that has no limit of its own.")
 
 
@@ -141,6 +142,7 @@ _each = click.option("--each-caller", "each", is_flag=True, help="For each calle
 )
 @click.option("--burst", type=_count, metavar="N", help="Of these at once, after a pause.")
 @click.option("--waiting", type=_count, metavar="N", help="Tasks that clients of this project let wait.")
+@click.option("--weight", type=_weight, metavar="N", help="Share of the caller under --fair; by default 1.")
 @_reason
 @_by
 @click.pass_obj
@@ -159,10 +161,12 @@ def limits_set(
     Of the circle, or with an option of its callers.
     """
     if all(value is None for value in figures.values()):
-        raise click.UsageError("Name a figure: --concurrency, --rate or --waiting.")
+        raise click.UsageError("Name a figure: --concurrency, --rate, --waiting or --weight.")
     if figures["burst"] is not None and figures["rate"] is None:
         raise click.UsageError("--burst needs --rate.")
-    quota = Quota(figures["concurrency"], figures["rate"], figures["burst"], figures["waiting"])
+    if figures["weight"] is not None and caller is None and not each:
+        raise click.UsageError("--weight needs --caller or --each-caller.")
+    quota = Quota(**figures)
     with Queues(settings) as queues:
         queues.rules(by).set(circle, replace(_limit_for(caller, each=each), reason=reason, quota=quota))
 

@@ -71,15 +71,23 @@ def _add(texts: dict[tuple[str, str], str], package: str, name: str) -> None:
 
 
 def wait_and_run(
-    client: redis.Redis, source: bytes | str, destination: str, ends: tuple[str, str], script: Script, **call: Any
+    client: redis.Redis,
+    source: bytes | str,
+    destination: str,
+    ends: tuple[str, str],
+    script: Script,
+    *,
+    seconds: float = BLOCK_SECONDS,
+    **call: Any,
 ) -> Any:
-    """Wait up to `BLOCK_SECONDS` for an element of a list, move it, and run a script at once: in one round trip.
+    """Wait for an element of a list, move it, and run a script at once: in one round trip.
 
     Args:
         client: Made by `connect_blocking`.
         source: The list that an element is moved from.
         destination: The list that gets the element; may be the same.
         ends: LEFT or RIGHT: the end of `source` that loses the element, and the end of `destination` that gets it.
+        seconds: How long to wait at most; up to `BLOCK_SECONDS`.
         script: Runs right after the move, also if no element came.
         **call: Its `keys` and `args`.
 
@@ -90,7 +98,7 @@ def wait_and_run(
         redis.RedisError: The move or the script failed. The other may have been done.
     """
     with client.pipeline(transaction=False) as pipeline:
-        pipeline.blmove(cast("str", source), destination, BLOCK_SECONDS, *ends)
+        pipeline.blmove(cast("str", source), destination, seconds, *ends)  # type: ignore[arg-type]  # the server takes parts
         # Not `script(client=pipeline)`: that asks each time whether the server knows it.
         pipeline.evalsha(script.sha, len(call["keys"]), *call["keys"], *call["args"])
         replies = pipeline.execute(raise_on_error=False)  # raised by redis-py, an error would quote all arguments

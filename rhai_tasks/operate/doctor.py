@@ -107,6 +107,8 @@ def _keys_of(queues: Queues, circle: str) -> dict[str | bytes, str]:
         keys.callers: "hash",
         keys.lines: "sorted set",
         keys.line_number: "string",
+        keys.turns: "hash",
+        keys.charges: "hash",
     }
 
 

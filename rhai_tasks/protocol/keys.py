@@ -145,13 +145,23 @@ class QueueKeys:
 
     @property
     def lines(self) -> str:
-        """Sorted set of callers with a line, by the server's millisecond at which it was last served."""
+        """Sorted set of callers with a line, by their virtual time, or the server's millisecond when last served."""
         return f"{self.messages}.lines"
 
     @property
     def line_number(self) -> str:
         """Number of the element that was parked last."""
         return f"{self.messages}.lines.number"
+
+    @property
+    def turns(self) -> str:
+        """Hash of the virtual times of callers; it exists while a bridge keeps turns."""
+        return f"{self.messages}.turns"
+
+    @property
+    def charges(self) -> str:
+        """Hash of the id of a held message to what its caller was charged for it."""
+        return f"{self.messages}.turns.charges"
 
     def line(self, caller: str) -> str:
         """List of a caller's elements that have left the queue and may not begin yet."""

@@ -40,6 +40,7 @@ class Quota:
     rate: float | None = None  # tasks that begin a second
     burst: int | None = None  # of these at once, after a pause; by default as many as a second has, at least 1
     waiting: int | None = None  # tasks that wait, of clients of this project
+    weight: int | None = None  # of a caller where callers take turns; by default 1
 
     def __str__(self) -> str:
         figures = {name: value for name, value in asdict(self).items() if value is not None}

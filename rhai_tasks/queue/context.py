@@ -78,6 +78,8 @@ class QueueContext:
     held: HeldMessages = field(default_factory=HeldMessages)
     recalls: dict[str, Callable[[], None]] = field(default_factory=dict)
     """By queue: releases the messages that no thread has got."""
+    queues_with_turns: set[str] = field(default_factory=set)
+    """Queues whose callers take turns: the server is told how long scripts ran."""
     process_id: str = field(default_factory=lambda: str(uuid4()))  # never used again, as a broker's name may be
 
     @cached_property

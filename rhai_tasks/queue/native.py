@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _HEAD = 16  # ids of a list that are read to find out whether it is one of tasks
 _LISTS_AT_ONCE = 500
+_IDS_AT_ONCE = 1000  # that go back in one step, in which the server does nothing else: some milliseconds
 
 
 def give_back(client: redis.Redis, settings: Settings, circle: str, *, held_by: Iterable[str] = ()) -> int:
@@ -40,31 +41,40 @@ def give_back(client: redis.Redis, settings: Settings, circle: str, *, held_by: 
     """
     keys = QueueKeys(settings.namespace, queue_name(circle))
     script = load_script(client, __package__, "give_back")
-    count = int(
-        script(
-            keys=[
-                to_bytes(settings.prefixes.queue + circle),
-                keys.messages,
-                keys.bodies,
-                keys.deliveries,
-                keys.full,
-                keys.published,
-                keys.leases,
-                *(keys.acks(broker_id) for broker_id in held_by),
-            ],
-            args=[
-                ACTOR,
-                settings.prefixes.details,
-                timestamp(time.time()),
-                keys.acks_start(keys.namespace),
-                keys.queue,
-                settings.order,
-            ],
-        )
-    )
+    names: list[str | bytes] = [
+        to_bytes(settings.prefixes.queue + circle),
+        keys.messages,
+        keys.bodies,
+        keys.deliveries,
+        keys.full,
+        keys.published,
+        keys.leases,
+        *(keys.acks(broker_id) for broker_id in held_by),
+    ]
+    start = [
+        ACTOR,
+        settings.prefixes.details,
+        timestamp(time.time()),
+        keys.acks_start(keys.namespace),
+        keys.queue,
+        settings.order,
+    ]
+    count = int(script(keys=names, args=[*start, ""]))
+    if count < 0:
+        count = _give_back_ids(client, names, start) + int(script(keys=names, args=[*start, "all"]))
     if count:
         logger.info("Gave %d task(s) of circle %s back to the native list", count, circle)
     return count
+
+
+def _give_back_ids(client: redis.Redis, names: list[str | bytes], start: list[str]) -> int:
+    """Give back the ids of a long queue and of lines, some at a time: the server has others to serve."""
+    script = load_script(client, __package__, "give_back_ids")
+    total, left, has_lines = 0, "", 1
+    while left != "0" or has_lines:
+        count, rest, has_lines = script(keys=names, args=[*start, _IDS_AT_ONCE, left])
+        total, left = total + count, str(rest)
+    return total
 
 
 def delayed_keys(keys: QueueKeys, native_key: bytes) -> list[str | bytes]:

@@ -20,6 +20,8 @@ from .list_watcher import ListWatcher
 from .pace import FAST_SECONDS
 from .room import Room
 
+_TURNS_SECONDS = 0.25  # of one wait where callers take turns
+
 
 class Taken(NamedTuple):
     """Messages that were taken from a source."""
@@ -80,6 +82,7 @@ class ListSource:
         self._read = f"read of {queue}"
         self.more = False
         """The last fetch brought all that it asked for, so there may be more."""
+        self._longest_wait: float = BLOCK_SECONDS
         self._held_up = 0.0  # seconds after which tasks that may not begin are asked for again; 0: none are known
 
     @cached_property
@@ -117,13 +120,21 @@ class ListSource:
             # A list moved onto its own head stays as it is: this waits for a message without taking it.
             messages = self._keys.messages
             ends = ("LEFT", "LEFT")
-            lapsed, rows, now, *ruled = wait_and_run(self.blocking, messages, messages, ends, self._script, **call)
+            lapsed, rows, now, *ruled = wait_and_run(
+                self.blocking, messages, messages, ends, self._script, seconds=self._longest_wait, **call
+            )
             self._context.readiness.note(self._read)
         self.more = len(rows) >= count
         if not ruled:
             self._held_up = 0.0
+            if self._context.queues_with_turns:
+                self._longest_wait = BLOCK_SECONDS
+                self._context.queues_with_turns.discard(self._keys.queue)
             return Taken(lapsed, rows, now, idle, began)
-        ((wait, blocks),) = ruled
+        ((wait, blocks, turns),) = ruled
+        if turns:  # then tasks wait in lines, too, and no blocking command sees that
+            self._longest_wait = _TURNS_SECONDS
+            self._context.queues_with_turns.add(self._keys.queue)
         self._held_up = wait / 1000
         self.more = self.more or wait > 0
         return Taken(lapsed, rows, now, idle, began, blocks=dict(zip(blocks[::2], blocks[1::2], strict=True)))

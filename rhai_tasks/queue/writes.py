@@ -74,20 +74,23 @@ class FinishedWrite:
         return refusals
 
     def _finish(self, batch: list[Finished]) -> list[Any]:
-        settings = self._settings
+        settings, keys = self._settings, batch[0].delivery.keys
         arguments: list[Any] = [
             int(settings.delete_finished),
             int(settings.reply_expiry * 1000) if settings.reply_lists else 0,
             settings.expire_finished,
             state_channel(settings.namespace),
             settings.namespace,
+            "",
         ]
+        if keys.queue in self._context.queues_with_turns:
+            arguments[-1] = " ".join(f"{one.use[1] if one.use else 0.0:.6f}" for one in batch)
         for one in batch:
             arguments += one.arguments(settings, self._context.broker_id)
-        keys = _keys_of_end(self._context, batch[0].delivery.keys)
+        names = _keys_of_end(self._context, keys)
         if settings.signatures != "off":
-            keys += [one.acceptance for one in batch if one.acceptance]
-        replies: list[Any] = self.script(keys=keys, args=arguments)
+            names += [one.acceptance for one in batch if one.acceptance]
+        replies: list[Any] = self.script(keys=names, args=arguments)
         if replies.count(b"recorded") < len(replies):
             replies = list(map(_as_recorded, batch, replies))
         return replies

@@ -39,7 +39,7 @@ NO_NUMBERS: list[object] = [
 NO_TEXTS: list[object] = ["", " ", "\0", "a\nb", "\x1b[31m", "\udcff", None, b"x", 1, NAN, True, []]
 FIELDS = {field.name for field in fields(Settings)}
 NUMBERS = set(BOUNDS)
-FLAGS = {"reply_lists", "delete_finished", "traces"}
+FLAGS = {"fair", "reply_lists", "delete_finished", "traces"}
 WORDS = {"error_format", "log_format", "order", "signatures"}
 
 

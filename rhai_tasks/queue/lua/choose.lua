@@ -1,6 +1,6 @@
 -- Functions that choose the tasks that may begin by the rules of their circle, and park the others.
 --
--- Needs  connection/common, queue/keys, queue/messages, queue/rules, queue/lines
+-- Needs  connection/common, queue/keys, queue/messages, queue/rules, queue/lines, queue/turns
 
 -- Choose elements of the lines and of the queue that may begin; those of the queue that may not are to be parked in
 -- their callers' lines. Writes nothing that counts.
@@ -11,10 +11,11 @@
 -- Returns a plan: elements, bodies and callers of those that begin; blocks; parked, {caller, element, body, submission}
 -- of those that do not; scanned, how many elements of the queue these are; taken, how many elements each line loses, by
 -- caller; left, how many it keeps; buckets, their new values by key; begun, {set of waiting tasks, element}; wait,
--- milliseconds after which others may begin, 0: nothing waits.
-local function choose(queue, count, idle, time, details, actor)
+-- milliseconds after which others may begin, 0: nothing waits; with turns also charges, by element.
+-- `turns`: of `read_turns`, or nil: callers take none.
+local function choose(queue, count, idle, time, details, actor, turns)
   local plan = {elements = {}, bodies = {}, callers = {}, blocks = {}, parked = {}, scanned = 0, taken = {}, left = {},
-    buckets = {}, begun = {}, wait = 0}
+    submissions = {}, buckets = {}, begun = {}, wait = 0}
   local rules, microseconds = read_rules(queue.rules), time[1] * 1000000 + time[2]
   plan.blocks = blocks_of(rules)
   if rules['pause circle'] then
@@ -38,26 +39,23 @@ local function choose(queue, count, idle, time, details, actor)
         rate = tonumber(own.rate or each.rate),
         burst = tonumber(own.rate and own.burst or each.burst),
         waiting = tonumber(own.waiting or each.waiting),
+        weight = tonumber(own.weight or each.weight) or 1,
       }
     end
     return limits[caller]
   end
 
-  -- Return a task's caller and submission.
-  local function caller_of_task(task)
-    local fields = read('HMGET', details .. task, FIELD.callerId, FIELD.publicKey, FIELD.submission) or {}
-    return fields[1] or fields[2] or '', fields[3] or ''
-  end
+  -- Return the caller and the submission of an element of the queue; nil: it is a message of another actor.
   local function caller_of(element, body)
     if not body then
-      return caller_of_task(element)
+      return caller_of_task(details, element)
     end
     local task, carried = task_of(body, actor)
     if not task then
       return nil -- the worker says what is wrong with it
     end
     local caller = carried and (carried[FIELD.callerId] or carried[FIELD.publicKey])
-    return type(caller) == 'string' and caller or (caller_of_task(task))
+    return type(caller) == 'string' and caller or (caller_of_task(details, task))
   end
 
   -- Count the messages that brokers hold, by caller: no counter could leak. A dead broker's count until recovered.
@@ -182,16 +180,12 @@ local function choose(queue, count, idle, time, details, actor)
     local bodies = bodies_of(elements, queue)
     plan.taken[caller] = plan.taken[caller] or 0
     for i, element in ipairs(elements) do
-      local is_stale = false -- a message's submission is checked when it is held
-      if not bodies[i] then
-        local _, submission = caller_of_task(element)
-        is_stale = submission ~= submissions[i]
+      if not (circle_has_room() and may_begin(caller)) then
+        return
       end
-      if not is_stale then
-        if not (circle_has_room() and may_begin(caller)) then
-          return
-        end
-        begin(element, bodies[i], caller)
+      begin(element, bodies[i], caller)
+      if not bodies[i] then
+        plan.submissions[element] = submissions[i]
       end
       plan.taken[caller], plan.left[caller] = plan.taken[caller] + 1, plan.left[caller] - 1
     end
@@ -237,13 +231,25 @@ local function choose(queue, count, idle, time, details, actor)
     end
   end
 
-  -- Either comes first half of the time: neither a long line nor a full queue keeps the other waiting.
-  local first, second = choose_of_lines, choose_of_queue
-  if time[2] % 2 == 1 then
-    first, second = second, first
+  if turns then
+    choose_by_turns(queue, plan, count, turns, {
+      caller_of = caller_of,
+      has_room = circle_has_room,
+      may_begin = may_begin,
+      begin = begin,
+      line_length = line_length,
+      weight_of = function(caller) return limits_of(caller).weight end,
+    })
+  else
+    -- Either comes first half of the time: neither a long line nor a full queue keeps the other waiting.
+    local first, second = choose_of_lines, choose_of_queue
+    if time[2] % 2 == 1 then
+      first, second = second, first
+    end
+    first()
+    second()
   end
-  first()
-  second()
+  plan.counted = held ~= nil
   if #plan.elements >= count then
     plan.wait = 0
   end
@@ -251,11 +257,14 @@ local function choose(queue, count, idle, time, details, actor)
 end
 
 -- Prove that `settle` cannot fail, and write what does no harm if nothing else is written. `plan`: of `choose`.
-local function prepare(queue, plan, time)
+local function prepare(queue, plan, time, turns)
   local keys = keys_of_lines(queue.messages)
   redis.call('LTRIM', queue.messages, 0, -1)
-  for caller in pairs(plan.taken) do redis.call('LTRIM', line_of(queue.messages, caller), 0, -1) end
-  for _, one in ipairs(plan.parked) do redis.call('ZADD', keys.lines, 'NX', milliseconds(time), one[1]) end
+  for _, one in ipairs(plan.parked) do
+    local turn = turns and turns.callers[one[1]].virtual
+    local score = turn and string.format('%.3f', turn) or milliseconds(time)
+    redis.call('ZADD', keys.lines, 'NX', score, one[1])
+  end
   if #plan.parked > 0 then
     require_right('RPUSH', keys.lines, '')
     require_right('LPUSH', keys.lines, '')
@@ -264,23 +273,22 @@ local function prepare(queue, plan, time)
   for key, bucket in pairs(plan.buckets) do redis.call('SET', key, bucket[1], 'PX', bucket[2]) end
 end
 
--- Take the elements of a plan from where they are, and park those that may not begin.
-local function settle(queue, plan, time)
+-- Take the elements of a plan from where they are, and park those that may not begin. `turns`: as for `prepare`.
+local function settle(queue, plan, time, turns)
   redis.call('LTRIM', queue.messages, plan.scanned, -1)
   for caller, count in pairs(plan.taken) do redis.call('LTRIM', line_of(queue.messages, caller), count, -1) end
   for i, one in ipairs(plan.parked) do
     local caller, element, body, submission = unpack(one, 1, 4)
     if body then -- it was held before, so it is older than all in the line
-      redis.call('LPUSH', line_of(queue.messages, caller), '0: ' .. element)
+      redis.call('LPUSH', line_of(queue.messages, caller), parked_form(0, '', element))
     else
-      local number = string.format('%.0f', plan.number + i)
-      redis.call('RPUSH', line_of(queue.messages, caller), number .. ':' .. submission .. ' ' .. element)
+      redis.call('RPUSH', line_of(queue.messages, caller), parked_form(plan.number + i, submission, element))
     end
   end
   for caller in pairs(plan.taken) do
     if plan.left[caller] == 0 then
       redis.pcall('ZREM', keys_of_lines(queue.messages).lines, caller)
-    else
+    elseif not turns then -- else the turn is written with the others
       redis.pcall('ZADD', keys_of_lines(queue.messages).lines, milliseconds(time), caller)
     end
   end

@@ -1,7 +1,7 @@
 -- Take up to `count` messages off their queue, and hold them. Where the circle has rules, tasks that may not begin are
 -- parked in lines of their callers, and tasks of these lines are taken, too.
 --
--- Needs  connection/common, queue/messages, queue/hold, queue/lines, queue/choose
+-- Needs  connection/common, queue/messages, queue/hold, queue/lines, queue/turns, queue/choose
 -- KEYS  1 messages (list)   2 bodies (hash)   3 acks (set)   4 deliveries (hash)   5 leases (sorted set)
 --       6 full (string)   7 room (list)   8 published (sorted set)   9 sequence (string)   10 rules (hash)
 --       11 callers (hash)
@@ -13,7 +13,7 @@
 --       13 on: names of the details' fields, the last three of which are status, error, submission
 -- Returns {1 if the broker had no lease any more, else 0; one row for each message, see `hold`; the server's
 -- milliseconds}; where the circle has rules, behind them {milliseconds after which to try again if tasks wait that may
--- not begin, else 0; fields and notes of the rules that block}.
+-- not begin, else 0; fields and notes of the rules that block; 1 if callers take turns, else 0}.
 local time = redis.call('TIME')
 -- A server without memory refuses this first write: nothing is half done then.
 local added = redis.call('ZADD', KEYS[5], 'GT', milliseconds(time) + ARGV[3], ARGV[2])
@@ -31,26 +31,37 @@ local queue = {
   callers = KEYS[11],
   buckets = KEYS[1] .. '.bucket',
 }
-local lines = keys_of_lines(KEYS[1]).lines
--- One command for all three, which hardly ever exist.
-local there = redis.call('EXISTS', KEYS[4], KEYS[10], lines)
+-- One command for all four, which hardly ever exist.
+local there = redis.call('EXISTS', KEYS[4], KEYS[10], keys_of_lines(KEYS[1]).lines, keys_of_turns(KEYS[1]).turns)
 local some_died = there > 0 and redis.call('EXISTS', KEYS[4]) == 1
 local keys = {bodies = KEYS[2], acks = KEYS[3], deliveries = some_died and KEYS[4], sequence = KEYS[9]}
 local rows, ruled = {}, nil
 if count > 0 and there > (some_died and 1 or 0) then
-  local plan = choose(queue, count, tonumber(ARGV[6]), time, ARGV[5], ARGV[11])
-  prepare(queue, plan, time)
+  local turns = read_turns(KEYS[1], time)
+  local plan = choose(queue, count, tonumber(ARGV[6]), time, ARGV[5], ARGV[11], turns)
+  prepare(queue, plan, time, turns)
   if #plan.elements > 0 then
-    rows = hold(plan.elements, plan.bodies, keys, hold_options(time), function() settle(queue, plan, time) end)
-    local callers = {}
-    for i, element in ipairs(plan.elements) do callers[element] = plan.callers[i] end
-    for _, row in ipairs(rows) do redis.pcall('HSET', KEYS[11], row[1], callers[row[2] or row[1]]) end
+    local function remove() settle(queue, plan, time, turns) end
+    rows = hold(plan.elements, plan.bodies, keys, hold_options(time), remove, plan.submissions)
+    if plan.counted then -- else nothing would take them out again
+      local callers = {}
+      for i, element in ipairs(plan.elements) do callers[element] = plan.callers[i] end
+      for _, row in ipairs(rows) do redis.pcall('HSET', KEYS[11], row[1], callers[row[2] or row[1]]) end
+    end
   else
-    settle(queue, plan, time)
+    settle(queue, plan, time, turns)
   end
   for _, one in ipairs(plan.begun) do redis.pcall('SREM', one[1], one[2]) end
+  if turns then
+    pcall(function() -- turns that are not written harm no task
+      local charges = {}
+      for _, row in ipairs(rows) do charges[row[1]] = plan.charges[row[2] or row[1]] end
+      turns.charge(charges)
+      turns.write()
+    end)
+  end
   left = redis.call('LLEN', KEYS[1])
-  ruled = {plan.wait, plan.blocks}
+  ruled = {plan.wait, plan.blocks, turns and 1 or 0}
 elseif #elements > 0 then
   redis.call('LTRIM', KEYS[1], 0, -1) -- removes nothing, and proves that the elements can be removed
   rows = hold(

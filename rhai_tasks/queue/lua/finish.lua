@@ -2,12 +2,13 @@
 -- A task that was cancelled in the meantime ends as cancelled, whatever its script's outcome. A task whose outcome the
 -- server refuses holds up no other.
 --
--- Needs  connection/common, queue/cancellation, queue/letters, queue/follow_ups
+-- Needs  connection/common, queue/cancellation, queue/letters, queue/follow_ups, queue/turns
 -- KEYS  1 acks (set)   2 bodies (hash)   3 deliveries (hash)   4 dead (sorted set)   5 dead bodies (hash)
 --       6 reasons (hash)   7 on: acceptances of the signed ones among the tasks (strings, see `accept.lua`)
 -- ARGV  1 "1": delete the details after the reply   2 milliseconds after which a reply list expires, 0: never
 --       3 seconds after which the details expire, unless they say so themselves, 0: never
 --       4 start of the names of channels for states   5 namespace
+--       6 for each task how many seconds its script ran, separated by blanks; may be empty
 --       then for each task: message id, details key, submission as it was fetched or nothing, status, its text, time
 --       for `updatedAt`, kind of the error or nothing, how many more arguments follow: none, or how many follow-ups
 --       there are, six arguments for each of them (follow_ups.py), how many names and values of answers follow (-1: the
@@ -17,7 +18,7 @@
 -- {the server's error text}: the details key is no hash, the message is a dead letter; or the server's error: the task
 -- is held as before, and the call can be repeated.
 local ids, held = {}, {}
-local i, n = 6, 0
+local i, n = 7, 0
 while i <= #ARGV do
   n = n + 1
   ids[n] = ARGV[i]
@@ -31,7 +32,10 @@ end
 redis.call('HDEL', KEYS[2], '')
 redis.call('SREM', KEYS[1], '')
 local now = #KEYS > 6 and milliseconds(redis.call('TIME'))
-local some_died = redis.call('EXISTS', KEYS[3]) == 1
+local messages = string.sub(KEYS[2], 1, -6) -- the key of the bodies without its last part, `.msgs`
+-- One command for both, which hardly ever exist.
+local there = redis.call('EXISTS', KEYS[3], keys_of_turns(messages).charges)
+local some_died = there > 0 and redis.call('EXISTS', KEYS[3]) == 1
 if some_died then
   redis.call('HDEL', KEYS[3], '')
 end
@@ -130,16 +134,17 @@ local function finish(id, details, submission, status, text, at, kind, rest, mor
   return failure and 'recorded: ' .. failure or 'recorded'
 end
 
-local results, gone = {}, {}
-i, n = 6, 0
+local results, gone, seconds, ran = {}, {}, {}, string.gmatch(ARGV[6], '%S+')
+i, n = 7, 0
 while i <= #ARGV do
   local id, details, submission, status, text, at, kind, more = unpack(ARGV, i, i + 7)
   n = n + 1
+  local one_ran = tonumber(ran() or '')
   if held[id] then
     held[id] = false
     local succeeded, result = pcall(finish, id, details, submission, status, text, at, kind, i + 8, tonumber(more))
     if succeeded then
-      gone[#gone + 1] = id
+      gone[#gone + 1], seconds[#gone + 1] = id, one_ran
       results[n] = result
     else
       results[n] = {err = error_text(result)}
@@ -165,4 +170,13 @@ if some_died then
 end
 call_with_all('HDEL', KEYS[2], gone)
 call_with_all('SREM', KEYS[1], gone)
+if there > (some_died and 1 or 0) then
+  pcall(function() -- turns that are not written harm no task
+    local turns = read_turns(messages, redis.call('TIME'))
+    if turns then
+      turns.finish(gone, seconds)
+      turns.write()
+    end
+  end)
+end
 return results

@@ -5,7 +5,9 @@
 --       6 published (sorted set)   7 leases (sorted set)   8 on: acks of brokers that are gone (sets)
 -- ARGV  1 name of the actor that runs tasks   2 prefix of details keys   3 time for `updatedAt`
 --       4 start of the names of acks, up to a broker id   5 queue name   6 "oldest": the end is the tail, else the head
--- Returns how many tasks went back. Messages that say more than a task's id could not come back as they were, and stay:
+--       7 not empty: `give_back_ids.lua` has given back the ids
+-- Returns how many tasks went back; -1: that script is to be called first, since there are many ids. Messages that say
+-- more than a task's id could not come back as they were, and stay:
 -- those of other actors, and of groups and pipelines.
 
 -- Return the id of the task that a message is for, if the message says no more than that, and the submission it is for.
@@ -38,6 +40,10 @@ local function sort_message(id, body)
   end
 end
 
+local is_large = redis.call('LLEN', KEYS[2]) > 1000 or redis.call('EXISTS', keys_of_lines(KEYS[2]).lines) == 1
+if ARGV[7] == '' and is_large then
+  return -1
+end
 local elements = redis.call('LRANGE', KEYS[2], 0, -1)
 local queue = {
   messages = KEYS[2],
@@ -49,12 +55,6 @@ local queue = {
   gone = {unpack(KEYS, 8)},
 }
 local function sort_id(id) ids[#ids + 1] = id end
-local parked, lines, submissions = read_lines(KEYS[2])
-sort_elements(parked, queue, sort_message, function(id) -- they have left the queue, so they come before it
-  if (read('HGET', ARGV[2] .. id, FIELD.submission) or '') == submissions[id] then
-    sort_id(id) -- else it has been submitted anew, and waits elsewhere
-  end
-end)
 sort_elements(elements, queue, sort_message, sort_id)
 for _, id in ipairs(redis.call('ZRANGE', KEYS[6], 0, -1)) do
   local body = redis.call('HGET', KEYS[3], id)
@@ -75,7 +75,6 @@ redis.call('HDEL', KEYS[3], '')
 redis.call('HDEL', KEYS[4], '')
 redis.call('LTRIM', KEYS[1], 0, -1)
 redis.call('LTRIM', KEYS[2], 0, -1)
-for _, line in ipairs(lines) do redis.call('LTRIM', line, 0, -1) end
 
 -- 3. Add.
 for _, task in ipairs(tasks) do
@@ -103,8 +102,6 @@ end
 
 -- 4. Remove.
 redis.call('LTRIM', KEYS[2], #elements, -1)
-for _, line in ipairs(lines) do redis.call('DEL', line) end
-redis.call('DEL', keys_of_lines(KEYS[2]).lines)
 redis.call('DEL', KEYS[6])
 for i = 8, #KEYS do redis.call('DEL', KEYS[i]) end
 for _, task in ipairs(tasks) do

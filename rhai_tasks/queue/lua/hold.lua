@@ -77,11 +77,12 @@ end
 -- error, submission; plain, how many of them come before the terms; head, start of a message; idle, how many of the
 -- messages begin to run at once; channel, start of the names of channels for states; time, as `TIME` tells.
 -- `remove`: takes the elements from where they are; it cannot fail.
+-- `submissions`: of tasks that were parked, by element: one that has been submitted anew waits elsewhere, too.
 -- Returns for each message {message id, task id, body, deaths, details, 1 if cancelled, else 0, submission}. A message
 -- that has just been made has its task's id and no body, any other has a body and no task id. Details is a list of
 -- values (nil where absent) up to the last that is present, or the server's error text where the details key holds no
 -- hash.
-local function hold(elements, bodies, keys, options, remove)
+local function hold(elements, bodies, keys, options, remove, submissions)
   -- 1. Read.
   local number, rows, details_keys, ids, made, stale = nil, {}, {}, {}, {}, {}
   for i, element in ipairs(elements) do
@@ -90,7 +91,8 @@ local function hold(elements, bodies, keys, options, remove)
       number, id = next_message_id(number, keys.sequence, options.time)
     end
     local row, key, is_stale = row_of(id, body, element, options)
-    if is_stale then
+    local parked_for = not body and submissions and submissions[element]
+    if is_stale or parked_for and (row[7] or '') ~= parked_for then
       stale[#stale + 1] = id
     else
       if keys.deliveries then

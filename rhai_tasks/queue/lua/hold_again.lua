@@ -24,7 +24,7 @@ local function is_anywhere(id)
     places = {published = KEYS[5], delayed_messages = KEYS[6], acks = acks_of(brokers, ARGV[2], ARGV[3])}
     waiting = {}
     for _, element in ipairs(redis.call('LRANGE', KEYS[4], 0, -1)) do waiting[element] = true end
-    for _, element in ipairs((read_lines(KEYS[4]))) do waiting[element] = true end
+    for _, element in ipairs(messages_in_lines(KEYS[4])) do waiting[element] = true end
   end
   return waiting[id] or is_elsewhere(id, places)
 end

@@ -4,7 +4,7 @@
 -- By the numbers, all go back in their order. By the submission, a task that has been submitted anew, and waits
 -- elsewhere, is told from one that still waits here.
 --
--- Needs  nothing
+-- Needs  connection/common
 
 -- Name the keys of a circle's lines: the sorted set of callers that have one, and the number of the last element.
 local function keys_of_lines(messages)
@@ -22,18 +22,30 @@ local function split_parked(parked)
   return element or parked, submission or '', tonumber(number) or 0
 end
 
--- Return all elements of lines in their order, the keys of the lines, and submissions by element.
-local function read_lines(messages)
-  local found, elements, keys, submissions = {}, {}, {}, {}
+-- Return the caller of a task, and the submission that its details are of. `details`: prefix of details keys.
+local function caller_of_task(details, task)
+  local fields = read('HMGET', details .. task, FIELD.callerId, FIELD.publicKey, FIELD.submission) or {}
+  return fields[1] or fields[2] or '', fields[3] or ''
+end
+
+-- Write an element of a line.
+local function parked_form(number, submission, element)
+  return string.format('%.0f', number) .. ':' .. submission .. ' ' .. element
+end
+
+-- Return the ids of the messages that are parked: they are at the heads of lines, with the number 0.
+local function messages_in_lines(messages)
+  local ids = {}
   for _, caller in ipairs(redis.call('ZRANGE', keys_of_lines(messages).lines, 0, -1)) do
-    local key = line_of(messages, caller)
-    keys[#keys + 1] = key
-    for _, parked in ipairs(redis.call('LRANGE', key, 0, -1)) do
-      local element, submission, number = split_parked(parked)
-      found[#found + 1], submissions[element] = {element, number, #found}, submission
-    end
+    local first, size = 0, 4
+    repeat
+      local some, last_number = redis.call('LRANGE', line_of(messages, caller), first, first + size - 1), nil
+      for _, parked in ipairs(some) do
+        local element, _, number = split_parked(parked)
+        ids[#ids + 1], last_number = number == 0 and element or nil, number
+      end
+      first, size = first + #some, size * 2
+    until last_number ~= 0
   end
-  table.sort(found, function(a, b) return a[2] < b[2] or a[2] == b[2] and a[3] < b[3] end)
-  for i, one in ipairs(found) do elements[i] = one[1] end
-  return elements, keys, submissions
+  return ids
 end

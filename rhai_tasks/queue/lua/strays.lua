@@ -27,7 +27,7 @@ local function found(ids)
   end
 end
 found(redis.call('LRANGE', KEYS[1], 0, -1))
-found((read_lines(KEYS[1])))
+found(messages_in_lines(KEYS[1]))
 found(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', '+inf'))
 found(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', '+inf'))
 for _, key in ipairs(acks) do

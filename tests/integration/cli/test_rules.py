@@ -66,7 +66,7 @@ def test_the_log_says_who_changed_what(run: Run) -> None:
 
 def test_limits_are_set_shown_and_cleared(run: Run) -> None:
     assert run("limits", "set", "--concurrency", "4", "--rate", "600/m", "--burst", "5").returncode == 0
-    assert run("limits", "set", "--each-caller", "--concurrency", "2").returncode == 0
+    assert run("limits", "set", "--each-caller", "--concurrency", "2", "--weight", "3").returncode == 0
     assert run("limits", "set", "--caller", "noisy", "--rate", "1/s", "--reason", "why").returncode == 0
 
     found = shown(run("limits", "show", "--json"))
@@ -77,9 +77,9 @@ def test_limits_are_set_shown_and_cleared(run: Run) -> None:
         ("callers", ""),
         ("circle", ""),
     ]
-    assert found[2]["quota"] == {"concurrency": 4, "rate": 10, "burst": 5, "waiting": None}
+    assert found[2]["quota"] == {"concurrency": 4, "rate": 10, "burst": 5, "waiting": None, "weight": None}
     assert "limit the circle: concurrency 4, rate 10/s, burst 5" in table
-    assert "limit each caller: concurrency 2" in table
+    assert "limit each caller: concurrency 2, weight 3" in table
     assert run("doctor").stdout.count("limit") == 0
     assert run("limits", "clear", "--caller", "noisy").returncode == 0
     assert run("limits", "clear", "--caller", "noisy").returncode == 1
@@ -103,15 +103,26 @@ def test_one_caller_is_paused_and_resumed(run: Run) -> None:
         (["block", "circle", "--caller", "a", "--script", "ab" * 32], "Name a caller or a script"),
         (["block", "circle", "--script", "abc"], "'abc' is no hash of a script: wanted is sha256: and 64 hex digits"),
         (["pause", ""], "CIRCLE ''"),
-        (["limits", "set"], "Name a figure: --concurrency, --rate or --waiting"),
+        (["limits", "set"], "Name a figure: --concurrency, --rate, --waiting or --weight"),
         (["limits", "set", "--burst", "3", "--concurrency", "1"], "--burst needs --rate"),
+        (["limits", "set", "--weight", "2"], "--weight needs --caller or --each-caller"),
         (["limits", "set", "--rate", "10"], "'10' is no rate: wanted is a number and /s, /m or /h, such as 10/s"),
         (["limits", "set", "--rate", "0/s"], "'0/s' is no rate"),
         (["limits", "set", "--concurrency", "0"], "--concurrency"),
         (["limits", "clear", "--each-caller", "--caller", "a"], "exclude each other"),
     ],
     ids=[
-        *("nothing", "both", "no hash", "no circle", "no figure", "burst alone", "no unit", "no task a second"),
+        *(
+            "nothing",
+            "both",
+            "no hash",
+            "no circle",
+            "no figure",
+            "burst alone",
+            "weight of the circle",
+            "no unit",
+            "no task a second",
+        ),
         *("no task at once", "one and each"),
     ],
 )

@@ -435,7 +435,7 @@ def test_a_worker_that_lacks_a_right_says_which_and_goes_on_when_it_has_it(
 
 
 SCRIPTS = {
-    "rhai-bridge": ["take", "give_back", "due", "count"],
+    "rhai-bridge": ["take", "sort", "give_back", "give_back_ids", "due", "count"],
     "rhai-worker": [
         *("fetch", "renew", "hold_again", "recover", "leave", "strays"),
         *("accept", "finish", "mark", "prints", "release", "deliver", "dead_letter"),
@@ -445,12 +445,13 @@ SCRIPTS = {
     "rhai-operator": [
         *("store_script", "delete_script", "forget"),
         *("submit", "cancel", "states", "new_prints"),
-        *("count", "due", "retry", "recover", "purge", "cancel_held", "give_back", "details", "find"),
+        *("count", "due", "retry", "recover", "purge", "cancel_held"),
+        *("give_back", "give_back_ids", "details", "find"),
     ],
     "rhai-web": [
         *("submit", "cancel", "states", "new_prints"),
         *("count", "due", "retry", "recover", "details", "find", "watch"),
-        *("give_back", "purge", "cancel_held", "forget"),
+        *("give_back", "give_back_ids", "purge", "cancel_held", "forget"),
     ],
     "rhai-web-reader": ["states", "count", "details", "find", "watch"],
 }

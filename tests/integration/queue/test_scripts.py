@@ -118,6 +118,10 @@ class World:
         return CircleBridge(replace(self.settings, order="oldest"), CIRCLE, connect(self.url))
 
     @cached_property
+    def fair_bridge(self) -> CircleBridge:
+        return CircleBridge(replace(self.settings, fair=True), CIRCLE, connect(self.url))
+
+    @cached_property
     def relay(self) -> Relay:
         return Relay(self.settings, CIRCLE, FakePublisher(), Outage(self.url))
 
@@ -148,10 +152,10 @@ class World:
         self.take()
         return self.fetch_again()
 
-    def fetch_again(self) -> list[TaskMessage]:
+    def fetch_again(self, count: int = 100) -> list[TaskMessage]:
         source: Any = self.consumer.source
         source.more = True
-        self.consumer._hold(source.fetch(100))
+        self.consumer._hold(source.fetch(count))
         fetched = list(self.consumer._fetched)
         self.consumer._fetched.clear()
         return fetched
@@ -193,7 +197,12 @@ class World:
             "published": admin.zrange(keys.published, 0, -1),
             "delayed": admin.zrange(keys.delayed, 0, -1),
             "delayed messages": admin.zrange(keys.delayed_messages, 0, -1),
-            "line": [parked.split(" ", 1)[1] for parked in admin.lrange(keys.line("caller"), 0, -1)],
+            "line": [
+                parked.split(" ", 1)[1]
+                for caller in ("caller", "")
+                if admin.type(keys.line(caller)) == "list"
+                for parked in admin.lrange(keys.line(caller), 0, -1)
+            ],
             "dead": admin.zrange(keys.dead, 0, -1),
             **{key: admin.smembers(key) for key in held},
         }
@@ -328,6 +337,39 @@ def find_strays_beside_parked(world: World) -> Act:
     park(world)
     strays = Strays(connect(world.url), world.settings.namespace, lambda: [world.keys.queue], 9.0)
     return lambda: strays.find({world.keys.queue: set(world.admin.hkeys(world.keys.bodies))})
+
+
+def give_back_many(world: World) -> Act:
+    world.submit()
+    bridge = world.fair_bridge
+    bridge.take(**bridge.call)
+    world.add_foreign()
+    return bridge.give_back
+
+
+def sort(world: World) -> Act:
+    world.submit()
+    world.add_foreign()
+    world.admin.lmove(f"rhai_tasks:{CIRCLE}", world.keys.messages, "RIGHT", "RIGHT")
+    bridge = world.fair_bridge
+    return lambda: bridge.take(**bridge.call)
+
+
+def fetch_by_turns(world: World) -> Act:
+    sort(world)()
+    (message,) = world.fetch_again(1)
+    world.broker.writer.release(Released(message.run.delivery))
+    world.broker.writer._write()
+    world.consumer._room.held.clear()
+    return world.fetch_again
+
+
+def finish_by_turns(world: World) -> Act:
+    sort(world)()
+    for message in world.fetch_again():
+        ending = Finished(message.run.delivery, completed("done"), [], ended=0.0, use=(0.0, 0.5, 1, 1))
+        world.broker.writer.finish(ending, at_once=False)
+    return world.broker.writer._write
 
 
 def publish(world: World) -> Act:
@@ -567,7 +609,11 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "fetch blocked tasks": ("fetch finish", fetch_by_rules),
     "fetch under limits": ("fetch", fetch_limited),
     "fetch parked tasks": ("fetch", fetch_parked),
-    "give back parked tasks": ("give_back", give_back_parked),
+    "give back parked tasks": ("give_back give_back_ids", give_back_parked),
+    "give back sorted tasks": ("give_back give_back_ids", give_back_many),
+    "sort": ("sort", sort),
+    "fetch by turns": ("fetch", fetch_by_turns),
+    "finish by turns": ("finish", finish_by_turns),
     "purge parked tasks": ("purge cancel_held", purge_parked),
     "find strays beside parked tasks": ("strays", find_strays_beside_parked),
     "claim": ("claim", claim),
@@ -618,7 +664,7 @@ def commands_called(scripts: str) -> list[str]:
 CASES = [(name, command) for name, (scripts, _) in SCENARIOS.items() for command in commands_called(scripts)]
 KEYS = ["messages", "bodies", "dead", "dead_bodies", "dead_reasons", "sequence", "published", "leases", "deliveries"]
 KEYS += ["full", "room", "delayed", "delayed_messages", "wake", "rules", "callers", "lines"]
-KEYS += ["line_number"]
+KEYS += ["line_number", "turns", "charges"]
 OTHERS = [
     "acks",
     "released",
