@@ -11,6 +11,7 @@ import redis
 
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.scripts import load_script, run_each
+from rhai_tasks.observe.history import HistoryWriter
 from rhai_tasks.observe.metrics import RECOVERED
 from rhai_tasks.protocol import quiet_field, to_bytes, to_text, workers_key
 from rhai_tasks.threads import vital_thread
@@ -66,6 +67,7 @@ class Leases:
         self.hold_again = HoldAgain(context, self.lapsed)
         self._recover_script = load_script(context.client, __package__, "recover")
         self._leave_script = load_script(context.client, __package__, "leave")
+        self._history = HistoryWriter(context.recorder.counts, context.settings.namespace, self._client)
         self._thread = vital_thread("leases", self._keep)
 
     def start(self) -> None:
@@ -96,10 +98,13 @@ class Leases:
             pause = RENEW_SECONDS
             try:
                 self.renew(*context.held.queues(), heartbeat=context.recorder.report())
+                self._history.write_if_due()
                 context.outage.succeeded()
             except redis.RedisError as error:
                 context.outage.failed(error)
                 pause = _RETRY_SECONDS
+        with suppress(redis.RedisError):
+            self._history.write()
 
     def lapsed(self, queue: str) -> bool:
         """Whether our lease has expired, so that another worker may hold our messages: we were frozen, or cut off."""

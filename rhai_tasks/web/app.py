@@ -50,6 +50,7 @@ _PAGES: dict[str, Callable[[Site, Query], pages.Rendering]] = {
     "/circle": single.circle,
     "/worker": single.worker,
     "/bulk": single.bulk,
+    "/history": single.history,
     "/task": pages.task,
     "/doctor": pages.doctor,
 }

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 480, 130
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 20  # around the plot
 _GAP_SECONDS = 10.0  # without a sample, as no page was open; no line is drawn
 _SHORTEST_SECONDS = 120.0
+_TICKS = (30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
+_MOST_TICKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,12 @@ class Chart:
 
 
 def draw(
-    title: str, names: Sequence[str], points: Sequence[tuple[float, Sequence[float | None]]], *, seconds: bool = False
+    title: str,
+    names: Sequence[str],
+    points: Sequence[tuple[float, Sequence[float | None]]],
+    *,
+    seconds: bool = False,
+    is_log: bool = False,
 ) -> Chart:
     """Lay out a chart.
 
@@ -40,37 +48,63 @@ def draw(
         names: Of the lines.
         points: In order of time: seconds since the epoch, and a value for each line, or `None`.
         seconds: The values are durations.
+        is_log: The axis of the values is logarithmic: 20 s do not hide 20 ms.
     """
     write = duration if seconds else number
+    gap = max(_GAP_SECONDS, 1.5 * (points[1][0] - points[0][0]) if len(points) > 1 else 0.0)
     end = points[-1][0] if points else 0.0
     span = max(end - points[0][0], _SHORTEST_SECONDS) if points else _SHORTEST_SECONDS
-    top = _round_up(max((value for _, values in points for value in values if value is not None), default=0.0))
+    known = [value for _, values in points for value in values if value is not None]
+    top = _round_up(max(known, default=0.0))
+    least, most = _decades(known)
 
     def x(at: float) -> float:
         return round(WIDTH - RIGHT - (end - at) / span * (WIDTH - LEFT - RIGHT), 1)
 
     def y(value: float) -> float:
-        return round(HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM), 1)
+        part = (log10(max(value, least)) - log10(least)) / (log10(most) - log10(least)) if is_log else value / top
+        return round(HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM), 1)
 
     lines = []
     for place, name in enumerate(names):
         values = [(at, row[place]) for at, row in points]
         latest = next((value for _, value in reversed(values) if value is not None), None)
         pieces = [
-            " ".join(f"{x(at)},{y(value)}" for at, value in piece if value is not None) for piece in _pieces(values)
+            " ".join(f"{x(at)},{y(value)}" for at, value in piece if value is not None)
+            for piece in _pieces(values, gap)
         ]
         lines.append(Line(name, f"line-{name.strip(' %')}", "-" if latest is None else write(latest), tuple(pieces)))
-    levels = tuple((y(top * part), write(top * part)) for part in (0.0, 0.5, 1.0))
-    times = tuple((x(end - span * part), _ago(span * part)) for part in (1.0, 0.5, 0.0))
+    marks = _marks(least, most) if is_log else [top * part for part in (0.0, 0.5, 1.0)]
+    levels = tuple((y(mark), write(mark)) for mark in marks)
+    times = tuple((x(end - past), _ago(past)) for past in _ticks(span))
     return Chart(title, tuple(lines), levels, times)
 
 
-def _pieces(values: Sequence[tuple[float, float | None]]) -> list[list[tuple[float, float | None]]]:
+def _decades(values: Sequence[float]) -> tuple[float, float]:
+    """Return the powers of ten around some values, at least one apart."""
+    above = [value for value in values if value > 0]
+    least = 10.0 ** floor(log10(min(above))) if above else 0.001
+    return least, max(10.0 ** ceil(log10(max(above, default=1.0))), least * 10)
+
+
+def _marks(least: float, most: float) -> list[float]:
+    """Return some powers of ten, four at most."""
+    count = round(log10(most / least))
+    return [least * 10.0**power for power in range(0, count + 1, -(-count // 3))]
+
+
+def _ticks(span: float) -> list[float]:
+    """Return times ago, in whole minutes, hours or days: the longest first, and the end."""
+    step = next((tick for tick in _TICKS if span / tick <= _MOST_TICKS), span)
+    return [step * number for number in range(int(span // step), -1, -1)]
+
+
+def _pieces(values: Sequence[tuple[float, float | None]], gap: float) -> list[list[tuple[float, float | None]]]:
     """Break a line where samples are missing; where only its value is missing, the line goes on to the next value."""
     known = [pair for pair in values if pair[1] is not None]
     piece, pieces = 0, []
     for (at, value), before in zip(known, [None, *known], strict=False):
-        piece += before is not None and at - before[0] > _GAP_SECONDS
+        piece += before is not None and at - before[0] > gap
         pieces.append((piece, (at, value)))
     return [[pair for _, pair in group] for _, group in groupby(pieces, key=lambda entry: entry[0])]
 
@@ -108,5 +142,6 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s" if seconds % 60 >= 1 else f"{seconds // 60:.0f} min"
     if seconds < 48 * 3600:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+        hours, minutes = f"{seconds // 3600:.0f} h", f"{seconds % 3600 // 60:02.0f} min"
+        return hours if minutes == "00 min" else f"{hours} {minutes}"
     return f"{seconds / 86400:.0f} days"

@@ -1,4 +1,4 @@
-"""The pages of one circle, of one worker process, and of one action on many tasks."""
+"""The pages of one circle, of one worker process, of one action on many tasks, and of the history."""
 
 from itertools import islice
 
@@ -8,6 +8,7 @@ from rhai_tasks.observe.recorder import EndedTask
 from rhai_tasks.operate.queues import PLACES
 from rhai_tasks.protocol import Status
 
+from .history import RANGES
 from .pages import Rendering, rows_of
 from .sampler import Worker
 from .site import Query, Site
@@ -42,6 +43,18 @@ def circle(site: Site, query: Query) -> Rendering:
         "workers": [worker for worker in sample.workers if _serves(worker, name)],
         "rules": rules.read(name),
         "changes": rules.changes(name)[:_CHANGES],
+    }
+
+
+def history(site: Site, query: Query) -> Rendering:
+    """Show the charts of the last hours or days, of a circle or of all."""
+    name, span, sample = query.text("circle"), query.text("range", "24h"), site.sampler.sample()
+    span = span if span in RANGES else "24h"
+    return "history.html", {
+        "circle": name,
+        "span": span,
+        "ranges": list(RANGES),
+        "charts": site.history.draw(name, span, sample.at),
     }
 
 

@@ -18,6 +18,7 @@ from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.tasks import Tasks
 from rhai_tasks.settings import Settings
 
+from .history import History
 from .jobs import Jobs
 from .render import environment
 from .sampler import Sampler
@@ -45,6 +46,7 @@ class Site:
         self.error_walks = ErrorWalks(self.tasks)
         self.trial = Trial()
         self.jobs = Jobs(BY)
+        self.history = History(settings, self.queues.client)
         self.doctor_run = DoctorRun(lambda: examine(settings))
         self.templates = environment()
 

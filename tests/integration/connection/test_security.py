@@ -437,7 +437,7 @@ def test_a_worker_that_lacks_a_right_says_which_and_goes_on_when_it_has_it(
 SCRIPTS = {
     "rhai-bridge": ["take", "sort", "give_back", "give_back_ids", "due", "count"],
     "rhai-worker": [
-        *("fetch", "renew", "hold_again", "recover", "leave", "strays"),
+        *("fetch", "renew", "hold_again", "recover", "leave", "strays", "history"),
         *("accept", "finish", "mark", "prints", "release", "deliver", "dead_letter"),
     ],
     "rhai-client": ["submit", "cancel", "states", "new_prints"],

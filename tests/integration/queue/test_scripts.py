@@ -25,6 +25,7 @@ from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.outage import Outage
 from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import RhaiTasksError, ScriptNotFound
+from rhai_tasks.observe.metrics import FINISHED
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import (
@@ -553,6 +554,12 @@ def forget(world: World) -> Act:
     return lambda: load_script(world.bridge._client, "rhai_tasks.operate", "forget")(keys=names)
 
 
+def write_history(world: World) -> Act:
+    world.fetch()
+    world.broker.context.recorder.counts.add(FINISHED, CIRCLE, "completed", count=3)
+    return world.broker.leases._history.write
+
+
 def suppressed(act: Callable[[str], object], reference: str) -> None:
     with suppress(ScriptNotFound):  # the try before has deleted it
         act(reference)
@@ -649,6 +656,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "delete a script": ("delete_script", delete_script),
     "cancel": ("cancel", cancel),
     "forget": ("forget", forget),
+    "write the history": ("history", write_history),
     "purge": ("purge cancel_held", purge),
     "retry": ("retry", retry),
     "due": ("due", due),

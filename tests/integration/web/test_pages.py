@@ -207,6 +207,7 @@ def test_names_of_strangers_are_never_markup_on_any_page(
         f"/circle?circle={name or 'c'}",
         "/circle?circle=dead",
         f"/worker?id={name}",
+        f"/history?circle={name}&range={name}",
         f"/errors?circle={name}&caller={name}&contains={name}&error={name}",
         "/dead",
         "/dead?circle=dead",

@@ -80,6 +80,8 @@ def cost(client: Any, request: Callable[[], Any]) -> tuple[Counter[str], int]:
         ("/circle?circle=big", 40, 9000),
         ("/circle?circle=none", 40, 9000),
         ("/worker?id=none", 30, 8000),
+        ("/history?range=7d", 40, 8000),
+        ("/history?circle=big&range=7d", 40, 8000),
         ("/dead", 30, 8000),
         ("/dead?circle=circle-7", 35, 8000),
         ("/delayed?circle=circle-7", 35, 8000),
