@@ -21,6 +21,7 @@ from rhai_tasks.threads import vital_thread
 from .circle import CircleBridge
 from .delays import Delays
 from .shared import SharedBridge
+from .stops import Stops
 
 if TYPE_CHECKING:
     from .relay.relay import Relays
@@ -45,6 +46,7 @@ class Bridge:
         self._shared: SharedBridge | None = None
         self._finder: threading.Thread | None = None
         self._delays = Delays(settings, self._outage, self._stop)
+        self._stops = Stops(settings, self._outage, self._stop) if settings.prefixes.stop else None
         self._relays: Relays | None = None
         if settings.broker_url is not None:
             from .relay import relay  # noqa: PLC0415  (needs pika)
@@ -64,6 +66,8 @@ class Bridge:
                 self._shared = SharedBridge(self._settings, self._client, self._outage, self._stop, self.readiness)
             self._shared.serve(bridge)
         self._delays.serve(bridge)
+        if self._stops:
+            self._stops.serve(circle)
         if self._relays:
             self._relays.serve(circle, self._stop, self.readiness)
 
@@ -83,6 +87,8 @@ class Bridge:
         if self._finder:
             self._finder.join()
         self._delays.stop()
+        if self._stops:
+            self._stops.stop()
         if self._relays:
             self._relays.stop()
         for bridge, _ in self._dedicated:

@@ -34,7 +34,7 @@ class CircleBridge:
         self._settings = settings
         self._keys = QueueKeys(settings.namespace, queue_name(circle))
         self._client = client
-        self.take = load_script(client, "bridge", "sort" if settings.fair else "take")
+        self.take = load_script(client, "bridge", "sort" if settings.fair else "take", settings.table)
         self.call = self._sort_call() if settings.fair else self._take_call()
 
     def _take_call(self) -> dict[str, Any]:

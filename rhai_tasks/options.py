@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import isnan, nan
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from setproctitle import setproctitle
@@ -20,7 +20,7 @@ from .engine.limits import MIB, TIB
 from .errors import ConfigurationError
 from .launch import find_hidden_bridge
 from .log import LogFormat
-from .protocol import Prefixes, is_utf8
+from .protocol import DialectName, Prefixes, is_utf8
 from .settings import BOUNDS, LONGEST_SECONDS, Settings, option_of
 
 logger = logging.getLogger(__name__)
@@ -143,9 +143,20 @@ server_options = _together(
         help="Server of the native lists and of dramatiq: a redis, rediss, unix or redis+sentinel URL.",
     ),
     _option("--namespace", default=_DEFAULT.namespace, help="Prefix of the dramatiq keys."),
+    _option(
+        "--dialect",
+        default=_DEFAULT.dialect,
+        type=click.Choice(get_args(DialectName)),
+        help="Protocol of the dispatchers: names of keys, fields and statuses.",
+    ),
     _option("--queue-prefix", default=_DEFAULT.prefixes.queue, help="Native lists: this and the circle."),
     _option("--details-prefix", default=_DEFAULT.prefixes.details, help="Details hashes: this and the task id."),
     _option("--reply-prefix", default=_DEFAULT.prefixes.reply, help="Reply lists: this and the task id."),
+    _option(
+        "--stop-prefix",
+        default=_DEFAULT.prefixes.stop,
+        help="Lists of ids of tasks to cancel: this and the circle; empty: none.",
+    ),
 )
 
 broker_options = _together(
@@ -315,7 +326,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
     """
     given = dict(options)
     prefixes = Prefixes(
-        **{name: given.pop(f"{name}_prefix") for name in ("queue", "details", "reply") if f"{name}_prefix" in given}
+        **{name: given.pop(f"{name}_prefix") for name in Prefixes.__slots__ if f"{name}_prefix" in given}
     )
     if "memory_limit" in given:
         given["memory_limit"] *= MIB

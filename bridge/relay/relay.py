@@ -41,7 +41,7 @@ class Relay:
         self._outage = outage
         self._client = connect(settings.redis_url, outage=outage)
         self._blocking = connect_blocking(settings.redis_url, outage)
-        self._publish = load_script(self._client, "bridge", "publish")
+        self._publish = load_script(self._client, "bridge", "publish", settings.table)
         self._release = load_script(self._client, "bridge", "release_published")
         self._certain = False  # whether RabbitMQ has all published messages
 

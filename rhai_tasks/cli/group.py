@@ -145,6 +145,7 @@ def make_client(settings: Settings, **options: Any) -> Client:
     """Make a client of the settings; `options` are further arguments of `Client`."""
     return Client(
         settings.redis_url,
+        dialect=settings.dialect,
         prefixes=settings.prefixes,
         namespace=settings.namespace,
         retry_timeout=5.0,

@@ -344,14 +344,14 @@ def tail(settings: Settings, circle: str | None, count: int | None, as_json: boo
 
     Clients and workers of this project publish the changes.
     """
-    requests = Requests(prefixes=settings.prefixes, namespace=settings.namespace)
+    requests = Requests(dialect=settings.dialect, prefixes=settings.prefixes, namespace=settings.namespace)
     channels = state_channel(settings.namespace) + settings.prefixes.details
     with connect(settings.redis_url) as database, database.pubsub(ignore_subscribe_messages=True) as channel:
         channel.psubscribe(key_pattern(channels))
         changes = _changes(channel, requests)
         if circle is not None:
-            key, wanted = settings.prefixes.details, to_bytes(circle)
-            changes = (one for one in changes if database.hget(to_bytes(key + one[0]), Field.CIRCLE) == wanted)
+            key, wanted, field = settings.prefixes.details, to_bytes(circle), settings.table.stored(Field.CIRCLE)
+            changes = (one for one in changes if database.hget(to_bytes(key + one[0]), field) == wanted)
         with stream():
             for task_id, state in islice(changes, count):
                 _show_change(task_id, state, as_json=as_json)

@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from rhai_tasks.errors import ServerUnavailable, TaskTimeout
-from rhai_tasks.protocol import Prefixes
+from rhai_tasks.protocol import DialectName, Prefixes
 
-from .requests import POLLED_AT_ONCE, Ending, Requests, batched, traceparent_if
+from .requests import POLLED_AT_ONCE, Ending, Requests, batched
 from .spec import Submitted, check_seconds
 
 if TYPE_CHECKING:  # an extra
@@ -21,6 +21,19 @@ SenderType = TypeVar("SenderType")
 _NEW_SECONDS = 0.05  # after its submission a task is unlikely to have ended
 
 
+def traceparent_if(traces: bool) -> Callable[[], str | None] | None:
+    """Return the function that gives the current span's `traceparent`, or `None` without `traces`.
+
+    Raises:
+        ConfigurationError: OpenTelemetry is not installed.
+    """
+    if not traces:
+        return None
+    from rhai_tasks.observe.tracing import current_traceparent  # noqa: PLC0415  (needs an extra)
+
+    return current_traceparent
+
+
 class ClientOptions(TypedDict, total=False):
     """The options of a client, as `Client` explains them."""
 
@@ -28,6 +41,7 @@ class ClientOptions(TypedDict, total=False):
     caller_id: str
     context_id: str | None
     expire_finished: float | None
+    dialect: DialectName
     prefixes: Prefixes | None
     namespace: str
     traces: bool

@@ -137,6 +137,7 @@ class Client:
         context_id (str | None): Field `contextId` of the details. Scripts see the worker's own circle instead.
         expire_finished (float | None): Seconds after its end at which a task's details expire, from a millisecond to a
             hundred years; 0 keeps them. `None`, the default, leaves it to the worker, which keeps them by default.
+        dialect (DialectName): Protocol of the workers, `rhai` by default; see docs/hero.md.
         prefixes (Prefixes | None): Prefixes of the native keys, the same as the worker's.
         namespace (str): Prefix of the dramatiq keys, the same as the worker's.
         traces (bool): Write the current OpenTelemetry span into each task; a worker with `--traces` joins its trace.

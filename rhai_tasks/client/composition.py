@@ -10,12 +10,13 @@ import dramatiq
 from dramatiq import Message
 from dramatiq.results import Results
 
-from rhai_tasks.protocol import ACTOR, LONGEST, Prefixes, check_circle, is_utf8, queue_name, timestamp
+from rhai_tasks.protocol import ACTOR, LONGEST, DialectName, Prefixes, check_circle, is_utf8, queue_name, timestamp
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.follow_ups import CALLBACKS, RESULT_KEY, callback_options, check_steps, milliseconds
 from rhai_tasks.settings import Settings
 
-from .requests import Requests, traceparent_if
+from .base import traceparent_if
+from .requests import Requests
 from .spec import TaskSpec, check_seconds
 
 if TYPE_CHECKING:  # an extra
@@ -41,6 +42,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         circle: Public key of the circle whose workers run the scripts.
         caller_id: Public key of the caller: `CALLER_ID` in scripts.
         context_id: Field `contextId` of the details.
+        dialect: Protocol of the workers, as for `Client`.
         prefixes: Prefixes of the native keys, the same as the worker's.
         namespace: Prefix of the dramatiq keys, the same as the worker's.
         traces: Write the current OpenTelemetry span into each task.
@@ -58,16 +60,18 @@ class ScriptActor(dramatiq.Actor[..., str]):
         circle: str,
         caller_id: str = "",
         context_id: str | None = None,
+        dialect: DialectName = "rhai",
         prefixes: Prefixes | None = None,
         namespace: str = _DEFAULT.namespace,
         traces: bool = False,
         signing_key: "SigningKey | None" = None,
     ) -> None:
-        settings = Settings(redis_url=url, prefixes=prefixes or _DEFAULT.prefixes, namespace=namespace)
+        settings = Settings(redis_url=url, dialect=dialect, prefixes=prefixes or _DEFAULT.prefixes, namespace=namespace)
         self._requests = Requests(
             circle=circle,
             caller_id=caller_id,
             context_id=context_id,
+            dialect=dialect,
             traceparent=traceparent_if(traces),
             signing_key=signing_key,
         )

@@ -4,7 +4,6 @@ Polls, and no channel: a reader that stops reading costs nobody anything.
 """
 
 from rhai_tasks.errors import NotAsked, TaskNotFound
-from rhai_tasks.protocol import Status
 
 from .requests import Request
 
@@ -39,7 +38,7 @@ class PrintsReader:
     def _read(self, reply: list[bytes | int | None] | None) -> list[str]:
         if reply is None:
             raise TaskNotFound(self._task_id)
-        status, asked, delivery, is_other, new = reply
+        has_ended, asked, delivery, is_other, new = reply
         assert isinstance(new, bytes)  # noqa: S101  (so `new_prints.lua` returns it)
         if asked is None and not new and not self._has_asked:
             raise NotAsked(self._task_id, "keep_prints")
@@ -49,7 +48,7 @@ class PrintsReader:
         self._position += len(new)
         if isinstance(delivery, bytes):
             self._delivery = delivery
-        self.has_ended = status in {Status.COMPLETED.encode(), Status.ERROR.encode()}
+        self.has_ended = bool(has_ended)
         self.pause = _SHORTEST_PAUSE if new else min(2 * self.pause, _LONGEST_PAUSE)
         *lines, self._rest = (self._rest + new).split(b"\n")
         if self.has_ended and self._rest:  # another program wrote it

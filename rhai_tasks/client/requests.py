@@ -25,6 +25,8 @@ from rhai_tasks.errors import (
 from rhai_tasks.protocol import (
     CANCELLED,
     NO_TERMS,
+    Dialect,
+    DialectName,
     Field,
     Outcome,
     Prefixes,
@@ -35,6 +37,7 @@ from rhai_tasks.protocol import (
     cancel_channel,
     check_circle,
     check_names,
+    dialect_named,
     queue_name,
     scripts_key,
     shown,
@@ -74,19 +77,6 @@ _DEFAULT = Settings()
 _terms_of: Callable[[TaskSpec], tuple[Any, ...]] = operator.attrgetter(*Terms._fields)
 
 
-def traceparent_if(traces: bool) -> Callable[[], str | None] | None:
-    """Return the function that gives the current span's `traceparent`, or `None` without `traces`.
-
-    Raises:
-        ConfigurationError: OpenTelemetry is not installed.
-    """
-    if not traces:
-        return None
-    from rhai_tasks.observe.tracing import current_traceparent  # noqa: PLC0415  (needs an extra)
-
-    return current_traceparent
-
-
 @dataclass(frozen=True, slots=True)
 class Request(Generic[T]):
     """A request to the server: one round trip."""
@@ -119,14 +109,19 @@ class Requests:
     caller_id: str = ""
     context_id: str | None = None
     expire_finished: float | None = None  # seconds; `None`: as the worker is set
+    dialect: DialectName = "rhai"
     prefixes: Prefixes = field(default_factory=Prefixes)
     namespace: str = _DEFAULT.namespace
     traceparent: Callable[[], str | None] | None = None  # gives the current span, whose trace workers join
     signing_key: "SigningKey | None" = None
+    table: Dialect = field(init=False)
+    """Of the dialect."""
 
     def __post_init__(self) -> None:
         if self.signing_key is not None:
             self._check_caller(self.caller_id or None)
+        object.__setattr__(self, "table", dialect_named(self.dialect))
+        object.__setattr__(self, "prefixes", self.table.complete(self.prefixes))
         check_names(self.prefixes, self.namespace)
         if self.circle is not None:
             check_circle(self.circle)
@@ -204,13 +199,15 @@ class Requests:
         own = {*details[::2], Field.CIRCLE, Field.SUBMISSION}
         if self.signing_key is not None:
             own |= {Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE}
+        if self.table.renames:
+            own |= {*self.table.stored_names(own), *filter(None, [self.table.id_field])}
         for name, value in (spec.fields or {}).items():
             if name in own:
                 raise ValueError(f"the field {name!r} is the client's own; it is set by an argument")
             details += (name, value)
         if self.signing_key is not None:
             self._sign(self.signing_key, details, spec, task_id)
-        return details
+        return self.table.write(details, task_id) if self.table.renames else details
 
     def _sign(self, key: "SigningKey", details: list[str], spec: TaskSpec, task_id: str) -> None:
         """Make the task one of the key's caller, and add its signature. A delayed task counts as signed when due."""
@@ -258,7 +255,7 @@ class Requests:
         def read(replies: list[list[bytes] | None]) -> Status:
             if replies[0] is None:
                 raise TaskNotFound(task_id)
-            status = to_text(replies[0][0])
+            status = self.table.status(to_text(replies[0][0]))
             try:
                 return Status(status)
             except ValueError as error:
@@ -267,32 +264,33 @@ class Requests:
         return Request("states", [], [self.prefixes.details, 0, to_bytes(task_id)], read)
 
     def details(self, task_id: str, names: Sequence[str] = ()) -> Request[dict[str, str]]:
-        """Build the request for all fields of a task, or for those of these names that it has."""
-        if names:
+        """Build the request for all fields of a task, or for those of these names that it has.
 
-            def read_some(values: list[bytes | None]) -> dict[str, str]:
-                found = {name: to_text(value) for name, value in zip(names, values, strict=True) if value is not None}
-                if not found:
-                    raise TaskNotFound(task_id)
-                return found
+        Names and the status are those of `Field` and `Status`.
+        """
+        fields = list(map(to_bytes, self.table.stored_names(names)))
 
-            return Request(None, [], ["HMGET", self.key(task_id), *names], read_some)
-
-        def read(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> dict[str, str]:
-            if not reply:
+        def read(reply: Mapping[bytes, bytes] | Sequence[bytes | None]) -> dict[str, str]:
+            flat = [*itertools.chain(*reply.items())] if isinstance(reply, Mapping) else reply
+            pairs = zip(fields, flat, strict=True) if fields else zip(flat[::2], flat[1::2], strict=True)
+            found = {to_text(name): to_text(value) for name, value in pairs if name is not None and value is not None}
+            if not found:
                 raise TaskNotFound(task_id)
-            pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-            return {to_text(name): to_text(value) for name, value in pairs}
+            return self.table.read(found) if self.table.renames else found
 
-        return Request(None, [], ["HGETALL", self.key(task_id)], read)
+        return Request(None, [], ["HMGET" if fields else "HGETALL", self.key(task_id), *fields], read)
 
     def value(self, task_id: str) -> Request[Any]:
         """Build the request for the value of a task that has completed."""
-        return Request(None, [], ["HMGET", self.key(task_id), *VALUE_FIELDS], partial(read_value, task_id))
+        return Request(
+            None, [], ["HMGET", self.key(task_id), *self.table.stored_names(VALUE_FIELDS)], partial(read_value, task_id)
+        )
 
     def stats(self, task_id: str) -> Request[Stats]:
         """Build the request for the stats of a task that has ended."""
-        return Request(None, [], ["HMGET", self.key(task_id), *STATS_FIELDS], partial(read_stats, task_id))
+        return Request(
+            None, [], ["HMGET", self.key(task_id), *self.table.stored_names(STATS_FIELDS)], partial(read_stats, task_id)
+        )
 
     def outcomes(self, task_ids: Sequence[str]) -> Request[dict[str, Ending]]:
         """Build the request for the endings of those of at most `POLLED_AT_ONCE` tasks that have ended."""
@@ -305,7 +303,7 @@ class Requests:
                 elif len(reply) > 1:
                     status, text, *rest = reply
                     kind = to_text(rest[0] or b"") if rest else ""
-                    endings[task_id] = Outcome(Status(status.decode()), to_text(text), kind)
+                    endings[task_id] = Outcome(Status(self.table.status(status.decode())), to_text(text), kind)
             return endings
 
         return Request("states", [], [self.prefixes.details, 1, *map(to_bytes, task_ids)], read)

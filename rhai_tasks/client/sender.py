@@ -91,7 +91,7 @@ class _Sender:
             return redis_client.execute_command(*request.args)
         script = self._scripts.get(request.script)
         if script is None:
-            source = script_source(__package__, request.script)
+            source = script_source(__package__, request.script, self.requests.table)
             script = self._scripts[request.script] = redis_client.register_script(source)
         return script(keys=request.keys, args=request.args)
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import redis
 from redis.commands.core import Script
 
-from rhai_tasks.protocol import RHAI, Dialect
+from rhai_tasks.protocol import Dialect
 
 from .connect import BLOCK_SECONDS
 
@@ -24,20 +24,20 @@ _FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE
 _WORD = re.compile(r"\b(FIELD|STATUS)\.(\w+)")
 
 
-def load_script(client: redis.Redis, package: str, name: str, dialect: Dialect = RHAI) -> Script:
+def load_script(client: redis.Redis, package: str, name: str, dialect: Dialect | None = None) -> Script:
     """Register a Lua script together with the files that it needs.
 
     Args:
         client: Runs the script.
         package: The file's package; for a name with a folder, such as `queue/due`, it is that folder of `rhai_tasks`.
         name: The file's name, without `.lua`.
-        dialect: Names the fields of the details, and the statuses.
+        dialect: Names the fields of the details, and the statuses; for a script that has none of them, `None`.
     """
     return client.register_script(script_source(package, name, dialect))
 
 
 @cache
-def script_source(package: str, name: str, dialect: Dialect = RHAI) -> bytes:
+def script_source(package: str, name: str, dialect: Dialect | None = None) -> bytes:
     """Return the text of a script; the arguments are those of `load_script`."""
     texts: dict[tuple[str, str], str] = {}
     _add(texts, package, name)
@@ -47,7 +47,11 @@ def script_source(package: str, name: str, dialect: Dialect = RHAI) -> bytes:
         # The server makes each function again at each call of the script: leave out those that are not used.
         if re.search(rf"\b{function['name']}\b", source):
             source = function[0] + source
-    return in_dialect(source, dialect).encode()
+    if dialect is not None:
+        source = in_dialect(source, dialect)
+    elif word := _WORD.search(source):
+        raise ValueError(f"the script {name!r} has the word {word[0]}, and no dialect is given")
+    return source.encode()
 
 
 def in_dialect(text: str, dialect: Dialect) -> str:

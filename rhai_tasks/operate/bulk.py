@@ -52,7 +52,7 @@ class Bulk:
         self.skipped = 0  # ended, begun or deleted since, or without what is needed
         self._queues, self._client = queues, client
         self._prefix = queues.settings.prefixes.details
-        self._forget = load_script(queues.client, __package__, "forget")
+        self._forget = load_script(queues.client, __package__, "forget", queues.settings.table)
 
     @property
     def is_full(self) -> bool:

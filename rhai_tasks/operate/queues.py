@@ -97,9 +97,9 @@ class Queues:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.client: Any = connect(settings.redis_url)  # redis-py types replies for both of its clients at once
-        self._purge = load_script(self.client, __package__, "purge")
-        self._cancel_held = load_script(self.client, __package__, "cancel_held")
-        self._count = load_script(self.client, __package__, "count")
+        self._purge = load_script(self.client, __package__, "purge", settings.table)
+        self._cancel_held = load_script(self.client, __package__, "cancel_held", settings.table)
+        self._count = load_script(self.client, __package__, "count", settings.table)
         self.dead_letters = DeadLetters(self.client, settings.namespace)
         self.delayed = DelayedTasks(self.client, settings)
 

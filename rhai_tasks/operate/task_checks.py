@@ -24,6 +24,8 @@ from .queues import Queues
 
 _SCANNED = 1000  # keys or elements in one command
 
+_STATE = (Field.STATUS, Field.UPDATED_AT)
+
 Holder = tuple[str, str]
 """A worker process that holds messages, by its broker id, and the queue of those messages."""
 
@@ -61,7 +63,9 @@ def _remove(client: Any, native: bytes, task_id: bytes, details: bytes) -> None:
 
 def find_orphans(queues: Queues, circles: list[str], holders: list[Holder], stale_seconds: float) -> Iterator[Finding]:
     """Find tasks that are `processing`, though no worker with a lease holds them and no queue has them."""
-    client, prefix = queues.client, queues.settings.prefixes.details
+    client, prefix, table = queues.client, queues.settings.prefixes.details, queues.settings.table
+    home = Field.CONTEXT_ID if table.context_is_circle else Field.CIRCLE
+    fields, running = table.stored_names((*_STATE, home)), table.words[Status.PROCESSING].encode()
     known: set[str] = set()
     for broker_id, queue in holders:
         names = QueueKeys(queues.settings.namespace, queue)
@@ -73,26 +77,28 @@ def find_orphans(queues: Queues, circles: list[str], holders: list[Holder], stal
     while some := list(islice(keys, _SCANNED)):
         with client.pipeline(transaction=False) as pipeline:
             for key in some:
-                pipeline.hmget(key, Field.STATUS, Field.UPDATED_AT, Field.CONTEXT_ID)
+                pipeline.hmget(key, *fields)
             states = pipeline.execute()
-        for key, (status, updated, context) in zip(some, states, strict=True):
+        for key, (status, updated, home_circle) in zip(some, states, strict=True):
             task_id = to_text(key).removeprefix(prefix)
-            if status != Status.PROCESSING.encode() or task_id in known or _age(updated) < stale_seconds:
+            if status != running or task_id in known or _age(updated) < stale_seconds:
                 continue
             what = f"task {task_id!r} is processing, and no worker of ours holds it"
-            circle = to_text(context) if context else ""
+            circle = to_text(home_circle) if home_circle else ""
             repair = partial(_submit_again, queues, circle, key, updated) if circle in circles else None
             yield Finding(circle or "tasks", what, "unless an original worker runs it, submit it again", repair)
 
 
 def _submit_again(queues: Queues, circle: str, key: bytes, updated: bytes | None) -> None:
-    settings = queues.settings
+    settings, table = queues.settings, queues.settings.table
+    fields, running = table.stored_names(_STATE), table.words[Status.PROCESSING].encode()
+    pending = [Field.STATUS, Status.PENDING, Field.UPDATED_AT, timestamp(time.time())]
 
     def submit(pipeline: Any) -> None:
-        is_as_seen = pipeline.hmget(key, Field.STATUS, Field.UPDATED_AT) == [Status.PROCESSING.encode(), updated]
+        is_as_seen = pipeline.hmget(key, *fields) == [running, updated]
         pipeline.multi()
         if is_as_seen:
-            pipeline.hset(key, mapping={Field.STATUS: Status.PENDING, Field.UPDATED_AT: timestamp(time.time())})
+            pipeline.hset(key, items=table.write(pending))
             pipeline.lpush(queues.native_key(circle), key.removeprefix(to_bytes(settings.prefixes.details)))
             pipeline.publish(to_bytes(state_channel(settings.namespace)) + key, Status.PENDING)
 

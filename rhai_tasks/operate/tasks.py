@@ -13,6 +13,7 @@ from rhai_tasks.protocol import (
     DETAIL_FIELDS,
     TERM_FIELDS,
     UNREADABLE,
+    Dialect,
     Field,
     Status,
     count_of,
@@ -147,9 +148,9 @@ class Tasks:
     def __init__(self, settings: Settings, queues: Queues) -> None:
         self._prefix = settings.prefixes.details
         self._reply_prefix = settings.prefixes.reply
-        self._queues, self._client = queues, queues.client
+        self._queues, self._client, self._table = queues, queues.client, settings.table
         self._details = load_script(self._client, __package__, "details")
-        self._find = load_script(self._client, __package__, "find")
+        self._find = load_script(self._client, __package__, "find", settings.table)
 
     def details(self, task_id: str) -> Details:
         """Read one task, with long values cut."""
@@ -163,12 +164,14 @@ class Tasks:
     def _read(
         self, task_ids: Sequence[str], shown: int, read: int, others: int, fields: tuple[str, ...]
     ) -> list[Details]:
-        replies = self._details(keys=list(map(self._key, task_ids)), args=[shown, read, others, *fields])
-        return [_details(task_id, reply, fields) for task_id, reply in zip(task_ids, replies, strict=True)]
+        replies = self._details(
+            keys=list(map(self._key, task_ids)), args=[shown, read, others, *self._table.stored_names(fields)]
+        )
+        return [_details(task_id, reply, fields, self._table) for task_id, reply in zip(task_ids, replies, strict=True)]
 
     def field(self, task_id: str, name: str) -> bytes | None:
         """Read a whole field."""
-        return cast("bytes | None", self._client.hget(self._key(task_id), to_bytes(name)))
+        return cast("bytes | None", self._client.hget(self._key(task_id), to_bytes(self._table.stored(name))))
 
     def waiting(self, circle: str, start: int) -> list[Details]:
         """Read a page of a native list, the next task first."""
@@ -226,7 +229,7 @@ class Tasks:
         """
         now, left = time.time(), enough
         status = where.status or (Status.ERROR.value if where.error else "")
-        texts = (status, where.caller, where.circle, where.contains)
+        texts = (self._table.words.get(status, status), where.caller, where.circle, where.contains)
         while True:
             further, searched, rows = self._find(
                 keys=[], args=[cursor, key_pattern(self._prefix), keys, left, *map(to_bytes, texts), ERROR_BYTES]
@@ -241,13 +244,14 @@ class Tasks:
     def _found(self, row: Sequence[bytes]) -> Found:
         key, status, caller, circle, error, at = map(to_text, row)
         task_id = key.removeprefix(self._prefix)
-        return Found(task_id, status or Status.PENDING, caller, circle, error, parse_time(at))
+        status = self._table.status(status) if status else Status.PENDING
+        return Found(task_id, status, caller, circle, error, parse_time(at))
 
     def _key(self, task_id: str) -> bytes:
         return to_bytes(self._prefix + task_id)
 
 
-def _details(task_id: str, reply: Any, names: tuple[str, ...]) -> Details:
+def _details(task_id: str, reply: Any, names: tuple[str, ...], table: Dialect) -> Details:
     if reply is None:
         return Details(task_id, problem="it was never submitted, or its details were deleted or have expired")
     if isinstance(reply, bytes):
@@ -255,10 +259,12 @@ def _details(task_id: str, reply: Any, names: tuple[str, ...]) -> Details:
     count, expiry, named, others = reply
     named += [None] * (len(names) - len(named))
     fields = {name: Value(row[0], to_text(row[1])) for name, row in zip(names, named, strict=True) if row}
+    if status := fields.get(Field.STATUS):
+        fields[Field.STATUS] = Value(status.size, table.status(status.text))
     return Details(
         task_id,
         fields,
-        tuple(sorted((to_text(name), Value(size, to_text(text))) for name, size, text in others)),
+        tuple(sorted((table.own_name(to_text(name)), Value(size, to_text(text))) for name, size, text in others)),
         count - len(fields) - len(others),
         expiry / 1000 if expiry > 0 else None,
     )

@@ -12,6 +12,7 @@ from .queues import Queue, Queues
 from .workers import read_workers
 
 _DELAYED = 10_000  # delayed tasks that are searched
+_FIELDS = (Field.STATUS, Field.CALLER_ID, Field.PUBLIC_KEY, Field.CIRCLE, Field.CONTEXT_ID)
 _LONGEST_WINDOW = 300.0  # seconds of ended tasks that an estimate uses
 
 
@@ -40,14 +41,16 @@ def explain(queues: Queues, task_id: str, circle: str | None = None) -> Why:
     Raises:
         TaskNotFound: It has no details.
     """
-    names = (Field.STATUS, Field.CALLER_ID, Field.PUBLIC_KEY, Field.CIRCLE, Field.CONTEXT_ID)
+    names = (*_FIELDS, *queues.settings.table.further)
     key = to_bytes(queues.settings.prefixes.details + task_id)
-    values = queues.client.hmget(key, *names)
+    table = queues.settings.table
+    values = queues.client.hmget(key, *table.stored_names(names))
     if not queues.client.exists(key):
         raise TaskNotFound(task_id)
-    status, caller, public_key, own_circle, context = (None if value is None else to_text(value) for value in values)
+    texts = (None if value is None else to_text(value) for value in values)
+    status, caller, public_key, own_circle, context, *further = texts
     caller = caller if caller is not None else public_key or ""
-    status = status or Status.PENDING
+    status = table.status(status) if status else Status.PENDING
     if status in {Status.COMPLETED, Status.ERROR}:
         return Why(task_id, status, circle or own_circle or "", caller, "it has ended", None, (), None)
     candidates = [circle] if circle else list(dict.fromkeys(filter(None, (own_circle, context)))) + queues.circles()
@@ -58,6 +61,7 @@ def explain(queues: Queues, task_id: str, circle: str | None = None) -> Why:
         if found:
             place, ahead, holds = found
             holds += tuple(search.rules()) if status == Status.PENDING else ()
+            holds += tuple(f"it waits for its prerequisites: {ids}" for ids in further if ids and place == "delayed")
             (queue,) = queues.count([name])
             if not queue.workers:
                 holds += ("no worker of this project serves the circle",)
@@ -142,10 +146,11 @@ class _Search:
 
     def _count_held(self) -> int:
         """Count the caller's tasks that workers hold."""
-        prefix = self._queues.settings.prefixes.details
+        settings = self._queues.settings
+        prefix, fields = settings.prefixes.details, settings.table.stored_names((Field.CALLER_ID, Field.PUBLIC_KEY))
         with self._client.pipeline(transaction=False) as pipeline:
             for task_id in self.held():
-                pipeline.hmget(to_bytes(prefix + task_id), Field.CALLER_ID, Field.PUBLIC_KEY)
+                pipeline.hmget(to_bytes(prefix + task_id), *fields)
             callers = pipeline.execute(raise_on_error=False)
         own = to_bytes(self._caller)
         return sum(

@@ -3,8 +3,8 @@
 Values and pure functions: no connection, no clock. The package hands out all its names.
 """
 
-from .args import write_args
-from .dialects import FIELDS, RHAI, Dialect
+from .args import read_args, write_args
+from .dialects import FIELDS, HERO, RHAI, Dialect, DialectName, dialect_named
 from .keys import (
     ACTOR,
     RULES_NOTICE,
@@ -61,6 +61,7 @@ from .terms import (
     REPEATED_TERMS,
     TERM_FIELDS,
     TERMS,
+    Term,
     Terms,
     parse_terms,
     read_moment,
@@ -87,6 +88,7 @@ __all__ = [
     "EXPIRED",
     "FENCE_FIELDS",
     "FIELDS",
+    "HERO",
     "HISTORY",
     "LONGEST",
     "MISSING_SCRIPT",
@@ -102,6 +104,7 @@ __all__ = [
     "TERM_FIELDS",
     "UNREADABLE",
     "Dialect",
+    "DialectName",
     "Field",
     "Outcome",
     "Prefixes",
@@ -111,6 +114,7 @@ __all__ = [
     "ScriptRef",
     "Status",
     "Task",
+    "Term",
     "Terms",
     "api_keys_key",
     "audit_key",
@@ -122,6 +126,7 @@ __all__ = [
     "circle_of",
     "completed",
     "count_of",
+    "dialect_named",
     "failed",
     "finite",
     "hash_in",
@@ -139,6 +144,7 @@ __all__ = [
     "parse_time",
     "queue_name",
     "quiet_field",
+    "read_args",
     "read_moment",
     "reply_json",
     "script_hash",

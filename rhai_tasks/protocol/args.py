@@ -11,6 +11,8 @@ from typing import Any
 from .text import shown
 
 _DEEPEST = 100  # levels: the worker's parser reads 127
+_LEAST_BEYOND = 2**63  # what a script's integers do not reach
+_MOST_DIGITS = 21
 
 
 def write_args(args: Mapping[str, Any]) -> str:
@@ -30,6 +32,28 @@ def write_args(args: Mapping[str, Any]) -> str:
     return json.dumps(_plain(args, "args", 0), ensure_ascii=False, separators=(",", ":"))
 
 
+def read_args(text: str) -> dict[str, Any]:
+    """Read arguments for a constant of their own beside `ARGS`; empty if the engine will refuse the text for `ARGS`."""
+    try:
+        args = json.loads(text, parse_int=_script_integer, parse_constant=_no_number)
+        text_of_all = json.dumps(args, ensure_ascii=False)
+        text_of_all.encode()
+    except (ValueError, RecursionError):
+        return {}
+    return args if isinstance(args, dict) else {}
+
+
+def _script_integer(digits: str) -> int:
+    number = int(digits) if len(digits) < _MOST_DIGITS else _LEAST_BEYOND
+    if not -_LEAST_BEYOND <= number < _LEAST_BEYOND:
+        raise ValueError("beyond a script's 64 bits")
+    return number
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
+
+
 def _plain(value: Any, path: str, depth: int) -> Any:
     """Return a value of JSON's own types."""
     if depth > _DEEPEST:
@@ -41,7 +65,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, str):
         return _text(value, path)
     if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
+        if not -_LEAST_BEYOND <= value < _LEAST_BEYOND:
             raise ValueError(f"{path}: integer {shown(value)} does not fit a script's 64 bits")
         return int(value)
     if isinstance(value, float):

@@ -1,27 +1,72 @@
-"""Dialects: the names that fields and statuses have in the details hash.
+"""Dialects: protocols of one family, which differ in their keys, names of fields, words for statuses, and defaults.
 
-The rest of the program, Lua scripts included, has one name for each: that of `Field` and of `Status`.
+The rest of the program, Lua scripts included, has one name for each field and status: that of `Field` and of `Status`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, get_args
 
-from .native import Field, Status
+from rhai_tasks.errors import ConfigurationError
+
+from .native import Field, Prefixes, Status
+from .signed import TASK_ID
+from .terms import TERMS, Term
+from .text import shown
+
+DialectName = Literal["rhai", "hero"]
+
+FIELDS = tuple(name for attribute, name in vars(Field).items() if attribute.isupper())
+"""All fields."""
+
+_STATUSES = tuple(status.value for status in Status)
+_CAPITAL = re.compile(r"(?<!^)[A-Z]")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Dialect:
-    """One table of names.
+    """One table.
 
     Attributes:
         name: The dialect's own.
-        fields: By `Field`, the name in the hash.
+        prefixes: Those of its keys.
+        fields: By `Field`, the name in the details hash.
         words: By `Status`, the word in the field for the status.
+        id_field: Name of a field that repeats the task's id; `None`: there is none.
+        context_is_circle: Dispatchers name the circle in the field for the context, and `CONTEXT_ID` is the worker's
+            circle. Otherwise `CONTEXT_ID` is the field.
+        args_constant: A second name of the constant `ARGS`; `None`: there is none.
+        further: Fields that workers read besides those that each dialect has.
     """
 
-    name: str
+    name: DialectName
+    prefixes: Prefixes
     fields: Mapping[str, str]
     words: Mapping[str, str]
+    id_field: str | None = None
+    context_is_circle: bool = True
+    args_constant: str | None = None
+    further: tuple[str, ...] = ()
+    renames: bool = field(init=False)
+    """Whether a name or a word differs from that of `Field` or `Status`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "renames", any(a != b for a, b in [*self.fields.items(), *self.words.items()]))
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """`TERMS` with the dialect's names of the fields."""
+        return tuple(term._replace(field=self.fields[term.field]) for term in TERMS)
+
+    @cached_property
+    def _own_names(self) -> dict[str, str]:
+        return {stored: name for name, stored in reversed(list(self.fields.items()))}  # the first of two names counts
+
+    @cached_property
+    def _own_words(self) -> dict[str, str]:
+        return {stored: word for word, stored in self.words.items()}
 
     def lua(self, table: str, name: str) -> str:
         """Return the Lua string that replaces `FIELD.<name>` or `STATUS.<name>`, by the name of the table and the name.
@@ -31,9 +76,109 @@ class Dialect:
         """
         return f"'{(self.fields if table == 'FIELD' else self.words)[name]}'"
 
+    def stored(self, name: str) -> str:
+        """Return the name that a field has in the hash; that of an unknown one is its own."""
+        return self.fields.get(name, name)
 
-FIELDS = tuple(name for attribute, name in vars(Field).items() if attribute.isupper())
-"""All fields."""
+    def stored_names(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the names that fields have in the hash."""
+        return tuple(map(self.stored, names))
 
-RHAI = Dialect("rhai", fields={name: name for name in FIELDS}, words={status.value: status.value for status in Status})
+    def own_name(self, stored: str) -> str:
+        """Return the field of a name in the hash; an unknown one is its own."""
+        return self._own_names.get(stored, stored)
+
+    def status(self, word: str) -> str:
+        """Return the status of a word in the hash; an unknown one is its own, in quotes if it is another dialect's."""
+        return self._own_words.get(word) or (repr(word) if word in _STATUSES else word)
+
+    def write(self, details: Sequence[str], task_id: str | None = None) -> list[str]:
+        """Return names and values of fields as the hash has them; a name is followed by its value.
+
+        `task_id`: of a whole task, which the hash may repeat.
+        """
+        found: list[str] = []
+        for name, value in zip(details[::2], details[1::2], strict=True):
+            found += (self.stored(name), self.words.get(value, value) if name == Field.STATUS else value)
+        if task_id is not None and self.id_field is not None:
+            found += (self.id_field, task_id)
+        return found
+
+    def read(self, details: Mapping[str, str]) -> dict[str, str]:
+        """Return the fields of a hash by the names of `Field`, the status as a word of `Status` if it is known."""
+        own = self._own_names
+        found = {name: value for name, value in details.items() if name not in own}
+        found |= {own[name]: value for name, value in details.items() if name in own}
+        if Field.STATUS in found:
+            found[Field.STATUS] = self.status(found[Field.STATUS])
+        return found
+
+    def reply(self, details: Mapping[str, str | None]) -> dict[str, str | None]:
+        """Return the details of a reply by the names that the fields have in the hash."""
+        names = {**self.fields, TASK_ID: self.id_field or TASK_ID}
+        found = {names.get(name, name): value for name, value in details.items()}
+        found[names[Field.STATUS]] = self.words[details[Field.STATUS] or ""]
+        return found
+
+    def complete(self, prefixes: Prefixes) -> Prefixes:
+        """Return prefixes of keys; the dialect's own ones replace those that are the defaults.
+
+        `check_names` refuses what is none.
+        """
+        if isinstance(prefixes, Prefixes):
+            default = Prefixes()
+            own = {
+                name: getattr(self.prefixes, name)
+                for name in Prefixes.__slots__
+                if getattr(prefixes, name) == getattr(default, name)
+            }
+            prefixes = replace(prefixes, **own)
+        return prefixes
+
+
+def _snake(name: str) -> str:
+    return _CAPITAL.sub(lambda capital: f"_{capital[0].lower()}", name)
+
+
+RHAI = Dialect(
+    name="rhai",
+    prefixes=Prefixes(),
+    fields={name: name for name in FIELDS},
+    words={word: word for word in _STATUSES},
+)
 """The dialect of the original worker, whose names are those of `Field` and `Status`."""
+
+HERO = Dialect(
+    name="hero",
+    prefixes=Prefixes(queue="hero:work_queue:", details="hero:job:", reply="hero:reply:", stop="hero:stop_queue:"),
+    fields={name: _snake(name) for name in FIELDS}
+    | {
+        Field.PUBLIC_KEY: "caller_id",
+        Field.CIRCLE: "worker_id",
+        Field.ARGS: "env_vars",
+        Field.WORKER_ID: "worker_process",
+    },
+    words={
+        Status.PENDING: "dispatched",
+        Status.PROCESSING: "started",
+        Status.COMPLETED: "finished",
+        Status.ERROR: "error",
+    },
+    id_field="id",
+    context_is_circle=False,
+    args_constant="ENV",
+    further=(Field.PREREQUISITES,),
+)
+"""A dialect of which nothing but public documents is known."""
+
+
+def dialect_named(name: str) -> Dialect:
+    """Return the dialect of this name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    for dialect in (RHAI, HERO):
+        if dialect.name == name:
+            return dialect
+    raise ConfigurationError(f"--dialect {shown(name)}: wanted is one of {', '.join(get_args(DialectName))}")

@@ -4,7 +4,7 @@ Pure: no connection, no clock. The reference is docs/protocol.md.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from enum import StrEnum
@@ -14,6 +14,8 @@ from typing import NamedTuple
 from rhai_tasks.errors import ConfigurationError, TaskMalformed
 
 from .text import is_utf8, to_bytes
+
+Naming = Callable[[dict[str, str | None]], dict[str, str | None]]
 
 MISSING_SCRIPT = "Script content not found in Redis hash"
 """`error` of a task without a script; clients of the original compare it literally."""
@@ -90,6 +92,8 @@ class Field:
     PRINTED = "printed"
     REQUEST_HASH = "requestHash"
     """SHA-256 of a request to the HTTP API that may be repeated; the API writes it."""
+    PREREQUISITES = "prerequisites"
+    """Ids of tasks that have to complete before this one begins, a JSON array; not in the first dialect."""
 
 
 DETAIL_FIELDS = (
@@ -114,6 +118,8 @@ class Prefixes:
     queue: str = "rhai_tasks:"
     details: str = "rhai_task_details:"
     reply: str = "rhai_reply:"
+    stop: str = ""
+    """Of the lists of requests to stop a task; empty: there are none."""
 
 
 def check_names(prefixes: Prefixes, namespace: str) -> None:
@@ -134,6 +140,8 @@ def check_names(prefixes: Prefixes, namespace: str) -> None:
         "--reply-prefix": prefixes.reply,
         "--namespace": namespace,
     }
+    if prefixes.stop:
+        names["--stop-prefix"] = prefixes.stop
     for option, name in names.items():
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise ConfigurationError(f"{option} {name!a}: wanted is a text of printable characters, not empty")
@@ -205,8 +213,10 @@ def not_utf8(field: str, error: UnicodeDecodeError) -> TaskMalformed:
     )
 
 
-def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
+def parse_task(task_id: str, values: Sequence[bytes | None], names: Sequence[str] = DETAIL_FIELDS) -> Task:
     """Read a task from the values of `DETAIL_FIELDS` in its details hash; `None` is an absent field.
+
+    `names`: those that the fields have in the hash, for errors.
 
     Raises:
         TaskMalformed: There is no script, or a field is not UTF-8. Its text is the task's `error`.
@@ -216,7 +226,7 @@ def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
             None if value is None else value.decode() for value in values[: len(DETAIL_FIELDS)]
         ]
     except UnicodeDecodeError as error:
-        raise not_utf8(DETAIL_FIELDS[values.index(error.object)], error) from error
+        raise not_utf8(names[values.index(error.object)], error) from error
     if script is None and script_ref is None:
         raise TaskMalformed(MISSING_SCRIPT)
     return Task(
@@ -230,13 +240,20 @@ def parse_task(task_id: str, values: Sequence[bytes | None]) -> Task:
     )
 
 
-def reply_json(task: Task, outcome: Outcome, updated_at: str, answers: Mapping[str, str]) -> bytes:
-    """Write the final details as clients of a reply list read them: camelCase, null where absent.
+def reply_json(
+    task: Task, outcome: Outcome, updated_at: str, answers: Mapping[str, str], named: Naming = dict
+) -> bytes:
+    """Write the final details as clients of a reply list read them: null where absent.
 
-    `answers`: further fields, for which the task has asked.
+    Args:
+        task: Its details.
+        outcome: Its outcome.
+        updated_at: Of the outcome.
+        answers: Further fields, for which the task has asked.
+        named: Gives the fields their names; by default they keep those of `Field`.
     """
     is_output = outcome.status is Status.COMPLETED
-    details = {
+    details: dict[str, str | None] = {
         "taskId": task.id,
         "script": task.script,
         "status": outcome.status,
@@ -248,4 +265,4 @@ def reply_json(task: Task, outcome: Outcome, updated_at: str, answers: Mapping[s
         "updatedAt": updated_at,
         **answers,
     }
-    return to_bytes(json.dumps(details, ensure_ascii=False))
+    return to_bytes(json.dumps(named(details), ensure_ascii=False))

@@ -19,7 +19,16 @@ SIGNATURE_FIELDS = (Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE)
 """The fields that only a worker with `--signatures` reads, besides all others."""
 
 SIGNED_FIELDS = frozenset(
-    {Field.CALLER_ID, Field.CONTEXT_ID, Field.REPLY_TO, Field.SCRIPT, Field.SCRIPT_REF, *TERM_FIELDS, *SIGNATURE_FIELDS}
+    {
+        Field.CALLER_ID,
+        Field.CONTEXT_ID,
+        Field.REPLY_TO,
+        Field.SCRIPT,
+        Field.SCRIPT_REF,
+        Field.PREREQUISITES,
+        *TERM_FIELDS,
+        *SIGNATURE_FIELDS,
+    }
 ) - {Field.SIGNATURE}
 """The fields of the details that are part of the signed form."""
 

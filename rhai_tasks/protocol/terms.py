@@ -140,13 +140,15 @@ REPEATED_TERMS = tuple(field for field in TERM_FIELDS if field != Field.START_BE
 """Those that a copy of a task keeps: the time to begin was the first task's."""
 
 
-def parse_terms(values: Sequence[bytes | None]) -> Terms:
+def parse_terms(values: Sequence[bytes | None], terms: Sequence[Term] = TERMS) -> Terms:
     """Read the values of `TERM_FIELDS`; `None` is an absent field, as are those after the last value.
+
+    `terms`: `TERMS` with the names that the fields have in the hash, for errors.
 
     Raises:
         TaskMalformed: A field cannot be read. The text names the field and the reason; it becomes the task's `error`.
     """
-    present = zip(Terms._fields, TERMS, values, strict=False)
+    present = zip(Terms._fields, terms, values, strict=False)
     return Terms(**{name: _parse(term, value) for name, term, value in present if value is not None})
 
 

@@ -75,7 +75,7 @@ class TaskBroker(HookedBroker):
         self.cancels = Cancels(context, self.leases)
         self.lists = ListWatcher(settings, outage, context.stopping)
         self._fetch_slots = threading.BoundedSemaphore(_FETCHES)
-        self._enqueue = load_script(client, __package__, "enqueue")
+        self._enqueue = load_script(client, __package__, "enqueue", settings.table)
         strays = Strays(client, settings.namespace, context.held.queues, LEASE_SECONDS)
         self.add_middleware(WorkerLife(context, self.writer, self.leases, self.cancels, strays, self.lists))
 

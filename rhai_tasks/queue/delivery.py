@@ -9,11 +9,12 @@ from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.log import about
 from rhai_tasks.protocol import (
     DETAIL_FIELDS,
-    SIGNATURE_FIELDS,
     TERM_FIELDS,
+    TERMS,
     Field,
     QueueKeys,
     Task,
+    Term,
     Terms,
     circle_of,
     is_utf8,
@@ -44,10 +45,7 @@ class Details(NamedTuple):
 DETAILS = len(Details._fields)
 
 READ_FIELDS = (*DETAIL_FIELDS, Field.TRACEPARENT, *TERM_FIELDS)
-"""The fields that a worker reads: those of `Details`, then the terms."""
-
-SIGNED_READ_FIELDS = (*READ_FIELDS, *SIGNATURE_FIELDS)
-"""The fields that a worker with `--signatures` reads."""
+"""The fields that each worker reads: those of `Details`, then the terms. Those of its dialect follow."""
 
 
 class Delivery(NamedTuple):
@@ -58,7 +56,10 @@ class Delivery(NamedTuple):
     task_id: str
     details: Details = Details()
     terms: Sequence[bytes | None] = ()
-    """Values of `TERM_FIELDS`, up to the last that is present. `None`: the field is absent."""
+    """Values of `TERM_FIELDS`, and of the dialect's further fields, up to the last that is present.
+
+    `None`: the field is absent.
+    """
     signature: Sequence[bytes | None] = ()
     """Values of `SIGNATURE_FIELDS`, up to the last that is present; none if signatures are not checked."""
     crashes: int = 0
@@ -82,26 +83,29 @@ class Delivery(NamedTuple):
         caller = details.caller_id if details.caller_id is not None else details.public_key or b""
         return about(self.task_id, circle_of(self.keys.queue), to_text(caller))
 
-    def signed_details(self) -> dict[str, bytes]:
-        """Return the fields that a signature may be of, and those that describe it, by name: those that are present."""
-        values = (*self.details, *self.terms, *self.signature)
-        return {name: value for name, value in zip(SIGNED_READ_FIELDS, values, strict=False) if value is not None}
+    def signed_details(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the fields that a signature may be of, and those that describe it, by name: those that are present.
 
-    def task(self) -> Task:
-        """Read the details.
+        `names`: of all fields that the worker reads.
+        """
+        values = (*self.details, *self.terms, *self.signature)
+        return {name: value for name, value in zip(names, values, strict=False) if value is not None}
+
+    def task(self, names: Sequence[str] = DETAIL_FIELDS) -> Task:
+        """Read the details; `names`: those of the fields in the hash.
 
         Raises:
             TaskMalformed: They cannot be run; see `parse_task`.
         """
-        return parse_task(self.task_id, self.details)
+        return parse_task(self.task_id, self.details, names)
 
-    def read_terms(self) -> Terms:
-        """Read the task's terms.
+    def read_terms(self, terms: Sequence[Term] = TERMS) -> Terms:
+        """Read the task's terms; `terms`: with the names of the fields in the hash.
 
         Raises:
             TaskMalformed: One cannot be read; see `parse_terms`.
         """
-        return parse_terms(self.terms)
+        return parse_terms(self.terms, terms)
 
     def readable_task(self) -> Task:
         """Read the details for a reply, without what cannot be read: a malformed task gets a reply, too."""

@@ -66,13 +66,14 @@ class Finished(NamedTuple):
         more: list[Any] = []
         reply_lists = self._reply_lists(settings)
         if self.following or reply_lists or delivery.terms:
+            table = settings.table
             given = answers(self.terms, outcome, self.use, self.prints, delivery.crashes + 1, worker_id)
             more += (len(self.following), *chain.from_iterable(self.following))
-            more += (2 * len(given) if delivery.terms else -1, *map(to_bytes, chain.from_iterable(given.items())))
-            more += (
-                reply_json(delivery.readable_task(), outcome, ended_at, given) if reply_lists else b"",
-                *reply_lists,
-            )
+            more.append(2 * len(given) if delivery.terms else -1)
+            more += map(to_bytes, table.write([*chain.from_iterable(given.items())]))
+            task = delivery.readable_task() if reply_lists else None
+            more.append(reply_json(task, outcome, ended_at, given, table.reply) if task else b"")
+            more += reply_lists
         return [
             delivery.message_id,
             to_bytes(settings.prefixes.details + delivery.task_id),
@@ -145,12 +146,15 @@ class Released(NamedTuple):
     trace: Trace | None = None
     number: int = 0
     """Given by the writer: the server remembers the last one of a process, and does none twice."""
+    delay: float = 0.0
+    """Seconds after which it goes back, behind all others."""
 
     def arguments(self, settings: Settings) -> list[Any]:
         """Write the arguments of `release.lua` for this message."""
         delivery = self.delivery
         key = delivery.details_key(settings.prefixes.details)
-        return [delivery.message_id, key, int(self.crash_counted), int(self.postponed), self.number]
+        place = round(self.delay * 1000) or ("tail" if self.postponed else "head")
+        return [delivery.message_id, key, int(self.crash_counted), place, self.number]
 
 
 class Dead(NamedTuple):

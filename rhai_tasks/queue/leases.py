@@ -63,7 +63,7 @@ class Leases:
         self._ahead_since: dict[str, float] = {}  # by queue, since when a lease ends too far ahead: time.monotonic()
         # Of its own, and impatient: a connection that hangs must be noticed while there is time to renew by another.
         self._client = connect(context.settings.redis_url, outage=context.outage, timeout=RENEW_SECONDS)
-        self._renew_script = load_script(context.client, __package__, "renew")
+        self._renew_script = load_script(context.client, __package__, "renew", context.settings.table)
         self.hold_again = HoldAgain(context, self.lapsed)
         self._recover_script = load_script(context.client, __package__, "recover")
         self._leave_script = load_script(context.client, __package__, "leave")

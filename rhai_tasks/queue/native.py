@@ -40,7 +40,7 @@ def give_back(client: redis.Redis, settings: Settings, circle: str, *, held_by: 
         held_by: Brokers that are gone: the messages that they held come first.
     """
     keys = QueueKeys(settings.namespace, queue_name(circle))
-    script = load_script(client, __package__, "give_back")
+    script = load_script(client, __package__, "give_back", settings.table)
     names: list[str | bytes] = [
         to_bytes(settings.prefixes.queue + circle),
         keys.messages,
@@ -61,15 +61,15 @@ def give_back(client: redis.Redis, settings: Settings, circle: str, *, held_by: 
     ]
     count = int(script(keys=names, args=[*start, ""]))
     if count < 0:
-        count = _give_back_ids(client, names, start) + int(script(keys=names, args=[*start, "all"]))
+        count = _give_back_ids(client, settings, names, start) + int(script(keys=names, args=[*start, "all"]))
     if count:
         logger.info("Gave %d task(s) of circle %s back to the native list", count, circle)
     return count
 
 
-def _give_back_ids(client: redis.Redis, names: list[str | bytes], start: list[str]) -> int:
+def _give_back_ids(client: redis.Redis, settings: Settings, names: list[str | bytes], start: list[str]) -> int:
     """Give back the ids of a long queue and of lines, some at a time: the server has others to serve."""
-    script = load_script(client, __package__, "give_back_ids")
+    script = load_script(client, __package__, "give_back_ids", settings.table)
     total, left, has_lines = 0, "", 1
     while left != "0" or has_lines:
         count, rest, has_lines = script(keys=names, args=[*start, _IDS_AT_ONCE, left])

@@ -44,7 +44,7 @@ class PrintWriter:
     def _keep_writing(self) -> None:
         context = self._context
         with connect(context.settings.redis_url, outage=context.outage) as client:
-            script = load_script(client, __package__, "prints")
+            script = load_script(client, __package__, "prints", context.settings.table)
             while not context.stopping.wait(_WRITE_SECONDS):
                 for run, written in list(self._written.items()):
                     if run.ending is not None:

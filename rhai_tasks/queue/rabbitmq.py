@@ -161,7 +161,7 @@ class RabbitSource:
         self.room = room
         self._context, self._queue, self._timeout = context, queue, timeout
         self._keys = context.keys(queue)
-        self._script = load_script(context.client, __package__, "claim")
+        self._script = load_script(context.client, __package__, "claim", context.settings.table)
         self._rabbitmq, self._outage, self._adopt_message = rabbitmq, outage, adopt
         self._consumer: Any = None  # dramatiq's, while there is a connection
         self._prefetch = 0  # messages that RabbitMQ delivers before one is acknowledged

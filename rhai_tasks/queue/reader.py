@@ -13,14 +13,13 @@ from rhai_tasks.observe.recorder import shorten
 from rhai_tasks.protocol import ACTOR, QueueKeys, blocked_by, failed, name_in, script_names_key, to_bytes, to_text
 
 from .context import QueueContext
-from .delivery import DETAILS, READ_FIELDS, Delivery, Details, no_acknowledgement
+from .delivery import DETAILS, Delivery, Details, no_acknowledgement
 from .endings import Dead, Finished
 from .follow_ups import is_composed
 from .message import decode, message_fields, read_task_id
 from .run import Run
 from .sources import Taken
 
-_TERMS_END = len(READ_FIELDS)
 _NO_HASH = "its details are not a hash: "
 
 
@@ -38,7 +37,7 @@ class DeliveryReader:
         """
         keys, read = self._keys, list[Run | Dead | Finished]()
         fetched = time.time() if self._context.tracer else 0.0
-        plain = self._context.plain_fields
+        plain, terms_end = self._context.plain_fields, self._context.terms_end
         clock = taken.now / 1000 - time.monotonic()
         for place, (name, task, body, crashes, details, cancelled, submission) in enumerate(taken.rows):
             message_id = name.decode()
@@ -59,8 +58,8 @@ class DeliveryReader:
                 message_id,
                 task_id,
                 Details(*values[:DETAILS]),
-                values[DETAILS:_TERMS_END],
-                values[_TERMS_END:],
+                values[DETAILS:terms_end],
+                values[terms_end:],
                 crashes,
                 submission or b"",
                 fields,
@@ -138,7 +137,7 @@ class DeliveryReader:
             }
             if fields and not client.exists(key):
                 client.hset(key, mapping=fields)
-            return cast("list[bytes | None]", client.hmget(key, self._context.read_fields))
+            return cast("list[bytes | None]", client.hmget(key, self._context.stored_fields))
         except (redis.ResponseError, ValueError) as why:
             raise _DeadLetter(str(why), _NO_HASH) from why
 

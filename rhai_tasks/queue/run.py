@@ -59,11 +59,16 @@ class Run:
                 acceptance=self.acceptance,
             )
 
-    def release(self, *, postponed: bool = False) -> None:
-        """End undone: the message goes back to its queue, behind all others if it is postponed."""
+    def release(self, *, postponed: bool = False, delay: float = 0.0) -> None:
+        """End undone: the message goes back to its queue.
+
+        Args:
+            postponed: It goes behind all others.
+            delay: Seconds after which it goes back, behind all others.
+        """
         if self.ending is None:
             trace = Trace(self.trace, time.time()) if self.trace else None
-            self.ending = Released(self.delivery, postponed, self.crash_counted, trace)
+            self.ending = Released(self.delivery, postponed, self.crash_counted, trace, delay=delay)
 
     def lose(self) -> None:
         """Stop the script; nothing is written for it, whatever it ended as before."""

@@ -12,7 +12,7 @@ from redis.commands.core import Script
 
 from rhai_tasks.connection.connect import BLOCK_SECONDS, break_off, connect_blocking
 from rhai_tasks.connection.scripts import load_script, wait_and_run
-from rhai_tasks.protocol import ACTOR, FENCE_FIELDS, QueueKeys, message_head, state_channel, to_bytes
+from rhai_tasks.protocol import ACTOR, QueueKeys, message_head, state_channel, to_bytes
 
 from .context import QueueContext
 from .leases import LEASE_SECONDS, RENEW_SECONDS
@@ -208,7 +208,7 @@ class SharedSource(ListSource):
 
 def load_fetch(context: QueueContext) -> Script:
     """Register the script that fetches from a queue's list."""
-    return load_script(context.client, __package__, "fetch")
+    return load_script(context.client, __package__, "fetch", context.settings.table)
 
 
 def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) -> dict[str, Any]:
@@ -248,7 +248,6 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             keys.queue,
             ACTOR,
             context.plain_fields,
-            *context.read_fields,
-            *FENCE_FIELDS,
+            *context.fetched_fields,
         ],
     }

@@ -57,7 +57,7 @@ class StatusWriter:
         self._context, self._outage = context, context.outage
         self._details_prefix = settings.prefixes.details
         self._client = connect(settings.redis_url, outage=context.outage)
-        self._deliver_script = load_script(self._client, __package__, "deliver")
+        self._deliver_script = load_script(self._client, __package__, "deliver", settings.table)
         self._processing = ProcessingMark(context, self._client)
         self._finished = FinishedWrite(context, self._client, hold_again)
         self._releases = PendingReleases()

@@ -40,7 +40,7 @@ class FinishedWrite:
     def __init__(self, context: QueueContext, client: redis.Redis, hold_again: HoldAgain) -> None:
         self._context, self._settings, self._client = context, context.settings, client
         self._hold_again = hold_again
-        self.script = load_script(client, __package__, "finish")
+        self.script = load_script(client, __package__, "finish", context.settings.table)
         self._refused: tuple[Finished, int] | None = None  # one that was refused as a whole, and how often
 
     def __call__(self, batch: list[Finished]) -> Refusals:
@@ -159,7 +159,7 @@ class ReleasedWrite:
 
     def __init__(self, context: QueueContext, client: redis.Redis, pending: PendingReleases) -> None:
         self._context, self._pending = context, pending
-        self.script = load_script(client, __package__, "release")
+        self.script = load_script(client, __package__, "release", context.settings.table)
 
     def __call__(self, batch: list[Released]) -> Refusals:
         """Write releases of one queue, but for those that are cancelled."""
@@ -196,7 +196,7 @@ class ProcessingMark:
 
     def __init__(self, context: QueueContext, client: redis.Redis) -> None:
         self._context = context
-        self.script = load_script(client, __package__, "mark")
+        self.script = load_script(client, __package__, "mark", context.settings.table)
 
     def __call__(self, slow: list[Run]) -> None:
         """Mark the tasks of these runs."""

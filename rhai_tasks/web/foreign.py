@@ -32,8 +32,8 @@ class HeadWatcher:
     """
 
     def __init__(self, settings: Settings, queues: Queues) -> None:
-        self._prefix, self._queues = settings.prefixes.details, queues
-        self._script = load_script(queues.client, __package__, "watch")
+        self._prefix, self._table, self._queues = settings.prefixes.details, settings.table, queues
+        self._script = load_script(queues.client, __package__, "watch", settings.table)
         self._observed: dict[str, tuple[str, str, float]] = {}  # by task: circle, `updatedAt`, since when
         self._verdicts: deque[tuple[float, str, bool]] = deque()  # when, which circle, whether foreign
 
@@ -47,7 +47,7 @@ class HeadWatcher:
                 args=[self._prefix, *map(to_bytes, observed)],
             )
             for task_id, (status, updated) in zip(observed, states, strict=True):
-                self._judge(task_id, to_text(status), to_text(updated), now)
+                self._judge(task_id, self._table.status(to_text(status)), to_text(updated), now)
             for place, name, _, updated in heads:
                 if len(self._observed) < _OBSERVED:
                     self._observed.setdefault(to_text(name), (circles[place], to_text(updated), now))

@@ -41,7 +41,11 @@ class Site:
         self.sampler = Sampler(settings, self.queues)
         self.tasks = Tasks(settings, self.queues)
         self.client = Client(
-            settings.redis_url, prefixes=settings.prefixes, namespace=settings.namespace, retry_timeout=2.0
+            settings.redis_url,
+            dialect=settings.dialect,
+            prefixes=settings.prefixes,
+            namespace=settings.namespace,
+            retry_timeout=2.0,
         )
         self.error_walks = ErrorWalks(self.tasks)
         self.trial = Trial()

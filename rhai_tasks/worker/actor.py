@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -16,13 +17,17 @@ from rhai_tasks.errors import RhaiError, RhaiSystemMemoryError, RhaiTerminated, 
 from rhai_tasks.policy import PolicyFile
 from rhai_tasks.protocol import (
     ACTOR,
+    DETAIL_FIELDS,
     EXPIRED,
     NO_TERMS,
+    Dialect,
     Field,
     Task,
+    Terms,
     circle_of,
     completed,
     failed,
+    read_args,
     unreadable_term,
 )
 from rhai_tasks.queue.broker import TaskBroker
@@ -41,6 +46,8 @@ from .watchdog import Watchdog
 logger = logging.getLogger(__name__)
 _shortage = Shortage()
 
+ConstantsOf = Callable[[Task, Terms], dict[str, Any]]
+
 
 def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None = None) -> None:
     """Let the broker's worker run tasks in this engine, those that the policy allows.
@@ -52,7 +59,11 @@ def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None 
     broker.add_middleware(Watchdog(timeout))
     suspects, stored = Suspects(), StoredScripts(broker.context)
     gate = make_gate(broker, engine, policy)
-    run = partial(_run_traced if broker.context.tracer else _run, broker, engine, timeout, gate)
+    table = broker.settings.table
+    constants_of = _constants_of(table)
+    run = partial(_run_traced if broker.context.tracer else _run, broker, engine, timeout, gate, constants_of)
+
+    names, terms = table.stored_names(DETAIL_FIELDS), table.terms
 
     def run_script(*_: object, **__: object) -> None:
         """Run the task of the current message; only a failure of the script itself is an outcome."""
@@ -60,9 +71,9 @@ def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None 
         delivery = message.run.delivery
         crashes = delivery.crashes
         try:
-            task = delivery.task()
+            task = delivery.task(names)
             if delivery.terms:
-                message.run.terms = delivery.read_terms()
+                message.run.terms = delivery.read_terms(terms)
             if task.script_ref is not None:
                 task = stored.load(task)
         except TaskMalformed as error:
@@ -86,8 +97,30 @@ def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None 
     dramatiq.Actor(run_script, broker=broker, actor_name=ACTOR, queue_name="", priority=0, options={})
 
 
+def _constants_of(table: Dialect) -> ConstantsOf | None:
+    """Return the function that gives the constants of a dialect's tasks; `None`: they have those of all."""
+    if table.context_is_circle and table.args_constant is None:
+        return None
+
+    def constants_of(task: Task, terms: Terms) -> dict[str, Any]:
+        constants: dict[str, Any] = {}
+        if not table.context_is_circle:
+            constants["CONTEXT_ID"] = task.context_id or ""
+        if table.args_constant is not None:
+            constants[table.args_constant] = read_args(terms.args or "{}")
+        return constants
+
+    return constants_of
+
+
 def _run_traced(
-    broker: TaskBroker, engine: Engine, timeout: float | None, gate: Gate | None, message: TaskMessage, task: Task
+    broker: TaskBroker,
+    engine: Engine,
+    timeout: float | None,
+    gate: Gate | None,
+    constants_of: ConstantsOf | None,
+    message: TaskMessage,
+    task: Task,
 ) -> None:
     """Run the script as `_run` does, in a span."""
     run, delivery, tracer = message.run, message.run.delivery, broker.context.tracer
@@ -95,11 +128,17 @@ def _run_traced(
     details = delivery.details
     run.trace = tracer.begin(delivery.about(), details.traceparent, details.created_at, delivery.fetched, time.time())
     with run.trace.run():
-        _run(broker, engine, timeout, gate, message, task)
+        _run(broker, engine, timeout, gate, constants_of, message, task)
 
 
 def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)
-    broker: TaskBroker, engine: Engine, timeout: float | None, gate: Gate | None, message: TaskMessage, task: Task
+    broker: TaskBroker,
+    engine: Engine,
+    timeout: float | None,
+    gate: Gate | None,
+    constants_of: ConstantsOf | None,
+    message: TaskMessage,
+    task: Task,
 ) -> None:
     """Run the script, and end the run as the script did; if it did not end, release the message."""
     context, run, delivery = broker.context, message.run, message.run.delivery
@@ -128,6 +167,8 @@ def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)
         constants["CALLER_VERIFIED"] = run.verified
     if piped:
         constants["INPUT"] = piped[-1]
+    if constants_of:
+        constants |= constants_of(task, run.terms)
     limits = NO_OWN_LIMITS if run.terms is NO_TERMS else OwnLimits.lower(run.terms, engine.limits, timeout)
     run.own_timeout = limits.timeout
     keep_prints = run.terms.keep_prints
@@ -153,7 +194,9 @@ def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)
         text = error.debug_text if broker.settings.error_format == "debug" else str(error)
         outcome = failed(limits.name_in(error, text), error.kind)
     except ArgsError as error:
-        unreadable = unreadable_term(Field.ARGS, run.terms.args, f"a JSON object: {error}")
+        unreadable = unreadable_term(
+            broker.settings.table.stored(Field.ARGS), run.terms.args, f"a JSON object: {error}"
+        )
         outcome = failed(str(unreadable), "Malformed")
     except (TypeError, ValueError, OverflowError) as error:
         if not piped:

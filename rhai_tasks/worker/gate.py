@@ -1,4 +1,4 @@
-"""The gate before a run: is the task its caller's, and may this caller run it here?"""
+"""The gate before a run: have its prerequisites completed, is it its caller's, and may this caller run it here?"""
 
 import logging
 from collections.abc import Callable
@@ -8,13 +8,19 @@ import redis
 
 from rhai_tasks.current import TaskRequest
 from rhai_tasks.engine import Engine
+from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.policy import PolicyFile
 from rhai_tasks.protocol import NO_TERMS, Field, Task, circle_of, failed, name_in, read_moment, signed_form, to_text
 from rhai_tasks.queue.acceptances import AHEAD_SECONDS, Acceptance, Acceptances
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.run import Run
+from rhai_tasks.settings import Settings
+
+from .prerequisites import Prerequisites
 
 logger = logging.getLogger(__name__)
+
+_HELD_SECONDS = 0.5  # between two checks of a task's prerequisites
 
 Verify = Callable[[str, str, str, bytes], None]
 """`rhai_tasks.signatures.verify`."""
@@ -41,20 +47,43 @@ class Gate:
 
     def __init__(self, broker: TaskBroker, engine: Engine, policy: PolicyFile | None) -> None:
         self._settings, self._engine, self._policy = broker.settings, engine, policy
+        self._read_fields = broker.context.read_fields
         self._timeout = engine.limits.timeout or broker.settings.limits.timeout
         self._acceptances = Acceptances(broker.context)
+        self._prerequisites = Prerequisites(broker.context) if _has_prerequisites(broker.settings) else None
         self._verify = _verify() if broker.settings.signatures != "off" else None
 
     def admit(self, run: Run, task: Task) -> bool:
         """Say whether a task that is about to run may run; if it may not, end its run."""
         try:
-            refusal = self._check_caller(run, task) or self._check_rights(run, task)
+            refusal = self._check_prerequisites(run)
+            if run.ending is not None:
+                return False
+            refusal = refusal or self._check_caller(run, task) or self._check_rights(run, task)
+        except TaskMalformed as error:
+            refusal = Refusal(str(error), "Malformed")
         except redis.RedisError:  # this worker stops, and the server is away
             run.release()
             return False
         if refusal:
             run.finish(failed(*refusal))
         return refusal is None
+
+    def _check_prerequisites(self, run: Run) -> Refusal | None:
+        """Release the message for a while if its task has to wait for others."""
+        if self._prerequisites is None:
+            return None
+        word, ids = self._prerequisites.check(run.delivery)
+        match word:
+            case "waits":
+                run.release(delay=_HELD_SECONDS)
+            case "failed":
+                return Refusal(f"prerequisite failed: {ids[0]}", "Prerequisite")
+            case "missing":
+                return Refusal(f"prerequisite does not exist: {ids[0]}", "Prerequisite")
+            case "cycle":
+                return Refusal(f"its prerequisites form a cycle: {', '.join(ids)}", "Prerequisite")
+        return None
 
     def _check_rights(self, run: Run, task: Task) -> Refusal | None:
         """Ask the policy and the engine's functions; put the policy's limits where they are lower than the task's."""
@@ -95,7 +124,7 @@ class Gate:
 
     def _check_signature(self, run: Run, task: Task, verify: Verify) -> Refusal | None:
         delivery = run.delivery
-        details = delivery.signed_details()
+        details = delivery.signed_details(self._read_fields)
         if Field.SIGNATURE not in details:
             return Refusal("unsigned: the task has no signature of its caller", "Unsigned")
         if name_in(task.script_ref or ""):
@@ -139,8 +168,14 @@ def _verify() -> Verify:
     return verify
 
 
+def _has_prerequisites(settings: Settings) -> bool:
+    return Field.PREREQUISITES in settings.table.further
+
+
 def make_gate(broker: TaskBroker, engine: Engine, policy: PolicyFile | None) -> Gate | None:
     """Make the gate; `None` if there is nothing to check."""
-    if broker.settings.signatures == "off" and policy is None and not engine.authorizers:
+    settings = broker.settings
+    has_checks = settings.signatures != "off" or policy is not None or engine.authorizers
+    if not has_checks and not _has_prerequisites(settings):
         return None
     return Gate(broker, engine, policy)

@@ -34,8 +34,9 @@ class StoredScripts:
         name = name_in(reference)
         digest = self._hash_of(name) if name else hash_in(reference)
         if digest is None:
+            field = self._context.settings.table.stored(Field.SCRIPT_REF)
             raise TaskMalformed(
-                f"Field '{Field.SCRIPT_REF}' of the task is {shown(reference)}: "
+                f"Field '{field}' of the task is {shown(reference)}: "
                 + ("no script has this name" if name else "wanted is sha256: and 64 hex digits, or @ and a name")
             )
         source = self._find(digest)

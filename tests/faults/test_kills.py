@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import FINAL, RECOVERY, Dispatcher, Worker, wait_until
 
+pytestmark = pytest.mark.each_dialect
+
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
 TASKS = 60
 
@@ -134,7 +136,7 @@ def test_ids_that_a_bridge_moved_before_it_died_run_without_one(
 ) -> None:
     start_worker("circle")
     dispatcher.run("circle", "1")
-    client.hset("rhai_task_details:t", mapping={"script": "1"})
+    dispatcher.put("t", {"script": "1"})
 
     client.rpush("rhai_dramatiq:rhai-circle", "t")  # as a bridge that died just now left it
 
@@ -176,7 +178,7 @@ def test_deaths_are_counted_on_by_another_worker_after_the_first_was_stopped(
     poison = dispatcher.submit("circle", "poison", f'note("{runs}", "p"); nap(0.5); crash()')
     wait_until(lambda: runs.exists() and runs.read_text().count("p") == 2)
     worker.stop()
-    assert client.lrange("rhai_tasks:circle", 0, -1) == [poison]
+    assert client.lrange(dispatcher.native_list("circle"), 0, -1) == [poison]
 
     start_worker("circle", *ENGINE, "--max-deliveries", "3")
 
@@ -230,8 +232,8 @@ def test_a_thawed_worker_does_not_run_what_it_had_fetched_ahead(
         dispatcher.run("circle", f"{number}")
     tasks = [f"t{number}" for number in range(20)]
     for task in tasks:
-        client.hset(f"rhai_task_details:{task}", mapping={"script": f'note("{runs}", "{task}"); sleep(0.1)'})
-    client.lpush("rhai_tasks:circle", *tasks)
+        dispatcher.put(task, {"script": f'note("{runs}", "{task}"); sleep(0.1)'})
+    client.lpush(dispatcher.native_list("circle"), *tasks)
     wait_until(lambda: runs.exists() and runs.read_text().count("\n") >= 2)
     (acks,) = client.keys("rhai_dramatiq:__acks__.*")
     assert client.scard(acks) > 4

@@ -40,7 +40,7 @@ NO_TEXTS: list[object] = ["", " ", "\0", "a\nb", "\x1b[31m", "\udcff", None, b"x
 FIELDS = {field.name for field in fields(Settings)}
 NUMBERS = set(BOUNDS)
 FLAGS = {"fair", "reply_lists", "delete_finished", "traces"}
-WORDS = {"error_format", "log_format", "order", "signatures"}
+WORDS = {"dialect", "error_format", "log_format", "order", "signatures"}
 
 
 def test_every_field_is_one_that_these_tests_know() -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from rhai_tasks import Client, TaskSpec
 from rhai_tasks.client.requests import Requests
 from rhai_tasks.errors import ConfigurationError
-from rhai_tasks.protocol import DETAIL_FIELDS, SIGNED_FIELDS, Field, signed_form
-from rhai_tasks.queue.delivery import SIGNED_READ_FIELDS
+from rhai_tasks.protocol import HERO, RHAI, SIGNATURE_FIELDS, SIGNED_FIELDS, Field, signed_form
+from rhai_tasks.queue.delivery import READ_FIELDS
 from rhai_tasks.signatures import SCHEMES, SigningKey, verify
 
 PROTOCOL = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
@@ -72,7 +72,7 @@ def test_the_vectors_are_of_each_scheme_and_their_keys_are_the_documented_ones()
 
 
 def test_each_field_that_a_worker_reads_is_signed_or_named_as_an_exception() -> None:
-    assert {*DETAIL_FIELDS, *SIGNED_READ_FIELDS} - SIGNED_FIELDS == NOT_SIGNED
+    assert {*READ_FIELDS, *RHAI.further, *HERO.further, *SIGNATURE_FIELDS} - SIGNED_FIELDS == NOT_SIGNED
     section = PROTOCOL.partition("### Signatures")[2].partition("\n### ")[0]
     terms = PROTOCOL.partition("### Terms of a task")[2].partition("\n### ")[0]
     assert {name for name in SIGNED_FIELDS if f"`{name}`" not in section + terms} == set()

@@ -1,12 +1,12 @@
 -- Put held messages that did not run to an end back into their queue, `pending` again; once, however often the call is
 -- repeated: by the second time the worker may hold the same message anew.
 --
--- Needs  connection/common
+-- Needs  connection/common, queue/keys, queue/delays
 -- KEYS  1 messages (list)   2 acks (set)   3 deliveries (hash)   4 released (string)
 -- ARGV  1 time for `updatedAt`   2 start of the names of channels for states   3 name of the process, never used again
 --       then for each message, oldest first: message id, details key, "1": its delivery was counted though
---       its process did not die, "1": to the tail of the queue, not to its head, number of this release, from 1:
---       those of a process that are smaller were asked for before, or in the same call
+--       its process did not die, "head" or "tail" of the queue or the milliseconds after which it goes there, number of
+--       this release, from 1: those of a process that are smaller were asked for before, or in the same call
 local process, number = string.match(redis.call('GET', KEYS[4]) or '', '^(%S+) (%d+)$')
 if process and process ~= ARGV[3] then
   return -- a successor has the name, and the messages held under it are back
@@ -24,7 +24,15 @@ for i = #ARGV - 4, 4, -5 do
   local this = tonumber(ARGV[i + 4])
   last = math.max(last, this)
   if this > done and redis.call('SISMEMBER', KEYS[2], id) == 1 then
-    redis.call(ARGV[i + 3] == '1' and 'RPUSH' or 'LPUSH', KEYS[1], id)
+    local delay = tonumber(ARGV[i + 3])
+    if delay then
+      local keys = keys_of(KEYS[1])
+      local due = milliseconds(redis.call('TIME')) + delay
+      redis.call('ZADD', keys.delayed_messages, string.format('%.0f', due), id)
+      wake(keys.wake)
+    else
+      redis.call(ARGV[i + 3] == 'tail' and 'RPUSH' or 'LPUSH', KEYS[1], id)
+    end
     redis.call('SREM', KEYS[2], id)
     if ARGV[i + 2] == '1' then
       redis.pcall('HINCRBY', KEYS[3], id, -1)

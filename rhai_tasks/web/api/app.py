@@ -96,6 +96,7 @@ async def connect_api(api: FastAPI, site: Site) -> AsyncIterator[None]:
     api.state.keys["keys"] = ApiKeys(site.queues.client, settings.namespace)
     async with AsyncClient(
         settings.redis_url,
+        dialect=settings.dialect,
         prefixes=settings.prefixes,
         namespace=settings.namespace,
         retry_timeout=_RETRY_SECONDS,

@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import Dispatcher, Worker, wait_until
 
+pytestmark = pytest.mark.each_dialect
+
 
 @pytest.fixture
 def worker(dispatcher: Dispatcher, start_worker: Callable[..., Worker]) -> Worker:
@@ -60,6 +62,7 @@ class TestAResult:
 
         assert dispatcher.run("circle", "1")["status"] == "completed"
 
+    @pytest.mark.first_dialect("the context is the circle")
     @pytest.mark.parametrize(
         ("fields", "caller"),
         [
@@ -79,14 +82,14 @@ class TestAResult:
         assert details["contextId"] == "another"
 
     def test_older_clients_name_the_caller_public_key(self, dispatcher: Dispatcher, client: Any) -> None:
-        client.hset("rhai_task_details:old", mapping={"script": "CALLER_ID", "publicKey": "03old"})
-        client.lpush("rhai_tasks:circle", "old")
+        dispatcher.put("old", {"script": "CALLER_ID", "publicKey": "03old"})
+        client.lpush(dispatcher.native_list("circle"), "old")
 
         assert dispatcher.result("old")["output"] == "03old"
 
     def test_without_a_caller_the_constant_is_the_empty_string(self, dispatcher: Dispatcher, client: Any) -> None:
-        client.hset("rhai_task_details:none", mapping={"script": "CALLER_ID.len()"})
-        client.lpush("rhai_tasks:circle", "none")
+        dispatcher.put("none", {"script": "CALLER_ID.len()"})
+        client.lpush(dispatcher.native_list("circle"), "none")
 
         assert dispatcher.result("none")["output"] == "0"
 
@@ -106,14 +109,15 @@ class TestAResult:
     def test_a_finished_id_pushed_again_runs_again(self, dispatcher: Dispatcher, client: Any) -> None:
         dispatcher.submit("circle", "again", "throw 1")
         dispatcher.result("again")
-        client.hset("rhai_task_details:again", mapping={"script": "7", "status": "pending"})
+        dispatcher.put("again", {"script": "7", "status": "pending"})
 
-        client.lpush("rhai_tasks:circle", "again")
+        client.lpush(dispatcher.native_list("circle"), "again")
 
         assert dispatcher.result("again") == dispatcher.details("again")
         assert dispatcher.details("again")["output"] == "7"
         assert "error" not in dispatcher.details("again")
 
+    @pytest.mark.first_dialect("names of the reply")
     def test_a_reply_list_gets_the_details_as_json(self, dispatcher: Dispatcher, client: Any) -> None:
         dispatcher.submit("circle", "t", "6 * 7", replyToQueue="answers", createdAt="1700000000")
 
@@ -161,6 +165,7 @@ def test_the_newest_of_waiting_tasks_runs_first(
     assert log.read_text().split() == [str(number) for number in reversed(range(20))]
 
 
+@pytest.mark.first_dialect("the context is the circle")
 def test_two_circles_never_run_each_others_tasks(dispatcher: Dispatcher, start_worker: Callable[..., Worker]) -> None:
     start_worker("a b")
     start_worker("a.b")
@@ -188,6 +193,7 @@ def test_two_workers_share_a_circle_and_run_each_task_once(
     assert len({process for _, process in runs}) == 2
 
 
+@pytest.mark.first_dialect("its prefixes")
 def test_other_prefixes_are_settings(start_worker: Callable[..., Worker], client: Any) -> None:
     start_worker(
         "c", "--queue-prefix=rhailib:q:", "--details-prefix=rhailib:d:", "--reply-prefix=rhailib:r:", "--reply-lists"
@@ -207,7 +213,7 @@ def test_reply_lists_of_the_worker_expire(
     start_worker("circle", "--reply-lists", "--reply-expiry", "100")
     dispatcher.run("circle", "1")
 
-    (reply,) = client.keys("rhai_reply:*")
+    (reply,) = client.keys(f"{dispatcher.dialect.prefixes.reply}*")
     assert 0 < client.ttl(reply) <= 100
 
 
@@ -227,7 +233,7 @@ def test_finished_details_can_be_deleted(
 
     client.blpop("answers", timeout=60)
 
-    assert not client.exists("rhai_task_details:t")
+    assert not client.exists(dispatcher.details_key("t"))
 
 
 def test_an_original_worker_serves_the_circle_beside_ours(
@@ -236,10 +242,10 @@ def test_an_original_worker_serves_the_circle_beside_ours(
     worker = start_worker("circle", "--engine", "tests.engine_for_tests:make_engine", "--threads", "1", "--buffer", "1")
     tasks = [dispatcher.submit("circle", f"t{number}", "nap(0.1)") for number in range(20)]
 
-    taken = client.blpop("rhai_tasks:circle", timeout=60)  # as the original takes it
+    taken = client.blpop(dispatcher.native_list("circle"), timeout=60)  # as the original takes it
 
     assert taken is not None
-    client.hset(f"rhai_task_details:{taken[1]}", mapping={"status": "completed", "output": "by the original"})
+    dispatcher.put(taken[1], {"status": "completed", "output": "by the original"})
     assert {dispatcher.result(task)["status"] for task in tasks} == {"completed"}
     assert dispatcher.details(taken[1])["output"] == "by the original"
     assert worker.process.poll() is None

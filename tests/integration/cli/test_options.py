@@ -35,6 +35,7 @@ TAKEN: dict[str, list[str]] = {
     "--queue-prefix": [*NUMBERS, "x"],
     "--details-prefix": [*NUMBERS, "x"],
     "--reply-prefix": [*NUMBERS, "x"],
+    "--stop-prefix": [*NUMBERS, "", "x"],
     "--memory-limit": ["0"],
     "--shutdown-timeout": ["0", "1e-9"],
     "--task-timeout": ["0"],

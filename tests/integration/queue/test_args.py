@@ -9,12 +9,17 @@ import pytest
 from dramatiq import pipeline
 
 from rhai_tasks import AsyncClient, Client, ScriptActor, TaskSpec
+from rhai_tasks.protocol import Dialect
 from tests.conftest import Dispatcher, Worker, wait_until
+
+pytestmark = pytest.mark.each_dialect
 
 ARGS = {"n": 3, "half": 0.5, "one": 1.0, "list": [1, None, True, 'ü"\n'], "map": {"a b": {}}}
 
 
-def test_a_script_gets_its_arguments(app: Client, server_url: str, start_worker: Callable[..., Worker]) -> None:
+def test_a_script_gets_its_arguments(
+    app: Client, server_url: str, start_worker: Callable[..., Worker], dialect: Dialect
+) -> None:
     start_worker("circle")
 
     task = app.submit("fn all() { ARGS } all()", args=ARGS, json=True)
@@ -25,7 +30,7 @@ def test_a_script_gets_its_arguments(app: Client, server_url: str, start_worker:
     assert [task.result(60) for task in app.submit_many(specs)] == ["0", "1", "4", "9", "16"]
 
     async def ask() -> str:
-        async with AsyncClient(server_url, circle="circle") as client:
+        async with AsyncClient(server_url, dialect=dialect.name, circle="circle") as client:
             return await (await client.submit("ARGS.text", args={"text": '"; throw 1; "'})).result(60)
 
     assert asyncio.run(ask()) == '"; throw 1; "'
@@ -59,7 +64,7 @@ def test_a_field_that_cannot_be_read_ends_the_task_and_nothing_else(
     details = dispatcher.run("circle", "1", args=field)
 
     assert (details["status"], details["errorKind"]) == ("error", "Malformed")
-    assert details["error"].startswith("Field 'args' of the task is ")
+    assert details["error"].startswith(f"Field '{dispatcher.dialect.stored('args')}' of the task is ")
     assert reason in details["error"]
     assert dispatcher.run("circle", "ARGS.a", args=' {"a": 1} ')["output"] == "1"
     assert dispatcher.run("circle", 'is_def_var("ARGS")')["output"] == "false"
@@ -92,10 +97,10 @@ def test_the_second_run_after_a_crash_has_the_same_arguments(
 
 
 def test_each_step_of_a_pipeline_has_its_own_arguments(
-    app: Client, server_url: str, start_worker: Callable[..., Worker]
+    app: Client, server_url: str, start_worker: Callable[..., Worker], dialect: Dialect
 ) -> None:
     start_worker("circle")
-    actor = ScriptActor(server_url, circle="circle")
+    actor = ScriptActor(server_url, dialect=dialect.name, circle="circle")
     steps = [actor.message("ARGS.n", args={"n": 20}), actor.message("parse_int(INPUT) + ARGS.n", args={"n": 22})]
 
     pipeline(steps, broker=actor.broker).run()
@@ -121,7 +126,7 @@ def test_a_value_that_no_script_can_hold_is_refused_before_it_is_sent(app: Clien
     assert client.dbsize() == 0
 
 
-def test_the_field_is_json(app: Client, client: Any) -> None:
+def test_the_field_is_json(app: Client, client: Any, dialect: Dialect) -> None:
     task = app.submit("1", args=ARGS)
 
-    assert json.loads(client.hget(f"rhai_task_details:{task.id}", "args")) == ARGS
+    assert json.loads(client.hget(dialect.prefixes.details + task.id, dialect.stored("args"))) == ARGS

@@ -11,7 +11,10 @@ import pytest
 from bridge.circle import CircleBridge
 from rhai_tasks import Client, Settings
 from rhai_tasks.errors import TaskCancelled, TaskNotFound
+from rhai_tasks.protocol import Dialect
 from tests.conftest import Dispatcher, Worker, wait_until
+
+pytestmark = pytest.mark.each_dialect
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine", "--threads", "1")
 
@@ -24,7 +27,10 @@ def runs(tmp_path: Path) -> Path:
 
 def nothing_is_left(client: Any) -> bool:
     queue = "rhai_dramatiq:rhai-circle"
-    return not any(client.exists(key) for key in ("rhai_tasks:circle", queue, f"{queue}.msgs", f"{queue}.deliveries"))
+    return not any(
+        client.exists(key)
+        for key in ("rhai_tasks:circle", "hero:work_queue:circle", queue, f"{queue}.msgs", f"{queue}.deliveries")
+    )
 
 
 def is_cancelled(app: Client, task_id: str) -> None:
@@ -65,10 +71,10 @@ def test_a_task_in_the_native_list_never_runs(
 
 
 def test_a_task_in_dramatiqs_queue_never_runs(
-    app: Client, start_worker: Callable[..., Worker], client: Any, runs: Path, server_url: str
+    app: Client, start_worker: Callable[..., Worker], client: Any, runs: Path, server_url: str, dialect: Dialect
 ) -> None:
     task = app.submit(f'note("{runs}", "ran")')
-    bridge = CircleBridge(Settings(redis_url=server_url), "circle", client)
+    bridge = CircleBridge(Settings(redis_url=server_url, dialect=dialect.name), "circle", client)
     bridge.forward(0)
     bridge.close()
     assert client.llen("rhai_dramatiq:rhai-circle") == 1
@@ -110,7 +116,7 @@ def test_a_task_that_a_worker_holds_and_has_not_begun_with_never_runs(
 
 
 def test_what_a_script_came_to_after_it_was_cancelled_does_not_count(
-    app: Client, start_worker: Callable[..., Worker], client: Any
+    app: Client, start_worker: Callable[..., Worker], client: Any, dialect: Dialect
 ) -> None:
     start_worker("circle", *ENGINE)
     task = app.submit("nap(1); 5", fields={"replyToQueue": "answers"})  # Python's sleep hears nothing
@@ -121,18 +127,18 @@ def test_what_a_script_came_to_after_it_was_cancelled_does_not_count(
     _, reply = client.blpop("answers", timeout=60)
     answer = json.loads(reply)
     assert (answer["status"], answer["error"], answer["output"]) == ("error", "cancelled", None)
-    assert answer["taskId"] == task.id
+    assert answer[dialect.id_field or "taskId"] == task.id
     is_cancelled(app, task.id)
 
 
 def test_a_cancel_that_the_worker_did_not_hear_reaches_it_with_the_next_renewal(
-    app: Client, start_worker: Callable[..., Worker], client: Any
+    app: Client, start_worker: Callable[..., Worker], client: Any, dialect: Dialect
 ) -> None:
     start_worker("circle", *ENGINE)
     task = app.submit("loop {}")
     wait_until(lambda: task.status() == "processing")
 
-    client.hset(f"rhai_task_details:{task.id}", mapping={"status": "error", "error": "cancelled"})
+    client.hset(dialect.prefixes.details + task.id, mapping={"status": "error", "error": "cancelled"})
 
     assert app.submit("1").result(timeout=60) == "1"
 

@@ -12,7 +12,10 @@ import pytest
 
 from rhai_tasks import AsyncClient, Client, TaskSpec
 from rhai_tasks.errors import NotAsked, ScriptError, TaskNotFound, TaskTimeout
+from rhai_tasks.protocol import Dialect
 from tests.conftest import BIN, Dispatcher, Worker, wait_until
+
+pytestmark = pytest.mark.each_dialect
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
 
@@ -119,11 +122,13 @@ def test_a_task_without_prints_says_so(app: Client, start_worker: Callable[..., 
         app.submit("1", keep_prints=0)
 
 
-def test_prints_are_read_in_asyncio_and_by_many_tasks(server_url: str, start_worker: Callable[..., Worker]) -> None:
+def test_prints_are_read_in_asyncio_and_by_many_tasks(
+    server_url: str, start_worker: Callable[..., Worker], dialect: Dialect
+) -> None:
     start_worker("circle")
 
     async def read() -> list[list[str]]:
-        async with AsyncClient(server_url, circle="circle") as client:
+        async with AsyncClient(server_url, dialect=dialect.name, circle="circle") as client:
             specs = [TaskSpec(f"print({n}); sleep(0.3); print({n} + 1)", keep_prints=100) for n in range(5)]
             tasks = await client.submit_many(specs)
 
@@ -136,10 +141,10 @@ def test_prints_are_read_in_asyncio_and_by_many_tasks(server_url: str, start_wor
 
 
 def test_a_terminal_follows_the_prints_of_a_task(
-    server_url: str, app: Client, start_worker: Callable[..., Worker]
+    server_url: str, app: Client, start_worker: Callable[..., Worker], dialect: Dialect
 ) -> None:
     start_worker("circle")
-    command = [str(BIN / "rhai-tasks"), "--redis-url", server_url]
+    command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, "--dialect", dialect.name]
 
     def run(*arguments: str) -> tuple[int, str, str]:
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)

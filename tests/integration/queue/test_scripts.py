@@ -6,6 +6,7 @@ every task is in exactly one place or has ended; once the fault is gone, the ope
 
 import itertools
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from dramatiq import Message
 from bridge.circle import CircleBridge
 from bridge.relay.publisher import Publisher
 from bridge.relay.relay import Relay
+from bridge.stops import Stops
 from rhai_tasks import Client, Settings
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.outage import Outage
@@ -29,6 +31,8 @@ from rhai_tasks.observe.metrics import FINISHED
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import (
+    RHAI,
+    Prefixes,
     QueueKeys,
     Quota,
     Rule,
@@ -427,6 +431,12 @@ def release(world: World) -> Act:
     return world.broker.writer._write
 
 
+def release_for_later(world: World) -> Act:
+    for message in world.fetch():
+        world.broker.writer.release(Released(message.run.delivery, delay=1000.0))
+    return world.broker.writer._write
+
+
 def dead_letter(world: World) -> Act:
     for message in world.fetch():
         world.broker.writer.dead_letter(Dead(message.run.delivery, "no hash"))
@@ -445,7 +455,7 @@ def write_prints(world: World) -> Act:
     world.broker.prints._written[run] = 0
     run.prints = Prints(100)
     run.prints.add("printed")
-    script = load_script(world.broker.client, "rhai_tasks.queue", "prints")
+    script = load_script(world.broker.client, "rhai_tasks.queue", "prints", RHAI)
     return lambda: world.broker.prints._write(script, run, 0)
 
 
@@ -551,7 +561,7 @@ def forget(world: World) -> Act:
     world.submit()
     world.admin.hset("rhai_task_details:ended", mapping={"script": "1", "status": "completed", "output": "1"})
     names = [f"rhai_task_details:{name}" for name in (*IDS, "ended", "none")]
-    return lambda: load_script(world.bridge._client, "rhai_tasks.operate", "forget")(keys=names)
+    return lambda: load_script(world.bridge._client, "rhai_tasks.operate", "forget", RHAI)(keys=names)
 
 
 def write_history(world: World) -> Act:
@@ -574,6 +584,15 @@ def cancel(world: World) -> Act:
     world.take()
     world.expected.remove("t0")  # it has ended, and the fetch that passes it over has not come yet
     return lambda: world.app.cancel("t0")
+
+
+def stop(world: World) -> Act:
+    cancel(world)
+    settings = replace(world.settings, prefixes=Prefixes(stop="stops:"))
+    stops = Stops(settings, Outage(world.url), threading.Event())
+    stops._lists.append(f"stops:{CIRCLE}".encode())
+    world.admin.rpush(f"stops:{CIRCLE}", "t0", "gone")
+    return stops._cancel
 
 
 def purge(world: World) -> Act:
@@ -630,6 +649,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "accept": ("accept", accept),
     "finish signed tasks": ("finish", finish_signed),
     "release": ("release", release),
+    "release for later": ("release", release_for_later),
     "dead letter": ("dead_letter", dead_letter),
     "mark": ("mark", mark),
     "deliver": ("deliver", deliver),
@@ -657,11 +677,12 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "cancel": ("cancel", cancel),
     "forget": ("forget", forget),
     "write the history": ("history", write_history),
+    "stop": ("stop", stop),
     "purge": ("purge cancel_held", purge),
     "retry": ("retry", retry),
     "due": ("due", due),
 }
-READ_ONLY = {"states", "count", "details", "find", "watch", "new_prints"}  # they change nothing
+READ_ONLY = {"states", "count", "details", "find", "watch", "new_prints", "prerequisites"}  # they change nothing
 
 
 def commands_called(scripts: str) -> list[str]:

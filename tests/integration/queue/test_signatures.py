@@ -18,7 +18,7 @@ from rhai_tasks import AsyncClient, Client, Engine, ScriptActor, Settings
 from rhai_tasks.errors import ScriptError
 from rhai_tasks.protocol import SIGNATURE_FIELDS, signed_form
 from rhai_tasks.queue.broker import TaskBroker
-from rhai_tasks.queue.delivery import READ_FIELDS, SIGNED_READ_FIELDS
+from rhai_tasks.queue.delivery import READ_FIELDS
 from rhai_tasks.signatures import SCHEMES, SigningKey
 from rhai_tasks.worker.gate import make_gate
 from tests.chaos.guests import LONGEST_TASK, RUNS
@@ -332,7 +332,7 @@ def test_a_worker_that_checks_nothing_reads_no_field_more_and_has_no_gate(server
     assert make_gate(checking, Engine(), None)
     assert plain.context.read_fields == READ_FIELDS
     assert set(checking.context.read_fields) == {*READ_FIELDS, *SIGNATURE_FIELDS}
-    assert len(set(SIGNED_READ_FIELDS)) == len(SIGNED_READ_FIELDS)
+    assert len(set(checking.context.read_fields)) == len(checking.context.read_fields)
 
 
 def test_messages_of_a_script_actor_are_signed_too(server_url: str, start_worker: Callable[..., Worker]) -> None:

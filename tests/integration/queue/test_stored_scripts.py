@@ -12,9 +12,11 @@ import pytest
 from rhai_tasks import AsyncClient, Client, ScriptRef, TaskSpec
 from rhai_tasks.errors import ScriptError, ScriptNotFound, TaskExists
 from rhai_tasks.operate.queues import Queues
-from rhai_tasks.protocol import Rule
+from rhai_tasks.protocol import Dialect, Rule
 from rhai_tasks.settings import Settings
 from tests.conftest import BIN, Dispatcher, Worker, wait_until
+
+pytestmark = pytest.mark.each_dialect
 
 DOUBLE = "CALLER_ID + CALLER_ID"
 SCRIPTS = "rhai_dramatiq:__scripts__"
@@ -53,7 +55,7 @@ def test_an_unknown_name_submits_nothing(app: Client, client: Any) -> None:
 
     with pytest.raises(ScriptNotFound, match="no script is stored as '@unknown'"):
         app.submit_many(["@known", "@unknown"])
-    assert not client.exists("rhai_tasks:circle")
+    assert not client.exists("rhai_tasks:circle", "hero:work_queue:circle")
     with pytest.raises(ScriptNotFound):
         app.submit(f"sha256:{'0' * 64}", materialize=True)
     with pytest.raises(ValueError, match="materialize=True: the script is no reference"):
@@ -83,7 +85,7 @@ def test_a_script_crosses_the_network_once_for_a_process(
     ("reference", "error"),
     [
         (f"sha256:{'0' * 64}", f"The script sha256:{'0' * 64} is not stored, or no longer"),
-        ("@nobody", "Field 'scriptRef' of the task is '@nobody': no script has this name"),
+        ("@nobody", "' of the task is '@nobody': no script has this name"),
         ("", "wanted is sha256: and 64 hex digits, or @ and a name"),
         ("sha256:ABC", "wanted is sha256: and 64 hex digits, or @ and a name"),
         (f"sha256:{'A' * 64}", "wanted is sha256: and 64 hex digits, or @ and a name"),
@@ -179,11 +181,11 @@ def test_the_second_run_after_a_kill_has_the_same_script(
     assert task.result(60) == "42"
 
 
-def test_asyncio_has_the_same(server_url: str, start_worker: Callable[..., Worker]) -> None:
+def test_asyncio_has_the_same(server_url: str, start_worker: Callable[..., Worker], dialect: Dialect) -> None:
     start_worker("circle")
 
     async def use() -> tuple[str, list[ScriptRef], str]:
-        async with AsyncClient(server_url, circle="circle") as client:
+        async with AsyncClient(server_url, dialect=dialect.name, circle="circle") as client:
             ref = await client.scripts.put("40 + 2", name="answer")
             assert await client.scripts.find("@answer") == ref
             task = await client.submit("@answer")
@@ -194,10 +196,10 @@ def test_asyncio_has_the_same(server_url: str, start_worker: Callable[..., Worke
 
 
 def test_a_terminal_stores_and_names_scripts(
-    server_url: str, start_worker: Callable[..., Worker], tmp_path: Path
+    server_url: str, start_worker: Callable[..., Worker], tmp_path: Path, dialect: Dialect
 ) -> None:
     def run(*arguments: str) -> tuple[int, str]:
-        command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, *arguments]
+        command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, "--dialect", dialect.name, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         return done.returncode, done.stdout
 
@@ -219,10 +221,17 @@ def test_a_terminal_stores_and_names_scripts(
 
 @pytest.mark.parametrize("form", ["text", "hash", "name", "name of a dispatcher"])
 def test_a_block_of_a_script_holds_however_a_task_names_it(
-    dispatcher: Dispatcher, app: Client, start_worker: Callable[..., Worker], server_url: str, form: str
+    dispatcher: Dispatcher,
+    app: Client,
+    start_worker: Callable[..., Worker],
+    server_url: str,
+    form: str,
+    dialect: Dialect,
 ) -> None:
     ref = app.scripts.put(DOUBLE, name="double")
-    Queues(Settings(redis_url=server_url)).rules("ada").set("circle", Rule("block", "script", ref.hash, "it doubles"))
+    Queues(Settings(redis_url=server_url, dialect=dialect.name)).rules("ada").set(
+        "circle", Rule("block", "script", ref.hash, "it doubles")
+    )
     start_worker("circle")
 
     match form:

@@ -14,9 +14,12 @@ from dramatiq import pipeline
 
 from rhai_tasks import AsyncClient, Client, Engine, ScriptActor, Stats, TaskSpec
 from rhai_tasks.errors import NotAsked, ScriptError, TaskNotFound
+from rhai_tasks.protocol import Dialect
 from tests.clock import ClockedServer
 from tests.conftest import Dispatcher, Worker, wait_until
 from tests.unit.protocol.test_terms import UNREADABLE
+
+pytestmark = pytest.mark.each_dialect
 
 HOARD = 'let a = []; loop { a.push("xxxxxxxxxxxxxxxxxxxxxxxx" + a.len()); }'
 
@@ -79,7 +82,7 @@ def test_a_field_that_cannot_be_read_ends_its_task_alone(
     for (field, _), task in zip(bad, tasks, strict=False):
         details = dispatcher.result(task)
         assert details["status"] == "error"
-        assert details["error"].startswith(f"Field '{field}' of the task is ")
+        assert details["error"].startswith(f"Field '{dispatcher.dialect.stored(field)}' of the task is ")
     assert client.zcard("rhai_dramatiq:rhai-circle.XQ") == 0
     assert dispatcher.run("circle", "1")["output"] == "1"
 
@@ -187,13 +190,13 @@ def test_a_delay_that_is_longer_than_the_task_may_wait_expires(
 
 
 def test_a_task_of_a_killed_worker_that_cannot_begin_again_in_time_expires(
-    app: Client, start_worker: Callable[..., Worker], client: Any
+    app: Client, start_worker: Callable[..., Worker], client: Any, dialect: Dialect
 ) -> None:
     killed = start_worker("circle")
     task = app.submit("sleep(1000)", start_within=3600)
     wait_until(lambda: task.status() == "processing")
     killed.kill()
-    client.hset(f"rhai_task_details:{task.id}", "startBefore", time.time())
+    client.hset(dialect.prefixes.details + task.id, dialect.stored("startBefore"), time.time())
 
     start_worker("circle")
 
@@ -202,12 +205,14 @@ def test_a_task_of_a_killed_worker_that_cannot_begin_again_in_time_expires(
 
 
 @pytest.mark.parametrize("ahead", [3600, -3600])
-def test_a_task_expires_by_the_servers_clock(tmp_path: Path, spawn: Callable[..., Worker], ahead: int) -> None:
+def test_a_task_expires_by_the_servers_clock(
+    tmp_path: Path, spawn: Callable[..., Worker], ahead: int, dialect: Dialect
+) -> None:
     server = ClockedServer(tmp_path)
     server.start()
     try:
         url = str(server.connection_url)
-        with redis.Redis.from_url(url) as client, Client(url, circle="circle") as app:
+        with redis.Redis.from_url(url) as client, Client(url, dialect=dialect.name, circle="circle") as app:
             server.move_clock(ahead)
             wait_until(lambda: abs(server.clock(client) - ahead) < 1)
             worker = spawn("rhai-worker", "--circle-public-key", "circle", "--redis-url", url)
@@ -224,9 +229,11 @@ def test_a_task_expires_by_the_servers_clock(tmp_path: Path, spawn: Callable[...
         server.stop()
 
 
-def test_an_expired_step_ends_its_pipeline(server_url: str, app: Client, start_worker: Callable[..., Worker]) -> None:
+def test_an_expired_step_ends_its_pipeline(
+    server_url: str, app: Client, start_worker: Callable[..., Worker], dialect: Dialect
+) -> None:
     start_worker("circle")
-    script = ScriptActor(server_url, circle="circle")
+    script = ScriptActor(server_url, dialect=dialect.name, circle="circle")
     late = script.message_with_options(args=("1",), kwargs={"start_within": 0.5})
     step = script.message_with_options(args=("INPUT",), kwargs={"timeout": 0.2})
     first = script.message_with_options(args=("sleep(1); 7",), kwargs={"start_within": 60, "max_operations": 1000})
@@ -257,9 +264,9 @@ def test_an_original_worker_passes_over_the_terms(dispatcher: Dispatcher, client
     terms = {"timeout": "0.001", "maxOperations": "1", "startBefore": "2020-01-01T00:00:00Z", "maxMemory": "none"}
     dispatcher.submit("circle", "t", "40 + 2", **terms)
 
-    key = f"rhai_task_details:{client.blpop(['rhai_tasks:circle'], 60)[1]}"
-    client.hset(key, "status", "processing")
-    client.hset(key, mapping={"status": "completed", "output": Engine().run(client.hget(key, "script"))})
+    _, task = client.blpop([dispatcher.native_list("circle")], 60)
+    dispatcher.put(task, {"status": "processing"})
+    dispatcher.put(task, {"status": "completed", "output": Engine().run(dispatcher.details(task)["script"])})
 
     assert dispatcher.details("t").items() >= {**terms, "status": "completed", "output": "42"}.items()
 
@@ -292,7 +299,7 @@ def test_the_answers_to_an_earlier_run_of_an_id_do_not_stay(
     dispatcher.submit("circle", "t", "1", resultFormat="json", stats="1")
     assert dispatcher.result("t")["result"] == "1"
 
-    client.hset("rhai_task_details:t", "startBefore", "1")
+    dispatcher.put("t", {"startBefore": "1"})
     dispatcher.submit("circle", "t", "throw 2")
 
     details = dispatcher.result("t")
@@ -301,7 +308,9 @@ def test_the_answers_to_an_earlier_run_of_an_id_do_not_stay(
     assert details.keys().isdisjoint({"result", "startedAt", "runSeconds", "operations", "peakMemory"})
 
 
-def test_a_client_gets_values_and_stats(app: Client, server_url: str, start_worker: Callable[..., Worker]) -> None:
+def test_a_client_gets_values_and_stats(
+    app: Client, server_url: str, start_worker: Callable[..., Worker], dialect: Dialect
+) -> None:
     start_worker("circle")
     before = datetime.now(UTC)
 
@@ -326,7 +335,7 @@ def test_a_client_gets_values_and_stats(app: Client, server_url: str, start_work
         unasked.stats()
 
     async def ask() -> tuple[Any, Stats]:
-        async with AsyncClient(server_url, circle="circle") as client:
+        async with AsyncClient(server_url, dialect=dialect.name, circle="circle") as client:
             (task,) = await client.submit_many([TaskSpec("[()]", json=True, stats=True)])
             return await task.value(60), await task.stats()
 
@@ -382,11 +391,11 @@ def check_all(app: Client, task_id: str, value: Any, printed: str) -> None:
 
 
 def test_steps_of_a_pipeline_have_all_terms_each(
-    server_url: str, app: Client, start_worker: Callable[..., Worker]
+    server_url: str, app: Client, start_worker: Callable[..., Worker], dialect: Dialect
 ) -> None:
     start_worker("circle")
     app.scripts.put("print(INPUT); [ARGS.n, parse_int(INPUT)]", name="second")
-    script = ScriptActor(server_url, circle="circle")
+    script = ScriptActor(server_url, dialect=dialect.name, circle="circle")
     first = script.message_with_options(args=("print(ARGS.n); ARGS.n * 10",), kwargs=ALL_TERMS)
     second = script.message_with_options(args=("@second",), kwargs=ALL_TERMS | {"args": {"n": 3}})
 

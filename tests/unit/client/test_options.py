@@ -24,10 +24,14 @@ def written(options: Any) -> dict[str, str]:
     names = {
         "Any": "Mapping[str, Any] | None",
         "Mapping": "Mapping[str, str] | None",
-        "Literal": "Via",
+        "'native'": "Via",
+        "'rhai'": "DialectName",
         "SigningKey": "SigningKey | None",
     }
-    shown = {name: getattr(hint, "__name__", str(hint)) for name, hint in options.__annotations__.items()}
+    shown = {
+        name: str(hint) if "Literal[" in str(hint) else getattr(hint, "__name__", str(hint))
+        for name, hint in options.__annotations__.items()
+    }
     return {
         name: next((text for start, text in names.items() if start in hint), hint.rpartition(".")[2])
         for name, hint in shown.items()

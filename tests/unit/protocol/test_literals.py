@@ -26,6 +26,7 @@ ENGLISH = {
     "stats",
     "result",
     "operations",
+    "prerequisites",
 }
 """Words of other things, too: columns, options, labels of metrics."""
 WORDS = (FIELDS | set(Status)) - ENGLISH

@@ -54,7 +54,7 @@ def test_a_release_takes_back_the_crash_that_was_counted_before_the_script_began
     run.release()
 
     assert isinstance(run.ending, Released)
-    assert run.ending.arguments(Settings()) == ["m-1", b"rhai_task_details:t", 1, 0, 0]
+    assert run.ending.arguments(Settings()) == ["m-1", b"rhai_task_details:t", 1, "head", 0]
 
 
 def test_an_interrupted_run_has_no_ending_yet() -> None:
