@@ -92,9 +92,17 @@ def definitions(directory: Path, engine: str) -> None:
 
 @main.command("repl")
 @_engine_options
-def start_repl(context_id: str, caller_id: str, **options: Any) -> None:
+@args_options
+def start_repl(context_id: str, caller_id: str, arg: tuple[str, ...], args: str | None, **options: Any) -> None:
     """Run scripts line by line; variables and functions stay. :help tells more."""
+    given = read_args(arg, args)
     engine = _engine(**options)
+    try:
+        engine.run("", args=given)
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from error
+    except RhaiError as error:
+        raise Failure(str(error), FAILED) from error
     if sys.stdin.isatty():
         echo(f"Rhai {RHAI_VERSION}. :help tells what there is, Ctrl-D leaves.")
-    repl(Session(engine, {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}), engine)
+    repl(Session(engine, {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}, given), engine)

@@ -63,10 +63,13 @@ class Session:
     Args:
         engine: Runs the lines.
         constants: Visible in all of them.
+        args: The constant `ARGS` of all of them; `None`: they have none.
     """
 
-    def __init__(self, engine: Engine, constants: Mapping[str, object]) -> None:
-        self._engine, self._constants = engine, constants
+    def __init__(
+        self, engine: Engine, constants: Mapping[str, object], args: Mapping[str, object] | None = None
+    ) -> None:
+        self._engine, self._constants, self._args = engine, constants, args
         self.reset()
 
     def reset(self) -> None:
@@ -84,7 +87,7 @@ class Session:
         """
         text: str = interruptible(
             lambda cancel: self._engine.run(
-                source, scope=self.scope, constants=self._constants, cancel=cancel, print=echo
+                source, scope=self.scope, constants=self._constants, cancel=cancel, print=echo, args=self._args
             )
         )
         return text

@@ -15,6 +15,7 @@ from redis.client import PubSub
 from rich.text import Text
 
 from rhai_tasks.client import Client, Stats, Task
+from rhai_tasks.client.answers import STATS_FIELDS, VALUE_FIELDS
 from rhai_tasks.client.requests import Requests
 from rhai_tasks.client.spec import WAYS
 from rhai_tasks.connection.connect import connect
@@ -30,7 +31,17 @@ from rhai_tasks.errors import (
 )
 from rhai_tasks.operate.where import Where
 from rhai_tasks.options import CIRCLE_OPTION, FileName, Seconds, TextFile, mebibytes, operations, utf8
-from rhai_tasks.protocol import CANCELLED, Field, Outcome, Status, check_circle, key_pattern, state_channel, to_bytes
+from rhai_tasks.protocol import (
+    CANCELLED,
+    TERM_FIELDS,
+    Field,
+    Outcome,
+    Status,
+    check_circle,
+    key_pattern,
+    state_channel,
+    to_bytes,
+)
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
 
@@ -126,7 +137,7 @@ def _read_key(file: Path | None) -> "SigningKey | None":
 @json_option
 @click.pass_obj
 def status(settings: Settings, /, task_ids: tuple[str, ...], as_json: bool) -> None:
-    """Show the status of tasks, with output or error at their end."""
+    """Show the status of tasks, their terms, and output or error."""
     failures: list[RhaiTasksError] = []
     with make_client(settings) as client:
         tasks = [_details(client, task_id, failures) for task_id in task_ids]
@@ -134,6 +145,9 @@ def status(settings: Settings, /, task_ids: tuple[str, ...], as_json: bool) -> N
         print_json(tasks)
     elif len(failures) < len(tasks):
         print_table(map(_status_row, tasks), "task", "status", "updated", "output or error")
+        if rows := [row for details in tasks for row in _term_rows(details)]:
+            echo()
+            print_table(rows, "task", "term or answer", "value")
     if not as_json:
         _print_errors(failures)
     _exit_if_any(failures)
@@ -155,6 +169,13 @@ def _status_row(details: Mapping[str, str]) -> tuple[str | Text, ...]:
         details.get(Field.UPDATED_AT, details.get(Field.CREATED_AT, "")),
         details.get(Field.OUTPUT, details.get(Field.ERROR, "")),
     )
+
+
+def _term_rows(details: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each term of a task, and for each answer but its prints, which `logs` shows."""
+    for name in dict.fromkeys((Field.SCRIPT_REF, *TERM_FIELDS, *VALUE_FIELDS, *STATS_FIELDS)):
+        if name in details and name != Field.STATUS:
+            yield details["taskId"], name, details[name]
 
 
 def _print_errors(failures: Iterable[RhaiTasksError]) -> None:

@@ -48,6 +48,25 @@ def test_a_value_and_stats_are_printed_with_the_result(run: Run, start_worker: C
     assert "the task's time limit of 0.2 s exceeded" in slow.stderr
 
 
+def test_status_shows_terms_and_answers_in_a_table(
+    run: Run, server_url: str, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("circle")
+    run("[ARGS.n]", "--task-id=t", "--wait", "--timeout=9", "--arg", "n=\x1b[31m", "--json", "--stats")
+    run("1", "--task-id=plain", "--wait")
+
+    def status(*tasks: str) -> str:
+        command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, "status", *tasks]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    rows = [line.split(maxsplit=2) for line in status("t", "plain").partition("\n\n")[2].splitlines()]
+    values = {name: value.strip() for task, name, value in rows[1:] if task == "t"}
+    assert values.items() >= {"timeout": "9.0", "resultFormat": "json", "stats": "1", "deliveries": "1"}.items()
+    assert "\x1b" not in values["args"] + values["result"]
+    assert not [row for row in rows if row[0] == "plain"]
+    assert "term" not in status("plain")
+
+
 @pytest.mark.parametrize("option", ["timeout", "max-operations", "start-within"])
 def test_a_limit_that_cannot_be_is_one_line_and_status_2(run: Run, option: str) -> None:
     ended = run("1", f"--{option}=0")
