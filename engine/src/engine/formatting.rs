@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use rhai::{Array, Blob, Dynamic, ImmutableString, Map, NativeCallContext};
 
-use crate::bounds::guard;
+use crate::bounds::guard::{self, Fallible};
 use crate::bounds::text;
 use crate::engine::safe_library::Library;
 
@@ -24,6 +24,50 @@ pub fn add_to(library: &mut Library<'_>) {
     for name in ["debug", "to_debug"] {
         library.add(name, |s: ImmutableString| text::debug(&s).unwrap_or_default());
     }
+    appending(library);
+}
+
+/// Append the text of any value to a string. Rhai's own write that text without bounds if the script has been stopped.
+fn appending(library: &mut Library<'_>) {
+    library.add(
+        "+",
+        |context: NativeCallContext, string: &mut ImmutableString, item: Dynamic| {
+            join(string, &to_string(&context, item)?)
+        },
+    );
+    library.add(
+        "+",
+        |context: NativeCallContext, item: &mut Dynamic, string: ImmutableString| {
+            join(&to_string(&context, item.clone())?, &string)
+        },
+    );
+    for name in ["+=", "append"] {
+        library.add_change(
+            name,
+            |context: NativeCallContext, string: &mut ImmutableString, item: Dynamic| {
+                *string = join(string, &to_string(&context, item)?)?;
+                Fallible::Ok(())
+            },
+        );
+    }
+}
+
+fn to_string(context: &NativeCallContext, mut item: Dynamic) -> Fallible<ImmutableString> {
+    guard::proceed()?;
+    let text = match context.call_native_fn_raw("to_string", true, &mut [&mut item]) {
+        Ok(text) if text.is_string() => return Ok(text.into_immutable_string().unwrap_or_default()),
+        Ok(other) => other.type_name().to_owned(),
+        Err(_) => text::write(format_args!("{item}"))?,
+    };
+    Ok(context.engine().map_type_name(&text).into())
+}
+
+fn join(one: &ImmutableString, other: &ImmutableString) -> Fallible<ImmutableString> {
+    if other.is_empty() {
+        return Ok(one.clone());
+    }
+    guard::allow(one.len().saturating_add(other.len()))?;
+    Ok(format!("{one}{other}").into())
 }
 
 fn format_blob(blob: &mut Blob) -> String {

@@ -60,6 +60,14 @@ def test_no_call_that_once_exceeded_the_limits_does_again() -> None:
     assert not excesses
 
 
+@pytest.mark.parametrize("seed", range(SEED, SEED + 2))
+def test_no_two_calls_exceed_the_limits_together(seed: int) -> None:
+    *excesses, made = run("pairs", seed, 500).stdout.splitlines()
+
+    assert not excesses
+    assert int(made) == 500
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + 3))
 def test_no_broken_script_ends_the_process(seed: int) -> None:
     done = run("sources", seed, 30_000)
