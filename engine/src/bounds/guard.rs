@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rhai::{Dynamic, EvalAltResult, Position};
 
 use crate::bounds::alloc;
-use crate::bounds::meter::{self, Bounds, METER, OperationCounter, Stop};
+use crate::bounds::limits::{Bounds, NamedLimits, Stop};
+use crate::bounds::meter::{self, METER, OperationCounter};
 
 /// What Rhai's functions return.
 pub type Fallible<T> = Result<T, Box<EvalAltResult>>;
@@ -81,7 +82,7 @@ pub fn used() -> (u64, usize) {
 /// Describe what stopped the script.
 pub fn describe(stop: Stop) -> String {
     let named = METER.with(|meter| meter.frame().map(|frame| frame.named));
-    let meter::NamedLimits { max_memory, timeout } = named.unwrap_or_default();
+    let NamedLimits { max_memory, timeout } = named.unwrap_or_default();
     match stop {
         Stop::Operations => "Too many operations".to_owned(),
         Stop::Memory if max_memory == 0 => {

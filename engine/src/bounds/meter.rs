@@ -6,13 +6,12 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rhai::Dynamic;
 
-use crate::bounds::cancel::Flag;
+use crate::bounds::limits::{Bounds, NamedLimits, Stop};
 
 /// Operations between two checks of the clock: at first, and at most. Most operations take a hundredth of a microsecond; a
 /// copy of an array of a million items takes many milliseconds. So a check also follows each slow operation and each
@@ -25,44 +24,6 @@ const LARGE_BLOCK: usize = 16 * 1024;
 const SLOW: Duration = Duration::from_millis(1);
 /// Time between two checks for pending signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(8);
-
-/// The bounds of one evaluation. A nested evaluation, which a host function starts, also has those of the outer one.
-pub struct Bounds {
-    /// Zero: none.
-    pub max_operations: u64,
-    /// Bytes; zero: none.
-    pub max_memory: usize,
-    pub timeout: Option<Duration>,
-    /// The end of `timeout`, unless that is further ahead than a clock can hold.
-    pub deadline: Option<Instant>,
-    /// Whether the deadline passed before the evaluation could begin.
-    pub is_late: bool,
-    pub cancel: Option<Arc<Flag>>,
-    /// Lets Python handle pending signals; calls `guard::cancel` if the script must not go on.
-    pub check_signals: fn(),
-}
-
-impl Bounds {
-    fn is_cancelled(&self) -> bool {
-        self.cancel.as_ref().is_some_and(|flag| flag.is_set())
-    }
-}
-
-/// The limits to name in messages: the outer evaluation's where those are tighter.
-#[derive(Clone, Copy, Default)]
-pub(super) struct NamedLimits {
-    pub(super) max_memory: usize,
-    pub(super) timeout: Option<Duration>,
-}
-
-/// The bound that stopped a script.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stop {
-    Operations,
-    Memory,
-    Timeout,
-    Cancelled,
-}
 
 /// Counts down an engine's operations to the next check. It belongs to the engine, so that an operation needs no look-up
 /// of a thread-local value.

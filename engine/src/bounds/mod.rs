@@ -3,5 +3,6 @@
 pub mod alloc;
 pub mod cancel;
 pub mod guard;
+pub mod limits;
 pub mod meter;
 pub mod text;

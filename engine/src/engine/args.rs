@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 use rhai::{Dynamic, EvalAltResult, INT, Position};
 
 use crate::bounds::guard;
-use crate::bounds::meter::{Bounds, OperationCounter};
+use crate::bounds::limits::Bounds;
+use crate::bounds::meter::OperationCounter;
 use crate::crossing::stack::DropOnBigStack;
 use crate::engine::run::ended_by;
 use crate::engine::safe_library;

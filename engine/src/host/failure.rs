@@ -6,14 +6,15 @@ use std::panic::{self, AssertUnwindSafe};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use rhai::{EvalAltResult, Position};
+use rhai::{Engine, EvalAltResult, Position};
 
 use crate::bounds::guard;
-use crate::bounds::meter::Stop;
+use crate::bounds::limits::Stop;
 use crate::bounds::text;
 use crate::crossing::CrossingError;
 use crate::crossing::evaluation;
 use crate::crossing::stack::MayNestDeeply;
+use crate::values::object;
 use crate::values::to_python::to_python;
 
 /// A failure of an evaluation.
