@@ -156,7 +156,7 @@ pub fn run(
             text: if form == Form::Value {
                 String::new()
             } else {
-                text(&value)?
+                text(engine, &value)?
             },
             json,
             value: if matches!(form, Form::Text | Form::Json) {
@@ -177,14 +177,14 @@ pub fn run(
     match (guard::stopped(), evaluated) {
         (None, Ok(_)) if no_json.is_some() => Err(Failure::NoJson(no_json.unwrap_or_default())),
         (None, Ok(evaluated)) => Ok(evaluated),
-        (None, Err(error)) => Err(Failure::script(error)),
+        (None, Err(error)) => Err(Failure::script(error).with_names(engine)),
         (Some(stop), Ok(_)) => Err(Failure::stopped(stop, Position::NONE)),
         (Some(stop), Err(error)) => Err(Failure::stopped(stop, error.unwrap_inner().position())),
     }
 }
 
 /// Write a value's text within the memory that is left: the text may be far longer than the value.
-fn text(value: &Dynamic) -> Result<String, Box<EvalAltResult>> {
+fn text(engine: &Engine, value: &Dynamic) -> Result<String, Box<EvalAltResult>> {
     if let Ok(string) = value.as_immutable_string_ref() {
         return Ok(string.to_string());
     }
@@ -196,7 +196,7 @@ fn text(value: &Dynamic) -> Result<String, Box<EvalAltResult>> {
             .map_err(evaluation::error);
     }
     if value.is_array() || value.is_map() {
-        return text::value(value);
+        return text::value(value).map(|text| object::with_names(engine, text));
     }
     text::write(format_args!("{value}"))
 }

@@ -56,6 +56,18 @@ impl Failure {
         }
     }
 
+    /// Let its texts name classes as scripts do.
+    pub fn with_names(self, engine: &Engine) -> Self {
+        match self {
+            Self::Script(error, text, debug_text) => Self::Script(
+                error,
+                object::with_names(engine, text),
+                object::with_names(engine, debug_text),
+            ),
+            other => other,
+        }
+    }
+
     /// Make a failure of an error of Python's that the script has been stopped for.
     pub fn dropped(error: Box<EvalAltResult>) -> Self {
         let (text, debug_text) = (error.to_string(), format!("{error:?}"));

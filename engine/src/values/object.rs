@@ -3,7 +3,7 @@
 //! Rhai distinguishes types by Rust's `TypeId`, so an engine gives each of its classes one of a fixed number of Rust types,
 //! a slot.
 
-use std::any::TypeId;
+use std::any::{TypeId, type_name};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -16,21 +16,26 @@ use crate::values::known;
 #[derive(Clone)]
 struct Object<const N: usize>(Arc<Py<PyAny>>);
 
-/// The functions that differ between the Rust types of the slots.
+/// What differs between the Rust types of the slots. Each function is compiled 65 times, so it does the least.
 struct Slot {
     type_id: fn() -> TypeId,
+    type_name: fn() -> &'static str,
     wrap: fn(Arc<Py<PyAny>>) -> Dynamic,
+    /// Takes a value that is not shared.
     unwrap: fn(&Dynamic) -> Option<Arc<Py<PyAny>>>,
-    register: fn(&mut Engine, &str),
 }
 
 impl<const N: usize> Object<N> {
     const SLOT: Slot = Slot {
         type_id: TypeId::of::<Self>,
+        type_name: type_name::<Self>,
         wrap: |object| Dynamic::from(Self(object)),
-        unwrap: |value| value.read_lock::<Self>().map(|object| Arc::clone(&object.0)),
-        register: |engine, name| {
-            engine.register_type_with_name::<Self>(name);
+        unwrap: |value| {
+            // Known from here on, so that the code that waits for a shared value's lock is left out.
+            if value.is_shared() {
+                return None;
+            }
+            value.read_lock::<Self>().map(|object| Arc::clone(&object.0))
         },
     };
 }
@@ -60,8 +65,22 @@ pub fn type_id(slot: usize) -> Option<TypeId> {
 /// Set the name of a class's type.
 pub fn register(engine: &mut Engine, slot: usize, name: &str) {
     if let Some(slot) = SLOTS.get(slot) {
-        (slot.register)(engine, name);
+        engine.register_type_with_name_raw((slot.type_name)(), name);
     }
+}
+
+/// Put the names of classes in place of those of the Rust types, which Rhai writes into some texts.
+pub fn with_names(engine: &Engine, mut text: String) -> String {
+    let start = type_name::<Object<0>>().trim_end_matches("0>");
+    if text.contains(start) {
+        for slot in &SLOTS {
+            let rust = (slot.type_name)();
+            if text.contains(rust) {
+                text = text.replace(rust, engine.map_type_name(rust));
+            }
+        }
+    }
+    text
 }
 
 /// Wrap an object whose class, or a base class of it, is a type of the engine that this thread uses.
@@ -72,7 +91,9 @@ pub fn wrap(value: &Bound<'_, PyAny>) -> PyResult<Option<Dynamic>> {
 
 /// Return the object in a value, if it is one.
 pub fn unwrap(value: &Dynamic) -> Option<Arc<Py<PyAny>>> {
-    SLOT_OF_TYPE
-        .get(&value.type_id())
-        .and_then(|slot| (slot.unwrap)(value))
+    let slot = SLOT_OF_TYPE.get(&value.type_id())?;
+    if value.is_shared() {
+        return (slot.unwrap)(&value.flatten_clone());
+    }
+    (slot.unwrap)(value)
 }

@@ -397,6 +397,29 @@ def test_the_text_of_an_object_is_its_str(points: Engine) -> None:
     assert printed == ["(1|2)", "[Point(x=1, y=2)]"]
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        *("if p { 1 }", "while p {}", "[1][p]", "#{}[p]", '"ab"[p]', "1[p]", "[p, p].sort()", "throw p", "throw [p]"),
+        *("p.call()", "p.nope()", "p.nope", "p.nope = 1", "p + 1", "p()", "-p", "for i in p {}", "import p as m;"),
+        *("#{p: p}.p.nope", "switch p { _ => p.nope }", "[1].map(|x| x + p)", "let n = 1; n += p", "range(p, 1)"),
+    ],
+)
+def test_no_error_names_the_rust_type_of_an_object(script: str) -> None:
+    engine = Engine()
+    engine.register_type(type("Opaque", (), {}), name="Thing")
+    thing = engine.eval("Thing()")
+
+    with pytest.raises(errors.RhaiError) as caught:
+        engine.eval(script, scope={"p": thing})
+
+    assert "rhai_tasks_engine" not in str(caught.value) + str(caught.value.debug_text)
+
+
+def test_the_text_of_a_result_names_the_classes_of_objects_in_it(points: Engine) -> None:
+    assert points.run("[Point(1, 2), #{p: [Point(1)]}]") == '[Point, #{"p": [Point]}]'
+
+
 def test_what_a_class_does_not_have_is_rhais_own_error() -> None:
     engine = Engine()
     engine.register_type(Account)
