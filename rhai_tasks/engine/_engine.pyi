@@ -5,6 +5,7 @@ from typing import Any, Literal, Self, final
 from typing_extensions import disjoint_base
 
 from .evaluation import AST
+from .language import Language
 from .limits import Limits
 
 __all__ = [
@@ -102,13 +103,13 @@ class NativeEngine:
         sources: Path | Callable[[str], str | None] | None,
         classes: dict[type, int],
         hooks: dict[type, Callable[[Any], object]],
-        disabled: list[str],
+        language: Language,
         limits: Limits,
         print: Callable[[str], object],
         debug: Callable[[str, str | None, int | None, int | None], object],
     ) -> NativeEngine: ...
     def passes(self, value: object) -> bool: ...
-    def compile(self, source: str, name: str | None) -> list[tuple[str, list[str], str]]: ...
+    def compile(self, source: str, name: str | None, variables: list[str]) -> list[tuple[str, list[str], str]]: ...
     def evaluate(
         self,
         form: Literal["text", "value", "json", "details"],

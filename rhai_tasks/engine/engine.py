@@ -12,6 +12,7 @@ from ._engine import CancelToken, FnPtr
 from .coroutines import awaiting_loop
 from .evaluation import AST, CallOptions, Debug, EvaluationOptions, Result, RunOptions
 from .evaluator import Evaluator
+from .language import language
 from .limits import Limits, check_timeout
 from .pool import Pool
 from .registry import Modules
@@ -39,6 +40,9 @@ class Engine(Evaluator):
             and four more.
         disable: Keywords, operators, and names of functions and properties of Rhai's library that scripts cannot use,
             also by a pointer: `{"eval", "sleep"}`. A host function of such a name can take its place.
+        strict: Whether a script compiles only if there is each variable and module that it names, and fails where it
+            reads a property that a map does not have.
+        expressions: Whether a script is a single expression, without statements, assignments, functions and `eval`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -55,8 +59,11 @@ class Engine(Evaluator):
         modules: Modules | None = None,
         threads: int | None = None,
         disable: Iterable[str] = (),
+        strict: bool = False,
+        expressions: bool = False,
     ) -> None:
-        super().__init__(limits, print, debug, modules, disable)
+        allowed = language(disable, strict=strict, expressions=expressions)
+        super().__init__(limits, print, debug, modules, allowed)
         self._pool = Pool(threads)
 
     @overload

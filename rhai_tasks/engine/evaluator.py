@@ -1,6 +1,6 @@
 """Evaluations in the caller's thread."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Unpack, overload
 
 from ._engine import CancelToken, FnPtr
@@ -14,12 +14,13 @@ from .wanted import refusal
 class Evaluator(Registry):
     """The part of an `Engine` that compiles and runs scripts in the caller's thread."""
 
-    def compile(self, source: str, *, name: str | None = None) -> AST:
+    def compile(self, source: str, *, name: str | None = None, variables: Iterable[str] = ()) -> AST:
         """Compile a script, and return it with its functions.
 
         Args:
             source: The script.
             name: Name of the script in texts of errors.
+            variables: Names of variables and constants that evaluations will give it; a strict engine refuses others.
 
         Raises:
             RhaiSyntaxError: The script does not compile.
@@ -30,9 +31,14 @@ class Evaluator(Registry):
             raise refusal("source", source)
         if name is not None and not isinstance(name, str):
             raise refusal("name", name)
+        if isinstance(variables, str) or not isinstance(variables, Iterable):
+            raise refusal("variables", variables)
+        names = list(variables)
+        if not all(isinstance(each, str) for each in names):
+            raise refusal("variables", names)
         functions = (
             Function(name=name, parameters=tuple(parameters), returns="", doc=doc)
-            for name, parameters, doc in self._native.compile(source, name)
+            for name, parameters, doc in self._native.compile(source, name, names)
         )
         return AST(source, name, tuple(sorted(functions, key=order)))
 

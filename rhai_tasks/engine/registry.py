@@ -14,7 +14,6 @@ from .authorization import Authorization
 from .classes import HostType, Module, constructor_of, make_type, shared_members, standard_types, take_slot
 from .coroutines import make_blocking
 from .definitions import files
-from .disabled import disabled
 from .evaluation import Debug, Print
 from .functions import (
     MOST_OF_A_MODULES,
@@ -29,6 +28,7 @@ from .functions import (
     warn_if_hidden,
 )
 from .hooks import Conversions
+from .language import Language
 from .limits import Limits
 from .output import log_debug, script_logger
 from .wanted import refusal
@@ -48,7 +48,7 @@ class Registry(Authorization, Conversions):
         print_: Print | None,
         debug: Debug | None,
         modules: Modules | None,
-        disable: Iterable[str] = (),
+        language: Language,
     ) -> None:
         super().__init__()
         _check(limits, print_, debug)
@@ -59,7 +59,7 @@ class Registry(Authorization, Conversions):
         self._described: dict[_Key, Function] = {}
         self._functions: dict[_Key, Native] = {}
         self._modules: dict[str, Module] = {}
-        self._disabled = disabled(disable)
+        self._language = language
         self._types = {known.slot: known for known in standard_types(self._slots)}
         self._native = self._build(self._functions, self._types, self._modules)
         self._adding = threading.RLock()
@@ -236,7 +236,7 @@ class Registry(Authorization, Conversions):
         outer_first = sorted(all_modules.items(), key=lambda entry: entry[0].count("::"))
         return NativeEngine(
             [
-                *self._disabled.functions,  # first: the host may have its own in their place
+                *self._language.functions,  # first: the host may have its own in their place
                 *(function for cls in known for function in cls.functions),
                 *functions.values(),
             ],
@@ -245,7 +245,7 @@ class Registry(Authorization, Conversions):
             self._sources,
             self._slots,
             self._hooks,
-            self._disabled.symbols,
+            replace(self._language, modules=[name for name, _ in outer_first if "::" not in name]),
             self.limits,
             self._print,
             self._debug,

@@ -11,6 +11,7 @@ _WANTED = {
     "constants": "a mapping of names to values",
     "debug": "a function of text, source name, line and column",
     "disable": "a collection of names",
+    "expressions": "True or False",
     "function": "a function",
     "limits": "an instance of Limits",
     "members": "a collection of names",
@@ -20,7 +21,9 @@ _WANTED = {
     "scope": "a Scope, or a mapping of names to values",
     "script": "a source, or an AST of Engine.compile",
     "source": "a text",
+    "strict": "True or False",
     "target": "the name of a function, or a FnPtr",
+    "variables": "a collection of names",
 }
 
 

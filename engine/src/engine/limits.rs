@@ -1,7 +1,7 @@
 //! The limits of an engine, and those of them that Rhai enforces itself.
 
 use pyo3::prelude::*;
-use rhai::Engine;
+use rhai::{Engine, Module};
 
 use crate::crossing::stack;
 
@@ -23,9 +23,22 @@ pub struct Limits {
     max_string_size: usize,
     max_array_size: usize,
     max_map_size: usize,
-    /// Keywords and operators that scripts cannot use; the engine sets them.
+    /// The engine sets it.
     #[pyo3(default)]
-    pub disabled: Vec<String>,
+    pub language: Language,
+}
+
+/// What scripts may say: `rhai_tasks.engine.language.Language`, attribute by attribute.
+#[derive(Clone, Default, FromPyObject)]
+pub struct Language {
+    /// Keywords and operators that scripts cannot use.
+    symbols: Vec<String>,
+    /// Whether scripts may name no other variables and properties than there are.
+    pub strict: bool,
+    /// Whether a script is a single expression.
+    pub expressions: bool,
+    /// The names of the host's modules that are in no other one.
+    modules: Vec<String>,
 }
 
 impl Limits {
@@ -44,6 +57,12 @@ impl Limits {
     pub fn compiler(&self) -> Engine {
         let mut engine = Engine::new_raw();
         self.set(&mut engine);
+        if self.language.strict {
+            engine.set_strict_variables(true);
+            for name in &self.language.modules {
+                engine.register_static_module(name, Module::new().into());
+            }
+        }
         engine
     }
 
@@ -63,7 +82,8 @@ impl Limits {
             .set_max_string_size(self.max_string_size)
             .set_max_array_size(self.max_array_size)
             .set_max_map_size(self.max_map_size);
-        for symbol in &self.disabled {
+        engine.set_fail_on_invalid_map_property(self.language.strict);
+        for symbol in &self.language.symbols {
             engine.disable_symbol(symbol);
         }
         // For these, zero means zero in Rhai.

@@ -1,10 +1,12 @@
 //! What is an engine made of, and how does it compile and run a script?
 
 pub mod args;
+pub mod compilation;
 pub mod compiling;
 pub mod constants;
 pub mod folder;
 pub mod formatting;
+pub mod given;
 pub mod limits;
 pub mod lookup;
 pub mod modules;

@@ -1,38 +1,34 @@
 //! Engines for Python: how they compile and evaluate, on each thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
-use rhai::{AST, Dynamic, Engine, Position, Scope};
+use pyo3::types::{PyDict, PyTuple};
+use rhai::{Dynamic, Engine};
 use thread_local::ThreadLocal;
 
-use crate::bounds::cancel::CancelToken;
 use crate::bounds::guard;
-use crate::bounds::meter::{Bounds, OperationCounter};
+use crate::bounds::limits::Bounds;
+use crate::bounds::meter::OperationCounter;
 use crate::crossing;
-use crate::crossing::evaluation::{self, Evaluation};
+use crate::crossing::evaluation::Evaluation;
 use crate::crossing::origin::Origin;
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
-use crate::engine::limits::Limits;
-use crate::engine::lookup::Kind;
+use crate::engine::args;
+use crate::engine::compilation::{self, Compilation, Compiler, Script, documentation};
+use crate::engine::given::{Given, output};
+use crate::engine::limits::{Language, Limits};
 use crate::engine::modules::Sources;
 use crate::engine::recipe::Recipe;
 use crate::engine::run::{Call, Entry, Form, ended_by, give_back, returned, run, within_bounds};
-use crate::engine::scripts::{self, Scripts};
 use crate::engine::variables::Variables;
-use crate::engine::{args, compiling, constants, token_limits};
 use crate::host::failure::Failure;
 use crate::host::functions::Function;
 use crate::values::from_python::{entries, to_rhai};
-use crate::values::functions::Functions;
-use crate::values::gc::Objects;
 use crate::values::known::{self, Known};
 use crate::values::refused::refusal;
 use crate::values::to_python::FunctionPointer;
@@ -70,10 +66,8 @@ pub struct NativeEngine {
 
 struct OfThread {
     engine: Engine,
-    /// Missing while it compiles: a signal handler may compile meanwhile.
-    compiler: Cell<Option<Engine>>,
+    compiler: Compiler,
     counter: Arc<OperationCounter>,
-    scripts: RefCell<Scripts>,
 }
 
 #[pymethods]
@@ -85,7 +79,7 @@ impl NativeEngine {
     ///     sources: Where modules are found: a folder, or a function from a path to a source or `None`.
     ///     classes: The slots of classes.
     ///     hooks: What scripts are given in place of objects: functions by class.
-    ///     disabled: Keywords and operators that scripts cannot use.
+    ///     language: What scripts may say.
     ///     limits: The `Limits` of every evaluation.
     ///     print: Receives the lines that scripts print, unless an evaluation has its own.
     ///     debug: The same for `debug`: text, source, line, column.
@@ -98,14 +92,14 @@ impl NativeEngine {
         sources: Option<Sources>,
         classes: Py<PyDict>,
         hooks: Py<PyDict>,
-        disabled: Vec<String>,
+        language: Language,
         mut limits: Limits,
         print: Py<PyAny>,
         debug: Py<PyAny>,
     ) -> PyResult<Self> {
         crossing::silence_panics();
         let known = Known { classes, hooks };
-        limits.disabled = disabled;
+        limits.language = language;
         let native = |functions: Vec<NativeFunction>| {
             let functions = functions.into_iter();
             functions
@@ -139,13 +133,25 @@ impl NativeEngine {
 
     /// Compile a script, and return its functions: name, parameters, doc comment.
     ///
+    /// Args:
+    ///     source: The script.
+    ///     name: Its name in texts of errors.
+    ///     variables: Names of variables that it may use.
+    ///
     /// Raises:
     ///     RhaiSyntaxError: It does not compile.
     ///     RhaiTimeout, RhaiMemoryLimit: It would exceed the limits.
     ///     RhaiPanic: The parser failed.
-    fn compile(&self, py: Python<'_>, source: &str, name: Option<&str>) -> PyResult<Vec<Signature>> {
-        let bounds = self.bounds(None, None, None, None)?;
-        let ast = self.compiled(py, self.of_thread(), source, name, &[], &bounds)?;
+    fn compile(
+        &self,
+        py: Python<'_>,
+        source: &str,
+        name: Option<&str>,
+        variables: Vec<String>,
+    ) -> PyResult<Vec<Signature>> {
+        let bounds = Given::default().within(&self.recipe.limits)?;
+        let compilation = self.compilation(&[], &variables, &bounds);
+        let ast = compilation.source(py, source, name)?;
         Ok(ast
             .iter_functions()
             .filter(|function| !function.name.starts_with("anon$"))
@@ -201,7 +207,14 @@ impl NativeEngine {
         LAST_USE.set((0, 0)); // a script that does not compile has used nothing
         let this = slf.get();
         known::during(&this.known, || {
-            let bounds = this.bounds(timeout, max_operations, max_memory, cancel)?;
+            let limits = &this.recipe.limits;
+            let given = Given {
+                timeout,
+                max_operations,
+                max_memory,
+                cancel,
+            };
+            let bounds = given.within(limits)?;
             let mut variables = Variables::new(scope, constants)?;
             if let Some((target, ..)) = &entry {
                 variables.add_constants_of(target);
@@ -211,7 +224,13 @@ impl NativeEngine {
                 let args = args::read(slf.py(), text, &this.of_thread().counter, &bounds)?;
                 variables.add_constant(args::NAME, args);
             }
-            let script = this.script(slf.py(), this.of_thread(), script, &variables.constants, &bounds)?;
+            let declared = match limits.language.strict {
+                true => variables.names()?,
+                false => Vec::new(),
+            };
+            let script = this
+                .compilation(&variables.constants, &declared, &bounds)
+                .script(script)?;
             let request = Request {
                 form: Form::named(form),
                 script,
@@ -242,7 +261,7 @@ impl NativeEngine {
                 form: Form::Value,
                 script: DropOnBigStack::new(Arc::clone(&origin.script)),
                 entry: Entry::of(Some((pointer.as_any().clone(), arguments, None, false)))?,
-                bounds: this.bounds(None, None, None, None)?,
+                bounds: Given::default().within(&this.recipe.limits)?,
                 variables,
                 print: &this.print,
                 debug: &this.debug,
@@ -252,24 +271,7 @@ impl NativeEngine {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let recipe = &self.recipe;
-        for function in &recipe.functions {
-            visit.call(&*function.callable)?;
-        }
-        let made = self.made.load(Ordering::Relaxed);
-        for (name, functions, values) in &recipe.modules {
-            for function in functions {
-                visit.call(&*function.callable)?;
-            }
-            let mut constants = Objects::default();
-            values.iter().for_each(|(_, value)| constants.add(value));
-            // Rhai's module has each value once, and so have its index and that of each module around it.
-            let of_engine = 2 + name.matches("::").count();
-            constants.visit(1 + made * of_engine, &visit)?;
-        }
-        if let Some(Sources::Function(find)) = &recipe.sources {
-            visit.call(&**find)?;
-        }
+        self.recipe.traverse(self.made.load(Ordering::Relaxed), &visit)?;
         self.known.traverse(&visit)?;
         visit.call(&self.print)?;
         visit.call(&self.debug)
@@ -279,7 +281,7 @@ impl NativeEngine {
 /// An evaluation that Python asks for.
 struct Request<'a> {
     form: Form,
-    script: DropOnBigStack<Arc<AST>>,
+    script: Script,
     entry: DropOnBigStack<Entry>,
     bounds: Bounds,
     variables: Variables<'a>,
@@ -301,7 +303,7 @@ fn run_request(slf: &Bound<'_, NativeEngine>, request: Request<'_>) -> PyResult<
     let OfThread { engine, counter, .. } = this.of_thread();
     let origin = Origin {
         engine: slf.clone().into_any().unbind(),
-        script: this.with_kept(py, &variables, script)?,
+        script: compilation::with_kept(py, this.stack_size, variables.lasting, script)?,
         constants: Arc::new(DropOnBigStack::new(variables.constants.take())),
     };
     variables.begin()?;
@@ -337,33 +339,6 @@ fn run_request(slf: &Bound<'_, NativeEngine>, request: Request<'_>) -> PyResult<
 }
 
 impl NativeEngine {
-    /// Return a script with the functions that its scope keeps, and keep its own there.
-    fn with_kept(
-        &self,
-        py: Python<'_>,
-        variables: &Variables<'_>,
-        script: DropOnBigStack<Arc<AST>>,
-    ) -> PyResult<DropOnBigStack<Arc<AST>>> {
-        let Some(scope) = variables.lasting else {
-            return Ok(script);
-        };
-        let kept = scope.functions();
-        if let Some(whole) = kept.as_ref().and_then(|kept| kept.merged_with(&script)) {
-            return Ok(whole);
-        }
-        if kept.is_none() && !script.has_functions() {
-            return Ok(script);
-        }
-        // On the engine's stack, because cloning statements is recursive.
-        let merged = crossing::rhai(py, self.stack_size, || {
-            Ok::<_, Failure>(Functions::merge(kept.as_ref(), &script))
-        });
-        let functions = merged.map_err(|failure| ended_by(py, failure))?;
-        let whole = functions.whole();
-        scope.keep_functions(functions);
-        Ok(whole)
-    }
-
     fn of_thread(&self) -> &OfThread {
         self.threads.get_or(|| {
             let counter = Arc::new(OperationCounter::default());
@@ -371,211 +346,33 @@ impl NativeEngine {
             self.made.fetch_add(1, Ordering::Relaxed);
             DropOnBigStack::new(OfThread {
                 engine,
-                compiler: Cell::new(None),
+                compiler: Compiler::new(),
                 counter,
-                scripts: RefCell::new(Scripts::new()),
             })
         })
     }
 
-    /// Compile a source, or an `AST`: its source, behind the functions of its library.
-    fn script(
-        &self,
-        py: Python<'_>,
-        of_thread: &OfThread,
-        script: &Bound<'_, PyAny>,
-        constants: &[(String, Dynamic)],
-        bounds: &Bounds,
-    ) -> PyResult<DropOnBigStack<Arc<AST>>> {
-        if let Ok(source) = script.cast::<PyString>() {
-            return self.compiled(py, of_thread, source.to_str()?, None, constants, bounds);
-        }
-        let part = |script: &Bound<'_, PyAny>| {
-            let source = script.getattr(intern!(py, "source"));
-            let source = source.and_then(|source| Ok(source.cast_into::<PyString>()?));
-            let source = source.map_err(|_| refusal("script", script))?;
-            let name: Option<String> = script.getattr(intern!(py, "name"))?.extract()?;
-            self.compiled(
-                py,
-                of_thread,
-                source.to_str()?,
-                name.as_deref(),
-                constants,
-                bounds,
-            )
-        };
-        let ast = part(script)?;
-        let library = script.getattr(intern!(py, "library"))?.cast_into::<PyTuple>()?;
-        if library.is_empty() {
-            return Ok(ast);
-        }
-        let library = library
-            .iter()
-            .map(|script| part(&script))
-            .collect::<PyResult<Vec<_>>>()?;
-        // On the engine's stack, because cloning statements is recursive.
-        let merged = crossing::rhai(py, self.stack_size, || {
-            let mut functions = AST::empty();
-            for script in &library {
-                functions.combine(script.clone_functions_only());
-            }
-            Ok::<_, Failure>(DropOnBigStack::new(Arc::new(functions.merge(&ast))))
-        });
-        merged.map_err(|failure| ended_by(py, failure))
-    }
-
-    /// Find a script that this thread has compiled, or compile it within bounds. One serves all values of the constants that it
-    /// names.
-    fn compiled(
-        &self,
-        py: Python<'_>,
-        of_thread: &OfThread,
-        source: &str,
-        name: Option<&str>,
-        constants: &[(String, Dynamic)],
-        bounds: &Bounds,
-    ) -> PyResult<DropOnBigStack<Arc<AST>>> {
+    /// Return what a script compiles with.
+    ///
+    /// `variables`: names of variables beside the constants; only a strict engine wants them.
+    fn compilation<'a>(
+        &'a self,
+        constants: &'a [(String, Dynamic)],
+        variables: &'a [String],
+        bounds: &'a Bounds,
+    ) -> Compilation<'a> {
         let OfThread {
+            compiler, counter, ..
+        } = self.of_thread();
+        Compilation {
             compiler,
             counter,
-            scripts,
-            ..
-        } = of_thread;
-        let constants = scripts::named(source, constants);
-        let key = scripts::key(source, name, &constants);
-        let known = scripts.borrow_mut().find(&key);
-        if let Some(ast) = known {
-            return Ok(DropOnBigStack::new(ast));
+            limits: &self.recipe.limits,
+            bounds,
+            constants,
+            variables,
         }
-        let limits = &self.recipe.limits;
-        let mut engine = compiler.take().unwrap_or_else(|| limits.compiler());
-        engine.set_max_string_size(limits.longest_string(source));
-        let compiled = crossing::rhai(py, self.stack_size, || {
-            token_limits::bound_with_copies(&mut engine);
-            guard::compile(counter, bounds, || {
-                Failure::unless_stopped(|| {
-                    let compiled = compiling::compile(&mut engine, &scope_of(&constants), source);
-                    let compiled = compiled.map(|ast| match &*constants {
-                        [] => ast,
-                        constants => constants::look_up(&ast, constants),
-                    });
-                    match guard::stopped() {
-                        None => compiled
-                            .map(|ast| (ast, guard::held()))
-                            .map_err(|error| Failure::script(error.into())),
-                        Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
-                    }
-                })
-            })
-        });
-        compiler.set(Some(engine));
-        let (mut ast, bytes) = compiled.map_err(|failure| ended_by(py, failure))?;
-        if let Some(name) = name {
-            ast.set_source(name);
-        }
-        let ast = Arc::new(ast);
-        scripts
-            .borrow_mut()
-            .keep(key.into_owned(), Arc::clone(&ast), bytes);
-        Ok(DropOnBigStack::new(ast))
-    }
-
-    fn bounds(
-        &self,
-        timeout: Option<&Bound<'_, PyAny>>,
-        max_operations: Option<&Bound<'_, PyAny>>,
-        max_memory: Option<&Bound<'_, PyAny>>,
-        cancel: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Bounds> {
-        let limits = &self.recipe.limits;
-        let duration = |seconds: f64| {
-            let timeout = Duration::try_from_secs_f64(seconds).ok();
-            timeout.filter(|timeout| !timeout.is_zero())
-        };
-        let timeout = match timeout {
-            Some(given) => {
-                let seconds = number("timeout", Some(given))?;
-                Some(
-                    seconds
-                        .and_then(duration)
-                        .ok_or_else(|| refusal("timeout", given))?,
-                )
-            }
-            None => limits.timeout.and_then(duration),
-        };
-        let max_operations = number("max_operations", max_operations)?;
-        let max_memory = number("max_memory", max_memory)?;
-        let cancel = cancel
-            .map(|token| match token.cast::<CancelToken>() {
-                Ok(token) => Ok(token.get().flag()),
-                Err(_) => Err(refusal("cancel", token)),
-            })
-            .transpose()?;
-        let since = cancel.as_ref().and_then(|flag| flag.since);
-        let deadline = timeout.and_then(|timeout| since.unwrap_or_else(Instant::now).checked_add(timeout));
-        Ok(Bounds {
-            max_operations: lower(limits.max_operations, max_operations),
-            max_memory: lower(limits.max_memory, max_memory),
-            timeout,
-            deadline,
-            is_late: since.is_some() && deadline.is_some_and(|deadline| deadline <= Instant::now()),
-            cancel,
-            check_signals: evaluation::check_signals,
-        })
     }
 }
 
 impl MayNestDeeply for OfThread {}
-
-/// Read a number, which Python's truth values are not.
-fn number<T>(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<T>>
-where
-    for<'a, 'py> T: FromPyObject<'a, 'py>,
-{
-    let Some(value) = value else {
-        return Ok(None);
-    };
-    if !value.is_instance_of::<PyBool>() {
-        if let Ok(number) = value.extract() {
-            return Ok(Some(number));
-        }
-    }
-    Err(refusal(name, value))
-}
-
-/// Return the function that receives output: one evaluation's own, or the engine's.
-fn output<'a>(
-    name: &str,
-    own: Option<&'a Bound<'_, PyAny>>,
-    engines: &'a Py<PyAny>,
-) -> PyResult<&'a Py<PyAny>> {
-    match own {
-        None => Ok(engines),
-        Some(own) if own.is_callable() => Ok(own.as_unbound()),
-        Some(other) => Err(refusal(name, other)),
-    }
-}
-
-/// Return the lower of two limits, of which zero is none.
-fn lower<T: Ord + Default>(limit: T, own: Option<T>) -> T {
-    let zero = T::default();
-    own.filter(|own| *own > zero && (limit == zero || *own < limit))
-        .unwrap_or(limit)
-}
-
-/// Return a scope with the names of constants. They are variables there: the optimizer puts no values into the script.
-fn scope_of(constants: &[(&str, Kind)]) -> Scope<'static> {
-    let mut scope = Scope::new();
-    for &(name, _) in constants {
-        scope.push(name, ());
-    }
-    scope
-}
-
-/// Remove the marks of comments.
-fn documentation(comments: &[&str]) -> String {
-    let marks: &[char] = &['/', '*', ' '];
-    let lines = comments.iter().flat_map(|comment| comment.lines());
-    let lines = lines.map(|line| line.trim_start_matches(marks).trim_end_matches(marks));
-    lines.collect::<Vec<_>>().join("\n").trim().to_owned()
-}

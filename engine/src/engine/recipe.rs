@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use rhai::packages::{Package, StandardPackage};
 use rhai::{Dynamic, Engine, Shared};
@@ -13,6 +15,7 @@ use crate::engine::limits::Limits;
 use crate::engine::modules::{Loader, Sources};
 use crate::engine::{safe_library, token_limits};
 use crate::host::functions::{self, Function};
+use crate::values::gc::Objects;
 use crate::values::{iteration, object};
 
 /// Rhai's library with the safe functions in place of its own, built once: that takes longer than all else in making an
@@ -65,6 +68,29 @@ impl Recipe {
             engine.set_module_resolver(Loader::new(sources.clone(), self.limits.clone()));
         }
         engine
+    }
+
+    /// Show Python's garbage collector the objects in it.
+    ///
+    /// `made`: how many engines were made of it.
+    pub fn traverse(&self, made: usize, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for function in &self.functions {
+            visit.call(&*function.callable)?;
+        }
+        for (name, functions, values) in &self.modules {
+            for function in functions {
+                visit.call(&*function.callable)?;
+            }
+            let mut constants = Objects::default();
+            values.iter().for_each(|(_, value)| constants.add(value));
+            // Rhai's module has each value once, and so have its index and that of each module around it.
+            let of_engine = 2 + name.matches("::").count();
+            constants.visit(1 + made * of_engine, visit)?;
+        }
+        match &self.sources {
+            Some(Sources::Function(find)) => visit.call(&**find),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -65,8 +65,13 @@ pub fn named<'a>(source: &str, constants: &'a [(String, Dynamic)]) -> Vec<(&'a s
 }
 
 /// Return the key of a compiled script, usually its source.
-pub fn key<'a>(source: &'a str, name: Option<&str>, constants: &[(&str, Kind)]) -> Cow<'a, str> {
-    if name.is_none() && constants.is_empty() && !source.starts_with('\0') {
+pub fn key<'a>(
+    source: &'a str,
+    name: Option<&str>,
+    constants: &[(&str, Kind)],
+    variables: &[String],
+) -> Cow<'a, str> {
+    if name.is_none() && constants.is_empty() && variables.is_empty() && !source.starts_with('\0') {
         return source.into();
     }
     let mut key = String::from("\0");
@@ -82,6 +87,10 @@ pub fn key<'a>(source: &'a str, name: Option<&str>, constants: &[(&str, Kind)]) 
             Kind::Array => "[",
             Kind::Map => "{",
         });
+    }
+    for name in variables {
+        part(name);
+        part("\0"); // which is no kind
     }
     key.into()
 }

@@ -61,6 +61,15 @@ impl<'a> Variables<'a> {
         })
     }
 
+    /// Return the names of all variables and constants.
+    pub fn names(&self) -> PyResult<Vec<String>> {
+        let mut names: Vec<_> = self.scope.iter_raw().map(|(name, ..)| name.to_owned()).collect();
+        if let Some(lasting) = self.lasting {
+            names.extend(lasting.names()?.into_iter().map(|(name, _)| name));
+        }
+        Ok(names)
+    }
+
     /// Add those that the script of a pointer looks up, if a target of a call is one.
     pub fn add_constants_of(&mut self, target: &Bound<'_, PyAny>) {
         if let Ok(pointer) = target.cast::<FunctionPointer>() {

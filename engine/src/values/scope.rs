@@ -242,7 +242,7 @@ impl NativeScope {
     }
 
     /// Return the names, oldest first, with whether each is a constant.
-    fn names(&self) -> PyResult<Vec<(String, bool)>> {
+    pub fn names(&self) -> PyResult<Vec<(String, bool)>> {
         self.with(|state| {
             let names = state.scope.iter_raw();
             let mut names: Vec<_> = names

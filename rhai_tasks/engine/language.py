@@ -1,7 +1,7 @@
-"""Parts of the language and functions of Rhai's library that an engine's scripts cannot use."""
+"""What an engine's scripts may say: which keywords, operators, functions, names and forms."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from .functions import Native, is_symbol, standard_functions
@@ -27,28 +27,37 @@ _TYPES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Disabled:
-    """What scripts cannot use.
+class Language:
+    """What scripts may say.
 
     Attributes:
         symbols: Keywords and operators, which the parser refuses.
         functions: Functions in place of the library's; they raise.
+        strict: Whether scripts may name no other variables and properties than there are.
+        expressions: Whether a script is a single expression; then it has no `eval`, either.
+        modules: The names of the host's modules that are in no other one.
     """
 
     symbols: list[str]
     functions: list[Native]
+    strict: bool
+    expressions: bool
+    modules: list[str] = field(default_factory=list)
 
 
-def disabled(names: Iterable[str]) -> Disabled:
-    """Return what keeps scripts from using keywords, operators, and functions and properties of Rhai's library.
+def language(names: Iterable[str], *, strict: bool, expressions: bool) -> Language:
+    """Return a language without keywords, operators, and functions and properties of Rhai's library.
 
     Raises:
-        TypeError: It is no collection of names.
+        TypeError: `names` is no collection of names, or the others are no truth values.
         ValueError: Rhai has nothing of a name.
     """
+    for argument, value in (("strict", strict), ("expressions", expressions)):
+        if not isinstance(value, bool):
+            raise refusal(argument, value)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise refusal("disable", names)
-    chosen = list(names)
+    chosen = [*names, *(["eval"] if expressions else [])]
     symbols = [name for name in chosen if is_symbol(name)]
     functions: list[Native] = []
     for name in chosen:
@@ -57,7 +66,7 @@ def disabled(names: Iterable[str]) -> Disabled:
             if not found:
                 raise ValueError(f"disable has {name!r}: no keyword, operator or function of Rhai has this name")
             functions += found
-    return Disabled(symbols=symbols, functions=functions)
+    return Language(symbols=symbols, functions=functions, strict=strict, expressions=expressions)
 
 
 def _refusing(form: object, name: str) -> Iterable[Native]:
