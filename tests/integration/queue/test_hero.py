@@ -15,6 +15,9 @@ from dramatiq import pipeline
 from rhai_tasks import Client, ScriptActor, Settings
 from rhai_tasks.errors import ConfigurationError, ScriptError, TaskCancelled, TaskMalformed
 from rhai_tasks.operate.queues import Queues
+from rhai_tasks.operate.task_checks import find_orphans
+from rhai_tasks.operate.tasks import Tasks
+from rhai_tasks.operate.where import Where
 from rhai_tasks.operate.why import explain
 from rhai_tasks.protocol import HERO, Dialect
 from tests.conftest import BIN, Worker, wait_until
@@ -383,6 +386,37 @@ def test_the_command_line_speaks_it(server_url: str, client: Any, start_worker: 
     run("cancel", "j")
     assert client.hget("hero:job:j", "error") == "cancelled"
     assert "w1" in run("queues")
+
+
+def test_the_page_reads_and_finds_its_tasks(server_url: str, client: Any, submit: Submit) -> None:
+    submit("j", "1", timeout="2")
+    client.hset("hero:job:k", mapping={"status": "error", "error": "boom", "worker_id": "w1", "script": "1"})
+    settings = Settings(redis_url=server_url, dialect="hero")
+    tasks = Tasks(settings, Queues(settings))
+
+    details = tasks.details("j")
+
+    assert (details.status, details.caller, details.circle, details.text("timeout")) == ("pending", "ada", "w1", "2")
+    assert [task.task_id for task in tasks.waiting("w1", 0)] == ["j"]
+    assert [task.task_id for task in tasks.search("0", Where(status="pending", caller="ada")).tasks] == ["j"]
+    assert [task.task_id for task in tasks.search("0", Where(circle="w1", contains="oo")).tasks] == ["k"]
+    assert tasks.search("0", Where(status="completed")).tasks == []
+
+
+def test_a_task_that_no_worker_holds_is_found_by_the_doctor_and_submitted_again(
+    server_url: str, client: Any, ended: Ended, start_worker: Callable[..., Worker]
+) -> None:
+    client.hset("hero:job:j", mapping={"status": "started", "script": "7", "worker_id": "w1", "context_id": "c"})
+    settings = Settings(redis_url=server_url, dialect="hero")
+    start_worker("w1")
+    queues = Queues(settings)
+    wait_until(lambda: "w1" in queues.circles())
+
+    (finding,) = find_orphans(queues, ["w1"], [], 60.0)
+    assert finding.repair
+    finding.repair()
+
+    assert ended("j")["output"] == "7"
 
 
 def test_a_dialect_that_there_is_not_is_refused(server_url: str) -> None:

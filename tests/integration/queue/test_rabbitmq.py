@@ -62,6 +62,7 @@ def test_a_task_ends_as_on_redis(dispatcher: Dispatcher, start: Start) -> None:
     assert "not found" in dispatcher.run("circle", None)["error"]
 
 
+@pytest.mark.each_dialect
 def test_a_script_that_runs_is_seen_to_and_can_be_cancelled(
     dispatcher: Dispatcher, start: Start, app: Client, queue: Queue
 ) -> None:
@@ -74,6 +75,21 @@ def test_a_script_that_runs_is_seen_to_and_can_be_cancelled(
     with pytest.raises(TaskCancelled):
         long.result(timeout=60)
     assert dispatcher.run("circle", "1")["output"] == "1"
+
+
+@pytest.mark.parametrize("dialect", ["hero"], indirect=True)
+def test_a_task_with_prerequisites_is_held_and_then_published_again(
+    client: Any, dispatcher: Dispatcher, start: Start
+) -> None:
+    dispatcher.put("first", {"script": "1", "status": "pending"})
+    dispatcher.submit("circle", "t", "ENV.n", args='{"n": 42}', prerequisites='["first"]')
+    start()
+    wait_until(lambda: client.zcard("rhai_dramatiq:rhai-circle.delayed_messages"))
+
+    client.lpush(dispatcher.native_list("circle"), "first")
+
+    assert dispatcher.result("t")["output"] == "42"
+    wait_until(lambda: client.hlen("rhai_dramatiq:rhai-circle.msgs") == 0)
 
 
 def test_ids_hold_any_bytes(client: Any, dispatcher: Dispatcher, start: Start) -> None:
