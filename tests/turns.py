@@ -72,7 +72,7 @@ class Turns:
 
     def settle(self, now: float) -> None:
         """Charge tasks that run for longer than they were charged for."""
-        if now >= self.settled + SETTLE_SECONDS:
+        if now >= self.settled + SETTLE_SECONDS * (1 + len(self.charges) / 20):
             self.settled = now
             for charge in self.charges.values():
                 self._charge(charge, now, up_to=False)

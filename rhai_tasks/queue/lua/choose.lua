@@ -24,13 +24,21 @@ local function choose(queue, count, idle, time, details, actor, turns)
   end
 
   -- Read the limits. The one of a caller's own counts, figure by figure, before the one of each caller.
+  local none = {}
   local function limit_of(scope)
-    local readable, limit = pcall(cjson.decode, rules['limit ' .. scope] or '{}')
-    return readable and type(limit) == 'table' and limit or {}
+    local note = rules['limit ' .. scope]
+    if not note then
+      return none
+    end
+    local readable, limit = pcall(cjson.decode, note)
+    return readable and type(limit) == 'table' and limit or none
   end
   local circle, each, limits = limit_of('circle'), limit_of('callers'), {}
+  local no_rules = next(rules) == nil and {weight = 1}
   local function limits_of(caller)
-    if not limits[caller] then
+    if no_rules then
+      return no_rules
+    elseif not limits[caller] then
       local own = limit_of('caller ' .. caller)
       limits[caller] = {
         is_paused = rules['pause caller ' .. caller] ~= nil,
@@ -140,8 +148,8 @@ local function choose(queue, count, idle, time, details, actor, turns)
         return refuse(100)
       end
     end
-    -- The rate is of beginnings: one more than begins at once is fetched at most.
-    if limit.rate and #plan.elements >= math.max(idle, 1) then
+    -- The rate is of beginnings: beside those that begin at once, as many are fetched as may begin in 20 ms.
+    if limit.rate and #plan.elements >= math.max(idle, limit.rate * 0.02, 1) then
       return refuse(5)
     end
     return has_token('.' .. caller, limit)

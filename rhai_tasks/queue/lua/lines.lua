@@ -30,7 +30,7 @@ end
 
 -- Write an element of a line.
 local function parked_form(number, submission, element)
-  return string.format('%.0f', number) .. ':' .. submission .. ' ' .. element
+  return string.format('%.0f', number) .. ':' .. submission .. ' ' .. element -- `%s` would end at a NUL
 end
 
 -- Return the ids of the messages that are parked: they are at the heads of lines, with the number 0.

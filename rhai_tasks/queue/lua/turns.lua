@@ -90,9 +90,9 @@ local function read_turns(messages, time)
   end
 
   -- Charge tasks that run for longer than they were charged for; forget those that no broker holds any more. `acks`:
-  -- keys of the sets of held messages. Does so every 10 ms at most, since it costs the more, the more tasks run.
+  -- keys of the sets of held messages. Does so the less often, the more tasks run: it costs some microseconds for each.
   function turns.settle(acks)
-    if math.abs(now - turns.settled) < 10 then
+    if math.abs(now - turns.settled) < 10 + redis.call('HLEN', keys.charges) / 2 then
       return
     end
     turns.settled = now
@@ -122,9 +122,8 @@ local function read_turns(messages, time)
     return tonumber(redis.call('ZRANGE', keys_of_lines(messages).lines, 0, 0, 'WITHSCORES')[2])
   end
 
-  -- Let a caller wait, of whom no task has waited. `first`: as the function returned it.
+  -- Let a caller wait that is loaded, and of whom no task has waited. `first`: as the function returned it.
   function turns.join(caller, first)
-    turns.load({caller})
     local start = first and first - 1 -- it is next, but for its own past
     if not first then -- no task waited, so the used threads were taken from no other caller
       start, turns.since = turns.highest, now
@@ -139,9 +138,10 @@ local function read_turns(messages, time)
 
   -- Note what messages are charged that begin now. `charges`: by message id, {milliseconds, weight, caller}.
   function turns.charge(charges)
-    local values = {}
+    local values, n, begins = {}, 0, string.format('%.3f %.3f ', now, now)
     for id, one in pairs(charges) do
-      values[#values + 1], values[#values + 2] = id, charge_of(now, now, one[1], one[2], one[3])
+      local charge = begins .. string.format('%.3f %.6g', one[1], one[2])
+      values[n + 1], values[n + 2], n = id, string.format('%-64s ', charge) .. one[3], n + 2
     end
     call_with_all('HSET', keys.charges, values)
   end
@@ -183,10 +183,10 @@ local function read_turns(messages, time)
     local values, scores = {}, {}
     for caller in pairs(turns.changed) do
       local one = turns.callers[caller]
-      local virtual = string.format('%.3f', one.virtual)
-      values[#values + 1] = 'caller ' .. caller
-      values[#values + 1] = virtual .. ' ' .. (one.mean and string.format('%.3f', one.mean) or '-')
-      scores[#scores + 1], scores[#scores + 2] = virtual, caller
+      local virtual, n = string.format('%.3f', one.virtual), #values
+      values[n + 1] = 'caller ' .. caller
+      values[n + 2] = virtual .. ' ' .. (one.mean and string.format('%.3f', one.mean) or '-')
+      scores[n + 1], scores[n + 2] = virtual, caller
     end
     for _, name in ipairs(numbers) do
       if turns[name] then
@@ -241,15 +241,13 @@ local function choose_by_turns(queue, plan, count, turns, rules)
 
   -- Add the next callers that have a line.
   local function add_page()
-    local callers = redis.call('ZRANGE', keys_of_lines(queue.messages).lines, offset, offset + page - 1, 'WITHSCORES')
-    local names = {}
-    for i = 1, #callers, 2 do names[#names + 1] = callers[i] end
+    local names = redis.call('ZRANGE', keys_of_lines(queue.messages).lines, offset, offset + page - 1)
     turns.load(names)
     for i = #names, 1, -1 do -- the largest first: each is added at the end
       local caller = names[i]
       if not in_list[caller] then
         in_list[caller] = true
-        turns.callers[caller].virtual = turns.callers[caller].virtual or tonumber(callers[2 * i])
+        turns.callers[caller].virtual = turns.callers[caller].virtual or turns.highest
         add(caller)
       end
     end
@@ -288,52 +286,42 @@ local function choose_by_turns(queue, plan, count, turns, rules)
   local lines = {} -- by caller: what was read of its line
   -- Return whether there is a next element in a caller's line, the element, and its body.
   local function next_of_line(caller)
-    local line = lines[caller] or {elements = {}, submissions = {}, bodies = {}, at = 0, size = 1}
-    lines[caller] = line
-    if rules.line_length(caller) > 0 then
-      plan.taken[caller] = plan.taken[caller] or 0
-      if line.at == #line.elements then
-        line.size = math.min(line.size * 2, count)
-        local start = plan.taken[caller]
-        line.at, line.elements, line.submissions, line.bodies = 0, {}, {}, {}
-        local some_messages = false
-        for i, one in ipairs(redis.call('LRANGE', line_of(queue.messages, caller), start, start + line.size - 1)) do
-          local element, submission, number = split_parked(one)
-          line.elements[i], line.submissions[i] = element, submission
-          some_messages = some_messages or number == 0
-        end
-        if some_messages then
-          line.bodies = bodies_of(line.elements, queue)
-        end
-      end
-      line.at = line.at + 1
-      plan.taken[caller], plan.left[caller] = plan.taken[caller] + 1, plan.left[caller] - 1
-      local element, body = line.elements[line.at], line.bodies[line.at] or false
-      if not body then -- a message knows its submission itself
-        plan.submissions[element] = line.submissions[line.at]
-      end
-      return true, element, body
+    local line, taken = lines[caller], plan.taken[caller] or 0
+    if not line or line.at == line.size then -- the last one that was read tells that the line goes on
+      local size = line and math.min(line.size * 2, count + 1) or 2
+      line = redis.call('LRANGE', line_of(queue.messages, caller), taken, taken + size - 1)
+      line.at, line.size, lines[caller] = 1, size, line
     end
-    return false
+    if not line[line.at] then
+      return false
+    end
+    local element, submission, number = split_parked(line[line.at])
+    line.at, plan.taken[caller] = line.at + 1, taken + 1
+    plan.left[caller] = #line - line.at + 1 -- at least
+    local body = number == 0 and bodies_of({element}, queue)[1] or false
+    if not body then -- a message knows its submission itself
+      plan.submissions[element] = submission
+    end
+    return true, element, body
   end
 
+  -- Return the same of all that waits of a caller: messages that were held before, its line, what has just come.
   local function next_of(caller)
     local mine = own[caller]
-    for _, place in ipairs({'front', 'back'}) do
-      if place == 'back' then
-        local found, element, body = next_of_line(caller)
-        if found then
-          return true, element, body
-        end
+    local position = mine and table.remove(mine.front, 1)
+    if not position then
+      local found, element, body = next_of_line(caller)
+      if found then
+        return true, element, body
       end
-      local position = mine and table.remove(mine[place], 1)
-      if position then
-        local one = parked[position]
-        parked[position] = false
-        return true, one[2], one[3]
-      end
+      position = mine and table.remove(mine.back, 1)
     end
-    return false
+    if not position then
+      return false
+    end
+    local one = parked[position]
+    parked[position] = false
+    return true, one[2], one[3]
   end
 
   add_page()

@@ -228,8 +228,8 @@ for _, step in ipairs(cjson.decode(ARGV[1])) do
   if what == 'join' then
     turns.settle({'acks'})
     turns.write()
-    local first = turns.first()
-    turns.join(caller, first)
+    turns.load({caller})
+    turns.join(caller, turns.first())
     redis.call('ZADD', 'q.lines', string.format('%.3f', turns.callers[caller].virtual), caller)
   elseif what == 'begin' then
     turns.settle({'acks'})
