@@ -80,6 +80,7 @@ class _Search:
         self._queues, self._client, self._circle = queues, queues.client, circle
         self._keys: QueueKeys = queues.keys(circle)
         self._task_id, self._caller = task_id, caller
+        self._whose = Rule("limit", "caller", caller).subject
         self._held: list[str] | None = None
 
     def place(self) -> tuple[str, int | None, tuple[str, ...]] | None:
@@ -98,7 +99,7 @@ class _Search:
         parked = self._tasks(line)
         if self._task_id in parked:
             before = parked.index(self._task_id)
-            return f"{before + 1} of {len(parked)} in the line of caller {self._caller}", before, ()
+            return f"{before + 1} of {len(parked)} in the line of {self._whose}", before, ()
         for task in self._queues.delayed.read(self._circle, 0, _DELAYED):
             if task.task_id == self._task_id:
                 return "delayed", None, (f"delayed until {timestamp(task.due)}",)
@@ -120,7 +121,7 @@ class _Search:
         rules = {rule.field: rule for rule in self._queues.rules().read(self._circle)}
         for pause in (Rule("pause", "circle"), Rule("pause", "caller", self._caller)):
             if rule := rules.get(pause.field):
-                yield f"{rule.subject} is paused since {timestamp(rule.at)} by {rule.by}: {rule.reason}".rstrip(": ")
+                yield f"pause of {rule.subject} since {timestamp(rule.at)} by {rule.by}: {rule.reason}".rstrip(": ")
         circle = rules.get(Rule("limit", "circle").field)
         own, each = rules.get(Rule("limit", "caller", self._caller).field), rules.get(Rule("limit", "callers").field)
         figures = [rule.quota for rule in (own, each) if rule and rule.quota]
@@ -130,8 +131,8 @@ class _Search:
             yield from self._reached("the circle", len(self.held()), circle.quota.concurrency)
             yield from self._slow("the circle", None, circle.quota.rate)
         if concurrency:
-            yield from self._reached(f"caller {self._caller}", self._count_held(), concurrency)
-        yield from self._slow(f"caller {self._caller}", self._caller, rate)
+            yield from self._reached(self._whose, self._count_held(), concurrency)
+        yield from self._slow(self._whose, self._caller, rate)
 
     def _reached(self, whose: str, held: int, concurrency: int | None) -> Iterator[str]:
         if concurrency and held >= concurrency:

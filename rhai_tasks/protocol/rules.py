@@ -62,7 +62,8 @@ class Rule:
     @property
     def subject(self) -> str:
         """The circle, or the callers or script that the rule is for, as a person reads it."""
-        named = {"circle": "the circle", "callers": "each caller", "caller": f"caller {self.name}"}
+        caller = f"caller {self.name}" if self.name else "tasks without a caller"
+        named = {"circle": "the circle", "callers": "each caller", "caller": caller}
         return named.get(self.scope, f"script sha256:{self.name}")
 
     @property

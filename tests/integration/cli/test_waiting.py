@@ -63,6 +63,17 @@ def test_a_task_of_a_circle_without_workers_says_its_place_and_that_nobody_serve
     assert explain(oldest_first, "t0").place == "1 of 3 in the native list"
 
 
+def test_tasks_without_a_caller_are_called_so(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
+) -> None:
+    start_worker(CIRCLE)
+    queues.rules("ada").set(CIRCLE, Rule("pause", "caller", ""))
+    dispatcher.submit(CIRCLE, "t", "1", callerId="")
+
+    why = waits(queues, "t", "1 of 1 in the line of tasks without a caller")
+    assert why.holds[0].startswith("pause of tasks without a caller since ")
+
+
 def test_each_rule_that_holds_a_task_up_is_named(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
 ) -> None:
@@ -79,9 +90,9 @@ def test_each_rule_that_holds_a_task_up_is_named(
     assert why.holds == ("limit of caller caller reached: 2 of 2 run",)
     assert explain(queues, "r0").place == "a worker holds it"
     rules.set(CIRCLE, Rule("pause", "caller", "caller", reason="why"))
-    assert "caller caller is paused since" in explain(queues, "second").holds[0]
+    assert "pause of caller caller since" in explain(queues, "second").holds[0]
     rules.set(CIRCLE, Rule("pause", "circle"))
-    assert "the circle is paused since" in explain(queues, "second").holds[0]
+    assert "pause of the circle since" in explain(queues, "second").holds[0]
 
 
 def test_a_rate_that_is_reached_is_named(
