@@ -16,7 +16,8 @@ from rhai_tasks.operate.delayed import DelayedTask
 from rhai_tasks.operate.letters import DeadLetter
 from rhai_tasks.operate.where import Where
 from rhai_tasks.operate.workers import set_quiet
-from rhai_tasks.protocol import Status
+from rhai_tasks.protocol import Quota, Rule, Status, parse_rate
+from rhai_tasks.protocol.rules import Verb
 
 from .jobs import Job
 from .pages import where_of
@@ -79,6 +80,57 @@ def purge(site: Site, form: Form) -> Done:
     count = site.queues.purge(circle)
     site.queues.rules(BY).note(circle, f"purge {count} task(s)")
     return None, f"{count} task(s) cancelled."
+
+
+def pause(site: Site, form: Form) -> Done:
+    """Pause a circle, or one caller of it."""
+    return _set_rule(site, form, _rule_of(form, "pause"))
+
+
+def resume(site: Site, form: Form) -> Done:
+    """End such a pause."""
+    return _clear_rule(site, form, _rule_of(form, "pause"))
+
+
+def limit(site: Site, form: Form) -> Done:
+    """Set the limit of a circle, of each caller or of one; without figures, clear it."""
+    try:
+        quota = Quota(
+            concurrency=_count(form, "concurrency"),
+            rate=parse_rate(form_text(form, "rate")) if form_text(form, "rate") else None,
+            waiting=_count(form, "waiting"),
+        )
+    except ConfigurationError as error:
+        return None, f"{error}. Nothing was done."
+    rule = _rule_of(form, "limit")
+    if form_text(form, "each") == "1" and not rule.name:
+        rule = replace(rule, scope="callers")
+    return _set_rule(site, form, replace(rule, quota=quota)) if str(quota) else _clear_rule(site, form, rule)
+
+
+def _rule_of(form: Form, verb: Verb) -> Rule:
+    caller, reason = form_text(form, "caller"), form_text(form, "reason")
+    return Rule(verb, "caller", caller, reason) if caller else Rule(verb, "circle", "", reason)
+
+
+def _count(form: Form, name: str) -> int | None:
+    text = form_text(form, name)
+    if text and not (text.isascii() and text.isdigit() and int(text[:13]) > 0 and len(text) < 13):
+        raise ConfigurationError(f"{name} {text[:80]!r}: wanted is a whole number from 1 to 999,999,999,999")
+    return int(text) if text else None
+
+
+def _set_rule(site: Site, form: Form, rule: Rule) -> Done:
+    try:
+        site.queues.rules(BY).set(dereference(form_text(form, "circle")), rule)
+    except ConfigurationError as error:
+        return None, f"{error}. Nothing was done."
+    return None, f"Set: {rule.text}. It holds from each worker's next fetch on."
+
+
+def _clear_rule(site: Site, form: Form, rule: Rule) -> Done:
+    found = site.queues.rules(BY).clear(dereference(form_text(form, "circle")), rule, rule.reason)
+    return None, f"Cleared: {rule.text}." if found else f"There was none: {rule.text}. Nothing was done."
 
 
 def quiet(site: Site, form: Form) -> Done:

@@ -624,6 +624,9 @@ ACTIONS = (
     "/bulk/stop",
     "/circle/return",
     "/circle/purge",
+    "/circle/pause",
+    "/circle/resume",
+    "/circle/limit",
     "/worker/quiet",
     "/worker/resume",
 )

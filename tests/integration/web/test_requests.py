@@ -21,6 +21,7 @@ PATHS = [
     *("/", "/tasks", "/delayed", "/dead", "/task", "/doctor", "/submit", "/login", "/logout", "/task/field"),
     *("/errors", "/errors/read", "/errors/export", "/try", "/circle", "/worker"),
     *("/bulk", "/bulk/find", "/bulk/act", "/bulk/stop", "/live/bulk?job=1"),
+    *("/circle/pause", "/circle/resume", "/circle/limit"),
     *("/circle/return", "/circle/purge", "/worker/quiet", "/worker/resume", "/live/circle?circle=c", "/live/worker"),
     *("/cancel", "/dead/retry", "/dead/delete", "/delayed/run", "/delayed/cancel", "/doctor/repair", "/doctor/examine"),
     *("/live/", "/live/tasks", "/static/style.css", "/static/", "/static", "/nowhere"),

@@ -81,6 +81,38 @@ def test_a_circles_actions_are_done_and_logged(browser: Browser, dispatcher: Dis
     assert dispatcher.details("t0")["error"] == "cancelled"
 
 
+def test_a_circle_is_paused_and_resumed(browser: Browser) -> None:
+    page, markup = "/circle?circle=c", "<b>why</b>"
+
+    paused = browser.send("/circle/pause", page=page, circle="c", reason=markup)
+    assert "Set: pause the circle." in paused.text
+    assert "pause the circle" in words(paused)
+    assert markup in paused.text  # as a text
+    browser.send("/circle/pause", page=page, circle="c", caller="ada")
+    assert "pause caller ada" in words(browser.get(page))
+    assert "Cleared: pause the circle." in browser.send("/circle/resume", page=page, circle="c").text
+    again = browser.send("/circle/resume", page=page, circle="c").text
+    assert "There was none: pause the circle. Nothing was done." in again
+
+
+def test_limits_are_set_and_cleared(browser: Browser) -> None:
+    page = "/circle?circle=c"
+
+    def send(**fields: Any) -> str:
+        return str(browser.send("/circle/limit", page=page, circle="c", **fields).text)
+
+    assert "Set: limit the circle: concurrency 4, rate 10/s, waiting 9." in send(
+        concurrency="4", rate="600/m", waiting="9"
+    )
+    assert "Set: limit each caller: concurrency 2." in send(concurrency="2", each="1")
+    assert "Set: limit caller ada: concurrency 1." in send(concurrency="1", caller="ada", each="1")
+    assert "limit each caller: concurrency 2" in words(browser.get(page))
+    assert "Cleared: limit each caller." in send(each="1")
+    for wrong in ({"concurrency": "0"}, {"waiting": "x"}, {"concurrency": "9" * 20}, {"rate": "10"}, {"rate": "0/s"}):
+        assert "Nothing was done." in send(**wrong)
+    assert "limit the circle: concurrency 4" in words(browser.get(page))
+
+
 def test_a_worker_is_made_quiet_and_takes_tasks_again(
     browser: Browser, dispatcher: Dispatcher, start_worker: Callable[..., Worker]
 ) -> None:
