@@ -438,7 +438,7 @@ SCRIPTS = {
     "rhai-bridge": ["take", "sort", "give_back", "give_back_ids", "due", "count"],
     "rhai-worker": [
         *("fetch", "renew", "hold_again", "recover", "leave", "strays", "history"),
-        *("accept", "finish", "mark", "prints", "release", "deliver", "dead_letter"),
+        *("accept", "finish", "mark", "prerequisites", "prints", "release", "deliver", "dead_letter"),
     ],
     "rhai-client": ["submit", "cancel", "states", "new_prints"],
     "rhai-dispatcher": [],
@@ -496,7 +496,16 @@ def commands_of_scripts(known: set[str]) -> dict[str, set[str]]:
 def test_each_lua_script_belongs_to_a_user() -> None:
     given = {name for users in (SCRIPTS, MORE_SCRIPTS) for names in users.values() for name in names}
 
-    assert given == {*FILES} - LIBRARIES
+    assert given | {"stop"} == {*FILES} - LIBRARIES
+
+
+def test_the_page_of_the_second_dialect_names_the_rights_for_stop_lists(client: Any) -> None:
+    (bridge,) = re.findall(r"^ACL SETUSER rhai-bridge reset (.*)$", DOCUMENT.read_text(), re.MULTILINE)
+    section = (DOCUMENT.parent / "hero.md").read_text().partition("## Stop requests")[2].partition("\n## ")[0]
+
+    needed = commands_of_scripts(set(client.command()))["stop"]
+    given = bridge.split()
+    assert {command for command in needed if f"+{command}" not in given and f"`{command}`" not in section} == set()
 
 
 @pytest.mark.parametrize("version", [(6, 2), (7, 0), (7, 2)], ids=str)
