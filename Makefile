@@ -11,7 +11,7 @@ ENGINE_SOURCES := engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs
 
 unexport PYTHONDONTWRITEBYTECODE # hundreds of tests start processes
 
-.PHONY: setup demo test check lint rust types tests tests-again unit integration docs licenses format bench chaos soak kill-plot clean
+.PHONY: setup demo test check lint rust types tests tests-again unit integration reference docs licenses format bench chaos soak kill-plot clean
 
 setup: $(BUILT) $(DEVELOPED)
 
@@ -76,6 +76,9 @@ unit: setup
 
 integration: setup
 	$(TESTS) -n auto tests/faults tests/integration
+
+reference: setup # the parts of the pages that repeat the code
+	$(BIN)/python -m docs.reference
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -15,7 +15,7 @@ import redis
 import yaml
 
 from bridge.cli import bridge, worker
-from docs.hooks import known_variables
+from docs.reference import known_variables
 from rhai_tasks.cli import main
 from rhai_tasks.observe.metrics import OLDEST
 from rhai_tasks.queue.life import INTERRUPT_SECONDS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import rhai_tasks
-from docs.hooks import COMMANDS, known_variables
+from docs.reference import COMMANDS, known_variables
 
 ROOT = Path(__file__).parents[3]
 

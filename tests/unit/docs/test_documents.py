@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from docs.reference import texts
 from rhai_tasks import protocol
 from rhai_tasks.cli.services import web
 from rhai_tasks.protocol import QueueKeys
@@ -53,6 +54,11 @@ def _medians(table: str, contender: str) -> list[str]:
     row = re.search(rf"^\| {contender} \| (.*) \|$", table, re.MULTILINE)
     assert row, contender
     return [cell.partition(" (")[0] for cell in row[1].split(" | ")]
+
+
+@pytest.mark.parametrize("path", texts(), ids=lambda path: path.name)
+def test_generated_pages_are_those_of_the_code(path: Path) -> None:
+    assert path.read_text() == texts()[path], "run: make reference"
 
 
 def test_the_map_is_that_of_the_packages() -> None:

@@ -1,0 +1,114 @@
+"""Writes what the pages repeat of the code: the options, the help of each command, and llms.txt.
+
+python -m docs.reference
+
+The results are in the repository, so that the pages are whole wherever they are read. A test compares them.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from bridge.cli import bridge, worker
+from rhai_tasks.cli import main
+from rhai_tasks.options import ENVIRONMENT_PREFIX
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+COMMANDS = {"rhai-worker": worker, "rhai-bridge": bridge, "rhai-tasks": main}
+_WIDTH = 110
+_TABLE = re.compile(r"(?<=<!-- options -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
+_COMMANDS = re.compile(r"(?<=<!-- commands -->\n\n).*(?=\n<!-- end -->)", re.DOTALL)
+
+
+def texts() -> dict[Path, str]:
+    """Return the text that each generated file should have."""
+    options, commands = DOCS / "options.md", DOCS / "commands.md"
+    return {
+        options: _TABLE.sub(lambda _: "\n".join(options_table()), options.read_text()),
+        commands: _COMMANDS.sub(lambda _: "\n".join(_helps()), commands.read_text()),
+        ROOT / "llms.txt": "\n".join(_index()) + "\n",
+    }
+
+
+def _helps() -> Iterator[str]:
+    for name, command in COMMANDS.items():
+        yield from _help(command, click.Context(command, info_name=name, **command.context_settings), 2)
+
+
+def _help(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+    context.terminal_width = context.max_content_width = _WIDTH
+    yield f"{'#' * level} {context.command_path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    if isinstance(command, click.Group):
+        for name, below in sorted(command.commands.items()):
+            yield from _help(below, click.Context(below, context, info_name=name), min(level + 1, 4))
+
+
+def _index() -> Iterator[str]:
+    """List the pages as https://llmstxt.org has it: a title, a summary, and a link with a sentence for each page."""
+    readme = (ROOT / "README.md").read_text()
+    _, _, text = readme.partition("\n\n")
+    yield f"# rhai-tasks\n\n> {_sentence(text)}\n\n## Pages\n"
+    for page in sorted(DOCS.rglob("*.md")):
+        title, _, text = page.read_text().partition("\n\n")
+        yield f"- [{title.removeprefix('# ')}]({page.relative_to(ROOT).as_posix()}): {_sentence(text)}"
+
+
+def _sentence(text: str) -> str:
+    first = re.match(r".*?\.(?=\s)", text.partition("\n\n")[0] + "\n", re.DOTALL)
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", first[0] if first else text)
+    return " ".join(plain.split())
+
+
+def options_table() -> Iterator[str]:
+    """List every option that is also an environment variable, once, with the commands that have it."""
+    options: dict[tuple[str, str], click.Option] = {}
+    readers: dict[tuple[str, str], dict[str, None]] = {}
+    for command, definition in COMMANDS.items():
+        for option, read_from in _options(definition):
+            if option.show_envvar:
+                key = next(name for name in option.opts if name.startswith("--")), "`<br>`".join(read_from)
+                options.setdefault(key, option)
+                readers.setdefault(key, {})[command.removeprefix("rhai-")] = None
+    yield "| option, variable | default | of | meaning |"
+    yield "| --- | --- | --- | --- |"
+    for (name, read_from), option in options.items():
+        metavar = "" if option.is_flag or not option.metavar else f" {option.metavar}"
+        of = ", ".join(readers[name, read_from])
+        yield f"| `{name}{metavar}`<br>`{read_from}` | {_default(option)} | {of} | {_escaped(option.help or '')} |"
+
+
+def known_variables() -> set[str]:
+    """Return every variable that a command reads."""
+    return {variable for command in COMMANDS.values() for _, variables in _options(command) for variable in variables}
+
+
+def _options(command: click.Command, prefix: str = ENVIRONMENT_PREFIX) -> Iterator[tuple[click.Option, list[str]]]:
+    """Yield the options of a command and its subcommands, with their variables, named as click does."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            own = option.envvar or f"{prefix}_{(option.name or '').upper()}"
+            yield option, [own] if isinstance(own, str) else list(own)
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from _options(below, f"{prefix}_{name.upper().replace('-', '_')}")
+
+
+def _default(option: click.Option) -> str:
+    if option.required:
+        return "required"
+    if option.is_flag:
+        return "off"
+    value = option.default
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`" if isinstance(value, int | str) else "none"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    for path, text in texts().items():
+        path.write_text(text)
