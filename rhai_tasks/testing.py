@@ -14,8 +14,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-import pytest
 import redis
+
+try:
+    import pytest
+except ImportError as error:
+    raise ImportError("rhai_tasks.testing needs pytest: pip install 'rhai-tasks[testing]'") from error
 
 from .client import Client
 from .protocol import queue_name
