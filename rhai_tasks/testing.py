@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -22,7 +24,12 @@ except ImportError as error:
     raise ImportError("rhai_tasks.testing needs pytest: pip install 'rhai-tasks[testing]'") from error
 
 from .client import Client
+from .engine import Engine
+from .errors import RhaiError
+from .options import load_engine
 from .protocol import queue_name
+from .script_tests import SUFFIX, ScriptTest, add_assertions, find_tests
+from .settings import Settings
 
 __all__ = ["rhai_circle", "rhai_client", "rhai_server", "rhai_worker", "rhai_worker_options"]
 
@@ -96,3 +103,43 @@ def rhai_client(rhai_server: str, rhai_circle: str, rhai_worker: "subprocess.Pop
     assert rhai_worker.poll() is None, "the worker has ended; the captured stderr says why"  # noqa: S101
     with Client(rhai_server, circle=rhai_circle) as client:
         yield client
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the setting that names the engine of tests in Rhai."""
+    parser.addini("rhai_engine", "MODULE:FACTORY that returns the engine of *.test.rhai")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect the tests in Rhai."""
+    return _ScriptFile.from_parent(parent, path=file_path) if file_path.name.endswith(SUFFIX) else None
+
+
+class _ScriptFile(pytest.File):
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield the tests of the file."""
+        name = self.config.getini("rhai_engine")
+        engine = load_engine(Settings(engine=name))() if name else Engine()
+        try:
+            for test in find_tests(add_assertions(engine), self.path):
+                yield _ScriptItem.from_parent(self, name=test.name, test=test)
+        except RhaiError as error:
+            raise self.CollectError(str(error)) from error
+
+
+class _ScriptItem(pytest.Item):
+    def __init__(self, *, test: ScriptTest, **options: Any) -> None:
+        super().__init__(**options)
+        self._test = test
+
+    def runtest(self) -> None:
+        """Run the test; what it prints is captured."""
+        self._test.run(print=print)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show a script's own error, without the frames of Python."""
+        return str(excinfo.value) if isinstance(excinfo.value, RhaiError) else super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Name the test."""
+        return self.path, None, self.name
