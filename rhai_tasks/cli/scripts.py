@@ -1,20 +1,33 @@
 """Commands that run scripts without a server."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
 from rhai_tasks.engine import RHAI_VERSION, Engine, Limits
+from rhai_tasks.engine.check import Finding
 from rhai_tasks.engine.limits import MIB
 from rhai_tasks.errors import RhaiError
-from rhai_tasks.options import Folder, Seconds, TextFile, limits_from, load_engine, mebibytes, operations, utf8
+from rhai_tasks.options import (
+    FileName,
+    Folder,
+    Seconds,
+    TextFile,
+    limits_from,
+    load_engine,
+    mebibytes,
+    operations,
+    utf8,
+)
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import Failure, echo
 
 from .arguments import args_options, read_args
-from .group import FAILED, Command, main
+from .group import FAILED, Command, json_option, main
+from .output import print_json
 from .shell import Session, describe_error, interruptible, repl
 
 
@@ -69,6 +82,51 @@ def run(file: TextIO, context_id: str, caller_id: str, arg: tuple[str, ...], arg
         raise Failure(describe_error(error, source, engine), FAILED) from error
     if output:
         echo(output)
+
+
+@main.command()
+@click.argument("files", type=FileName(exists=True), nargs=-1, required=True, metavar="FILE...")
+@click.option("--engine", metavar="MODULE:FACTORY", help="Function that returns the engine, as for rhai-worker.")
+@click.option("--github", is_flag=True, help="Print annotations for GitHub Actions.")
+@json_option
+def check(files: tuple[Path, ...], engine: str | None, *, github: bool, as_json: bool) -> None:
+    """Find mistakes in scripts without running them.
+
+    Reports syntax errors, unknown functions and variables, and code that never runs. Status 1 if there are any.
+    """
+    checker = load_engine(Settings(engine=engine))()
+    found = [(file, finding) for file in files for finding in _check(checker, file)]
+    if as_json:
+        print_json([{"file": str(file), **asdict(finding)} for file, finding in found])
+    for file, finding in () if as_json else found:
+        echo(
+            _annotation(file, finding)
+            if github
+            else f"{file}:{finding.line or 1}:{finding.column or 1}: {finding.text}"
+        )
+    if found:
+        sys.exit(FAILED)
+
+
+def _check(engine: Engine, file: Path) -> list[Finding]:
+    try:
+        return engine.check(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        return [Finding(None, None, "syntax", f"the file is not UTF-8: {error.reason} at byte {error.start}")]
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}", FAILED) from error
+    except RhaiError as error:
+        return [Finding(error.line, error.column, "syntax", str(error))]
+
+
+def _annotation(file: Path, finding: Finding) -> str:
+    """Return a command of GitHub Actions, with its own signs escaped as the runner reads them."""
+    name, text = (_escaped(text, signs) for text, signs in ((str(file), "%\r\n:,"), (finding.text, "%\r\n")))
+    return f"::error file={name},line={finding.line or 1},col={finding.column or 1}::{text}"
+
+
+def _escaped(text: str, signs: str) -> str:
+    return "".join(f"%{ord(char):02X}" if char in signs else char for char in text)
 
 
 @main.command()

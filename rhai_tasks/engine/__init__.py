@@ -4,6 +4,7 @@ The classes here bind the Rust crate `rhai`; the binding is in engine/src.
 """
 
 from ._engine import RHAI_VERSION, ArgsError, CancelToken, FnPtr, Timestamp, last_use, stopped
+from .check import Finding
 from .engine import Engine
 from .evaluation import AST, Result
 from .functions import Function
@@ -16,6 +17,7 @@ __all__ = [
     "ArgsError",
     "CancelToken",
     "Engine",
+    "Finding",
     "FnPtr",
     "Function",
     "Limits",

@@ -3,14 +3,17 @@
 import functools
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
+from rhai_tasks.errors import RhaiSyntaxError
+
 from ._engine import NativeEngine
 from .authorization import Authorization
+from .check import CONSTANTS, Finding, Names, find_mistakes
 from .classes import HostType, Module, constructor_of, make_type, shared_members, standard_types, take_slot
 from .coroutines import make_blocking
 from .definitions import files
@@ -189,6 +192,26 @@ class Registry(Authorization, Conversions):
         """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
         own = (_with_names(function, self._types) for function in dict.fromkeys(self._described.values()))
         return [*own, *(standard_functions() if standard else ())]
+
+    def check(self, source: str, constants: Collection[str] = CONSTANTS) -> list[Finding]:
+        """Find mistakes in a script without running it.
+
+        Args:
+            source: The script.
+            constants: Names of the constants that it is given; by default those of a worker.
+
+        Returns:
+            A syntax error alone; or unknown functions and variables, and code that never runs. An empty list is no
+            proof: types are known only when a script runs.
+        """
+        try:
+            mentions, functions = self._native.mentions(source), self._native.compile(source, None, list(constants))
+        except RhaiSyntaxError as error:
+            return [Finding(error.line, error.column, "syntax", str(error))]
+        own = [(name, len(parameters)) for name, parameters, _ in functions]
+        host = {function.name for function in self.functions(standard=False)}
+        host |= {name for cls in self._types.values() for name, *_ in cls.functions}
+        return find_mistakes(mentions, Names(host, own, constants))
 
     def definitions(self) -> dict[str, str]:
         """Return definition files for editors of scripts, and a page of Markdown with the host's functions, by name.

@@ -65,7 +65,7 @@ fn rewritten(
 }
 
 /// Return the block that a function's body consists of. Rhai does not export the type of the body, `ScriptFuncPayload`.
-fn block_of(function: &mut ScriptFuncDef) -> Option<&mut StmtBlock> {
+pub fn block_of(function: &mut ScriptFuncDef) -> Option<&mut StmtBlock> {
     let body = &mut function.body;
     let is_block =
         size_of_val(body) == size_of::<StmtBlock>() && align_of_val(body) == align_of::<StmtBlock>();

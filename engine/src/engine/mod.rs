@@ -9,6 +9,7 @@ pub mod formatting;
 pub mod given;
 pub mod limits;
 pub mod lookup;
+pub mod mentions;
 pub mod modules;
 pub mod names;
 pub mod native_engine;

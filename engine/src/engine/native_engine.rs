@@ -8,7 +8,7 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use rhai::{Dynamic, Engine};
+use rhai::{Dynamic, Engine, OptimizationLevel, Position};
 use thread_local::ThreadLocal;
 
 use crate::bounds::guard;
@@ -22,9 +22,11 @@ use crate::engine::args;
 use crate::engine::compilation::{self, Compilation, Compiler, Script, documentation};
 use crate::engine::given::{Given, output};
 use crate::engine::limits::{Language, Limits};
+use crate::engine::mentions::{self, Mention};
 use crate::engine::modules::Sources;
 use crate::engine::recipe::Recipe;
 use crate::engine::run::{Call, Entry, Form, ended_by, give_back, returned, run, within_bounds};
+use crate::engine::token_limits;
 use crate::engine::variables::Variables;
 use crate::host::failure::Failure;
 use crate::host::functions::Function;
@@ -161,6 +163,39 @@ impl NativeEngine {
                 (function.name.to_owned(), parameters, doc)
             })
             .collect())
+    }
+
+    /// Compile a script without the optimizer, and return what it mentions, as `mentions::of` does.
+    ///
+    /// Raises:
+    ///     RhaiSyntaxError, RhaiTimeout, RhaiMemoryLimit, RhaiPanic: As `compile`.
+    fn mentions(&self, py: Python<'_>, source: &str) -> PyResult<Vec<Mention>> {
+        let limits = &self.recipe.limits;
+        let bounds = Given::default().within(limits)?;
+        let counter = &self.of_thread().counter;
+        let mut compiler = limits.compiler();
+        compiler.set_strict_variables(false); // all unknown names are wanted, not the first
+        compiler.set_optimization_level(OptimizationLevel::None);
+        compiler.set_max_string_size(limits.longest_string(source));
+        let found = crossing::rhai(py, limits.stack_size(), || {
+            token_limits::bound_with_copies(&mut compiler);
+            guard::compile(counter, &bounds, || {
+                Failure::unless_stopped(|| {
+                    let compiled = if limits.language.expressions {
+                        compiler.compile_expression(source)
+                    } else {
+                        compiler.compile(source)
+                    };
+                    match guard::stopped() {
+                        None => compiled
+                            .map(|ast| mentions::of(&ast))
+                            .map_err(|error| Failure::script(error.into())),
+                        Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
+                    }
+                })
+            })
+        });
+        found.map_err(|failure| ended_by(py, failure))
     }
 
     /// Return whether a value can be passed to scripts.

@@ -1,5 +1,6 @@
 """The commands, as launchers and people call them."""
 
+import json
 import re
 import subprocess
 import time
@@ -117,3 +118,31 @@ def _sent(client: Any) -> int:
     """Count the commands that our processes sent; what Lua scripts call in the server is none of them."""
     statistics = client.info("commandstats")
     return sum(statistics.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("blmove", "blpop", "evalsha", "ping"))
+
+
+def test_check_reports_each_mistake_in_three_forms(tmp_path: Path) -> None:
+    right, wrong, odd = (tmp_path / name for name in ("right.rhai", "wrong.rhai", "a,b:c%.rhai"))
+    right.write_text("let x = 40; CALLER_ID; x + 2")
+    wrong.write_text("\n nope\x1b[31m(")
+    odd.write_text("let a = 1;\nnope(a)")
+    (tmp_path / "bytes.rhai").write_bytes(b"1 + \xff")
+
+    assert (run("rhai-tasks", "check", str(right)).returncode, run("rhai-tasks", "check", str(right)).stdout) == (0, "")
+    ended = run("rhai-tasks", "check", str(right), str(odd))
+    assert (ended.returncode, ended.stdout) == (1, f"{odd}:2:1: there is no function 'nope'\n")
+    told = json.loads(run("rhai-tasks", "check", "--json", str(odd)).stdout)
+    text = "there is no function 'nope'"
+    assert told == [{"file": str(odd), "line": 2, "column": 1, "kind": "function", "text": text}]
+    annotation = run("rhai-tasks", "check", "--github", str(odd), str(wrong)).stdout.splitlines()
+    assert annotation[0] == f"::error file={tmp_path}/a%2Cb%3Ac%25.rhai,line=2,col=1::{text}"
+    assert len(annotation) == 2
+    assert "not UTF-8" in run("rhai-tasks", "check", str(tmp_path / "bytes.rhai")).stdout
+
+
+def test_check_knows_the_functions_of_an_engine(tmp_path: Path) -> None:
+    script = tmp_path / "script.rhai"
+    script.write_text('note("a", "b")')
+
+    assert run("rhai-tasks", "check", str(script)).returncode == 1
+    ended = run("rhai-tasks", "check", "--engine", "tests.engine_for_tests:make_engine", str(script))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
