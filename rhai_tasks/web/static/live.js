@@ -6,6 +6,9 @@ const region = document.querySelector("[data-live]");
 const connection = document.getElementById("connection");
 const clock = document.getElementById("clock");
 const title = document.title;
+const icon = document.querySelector("link[rel=icon]");
+const help = document.getElementById("keys");
+const areKeysOn = document.getElementById("keys-on");
 const holdSeconds = 5; // for which a part is kept under the pointer
 const lateSeconds = 8; // the server sends something every 2 s
 const held = new Map(); // by id of a part: since when it is kept under the pointer
@@ -74,7 +77,10 @@ function tell() {
     : `${new Date(heard).toISOString().slice(0, 19).replace("T", " ")} UTC`;
   connection.parentElement.classList.toggle("bad", isStale);
   region.classList.toggle("stale", isStale);
-  document.title = isStale ? `! ${title}` : title;
+  const alarms = Number(region.querySelector("[data-alarms]")?.dataset.alarms ?? 0);
+  document.title = isStale ? `! ${title}` : alarms ? `(${alarms}) ${title}` : title;
+  const wanted = isStale || alarms ? "/static/alarm.svg" : "/static/icon.svg";
+  if (icon.getAttribute("href") !== wanted) icon.setAttribute("href", wanted);
 }
 
 function hear(html) {
@@ -96,8 +102,9 @@ function open() {
   source.addEventListener("end", () => { ended = true; problem = ""; source.close(); tell(); });
 }
 
-// Copy buttons are shown only where they work: without this file, and on plain connections, they do not.
-if (navigator.clipboard) document.documentElement.classList.add("js");
+// Controls that need this file are shown only with it, and copy buttons where a browser lets them copy.
+document.documentElement.classList.add("js");
+if (navigator.clipboard) document.documentElement.classList.add("copies");
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-copy]");
   if (!button) return;
@@ -106,6 +113,32 @@ document.addEventListener("click", (event) => {
     () => { button.textContent = "Not copied"; },
   );
   setTimeout(() => { button.textContent = "Copy"; }, 2000);
+});
+
+// Keys: they can be switched off, since speech input types letters.
+areKeysOn.checked = localStorage.getItem("keys") !== "off";
+areKeysOn.addEventListener("change", () => localStorage.setItem("keys", areKeysOn.checked ? "on" : "off"));
+document.getElementById("keys-open").addEventListener("click", () => help.showModal());
+
+function move(step) {
+  const links = [...document.querySelectorAll("main tbody tr")].map((row) => row.querySelector("a")).filter(Boolean);
+  const row = document.activeElement.closest("main tbody tr");
+  const place = links.findIndex((link) => row?.contains(link));
+  const next = links[place < 0 ? (step > 0 ? 0 : links.length - 1) : place + step];
+  next?.focus();
+}
+
+const keys = {
+  "/": () => document.getElementById("find")?.focus(),
+  "?": () => help.showModal(),
+  j: () => move(1),
+  k: () => move(-1),
+};
+document.addEventListener("keydown", (event) => {
+  const isTyped = event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey;
+  if (isTyped || help.open || (event.key !== "?" && !areKeysOn.checked) || !Object.hasOwn(keys, event.key)) return;
+  event.preventDefault();
+  keys[event.key]();
 });
 
 // A hidden page costs nothing, and uses none of the few connections that a browser opens to one server.

@@ -147,6 +147,22 @@ def test_a_wrong_action_is_refused(browser: Browser, client: Any, fields: dict[s
     assert "None since this page was started" in browser.get("/bulk").text
 
 
+def test_a_page_that_says_that_it_searches_is_live(
+    browser: Browser, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed(client, "t")
+    browser.send("/bulk/find", verb="delete", circle="c")
+    found(browser)
+    job = browser.site.app.state.site.jobs.get(1)  # type: ignore[attr-defined]
+    states = ["finding"]  # it ends its search while the page is made
+    monkeypatch.setattr(type(job), "state", property(lambda _: states.pop() if states else "found"), raising=False)
+
+    html = browser.site.get("/bulk?job=1").text
+
+    assert "Searching" in html
+    assert "data-live" in html
+
+
 @pytest.mark.parametrize("job", ["0", "7", "x", "", "9" * 30, "²", "-1"])
 def test_an_action_that_is_not_there_is_told(browser: Browser, job: str) -> None:
     assert "no such action" in browser.send("/bulk/act", job=job, status=404).text
