@@ -30,4 +30,5 @@ def text_of(name: str) -> str:
 
 def commands_of(name: str) -> set[str]:
     """Name the commands that a script may call, in capitals."""
-    return set(re.findall(r"'([A-Z]{3,})'", text_of(name))) - _OPTIONS
+    words = re.findall(r"'([A-Z]{3,})'(?:, '(NUM[A-Z]+)')?", text_of(name))
+    return {f"{command}|{part}" if part else command for command, part in words} - _OPTIONS

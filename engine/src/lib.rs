@@ -12,7 +12,7 @@ mod values;
 use pyo3::prelude::*;
 
 use crate::bounds::{cancel, guard};
-use crate::engine::{args, native_engine, recipe};
+use crate::engine::{args, batch, native_engine, recipe};
 use crate::values::{scope, to_python};
 
 /// Return whether the script that this thread runs has been stopped. Then a host function that waits should return.
@@ -25,6 +25,7 @@ fn stopped() -> bool {
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("RHAI_VERSION", "1.27.0")?;
     module.add_class::<cancel::CancelToken>()?;
+    module.add_class::<batch::Batch>()?;
     module.add_class::<native_engine::NativeEngine>()?;
     module.add_class::<scope::NativeScope>()?;
     module.add_class::<to_python::FunctionPointer>()?;

@@ -245,7 +245,13 @@ class Requests:
         return Request(
             "cancel",
             [self.key(task_id)],
-            [to_bytes(task_id), timestamp(time.time()), cancel_channel(self.namespace), state_channel(self.namespace)],
+            [
+                to_bytes(task_id),
+                timestamp(time.time()),
+                cancel_channel(self.namespace),
+                state_channel(self.namespace),
+                self.namespace,
+            ],
             read,
         )
 

@@ -3,7 +3,7 @@
 The classes here bind the Rust crate `rhai`; the binding is in engine/src.
 """
 
-from ._engine import RHAI_VERSION, ArgsError, CancelToken, FnPtr, Timestamp, last_use, stopped
+from ._engine import RHAI_VERSION, ArgsError, Batch, CancelToken, FnPtr, Timestamp, last_use, stopped
 from .check import Finding
 from .engine import Engine
 from .evaluation import AST, Result
@@ -15,6 +15,7 @@ __all__ = [
     "AST",
     "RHAI_VERSION",
     "ArgsError",
+    "Batch",
     "CancelToken",
     "Engine",
     "Finding",

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, final
 
@@ -11,6 +11,7 @@ from .limits import Limits
 __all__ = [
     "RHAI_VERSION",
     "ArgsError",
+    "Batch",
     "CancelToken",
     "FnPtr",
     "NativeEngine",
@@ -94,6 +95,41 @@ class NativeScope:
     def names(self) -> list[tuple[str, bool]]: ...
 
 @final
+class Batch:
+    """Scripts that one thread runs one after the other. Another thread can take those that have not begun.
+
+    Args:
+        names: Of the constants that scripts see.
+        scripts: For each its source and the values of the constants, texts in UTF-8, and the token that stops it.
+    """
+
+    def __new__(cls, names: Sequence[str], scripts: list[tuple[bytes, Sequence[bytes], CancelToken]]) -> Batch: ...
+    @property
+    def left(self) -> int:
+        """How many scripts have not begun."""
+
+    @property
+    def begun(self) -> int:
+        """How many scripts have begun."""
+
+    @property
+    def running(self) -> tuple[int, float] | None:
+        """The position of the script that runs, and the seconds since it began; `None`: none runs."""
+
+    def take_ended(self) -> list[tuple[int, str | BaseException | None, float, int, int]]:
+        """Return how scripts have ended since the last call, also while another one runs.
+
+        For each its position; its value in the native text form, or the exception that ended it, or `None` if it is not
+        UTF-8; the seconds that it took; its operations; the most bytes that it had allocated at once.
+        """
+
+    def split(self) -> tuple[int, int]:
+        """Take the scripts that have not begun out of the batch.
+
+        Returns the position of the first of them, and that behind the last.
+        """
+
+@final
 class NativeEngine:
     def __new__(
         cls,
@@ -126,6 +162,15 @@ class NativeEngine:
         max_memory: int | None = None,
         args: str | None = None,
     ) -> Any: ...
+    def evaluate_batch(
+        self,
+        batch: Batch,
+        timeout: float | None,
+        patience: float,
+        begin: Callable[[int], object] | None,
+        print: Callable[[str], object],
+        debug: Callable[[str, str | None, int | None, int | None], object],
+    ) -> None: ...
     def call_pointer(self, pointer: FnPtr, arguments: tuple[Any, ...]) -> Any: ...
 
 def last_use() -> tuple[int, int]: ...

@@ -16,6 +16,9 @@ from .scope import Scope
 Args = Mapping[str, Any] | str | None
 """The arguments of a script: values by name, or the JSON text of an object."""
 
+Ended = tuple[int, str | BaseException | None, float, int, int]
+"""How a script of a batch has ended, as `Batch.take_ended` tells."""
+
 Print = Callable[[str], object]
 Debug = Callable[[str, str | None, int | None, int | None], object]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Unpack, overload
 
-from ._engine import CancelToken, FnPtr
+from ._engine import Batch, CancelToken, FnPtr
 from .evaluation import AST, Args, Debug, EvaluationOptions, Result, measure, text_of
 from .functions import Function, order
 from .registry import Registry
@@ -83,6 +83,30 @@ class Evaluator(Registry):
             None if args is None else text_of(args),
         )
         return text
+
+    def run_batch(
+        self,
+        batch: Batch,
+        *,
+        timeout: float | None,
+        patience: float,
+        print: Callable[[str], object],  # noqa: A002
+        debug: Debug,
+        begin: Callable[[int], object] | None = None,
+    ) -> None:
+        """Run the scripts of a batch as `run` does, one after the other, until all have run or some time has passed.
+
+        `Batch.take_ended` tells how they have ended.
+
+        Args:
+            batch: The scripts.
+            timeout: Seconds that each script has; `None`: as in the limits.
+            patience: Seconds after which no further script begins.
+            print: As of `run`, for all of them.
+            debug: As of `run`, for all of them.
+            begin: Is called with the position of each script before it begins.
+        """
+        self._native.evaluate_batch(batch, timeout, patience, begin, print, debug)
 
     def run_json(
         self,

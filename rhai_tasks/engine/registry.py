@@ -65,6 +65,8 @@ class Registry(Authorization, Conversions):
         self._language = language
         self._types = {known.slot: known for known in standard_types(self._slots)}
         self._native = self._build(self._functions, self._types, self._modules)
+        self.calls_host = callable(self._sources)
+        """Whether scripts can call functions of the host."""
         self._adding = threading.RLock()
 
     def register(self, name: str, function: Callable[..., Any]) -> None:
@@ -248,6 +250,7 @@ class Registry(Authorization, Conversions):
             all_types, all_modules = {**self._types, **types}, {**self._modules, **modules}
             replaced = {key for slot in types.keys() & self._types.keys() for key in _keys_of(self._types[slot])}
             self._native = self._build(all_functions, all_types, all_modules)
+            self.calls_host = True
             self._functions, self._types, self._modules = all_functions, all_types, all_modules
             kept = {key: text for key, text in self._described.items() if key not in replaced}
             self._described = {**kept, **described}

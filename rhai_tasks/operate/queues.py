@@ -233,7 +233,7 @@ class Queues:
         """Cancel the tasks that workers have prefetched; return how many."""
         keys, settings = self.keys(circle), self.settings
         arguments = [settings.prefixes.details, timestamp(time.time()), cancel_channel(keys.namespace)]
-        arguments += [state_channel(keys.namespace), ACTOR]
+        arguments += [state_channel(keys.namespace), ACTOR, keys.namespace]
         brokers = self.client.zrange(keys.leases, 0, -1)
         return sum(
             int(self._cancel_held(keys=[keys.acks(to_text(broker_id)), keys.bodies], args=arguments))

@@ -227,6 +227,14 @@ def api_keys_key(namespace: str) -> str:
     return f"{namespace}:__api_keys__"
 
 
+def changes_key(namespace: str) -> str:
+    """String: how often tasks were cancelled or submitted again.
+
+    While it stays, a worker need not read again what it has read of a task.
+    """
+    return f"{namespace}:__changes__"
+
+
 def audit_key(namespace: str) -> str:
     """List of the last changes of rules, newest first."""
     return f"{namespace}:__audit__"

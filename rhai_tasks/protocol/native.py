@@ -107,8 +107,11 @@ DETAIL_FIELDS = (
 )
 """Fields of a details hash that a worker reads, in the order in which `parse_task` expects them."""
 
-FENCE_FIELDS = (Field.STATUS, Field.ERROR, Field.SUBMISSION)
-"""Fields of a details hash that show whether the task was cancelled, or submitted again."""
+SIMPLE_FIELDS = 5
+"""How many of `DETAIL_FIELDS` a simple task has at most: it neither wants a reply nor names a stored script."""
+
+FENCE_FIELDS = (Field.STATUS, Field.ERROR, Field.SUBMISSION, Field.EXPIRE_FINISHED)
+"""Fields of a details hash that tell how a task may end: whether it was cancelled, submitted again, or expires."""
 
 
 @dataclass(frozen=True, slots=True)

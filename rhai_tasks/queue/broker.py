@@ -28,7 +28,7 @@ from .hooks import HookedBroker
 from .leases import LEASE_SECONDS, Leases
 from .life import WorkerLife
 from .list_watcher import DEDICATED_LIMIT, ListWatcher
-from .message import read_task_id
+from .message import is_batch, part, read_task_id
 from .pace import Pace
 from .print_writer import PrintWriter
 from .room import Room
@@ -65,7 +65,7 @@ class TaskBroker(HookedBroker):
             recorder=Recorder(state=self._state),
             tracer=_tracer() if settings.traces else None,
             pace=pace,
-            work_queue=WorkQueue(pace.is_fast),
+            work_queue=WorkQueue(pace.is_fast, is_batch, part),
         )
         self.broker_id = context.broker_id
         self.settings, self.recorder, self.readiness = settings, context.recorder, context.readiness
@@ -74,6 +74,8 @@ class TaskBroker(HookedBroker):
         self.prints = PrintWriter(context)
         self.cancels = Cancels(context, self.leases)
         self.lists = ListWatcher(settings, outage, context.stopping)
+        self.runs_batches = False
+        """Whether the actor runs the batches that a message brings."""
         self._fetch_slots = threading.BoundedSemaphore(_FETCHES)
         self._enqueue = load_script(client, __package__, "enqueue", settings.table)
         strays = Strays(client, settings.namespace, context.held.queues, LEASE_SECONDS)
@@ -92,10 +94,21 @@ class TaskBroker(HookedBroker):
         room = Room(context, queue_name, max(prefetch // 2, 1))
         source = self._source(queue_name, room, timeout / 1000)
         consumer = TaskConsumer(
-            context, self.keys(queue_name), source, self.leases, self.cancels, self.writer, restarted=restarted
+            context,
+            self.keys(queue_name),
+            source,
+            self.leases,
+            self.cancels,
+            self.writer,
+            self._batch_size,
+            restarted=restarted,
         )
         context.recalls[queue_name] = consumer.recall
         return consumer
+
+    def _batch_size(self) -> int:
+        """How many messages a thread gets at once."""
+        return self.context.pace.batch_size() if self.runs_batches and not self.has_message_hooks() else 1
 
     def _source(self, queue: str, room: Room, timeout: float) -> Source:
         if len(self.context.held) <= DEDICATED_LIMIT:

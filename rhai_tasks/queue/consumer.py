@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import cast
 
@@ -12,12 +12,13 @@ from dramatiq import MessageProxy
 
 from rhai_tasks.protocol import QueueKeys, failed, to_text
 
+from .batch import RunBatch
 from .cancels import Cancels
 from .context import QueueContext
 from .delivery import Delivery
 from .endings import Dead, Finished, Released
 from .leases import Leases
-from .message import TaskMessage, decode, read_task_id
+from .message import TaskMessage, decode, message_of, read_task_id
 from .reader import DeliveryReader
 from .run import Run
 from .sources import Source, Taken
@@ -41,6 +42,7 @@ class TaskConsumer(dramatiq.Consumer):
         leases: Of the broker.
         cancels: Of the broker.
         writer: Writes the endings.
+        batch_size: Returns how many messages a thread gets at once.
         restarted: An earlier consumer of the queue failed; its messages still run.
     """
 
@@ -52,11 +54,12 @@ class TaskConsumer(dramatiq.Consumer):
         leases: Leases,
         cancels: Cancels,
         writer: StatusWriter,
+        batch_size: Callable[[], int],
         *,
         restarted: bool,
     ) -> None:
         self._context, self._leases, self._cancels, self._writer = context, leases, cancels, writer
-        self._keys, self._queue = keys, keys.queue
+        self._keys, self._queue, self._batch_size = keys, keys.queue, batch_size
         self.source, self._room = source, source.room
         self._reader = DeliveryReader(context, keys)
         self._fetched: deque[TaskMessage] = deque()
@@ -166,15 +169,24 @@ class TaskConsumer(dramatiq.Consumer):
             for acknowledge in taken.acknowledgements.values():
                 acknowledge()
             raise
+        held, size, batch = self._room.held, self._batch_size(), list[Run]()
         for one in read:
             if not isinstance(one, Run):
                 self._writer.end(one)
                 continue
-            message_id = one.delivery.message_id
-            self._writer.cancel_release(message_id)
-            self._room.held[message_id] = one
-            self._fetched.append(TaskMessage(one))
-        if self._cancels.concern(message.run.delivery.task_id for message in self._fetched):
+            delivery = one.delivery
+            held[delivery.message_id] = one
+            if delivery.changes is None:
+                self._writer.cancel_release(delivery.message_id)
+                self._fetched.append(TaskMessage(one))
+                continue
+            batch.append(one)
+            if len(batch) == size:
+                self._fetched.append(message_of(RunBatch(batch, self._write)))
+                batch = []
+        if batch:
+            self._fetched.append(message_of(RunBatch(batch, self._write)))
+        if self._cancels.concern(run.delivery.task_id for message in self._fetched for run in message.runs()):
             self._leases.renew(self._queue)  # it reads whether they are cancelled, or submitted again since
 
     def _release_unknown(self) -> None:
@@ -196,34 +208,52 @@ class TaskConsumer(dramatiq.Consumer):
             logger.warning("Put %d task(s) back whose fetch was cut off", len(unknown))
 
     def ack(self, message: MessageProxy) -> None:
-        """Write the ending with the acknowledgement; called by the thread that ran the task."""
-        run = cast("TaskMessage", message).run
+        """Write the endings with the acknowledgement; called by the thread that ran the task, or the batch."""
+        task_message = cast("TaskMessage", message)
+        batch = task_message.batch
+        runs = [task_message.run] if batch is None else batch.ended
+        error = message._exception  # noqa: SLF001  (dramatiq's, and its only access)
+        if error is not None and batch is not None:
+            runs = [*runs, *(run for run in batch.begun() if run.ending is None), *batch.split()]
+        self._write(runs, error, at_once=self._context.work_queue.qsize() == 0)
+
+    def _write(self, runs: list[Run], error: BaseException | None = None, *, at_once: bool = False) -> None:
+        """Write the endings of runs. `error`: of those that have none; `at_once`: in this thread."""
+        finished = list[Finished]()
+        for run in runs:
+            if type(run.ending) is not Finished:  # without a call, as a rule
+                self._end(run, error)
+            if type(run.ending) is Finished:
+                finished.append(run.ending)
+        if finished:
+            self._writer.finish(*finished, at_once=at_once)
+        else:
+            self._writer.drop()
+        self._room.let_go(*runs)  # last: until the writer has the endings, the runs must be known here
+
+    def _end(self, run: Run, error: BaseException | None) -> None:
+        """End a run that has no outcome."""
         if run.ending is None:
             if run.interrupted:
                 run.release()
             else:  # the worker's own failure, which dramatiq has logged with its traceback
-                error = message._exception  # noqa: SLF001  (dramatiq's, and its only access)
                 logger.error("The worker failed to run the task", extra=run.delivery.about())
                 run.finish(failed(f"The worker failed to run the task: {error!r}", "Worker"))
         ending = run.ending
-        if isinstance(ending, Finished):
-            self._writer.finish(ending, at_once=self._context.work_queue.qsize() == 0)
-        elif isinstance(ending, Released):
+        if isinstance(ending, Released):
             self._writer.release(ending)
-        else:  # lost; also if this process has fetched it again: that run counts
+        elif not isinstance(ending, Finished):  # lost; also if this process has fetched it again: that run counts
             logger.warning(
                 "Result dropped: the task was taken over by another worker, or its keys are gone",
                 extra=run.delivery.about(),
             )
-            self._writer.drop()
             run.delivery.acknowledge()
-        self._room.let_go(run)  # last: until the writer has the ending, the run must be known here
 
     def nack(self, message: MessageProxy) -> None:
         """Move the message to the dead letters."""
-        run = cast("TaskMessage", message).run
-        self._writer.dead_letter(Dead(run.delivery, "its actor is unknown to this worker"))
-        self._room.let_go(run)
+        for run in cast("TaskMessage", message).runs():
+            self._writer.dead_letter(Dead(run.delivery, "its actor is unknown to this worker"))
+            self._room.let_go(run)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Release these messages, and those that were fetched last."""
@@ -231,8 +261,7 @@ class TaskConsumer(dramatiq.Consumer):
         self._fetched.clear()
 
     def _release(self, messages: Iterable[MessageProxy]) -> None:
-        for message in messages:
-            run = cast("TaskMessage", message).run
+        for run in [run for message in messages for run in cast("TaskMessage", message).runs()]:
             if run.is_lost():
                 run.delivery.acknowledge()
             else:

@@ -12,7 +12,7 @@ import redis
 from rhai_tasks.connection.outage import Outage
 from rhai_tasks.observe.readiness import Readiness
 from rhai_tasks.observe.recorder import Recorder
-from rhai_tasks.protocol import FENCE_FIELDS, SIGNATURE_FIELDS, QueueKeys
+from rhai_tasks.protocol import FENCE_FIELDS, SIGNATURE_FIELDS, SIMPLE_FIELDS, QueueKeys
 from rhai_tasks.settings import Settings
 
 from .delivery import DETAILS, READ_FIELDS
@@ -107,6 +107,11 @@ class QueueContext:
     def plain_fields(self) -> int:
         """How many of these a task has at most that begins without a check, so that the fetch can mark it."""
         return DETAILS if self.settings.signatures == "off" else 0
+
+    @cached_property
+    def simple_fields(self) -> int:
+        """How many of these a simple task has at most; 0: this worker treats none as simple."""
+        return SIMPLE_FIELDS if self.plain_fields and not self.tracer else 0
 
     def keys(self, queue: str) -> QueueKeys:
         """Return the keys of a queue."""

@@ -1,5 +1,6 @@
 """A delivery: a fetched message with its task. It does not change."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from dramatiq import Message
 from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.log import about
 from rhai_tasks.protocol import (
+    ACTOR,
     DETAIL_FIELDS,
     TERM_FIELDS,
     TERMS,
@@ -67,7 +69,7 @@ class Delivery(NamedTuple):
     submission: bytes = b""
     """Of the details when the message was fetched. Once they have another one, this delivery has no effect."""
     fields: Mapping[str, Any] = {}
-    """Of dramatiq's message."""
+    """Of dramatiq's message, if it was one before it was fetched."""
     composed: Message[Any] | None = None
     """The message as it came, if something follows it in a composition of dramatiq's."""
     clock: float = 0.0
@@ -76,6 +78,9 @@ class Delivery(NamedTuple):
     """Seconds since the epoch; only if this worker traces."""
     acknowledge: Callable[[], object] = no_acknowledgement
     """To be called after the message's end is written: tells the server that brought its id."""
+    changes: bytes | None = None
+    """Of a simple task, the number of changes when it was fetched. While that stays, its details need not be read again
+    before its output is written. `None`: the task is not simple."""
 
     def about(self) -> dict[str, str]:
         """Name the task, for a line of the log."""
@@ -115,6 +120,18 @@ class Delivery(NamedTuple):
             values = self.details[: len(DETAIL_FIELDS)]
             readable = [value if value and is_utf8(to_text(value)) else None for value in values]
             return parse_task(self.task_id, [readable[0] or b"", *readable[1:]])
+
+    def message_fields(self) -> Mapping[str, Any]:
+        """Return the fields of dramatiq's message, also of one that `fetch.lua` has made of a task's id."""
+        return self.fields or {
+            "queue_name": self.keys.queue,
+            "actor_name": ACTOR,
+            "args": (self.task_id,),
+            "kwargs": {},
+            "options": {"redis_message_id": self.message_id},
+            "message_id": self.message_id,
+            "message_timestamp": int(time.time() * 1000),
+        }
 
     def details_key(self, prefix: str) -> bytes:
         """Name the key of the details."""

@@ -58,6 +58,8 @@ class Finished(NamedTuple):
     """What the script printed, if the task asks to keep it."""
     acceptance: str = ""
     """Key of the acceptance of the task's signature, if it was checked."""
+    is_simple: bool = False
+    """It is the output of a simple task, see `Delivery.changes`, whose script was quick."""
 
     def arguments(self, settings: Settings, worker_id: str) -> list[Any]:
         """Write the arguments of `finish.lua` for this task; `worker_id` names this process."""
@@ -131,8 +133,8 @@ class Finished(NamedTuple):
             _TOO_LARGE,
         )
         if self.outcome.kind == _TOO_LARGE:  # then it is the reply, which holds the script, or what follows the task
-            return self._replace(outcome=outcome, following=[], replies=False, prints=None)
-        return self._replace(outcome=outcome, following=following(self.delivery, outcome), prints=None)
+            return self._replace(outcome=outcome, following=[], replies=False, prints=None, is_simple=False)
+        return self._replace(outcome=outcome, following=following(self.delivery, outcome), prints=None, is_simple=False)
 
 
 class Released(NamedTuple):

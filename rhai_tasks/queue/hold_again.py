@@ -39,7 +39,7 @@ class HoldAgain:
             return set()
         bodies: list[str | bytes] = []
         for delivery in deliveries:
-            bodies += (delivery.message_id, to_bytes(json.dumps(delivery.fields, ensure_ascii=False)))
+            bodies += (delivery.message_id, to_bytes(json.dumps(delivery.message_fields(), ensure_ascii=False)))
         reply = self._script(
             keys=[
                 keys.leases,

@@ -1,13 +1,17 @@
 """Calls the hooks of a broker's middleware, only those that do something."""
 
 import logging
-from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import dramatiq
 from dramatiq import Middleware
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import MiddlewareError
+from dramatiq.middleware import CurrentMessage, MiddlewareError
+
+_OF_MESSAGES = [f"{when}_{signal}" for signal in ("process_message", "ack", "nack") for when in ("before", "after")] + [
+    "after_skip_message"
+]
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +51,19 @@ class HookedBroker(RedisBroker):
         super().add_middleware(middleware, **place)
         self._hooks.clear()
 
+    def has_message_hooks(self) -> bool:
+        """Whether a middleware that an application has added is to be called for each message."""
+        return any(not isinstance(hook.__self__, CurrentMessage) for name in _OF_MESSAGES for hook in self._hooks[name])
 
-class _Hooks(dict[str, list[Callable[..., object]]]):
+
+class _Hooks(dict[str, list[MethodType]]):
     """By name, the hooks of a broker's middleware that do something."""
 
     def __init__(self, broker: dramatiq.Broker) -> None:
         super().__init__()
         self._broker = broker
 
-    def __missing__(self, name: str) -> list[Callable[..., object]]:
+    def __missing__(self, name: str) -> list[MethodType]:
         empty = getattr(Middleware, name)
         self[name] = [
             getattr(middleware, name)

@@ -1,7 +1,7 @@
 """dramatiq's messages, with the run of their task."""
 
 import json
-import time
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ from dramatiq import Message, MessageProxy
 
 from rhai_tasks.protocol import ACTOR, to_bytes, to_text
 
+from .batch import RunBatch
 from .follow_ups import without_follow_ups
 from .run import Run
 
@@ -19,9 +20,12 @@ class TaskMessage(MessageProxy):
     It has the message's fields itself: dramatiq reads them a dozen times, and hardly ever wants the message.
     """
 
+    batch: RunBatch | None = None
+    """Of a `BatchMessage`."""
+
     def __init__(self, run: Run) -> None:
         delivery = run.delivery
-        fields = delivery.fields
+        fields = delivery.message_fields()
         if delivery.composed:
             fields = {**fields, "options": without_follow_ups(fields["options"])}
         vars(self).update(fields)
@@ -36,6 +40,44 @@ class TaskMessage(MessageProxy):
 
     def __str__(self) -> str:  # in dramatiq's lines; its own shows arguments, among them scripts and outputs
         return f"{self.actor_name}({self.run.delivery.task_id!r})"
+
+    def runs(self) -> list[Run]:
+        """Return the runs that this message brings and that have not begun."""
+        return [self.run]
+
+
+class BatchMessage(TaskMessage):
+    """The first message of a batch, for dramatiq. The others travel with it."""
+
+    batch: RunBatch
+
+    def __init__(self, batch: RunBatch) -> None:
+        super().__init__(batch.runs[0])
+        self.batch = batch
+
+    def runs(self) -> list[Run]:
+        """Return the runs of the batch: no thread has begun with it."""
+        return self.batch.begun()
+
+
+def message_of(batch: RunBatch) -> TaskMessage:
+    """Make the message that brings a batch to a thread."""
+    return BatchMessage(batch) if len(batch.runs) > 1 else TaskMessage(batch.runs[0])
+
+
+def is_batch(item: Any) -> bool:
+    """Whether an item of dramatiq's queue has runs that its thread has not begun."""
+    batch: RunBatch | None = item.message.batch
+    return batch is not None and batch.left > 0
+
+
+def part(item: Any) -> Any:
+    """Take those runs of an item of dramatiq's queue that its thread has not begun; `None`: there are none."""
+    batch: RunBatch | None = item.message.batch
+    rest = None if batch is None else batch.part()
+    if rest is None:
+        return None
+    return replace(item, message=message_of(rest))
 
 
 def read_task_id(message: Message[Any]) -> str:
@@ -66,16 +108,3 @@ def decode(body: bytes, queue: str) -> Message[Any]:
             raise TypeError(f"{name} is no {kind.__name__}")  # and dramatiq relies on it
     fields["options"].pop("eta", None)  # a message in the queue is due; dramatiq would enqueue a copy of it later
     return message.copy(queue_name=queue)
-
-
-def message_fields(queue: str, message_id: str, task_id: str) -> dict[str, Any]:
-    """Make the fields of a message that `fetch.lua` has made of a task's id."""
-    return {
-        "queue_name": queue,
-        "actor_name": ACTOR,
-        "args": (task_id,),
-        "kwargs": {},
-        "options": {"redis_message_id": message_id},
-        "message_id": message_id,
-        "message_timestamp": int(time.time() * 1000),
-    }

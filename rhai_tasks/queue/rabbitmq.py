@@ -227,7 +227,7 @@ class RabbitSource:
             for copy in copies[name in claimed :]:
                 copy()
         firsts = {name: acknowledgements[name][0] for name in claimed}
-        return Taken(lapsed, rows, now, idle, began, firsts)
+        return Taken(lapsed, rows, now, idle, began, acknowledgements=firsts)
 
     def claim(self, message_ids: list[str], idle: int) -> Any:
         """Take messages with these ids, those that no worker has."""

@@ -10,16 +10,29 @@ from dramatiq import Message
 
 from rhai_tasks.errors import TaskMalformed
 from rhai_tasks.observe.recorder import shorten
-from rhai_tasks.protocol import ACTOR, QueueKeys, blocked_by, failed, name_in, script_names_key, to_bytes, to_text
+from rhai_tasks.protocol import (
+    ACTOR,
+    NO_TERMS,
+    QueueKeys,
+    blocked_by,
+    failed,
+    name_in,
+    script_names_key,
+    to_bytes,
+    to_text,
+)
 
 from .context import QueueContext
 from .delivery import DETAILS, Delivery, Details, no_acknowledgement
 from .endings import Dead, Finished
 from .follow_ups import is_composed
-from .message import decode, message_fields, read_task_id
+from .message import decode, read_task_id
 from .run import Run
 from .sources import Taken
 
+_ABSENT = (None,) * DETAILS
+_NONE: Mapping[str, Any] = {}
+_new = tuple.__new__
 _NO_HASH = "its details are not a hash: "
 
 
@@ -38,17 +51,24 @@ class DeliveryReader:
         keys, read = self._keys, list[Run | Dead | Finished]()
         fetched = time.time() if self._context.tracer else 0.0
         plain, terms_end = self._context.plain_fields, self._context.terms_end
-        clock = taken.now / 1000 - time.monotonic()
-        for place, (name, task, body, crashes, details, cancelled, submission) in enumerate(taken.rows):
+        clock, idle, changes = taken.now / 1000 - time.monotonic(), taken.idle, taken.changes
+        for place, row in enumerate(taken.rows):
+            if type(row[0]) is int:  # a simple task; without more calls than these: nearly all tasks come this way
+                number, task, submission, *values = row
+                values += _ABSENT[len(values) :]
+                task_id, details = task.decode("utf-8", "surrogateescape"), _new(Details, values)
+                first = (keys, f"m-{number}", task_id, details, (), (), 0, submission, _NONE, None, clock, 0.0)
+                run = Run(_new(Delivery, (*first, no_acknowledgement, changes)), NO_TERMS, place < idle)
+                read.append((taken.blocks and self._end_if_blocked(run, taken.blocks)) or run)
+                continue
+            name, task, body, crashes, details, cancelled, submission = row
             message_id = name.decode()
             acknowledge = taken.acknowledgements.get(message_id, no_acknowledgement)
             task_id, message = to_text(task or b""), None
             try:
-                if body is None:
-                    fields = message_fields(keys.queue, message_id, task_id)
-                else:
+                if body is not None:
                     message = self._read_message(body)
-                    task_id, fields = read_task_id(message), vars(message)
+                    task_id = read_task_id(message)
                 values = details if isinstance(details, list) else self._read_details(details, message, task_id)
             except _DeadLetter as why:
                 read.append(Dead(Delivery(keys, message_id, task_id, acknowledge=acknowledge), *why.args))
@@ -62,13 +82,13 @@ class DeliveryReader:
                 values[terms_end:],
                 crashes,
                 submission or b"",
-                fields,
+                vars(message) if message else {},
                 message if message and is_composed(message) else None,
                 clock,
                 fetched,
                 acknowledge,
             )
-            run = Run(delivery, marked=place < taken.idle and crashes == 0 and len(values) <= plain)
+            run = Run(delivery, marked=place < idle and crashes == 0 and len(values) <= plain)
             if cancelled:
                 run.cancel.cancel()
             blocked = self._end_if_blocked(run, taken.blocks) if taken.blocks else None

@@ -50,10 +50,11 @@ class Room:
         self.recalled = True
         self._freed.set()
 
-    def let_go(self, run: Run) -> None:
-        """Hold a message no longer."""
-        message_id = run.delivery.message_id
-        if self.held.get(message_id) is run:  # else it was lost, and fetched again by this broker
-            del self.held[message_id]
+    def let_go(self, *runs: Run) -> None:
+        """Hold messages no longer."""
+        for run in runs:
+            message_id = run.delivery.message_id
+            if self.held.get(message_id) is run:  # else it was lost, and fetched again by this broker
+                del self.held[message_id]
         if len(self.held) < self._enough:
             self._freed.set()

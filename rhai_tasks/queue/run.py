@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rhai_tasks.engine import CancelToken
 from rhai_tasks.observe.recorder import Use
-from rhai_tasks.protocol import NO_TERMS, Outcome, Terms
+from rhai_tasks.protocol import NO_TERMS, Outcome, Status, Terms
 
 from .delivery import Delivery
 from .endings import Ending, Finished, Lost, Released, Trace, following
@@ -14,6 +14,10 @@ from .prints import Prints
 
 if TYPE_CHECKING:  # an extra
     from rhai_tasks.observe.tracing import TaskTrace
+
+QUICK_SECONDS = 0.05
+"""Longest run of a script whose task's details are not read again at its end. A longer one may end while somebody else
+writes them, whom no count of changes tells of."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +51,7 @@ class Run:
             # Without more calls than these: each task comes this way.
             follow_ups = following(delivery, outcome) if delivery.composed else []
             trace = Trace(self.trace, time.time()) if self.trace else None
+            is_quick = use is not None and use[1] < QUICK_SECONDS
             self.ending = Finished(
                 delivery,
                 outcome,
@@ -57,6 +62,7 @@ class Run:
                 terms=self.terms,
                 prints=self.prints,
                 acceptance=self.acceptance,
+                is_simple=is_quick and delivery.changes is not None and outcome.status is Status.COMPLETED,
             )
 
     def release(self, *, postponed: bool = False, delay: float = 0.0) -> None:

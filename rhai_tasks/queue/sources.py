@@ -12,7 +12,7 @@ from redis.commands.core import Script
 
 from rhai_tasks.connection.connect import BLOCK_SECONDS, break_off, connect_blocking
 from rhai_tasks.connection.scripts import load_script, wait_and_run
-from rhai_tasks.protocol import ACTOR, QueueKeys, message_head, state_channel, to_bytes
+from rhai_tasks.protocol import ACTOR, QueueKeys, changes_key, message_head, state_channel, to_bytes
 
 from .context import QueueContext
 from .leases import LEASE_SECONDS, RENEW_SECONDS
@@ -36,6 +36,8 @@ class Taken(NamedTuple):
     """How many threads had nothing to do."""
     began: float
     """time.monotonic() before the server was asked."""
+    changes: bytes | None = None
+    """The number of changes, see `changes_key`; `None`: not known."""
     acknowledgements: Mapping[str, Callable[[], object]] = {}
     """By message id, what to call once the message's end is written."""
     blocks: Mapping[bytes, bytes] = {}
@@ -115,14 +117,15 @@ class ListSource:
         call = fetch_call(self._context, self._keys, str(count), idle)
         if self.more:
             self.ping_if_idle()
-            lapsed, rows, now, *ruled = self._script(**call)
+            lapsed, rows, now, changes, *ruled = self._script(**call)
         else:
             # A list moved onto its own head stays as it is: this waits for a message without taking it.
             messages = self._keys.messages
             ends = ("LEFT", "LEFT")
-            lapsed, rows, now, *ruled = wait_and_run(
+            reply = wait_and_run(
                 self.blocking, messages, messages, ends, self._script, seconds=self._longest_wait, **call
             )
+            lapsed, rows, now, changes, *ruled = reply
             self._context.readiness.note(self._read)
         self.more = len(rows) >= count
         if not ruled:
@@ -130,14 +133,15 @@ class ListSource:
             if self._context.queues_with_turns:
                 self._longest_wait = BLOCK_SECONDS
                 self._context.queues_with_turns.discard(self._keys.queue)
-            return Taken(lapsed, rows, now, idle, began)
+            return Taken(lapsed, rows, now, idle, began, changes)
         ((wait, blocks, turns),) = ruled
         if turns:  # then tasks wait in lines, too, and no blocking command sees that
             self._longest_wait = _TURNS_SECONDS
             self._context.queues_with_turns.add(self._keys.queue)
         self._held_up = wait / 1000
         self.more = self.more or wait > 0
-        return Taken(lapsed, rows, now, idle, began, blocks=dict(zip(blocks[::2], blocks[1::2], strict=True)))
+        by_field = dict(zip(blocks[::2], blocks[1::2], strict=True))
+        return Taken(lapsed, rows, now, idle, began, changes, blocks=by_field)
 
     def ping_if_idle(self) -> None:
         """Ping the blocking connection if it is idle, so that a dead one is noticed."""
@@ -234,6 +238,7 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             keys.sequence,
             keys.rules,
             keys.callers,
+            changes_key(keys.namespace),
         ],
         "args": [
             to_bytes(which),
@@ -248,6 +253,7 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             keys.queue,
             ACTOR,
             context.plain_fields,
+            context.simple_fields,
             *context.fetched_fields,
         ],
     }

@@ -18,15 +18,24 @@ class WorkQueue(Generic[T]):
     While items are fast, the thread that has one takes the next one sooner than another thread could wake up, and both
     would then compete for the interpreter. So the next item is left to the running thread, and a second thread only
     guards it: the guard takes an item as soon as no thread has taken one for a moment, and another thread guards then.
+    If none waits, the guard takes the rest of a batch that a thread works on.
 
     The thread that fell asleep last is woken first: the scripts that it has compiled are the most recent ones.
 
     Args:
         is_fast: Returns whether items take no longer than it is worth waiting for.
+        is_batch: Returns whether an item has parts that another thread can take.
+        split: Takes the parts that have not begun out of a batch, and returns them as an item; `None`: there are none.
     """
 
-    def __init__(self, is_fast: Callable[[], bool]) -> None:
-        self._is_fast = is_fast
+    def __init__(
+        self,
+        is_fast: Callable[[], bool],
+        is_batch: Callable[[T], bool] = lambda _: False,
+        split: Callable[[T], T | None] = lambda _: None,
+    ) -> None:
+        self._is_fast, self._is_batch, self._split = is_fast, is_batch, split
+        self._batches: dict[int, T] = {}  # that threads work on, by thread
         self._lock = threading.Lock()
         self._items: deque[tuple[float, T]] = deque()  # time.monotonic() since when each waits
         self._asleep: list[_Sleeper] = []
@@ -81,38 +90,45 @@ class WorkQueue(Generic[T]):
         return len(self._items) + self._busy
 
     def remove_stuck(self, seconds: float, which: Callable[[T], bool]) -> list[T]:
-        """Remove and return, in order, matching items that have waited so long while no thread took any item."""
+        """Remove and return, in order, matching items that have waited so long while no thread took any item.
+
+        The rests of batches that threads work on are among them.
+        """
         before = time.monotonic() - seconds
-        taken, left = [], deque[tuple[float, T]]()
+        taken, left = deque[tuple[float, T]](), deque[tuple[float, T]]()
         with self._lock:
             if self._last_taken > before:
                 return []
+            for rest in self._rests():
+                (taken if which(rest) else left).append((before, rest))
             for since, item in self._items:
-                if since < before and which(item):
-                    taken.append(item)
-                else:
-                    left.append((since, item))
+                (taken if since < before and which(item) else left).append((since, item))
             self._items = left
-        return taken
+        return [item for _, item in taken]
 
     def task_done(self) -> None:
         """Note that a thread has finished its item."""
         with self._lock:
             self._busy -= 1
+            if self._batches:
+                self._batches.pop(threading.get_ident(), None)
 
     def _take(self) -> T:
         self._busy += 1
         self._taken += 1
         self._last_taken, (_, item) = time.monotonic(), self._items.popleft()
-        if self._items:
+        if self._is_batch(item):
+            self._batches[threading.get_ident()] = item
+            self._wake()
+        elif self._items:
             self._wake()
         return item
 
     def _wake(self) -> None:
-        """Wake a thread for the next item; with none asleep, the next idle one takes it."""
+        """Wake a thread for the next item, or to guard a batch; with none asleep, the next idle one takes the item."""
         if not self._asleep:
             return
-        guards = self._busy > 0 and self._is_fast()
+        guards = self._busy > 0 and (self._is_fast() or not self._items)
         if not (guards and self._guarded):
             sleeper = self._asleep.pop()
             sleeper.guards = guards
@@ -120,15 +136,23 @@ class WorkQueue(Generic[T]):
             sleeper.woken.release()
 
     def _guard(self) -> None:
-        """Return once the next item has waited for a moment, or when none waits."""
+        """Return once the next item, or the rest of a batch, has waited for a moment, or when there is none."""
         taken = -1
         while True:
             with self._lock:
-                if not self._items or taken == self._taken:
+                if taken == self._taken and not self._items:
+                    self._items.extend((time.monotonic(), rest) for rest in self._rests())
+                if (taken == self._taken and self._items) or not (self._items or self._batches):
                     self._guarded = False
                     return
                 taken = self._taken
             time.sleep(_PATIENCE_SECONDS)
+
+    def _rests(self) -> list[T]:
+        """Take those parts that have not begun out of the batches that threads work on."""
+        rests = [self._split(batch) for batch in self._batches.values()]
+        self._batches = {thread: batch for thread, batch in self._batches.items() if self._is_batch(batch)}
+        return [rest for rest in rests if rest is not None]
 
 
 class _Sleeper:

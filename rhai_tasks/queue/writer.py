@@ -9,9 +9,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import redis
@@ -24,6 +23,7 @@ from rhai_tasks.observe.recorder import RunningTask, shorten
 from rhai_tasks.protocol import circle_of
 from rhai_tasks.threads import vital_thread
 
+from .batch import RunBatch
 from .context import QueueContext
 from .delivery import Delivery, no_acknowledgement
 from .endings import LARGE_BYTES, Dead, Finished, Released, Written
@@ -66,7 +66,7 @@ class StatusWriter:
             Released: ReleasedWrite(context, self._client, self._releases),
             Dead: DeadWrite(context, self._client),
         }
-        self._running: dict[int, Run] = {}  # by thread
+        self._running: dict[int, Run | RunBatch] = {}  # by thread
         self._ended: deque[Written] = deque()
         self._writing = threading.Lock()
         self._wake = threading.Event()
@@ -97,6 +97,12 @@ class StatusWriter:
         if self._asleep and not run.marked:
             self._wake.set()
 
+    def begin_batch(self, batch: RunBatch) -> None:
+        """Note that this thread runs the scripts of a batch from now on."""
+        self._running[threading.get_ident()] = batch
+        if self._asleep:
+            self._wake.set()
+
     def count_crash(self, delivery: Delivery) -> bool:
         """Count a crash of this delivery before the script can end the process; wait until the server has done it.
 
@@ -110,10 +116,10 @@ class StatusWriter:
         )
         return bool(retry_until_answered(call, self._outage, self._give_up))
 
-    def finish(self, finished: Finished, *, at_once: bool) -> None:
-        """Write an outcome. `at_once`: now, in this thread, unless another one is writing."""
+    def finish(self, *finished: Finished, at_once: bool) -> None:
+        """Write outcomes. `at_once`: now, in this thread, unless another one is writing."""
         self._running.pop(threading.get_ident(), None)
-        self._ended.append(finished)
+        self._ended.extend(finished)
         if at_once and self._writing.acquire(blocking=False):
             try:
                 self._flush()
@@ -159,6 +165,11 @@ class StatusWriter:
         """Return the ids of messages whose endings are not written yet."""
         return {ending.delivery.message_id for ending in list(self._ended)}
 
+    def running(self) -> list[Run]:
+        """List the runs whose scripts run now."""
+        found = [one.current() if isinstance(one, RunBatch) else one for one in list(self._running.values())]
+        return [run for run in found if run is not None]
+
     def running_tasks(self) -> list[RunningTask]:
         """List the tasks whose scripts run now."""
         now, clock = time.time(), time.monotonic()
@@ -169,7 +180,7 @@ class StatusWriter:
                 now - clock + (run.started or clock),
                 run.delivery.crashes + 1,
             )
-            for run in list(self._running.values())
+            for run in self.running()
         ]
 
     # --- the writer
@@ -177,7 +188,7 @@ class StatusWriter:
     def _run(self) -> None:
         while True:
             self._asleep = True  # before the check, so that no thread that comes later takes us for awake
-            if not self._ended and all(run.marked for run in list(self._running.values())):
+            if not self._ended and all(isinstance(one, Run) and one.marked for one in list(self._running.values())):
                 if self._closing.is_set():
                     return
                 self._wake.wait()
@@ -214,11 +225,10 @@ class StatusWriter:
         left = len(self._ended)  # refused endings go behind these
         error: redis.RedisError | None = None
         while left:
-            batch = list(_within(_FLUSH_BYTES, list(self._ended)[:left]))
+            batch = _first(list(self._ended)[:left], _FLUSH_BYTES)
             left -= len(batch)
-            for (kind, _), group in groupby(batch, key=lambda ending: (type(ending), ending.delivery.keys)):
-                endings = list(group)
-                refusals = self._write_group(kind, endings)
+            for endings in _of_one_kind(batch):
+                refusals = self._write_group(type(endings[0]), endings)
                 for position, ending in enumerate(endings):
                     if position in refusals:
                         error = refusals[position]
@@ -239,22 +249,43 @@ class StatusWriter:
 
     def _mark(self) -> None:
         due = time.monotonic() - MARK_AFTER
-        slow = [run for run in list(self._running.values()) if not run.marked and (run.started or due) <= due]
+        for one in list(self._running.values()):
+            if isinstance(one, RunBatch) and one.is_slow(MARK_AFTER):
+                one.hand_over()
+        slow = [run for run in self.running() if not run.marked and (run.started or due) <= due]
         if slow:
             self._processing(slow)
 
 
-def _within(limit: int, endings: Sequence[Written]) -> Iterator[Written]:
-    """Yield endings up to `limit` bytes of text, at least one. A large one is yielded alone: a server may refuse it."""
+def _first(endings: Sequence[Written], limit: int) -> list[Written]:
+    """Return the first endings, up to `limit` bytes of text, at least one.
+
+    A large one is returned alone: a server may refuse it.
+    """
     size = 0
     for number, ending in enumerate(endings):
         is_large = False
         if isinstance(ending, Finished):
-            more = ending.size()
+            more = len(ending.outcome.text) if ending.is_simple else ending.size()
             is_large = more + len(ending.delivery.details.script or b"") > LARGE_BYTES
             if is_large and number:
-                return
+                return list(endings[:number])
             size += more
-        yield ending
         if size > limit or is_large:
-            return
+            return list(endings[: number + 1])
+    return list(endings)
+
+
+def _of_one_kind(endings: Sequence[Written]) -> list[list[Written]]:
+    """Part endings where the kind or the queue changes."""
+    parts: list[list[Written]] = []
+    last: Written | None = None
+    for ending in endings:
+        keys = ending.delivery.keys
+        # Nearly always it is the same object, which costs no call.
+        goes_on = type(ending) is type(last) and (keys is last.delivery.keys or keys == last.delivery.keys)
+        if not goes_on:
+            parts.append([])
+        parts[-1].append(ending)
+        last = ending
+    return parts

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from rhai_tasks.connection.scripts import load_script
-from rhai_tasks.protocol import QueueKeys, circle_of, state_channel, timestamp
+from rhai_tasks.protocol import QueueKeys, changes_key, circle_of, state_channel, timestamp, to_bytes
 
 from .context import QueueContext
 from .delivery import Delivery
@@ -20,6 +20,8 @@ from .run import Run
 logger = logging.getLogger(__name__)
 
 _REFUSALS = 5  # of one outcome by a server that takes all else, until its task ends as an error
+
+_RECORDED = b"recorded"
 
 Refusals = dict[int, redis.RedisError]
 """By position in a batch, the server's error for an ending that it refuses; it has written the others."""
@@ -61,8 +63,10 @@ class FinishedWrite:
                 ]
         refusals: Refusals = {}
         recorded: list[Finished] = []
-        for position, (one, result) in enumerate(zip(batch, results, strict=True)):
-            if result == b"recorded":
+        if results.count(_RECORDED) == len(results):
+            recorded, results = batch, []
+        for position, (one, result) in enumerate(zip(batch, results, strict=False)):
+            if result == _RECORDED:
                 recorded.append(one)
             elif isinstance(result, redis.RedisError):
                 refusals[position] = result
@@ -70,30 +74,45 @@ class FinishedWrite:
                 _log_unrecorded(one.delivery, result)
         if recorded:
             self._context.recorder.record(circle_of(recorded[0].delivery.keys.queue), recorded)
-        _end_traces((one.trace, one.outcome) for position, one in enumerate(batch) if position not in refusals)
+        if self._context.tracer:
+            _end_traces((one.trace, one.outcome) for position, one in enumerate(batch) if position not in refusals)
         return refusals
 
     def _finish(self, batch: list[Finished]) -> list[Any]:
+        """Write outcomes, and return for each what `finish.lua` says of it."""
         settings, keys = self._settings, batch[0].delivery.keys
+        reads_all = settings.delete_finished or settings.reply_lists
+        changes = batch[-1].delivery.changes
+        simple, others = list[int](), list[int]()
+        for position, one in enumerate(batch):
+            is_simple = one.is_simple and not reads_all and one.delivery.changes == changes
+            (simple if is_simple else others).append(position)
         arguments: list[Any] = [
             int(settings.delete_finished),
             int(settings.reply_expiry * 1000) if settings.reply_lists else 0,
             settings.expire_finished,
             state_channel(settings.namespace),
             settings.namespace,
+            settings.prefixes.details,
+            changes or b"",
             "",
         ]
         if keys.queue in self._context.queues_with_turns:
-            arguments[-1] = " ".join(f"{one.use[1] if one.use else 0.0:.6f}" for one in batch)
-        for one in batch:
-            arguments += one.arguments(settings, self._context.broker_id)
-        names = _keys_of_end(self._context, keys)
+            uses = [batch[position].use for position in (*simple, *others)]
+            arguments[-1] = " ".join(f"{use[1] if use else 0.0:.6f}" for use in uses)
+        arguments += _groups([batch[position] for position in simple])
+        for position in others:
+            arguments += batch[position].arguments(settings, self._context.broker_id)
+        names = [*_keys_of_end(self._context, keys), changes_key(settings.namespace)]
         if settings.signatures != "off":
             names += [one.acceptance for one in batch if one.acceptance]
-        replies: list[Any] = self.script(keys=names, args=arguments)
-        if replies.count(b"recorded") < len(replies):
-            replies = list(map(_as_recorded, batch, replies))
-        return replies
+        deviations, replies = self.script(keys=names, args=arguments)
+        results: list[Any] = [_RECORDED] * len(batch)
+        for place, result in zip(deviations[::2], deviations[1::2], strict=True):
+            results[simple[place]] = result
+        for position, result in zip(others, replies, strict=True):
+            results[position] = result if result == _RECORDED else _as_recorded(batch[position], result)
+        return results
 
     def _held_again(self, lost: list[Finished]) -> list[Finished]:
         try:
@@ -220,6 +239,28 @@ def _queue_of(run: Run) -> str:
 def _keys_of_end(context: QueueContext, keys: QueueKeys) -> list[str]:
     acks = keys.acks(context.broker_id)
     return [acks, keys.bodies, keys.deliveries, keys.dead, keys.dead_bodies, keys.dead_reasons]
+
+
+def _groups(simple: list[Finished]) -> list[Any]:
+    """Write the outcomes of simple tasks as `finish.lua` takes them: in groups of the same time."""
+    arguments: list[Any] = [0]
+    ended, count = -1.0, 0
+    for one in simple:
+        if one.ended != ended:
+            ended = one.ended
+            arguments[0] += 1
+            arguments += (timestamp(ended), 0)
+            count = len(arguments) - 1
+        arguments[count] += 1
+        delivery = one.delivery
+        task_id, text = delivery.task_id, one.outcome.text
+        arguments += (
+            delivery.message_id,
+            task_id if task_id.isascii() else to_bytes(task_id),
+            delivery.submission,
+            text if text.isascii() else to_bytes(text),
+        )
+    return arguments
 
 
 def _as_recorded(one: Finished, reply: Any) -> Any:

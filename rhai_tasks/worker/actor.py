@@ -13,7 +13,7 @@ from dramatiq.middleware import CurrentMessage
 from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import ArgsError, Engine, last_use
 from rhai_tasks.engine.output import log_debug, script_logger
-from rhai_tasks.errors import RhaiError, RhaiSystemMemoryError, RhaiTerminated, TaskMalformed
+from rhai_tasks.errors import RhaiError, TaskMalformed
 from rhai_tasks.policy import PolicyFile
 from rhai_tasks.protocol import (
     ACTOR,
@@ -31,20 +31,17 @@ from rhai_tasks.protocol import (
     unreadable_term,
 )
 from rhai_tasks.queue.broker import TaskBroker
-from rhai_tasks.queue.context import QueueContext
 from rhai_tasks.queue.message import TaskMessage
-from rhai_tasks.queue.run import Run
 
+from .batches import Batches
 from .gate import Gate, make_gate
-from .host_errors import log_host_error
+from .outcomes import outcome_of
 from .own_limits import NO_OWN_LIMITS, OwnLimits
-from .shortage import Shortage
 from .stored_scripts import StoredScripts
 from .suspects import Suspects
 from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
-_shortage = Shortage()
 
 ConstantsOf = Callable[[Task, Terms], dict[str, Any]]
 
@@ -61,6 +58,8 @@ def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None 
     gate = make_gate(broker, engine, policy)
     table = broker.settings.table
     constants_of = _constants_of(table)
+    batches = Batches(broker, engine, timeout)
+    broker.runs_batches = gate is None and constants_of is None
     run = partial(_run_traced if broker.context.tracer else _run, broker, engine, timeout, gate, constants_of)
 
     names, terms = table.stored_names(DETAIL_FIELDS), table.terms
@@ -68,6 +67,9 @@ def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None 
     def run_script(*_: object, **__: object) -> None:
         """Run the task of the current message; only a failure of the script itself is an outcome."""
         message = cast("TaskMessage", CurrentMessage.get_current_message())
+        if message.batch is not None:
+            batches.run(message.batch)
+            return
         delivery = message.run.delivery
         crashes = delivery.crashes
         try:
@@ -188,11 +190,10 @@ def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)
             args=run.terms.args,
         )
     except RhaiError as error:
-        if _goes_back(context, run, error):
+        from_error = outcome_of(error, context, run, limits)
+        if from_error is None:
             return
-        log_host_error(error, delivery.about())
-        text = error.debug_text if broker.settings.error_format == "debug" else str(error)
-        outcome = failed(limits.name_in(error, text), error.kind)
+        outcome = from_error
     except ArgsError as error:
         unreadable = unreadable_term(
             broker.settings.table.stored(Field.ARGS), run.terms.args, f"a JSON object: {error}"
@@ -212,16 +213,3 @@ def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)
     run.finish(outcome, (time.time() - seconds, seconds, *last_use()))
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("Task %s after %.6f s", outcome.status, seconds, extra=delivery.about())
-
-
-def _goes_back(context: QueueContext, run: Run, error: RhaiError) -> bool:
-    """Release the message of a script that has not ended: this worker stops, or the system has no memory for it."""
-    if isinstance(error, RhaiSystemMemoryError):
-        logger.warning("Task goes back to its queue: %s", error, extra=run.delivery.about())
-        run.release(postponed=True)
-        _shortage.pause(context.draining)
-        return True
-    if run.interrupted and isinstance(error, RhaiTerminated):
-        run.release()
-        return True
-    return False

@@ -1,6 +1,7 @@
 //! What is an engine made of, and how does it compile and run a script?
 
 pub mod args;
+pub mod batch;
 pub mod compilation;
 pub mod compiling;
 pub mod constants;

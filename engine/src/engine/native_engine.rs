@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -19,6 +20,7 @@ use crate::crossing::evaluation::Evaluation;
 use crate::crossing::origin::Origin;
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::engine::args;
+use crate::engine::batch::Batch;
 use crate::engine::compilation::{self, Compilation, Compiler, Script, documentation};
 use crate::engine::given::{Given, output};
 use crate::engine::limits::{Language, Limits};
@@ -277,6 +279,74 @@ impl NativeEngine {
             };
             run_request(slf, request)
         })
+    }
+
+    /// Evaluate the scripts of a batch, for about so long.
+    ///
+    /// Args:
+    ///     batch: The scripts.
+    ///     timeout: Seconds that each has; `None`: as in the limits.
+    ///     patience: Seconds after which no further script begins.
+    ///     begin: Is called with the position of each script before it runs; `None`: nothing is.
+    ///     print, debug: As of `evaluate`.
+    ///
+    /// The batch tells how they have ended.
+    fn evaluate_batch<'py>(
+        slf: &Bound<'py, Self>,
+        batch: &Bound<'py, Batch>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        patience: f64,
+        begin: Option<&Bound<'py, PyAny>>,
+        print: &Bound<'py, PyAny>,
+        debug: &Bound<'py, PyAny>,
+    ) {
+        let (py, this, batch, started) = (slf.py(), slf.get(), batch.get(), Instant::now());
+        while let Some((position, began)) = batch.begin() {
+            LAST_USE.set((0, 0));
+            let text = begin
+                .map_or(Ok(()), |begin| begin.call1((position,)).map(drop))
+                .and_then(|()| {
+                    let Some((source, constants, cancel)) = batch.script(py, position) else {
+                        return Ok(py.None());
+                    };
+                    known::during(&this.known, || {
+                        let limits = &this.recipe.limits;
+                        let given = Given {
+                            timeout,
+                            cancel: Some(cancel),
+                            ..Given::default()
+                        };
+                        let bounds = given.within(limits)?;
+                        let mut variables = Variables::new(None, None)?;
+                        for (name, value) in constants {
+                            variables.add_constant(name, value);
+                        }
+                        let declared = match limits.language.strict {
+                            true => variables.names()?,
+                            false => Vec::new(),
+                        };
+                        let script = this
+                            .compilation(&variables.constants, &declared, &bounds)
+                            .source(py, source, None)?;
+                        let request = Request {
+                            form: Form::Text,
+                            script,
+                            entry: Entry::of(None)?,
+                            bounds,
+                            variables,
+                            print: print.as_unbound(),
+                            debug: debug.as_unbound(),
+                        };
+                        run_request(slf, request)
+                    })
+                })
+                .unwrap_or_else(|error| error.into_value(py).into_any());
+            let (operations, peak) = LAST_USE.get();
+            batch.end((position, text, began.elapsed().as_secs_f64(), operations, peak));
+            if started.elapsed().as_secs_f64() > patience {
+                break;
+            }
+        }
     }
 
     /// Call a pointer after the evaluation that it comes from.

@@ -2,7 +2,7 @@
 --
 -- Needs  connection/common, queue/hold
 -- KEYS, ARGV  as in `fetch.lua`, but ARGV 1: message ids, one a line
--- Returns  as `fetch.lua` where there are no rules.
+-- Returns  as `fetch.lua` where there are no rules, without changes and simple tasks.
 local time = redis.call('TIME')
 -- A server without memory refuses this first write: nothing is half done then.
 local added = redis.call('ZADD', KEYS[5], 'GT', milliseconds(time) + ARGV[3], ARGV[2])

@@ -1,19 +1,21 @@
 -- Take up to `count` messages off their queue, and hold them. Where the circle has rules, tasks that may not begin are
 -- parked in lines of their callers, and tasks of these lines are taken, too.
 --
--- Needs  connection/common, queue/messages, queue/hold, queue/lines, queue/turns, queue/choose
+-- Needs  connection/common, queue/changes, queue/messages, queue/hold, queue/lines, queue/turns, queue/choose
 -- KEYS  1 messages (list)   2 bodies (hash)   3 acks (set)   4 deliveries (hash)   5 leases (sorted set)
 --       6 full (string)   7 room (list)   8 published (sorted set)   9 sequence (string)   10 rules (hash)
---       11 callers (hash)
+--       11 callers (hash)   12 changes (string)
 -- ARGV  1 count   2 broker id   3 lease in milliseconds   4 low-water mark of the buffer   5 prefix of details keys
 --       6 how many of the messages begin to run at once   7 start of the names of channels for states
 --       8 start of a message, up to its argument   9 start of the names of acks, up to a broker id   10 queue name
 --       11 name of the actor that runs tasks
 --       12 how many of the details' fields come before the terms
---       13 on: names of the details' fields, the last three of which are status, error, submission
+--       13 how many of these a simple task has at most, see `hold`
+--       14 on: names of the details' fields, the last four of which are status, error, submission, expireFinished
 -- Returns {1 if the broker had no lease any more, else 0; one row for each message, see `hold`; the server's
--- milliseconds}; where the circle has rules, behind them {milliseconds after which to try again if tasks wait that may
--- not begin, else 0; fields and notes of the rules that block; 1 if callers take turns, else 0}.
+-- milliseconds; the number of changes, see `changes_so_far`}; where the circle has rules, behind them {milliseconds
+-- after which to try again if tasks wait that may not begin, else 0; fields and notes of the rules that block; 1 if
+-- callers take turns, else 0}.
 local time = redis.call('TIME')
 -- A server without memory refuses this first write: nothing is half done then.
 local added = redis.call('ZADD', KEYS[5], 'GT', milliseconds(time) + ARGV[3], ARGV[2])
@@ -46,7 +48,7 @@ if count > 0 and there > (some_died and 1 or 0) then
     if plan.counted then -- else nothing would take them out again
       local callers = {}
       for i, element in ipairs(plan.elements) do callers[element] = plan.callers[i] end
-      for _, row in ipairs(rows) do redis.pcall('HSET', KEYS[11], row[1], callers[row[2] or row[1]]) end
+      for _, row in ipairs(rows) do redis.pcall('HSET', KEYS[11], id_of(row), callers[row[2] or row[1]]) end
     end
   else
     settle(queue, plan, time, turns)
@@ -55,7 +57,7 @@ if count > 0 and there > (some_died and 1 or 0) then
   if turns then
     pcall(function() -- turns that are not written harm no task
       local charges = {}
-      for _, row in ipairs(rows) do charges[row[1]] = plan.charges[row[2] or row[1]] end
+      for _, row in ipairs(rows) do charges[id_of(row)] = plan.charges[row[2] or row[1]] end
       turns.charge(charges)
       turns.write()
     end)
@@ -75,4 +77,4 @@ end
 if left < tonumber(ARGV[4]) then
   tell_of_room(KEYS[6], KEYS[7])
 end
-return {added, rows, milliseconds(time), ruled}
+return {added, rows, milliseconds(time), changes_so_far(KEYS[12]), ruled}

@@ -2,23 +2,38 @@
 -- A task that was cancelled in the meantime ends as cancelled, whatever its script's outcome. A task whose outcome the
 -- server refuses holds up no other.
 --
--- Needs  connection/common, queue/cancellation, queue/letters, queue/follow_ups, queue/turns
+-- Needs  connection/common, queue/changes, queue/cancellation, queue/letters, queue/follow_ups, queue/turns
 -- KEYS  1 acks (set)   2 bodies (hash)   3 deliveries (hash)   4 dead (sorted set)   5 dead bodies (hash)
---       6 reasons (hash)   7 on: acceptances of the signed ones among the tasks (strings, see `accept.lua`)
+--       6 reasons (hash)   7 changes (string)
+--       8 on: acceptances of the signed ones among the tasks (strings, see `accept.lua`)
 -- ARGV  1 "1": delete the details after the reply   2 milliseconds after which a reply list expires, 0: never
 --       3 seconds after which the details expire, unless they say so themselves, 0: never
---       4 start of the names of channels for states   5 namespace
---       6 for each task how many seconds its script ran, separated by blanks; may be empty
---       then for each task: message id, details key, submission as it was fetched or nothing, status, its text, time
---       for `updatedAt`, kind of the error or nothing, how many more arguments follow: none, or how many follow-ups
---       there are, six arguments for each of them (follow_ups.py), how many names and values of answers follow (-1: the
---       task has no terms), these names and values (answers.py), reply JSON, reply lists...
--- Returns for each task: "recorded"; "recorded: " and why a follow-up could not be done; "lost": this broker does not
--- hold the message any more, nothing was written; "superseded": the task has been submitted anew, nothing was written;
--- {the server's error text}: the details key is no hash, the message is a dead letter; or the server's error: the task
--- is held as before, and the call can be repeated.
+--       4 start of the names of channels for states   5 namespace   6 prefix of details keys
+--       7 number of changes when the simple tasks were fetched, see `hold`
+--       8 for each task how many seconds its script ran, separated by blanks; may be empty
+--       9 how many groups of simple tasks follow, completed and with nothing else to write: for each a time for
+--       `updatedAt`, how many tasks follow, and for each of these message id, task id, submission as it was fetched or
+--       nothing, output
+--       then for each other task: message id, details key, submission or nothing, status, its text, time for
+--       `updatedAt`, kind of the error or nothing, how many more arguments follow: none, or how many follow-ups there
+--       are, six arguments for each of them (follow_ups.py), how many names and values of answers follow (-1: the task
+--       has no terms), these names and values (answers.py), reply JSON, reply lists...
+-- Returns {positions from 0 and results of the simple tasks that are not "recorded"; the results of the others}:
+-- "recorded"; "recorded: " and why a follow-up could not be done; "lost": this broker does not hold the message any
+-- more, nothing was written; "superseded": the task has been submitted anew, nothing was written; {the server's error
+-- text}: the details key is no hash, the message is a dead letter; or the server's error: the task is held as before,
+-- and the call can be repeated.
 local ids, held = {}, {}
-local i, n = 7, 0
+local i, n = 10, 0
+for _ = 1, ARGV[9] do
+  local last = i + 1 + 4 * ARGV[i + 1]
+  for place = i + 2, last, 4 do
+    n = n + 1
+    ids[n] = ARGV[place]
+  end
+  i = last + 1
+end
+local others = i
 while i <= #ARGV do
   n = n + 1
   ids[n] = ARGV[i]
@@ -31,7 +46,7 @@ end
 -- nor the writes after them.
 redis.call('HDEL', KEYS[2], '')
 redis.call('SREM', KEYS[1], '')
-local now = #KEYS > 6 and milliseconds(redis.call('TIME'))
+local now = #KEYS > 7 and milliseconds(redis.call('TIME'))
 local messages = string.sub(KEYS[2], 1, -6) -- the key of the bodies without its last part, `.msgs`
 -- One command for both, which hardly ever exist.
 local there = redis.call('EXISTS', KEYS[3], keys_of_turns(messages).charges)
@@ -134,21 +149,81 @@ local function finish(id, details, submission, status, text, at, kind, rest, mor
   return failure and 'recorded: ' .. failure or 'recorded'
 end
 
-local results, gone, seconds, ran = {}, {}, {}, string.gmatch(ARGV[6], '%S+')
-i, n = 7, 0
+local gone, seconds, ran = {}, {}, string.gmatch(ARGV[8], '%S+')
+
+-- Record the outcome of a task whose message is held and whose script ran for so long, and return the result.
+local function record(one_ran, id, ...)
+  held[id] = false
+  local succeeded, result = pcall(finish, id, ...)
+  if succeeded then
+    gone[#gone + 1], seconds[#gone + 1] = id, one_ran
+    return result
+  end
+  return {err = error_text(result)}
+end
+
+-- Publish the ends of tasks; nothing where nobody listens. `channels`, `texts`: of each task.
+local function tell(channels, texts)
+  local asked, listeners = false, nil
+  if #channels > 1 and redis.pcall('PUBSUB', 'NUMPAT') == 0 then
+    asked, listeners = pcall(call_with_all, 'PUBSUB', 'NUMSUB', channels)
+  end
+  for place, channel in ipairs(channels) do
+    if not asked or listeners[2 * place] > 0 then
+      redis.pcall('PUBLISH', channel, #texts[place] <= 4096 and 'completed ' .. texts[place] or 'completed')
+    end
+  end
+end
+
+-- Nothing has changed since these tasks were fetched, so nothing needs to be read again.
+local unchanged = changes_so_far(KEYS[7]) == ARGV[7]
+local deviations, channels, texts = {}, {}, {}
+i, n = 10, -1
+for _ = 1, ARGV[9] do
+  local at, last = ARGV[i], i + 1 + 4 * ARGV[i + 1]
+  for place = i + 2, last, 4 do
+    local id, task, submission, text = unpack(ARGV, place, place + 3)
+    local details, result = ARGV[6] .. task, nil
+    local one_ran = tonumber(ran() or '')
+    n = n + 1
+    if not held[id] then
+      result = 'lost'
+    else
+      local added = unchanged and redis.pcall('HSET', details, FIELD.status, STATUS.completed, FIELD.output, text,
+        FIELD.updatedAt, at)
+      if type(added) ~= 'number' then
+        result = record(one_ran, id, details, submission, 'completed', text, at, '', 0, 0)
+      else
+        held[id] = false
+        gone[#gone + 1], seconds[#gone + 1] = id, one_ran
+        if added == 3 and submission ~= '' then -- somebody has deleted the details of this submission
+          redis.pcall('DEL', details)
+          result = 'superseded'
+        else
+          if tonumber(ARGV[3]) > 0 then
+            redis.pcall('PEXPIRE', details, math.ceil(ARGV[3] * 1000))
+          end
+          channels[#channels + 1], texts[#texts + 1] = ARGV[4] .. details, text
+        end
+      end
+    end
+    if result and result ~= 'recorded' then
+      deviations[#deviations + 1] = n
+      deviations[#deviations + 1] = result
+    end
+  end
+  i = last + 1
+end
+tell(channels, texts)
+
+local results = {}
+i, n = others, 0
 while i <= #ARGV do
   local id, details, submission, status, text, at, kind, more = unpack(ARGV, i, i + 7)
   n = n + 1
   local one_ran = tonumber(ran() or '')
   if held[id] then
-    held[id] = false
-    local succeeded, result = pcall(finish, id, details, submission, status, text, at, kind, i + 8, tonumber(more))
-    if succeeded then
-      gone[#gone + 1], seconds[#gone + 1] = id, one_ran
-      results[n] = result
-    else
-      results[n] = {err = error_text(result)}
-    end
+    results[n] = record(one_ran, id, details, submission, status, text, at, kind, i + 8, tonumber(more))
   else
     results[n] = 'lost'
   end
@@ -157,7 +232,7 @@ end
 if now then
   local ended = {}
   for _, id in ipairs(gone) do ended[id] = true end
-  for k = 7, #KEYS do
+  for k = 8, #KEYS do
     local stored = redis.pcall('GET', KEYS[k])
     local valid, id = string.match(type(stored) == 'string' and stored or '', '^(%d+) 0 (.*)$')
     if id and ended[id] then
@@ -179,4 +254,4 @@ if there > (some_died and 1 or 0) then
     end
   end)
 end
-return results
+return {deviations, results}

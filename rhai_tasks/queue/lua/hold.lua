@@ -17,9 +17,10 @@ end
 
 -- Read what a worker needs to know of a message.
 --
+-- `number`: of a message that has just been made, if nothing says that a process has died with its task; else nil.
 -- Returns a row as `hold` returns it but for the deaths, the key of the details, and whether the message is stale: the
 -- task has been submitted anew since the message was made, and waits elsewhere.
-local function row_of(id, body, task, options)
+local function row_of(id, body, task, options, number)
   local fields = options.fields
   local carried, for_submission
   local made = not body and task
@@ -44,14 +45,32 @@ local function row_of(id, body, task, options)
     end
     return {id, made, body, 0, details.err, 0, false}, key
   end
-  local asked = #fields - 3
-  local status, error, submission = unpack(details, asked + 1)
-  local last = asked + 3
+  local asked = #fields - 4
+  local status, error, submission, expires = unpack(details, asked + 1)
+  local last = asked + 4
   while last > asked or last > 1 and not details[last] do -- absent ones at the end need not be sent
     details[last], last = nil, last - 1
   end
+  if number and last <= options.simple and details[1] and not error and not expires then
+    return {number, task, submission or '', unpack(details, 1, last)}, key
+  end
   local cancelled = is_cancelled(status, error) and 1 or 0
   return {id, made, body, 0, details, cancelled, submission}, key, body and submission and submission ~= for_submission
+end
+
+-- Say whether a row is that of a simple task, see `hold`.
+local function is_simple(row)
+  return type(row[1]) == 'number'
+end
+
+-- Return the id of a row's message.
+local function id_of(row)
+  return is_simple(row) and message_id(row[1]) or row[1]
+end
+
+-- Return the submission of a row's task; empty: it has none.
+local function submission_of(row)
+  return is_simple(row) and row[3] or row[7] or ''
 end
 
 -- Read the options of `hold` from the arguments of `fetch.lua` and `claim.lua`, which are the same.
@@ -60,7 +79,8 @@ local function hold_options(time)
     actor = ARGV[11],
     details = ARGV[5],
     plain = tonumber(ARGV[12]),
-    fields = {unpack(ARGV, 13)},
+    simple = tonumber(ARGV[13]),
+    fields = {unpack(ARGV, 14)},
     head = ARGV[8],
     idle = tonumber(ARGV[6]),
     channel = ARGV[7],
@@ -73,15 +93,18 @@ end
 -- `elements`: of the queue or of RabbitMQ; `bodies`: of those that are messages, by position, as `bodies_of` returns
 -- them.
 -- `keys`: bodies, acks, deliveries (nil: no process has died), sequence (needed if an element is a task's id).
--- `options`: actor, its name; details, prefix of details keys; fields, their names, the last three of which are status,
--- error, submission; plain, how many of them come before the terms; head, start of a message; idle, how many of the
--- messages begin to run at once; channel, start of the names of channels for states; time, as `TIME` tells.
+-- `options`: actor, its name; details, prefix of details keys; fields, their names, the last four of which are status,
+-- error, submission, expireFinished; plain, how many of them come before the terms; simple, how many of these a simple
+-- task has at most; head, start of a message; idle, how many of the messages begin to run at once; channel, start of
+-- the names of channels for states; time, as `TIME` tells.
 -- `remove`: takes the elements from where they are; it cannot fail.
 -- `submissions`: of tasks that were parked, by element: one that has been submitted anew waits elsewhere, too.
 -- Returns for each message {message id, task id, body, deaths, details, 1 if cancelled, else 0, submission}. A message
 -- that has just been made has its task's id and no body, any other has a body and no task id. Details is a list of
 -- values (nil where absent) up to the last that is present, or the server's error text where the details key holds no
--- hash.
+-- hash. For a simple task, whose message has just been made, it returns {number of the message, task id, submission or
+-- nothing, details...}: it is not cancelled, no process has died with it, it has not failed before, and its details do
+-- not say when they expire.
 local function hold(elements, bodies, keys, options, remove, submissions)
   -- 1. Read.
   local number, rows, details_keys, ids, made, stale = nil, {}, {}, {}, {}, {}
@@ -90,9 +113,9 @@ local function hold(elements, bodies, keys, options, remove, submissions)
     if not body then
       number, id = next_message_id(number, keys.sequence, options.time)
     end
-    local row, key, is_stale = row_of(id, body, element, options)
+    local row, key, is_stale = row_of(id, body, element, options, not body and not keys.deliveries and number)
     local parked_for = not body and submissions and submissions[element]
-    if is_stale or parked_for and (row[7] or '') ~= parked_for then
+    if is_stale or parked_for and submission_of(row) ~= parked_for then
       stale[#stale + 1] = id
     else
       if keys.deliveries then
@@ -102,7 +125,7 @@ local function hold(elements, bodies, keys, options, remove, submissions)
       ids[n], rows[n], details_keys[n] = id, row, key
       if not body then
         made[#made + 1] = id
-        made[#made + 1] = message_of(id, element, row[7], options.head)
+        made[#made + 1] = message_of(id, element, submission_of(row), options.head)
       end
     end
   end
@@ -134,11 +157,11 @@ local function hold(elements, bodies, keys, options, remove, submissions)
   end
   for i = 1, math.min(options.idle, #rows) do
     local row, key = rows[i], details_keys[i]
-    local details = row[5]
+    local details = not is_simple(row) and row[5]
     -- A script, or a reference to one, is there: the first and the seventh of DETAIL_FIELDS. The terms of a task may
     -- say that it does not begin any more: its worker marks it.
     local begins = type(details) == 'table' and (details[1] or details[7]) and #details <= options.plain
-    if begins and row[4] == 0 and row[6] == 0 then
+    if is_simple(row) or begins and row[4] == 0 and row[6] == 0 then
       redis.pcall('HSET', key, FIELD.status, STATUS.processing, FIELD.updatedAt, timestamp(options.time))
       redis.pcall('PUBLISH', options.channel .. key, 'processing')
     end

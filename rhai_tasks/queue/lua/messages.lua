@@ -72,6 +72,11 @@ local function task_of(body, actor)
   return args[1], type(kwargs.details) == 'table' and kwargs.details or nil, submission, message
 end
 
+-- Write the id of a message that was made here.
+local function message_id(number)
+  return string.format('m-%d', number)
+end
+
 -- Return the number of the next message, and its id. `last`: the number of the last one that this call made, or nil.
 --
 -- Numbers follow the server's clock and never go back: a server that has lost its last second gives out no number that
@@ -81,13 +86,14 @@ local function next_message_id(last, sequence_key, time)
     local stored, now = tonumber(read('GET', sequence_key) or 0) or 0, time[1] * 1000000 + time[2]
     last = stored > now and stored < 9000000000000000 and stored or now -- larger ones are not exact
   end
-  return last + 1, string.format('m-%.0f', last + 1)
+  return last + 1, message_id(last + 1)
 end
 
--- Write the message of a task. `head`: its start, up to its argument.
+-- Write the message of a task. `submission`: nil or empty: it has none; `head`: its start, up to its argument.
 local function message_of(id, task, submission, head)
-  return head .. cjson.encode(task) .. '],"options":{"redis_message_id":"' .. id .. '"'
-    .. (submission and ',"submission":' .. cjson.encode(submission) or '') .. '},"message_id":"' .. id .. '"}'
+  local option = (submission or '') ~= '' and ',"submission":' .. cjson.encode(submission) or ''
+  return head .. cjson.encode(task) .. '],"options":{"redis_message_id":"' .. id .. '"' .. option
+    .. '},"message_id":"' .. id .. '"}'
 end
 
 -- Move the count of deaths that `give_back.lua` has stored under a task's id to the message made of the task. An error

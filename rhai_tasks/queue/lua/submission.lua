@@ -1,6 +1,6 @@
 -- A function that puts the id of a task into one place, wherever it was before.
 --
--- Needs  connection/common, queue/keys, queue/cancellation
+-- Needs  connection/common, queue/keys, queue/cancellation, queue/changes
 
 -- Take ids that are submitted anew out of where they wait: they would run twice otherwise. To search a list costs more
 -- the longer it is, so only a task that may still wait is searched for. Raises an error before anything is changed if
@@ -43,6 +43,7 @@ local function take_out(known, push, list, set, scratch, circle, native, namespa
       end
     end
   end
+  note_change(namespace)
   for id, one in pairs(known) do
     local lists, sets = waiting_places(one)
     for _, key in ipairs(lists) do redis.call('LREM', key, 0, id) end

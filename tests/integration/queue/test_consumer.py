@@ -59,7 +59,7 @@ def test_a_delivery_is_acknowledged_when_its_message_cannot_be_held(
     """The message is released: until then, RabbitMQ would count the delivery against the prefetch."""
     consumer = broker.consume(queue_name("c"), 2, 100)
     acknowledged: list[str] = []
-    taken = Taken(0, [], 0, 1, time.monotonic(), {"m-1": lambda: acknowledged.append("m-1")})
+    taken = Taken(0, [], 0, 1, time.monotonic(), acknowledgements={"m-1": lambda: acknowledged.append("m-1")})
 
     def cut_off(taken: Taken) -> None:
         raise redis.ConnectionError("cut off")

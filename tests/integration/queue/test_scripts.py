@@ -36,6 +36,7 @@ from rhai_tasks.protocol import (
     QueueKeys,
     Quota,
     Rule,
+    changes_key,
     completed,
     queue_name,
     script_history_key,
@@ -708,7 +709,7 @@ OTHERS = [
     "next messages",
     "next bodies",
 ]
-OTHERS += ["line", "bucket", "waiting"]
+OTHERS += ["line", "bucket", "waiting", "changes"]
 
 
 @pytest.fixture
@@ -792,6 +793,7 @@ def named_key(world: World, key: str) -> str | bytes:
         "line": keys.line("caller"),
         "bucket": keys.bucket("caller"),
         "waiting": keys.waiting(""),
+        "changes": changes_key(keys.namespace),
         "native": f"rhai_tasks:{CIRCLE}",
         "details": "rhai_task_details:t0",
         "reply": "reply-t0",
