@@ -63,9 +63,8 @@ def test_a_task_of_a_full_queue_costs_the_server_few_commands_and_hardly_a_reque
     wait_until(lambda: look("t0"), what="the oldest, which runs last, to end")
     wait_until(lambda: all(look(f"t{number}") for number in range(300)), what="those beside it to end")
 
-    # 4.2: each task's details are read once, and looked at, written and told of at its end; the moves between list,
-    # queue and lease are a batch's.
-    assert (commands(client) - look.count) / MANY < 5.2
+    # 2.3: each task's details are read once, and written once; the moves between list, queue and lease are a batch's.
+    assert (commands(client) - look.count) / MANY < 2.8
     # 0.05. How much work a batch brings together depends on the machine's speed, so this bound is a wide one: it tells
     # batches from tasks that travel alone, which take 3.
     assert (requests(client) - look.count) / MANY < 0.5
@@ -132,5 +131,5 @@ def test_a_task_takes_few_calls_of_python_functions(dispatcher: Dispatcher, serv
         threading.setprofile(None)
         worker.stop()
 
-    # 95 to 100, most of them dramatiq's for each message, and redis-py's for each argument of the write.
-    assert sum(calls.values()) / MANY < 118
+    # 22 on an idle machine, 40 on a loaded one, where batches are smaller.
+    assert sum(calls.values()) / MANY < 60
