@@ -23,7 +23,7 @@ from tests.conftest import BIN, Worker, make_server, wait_until
 from tests.http_api import SUBMISSION, Api, Serve, ask, problem
 from tests.web_page import INJECTIONS
 
-PAGE = (Path(__file__).parents[3] / "docs/http-api.md").read_text()
+PAGE = (Path(__file__).parents[4] / "docs/http-api.md").read_text()
 
 BODIES = {
     "no body": b"",
@@ -261,7 +261,7 @@ def test_a_program_in_javascript_works_as_documented(
 
 
 def test_the_page_names_every_operation_and_every_problem(api: Api) -> None:
-    sources = "".join(path.read_text() for path in (Path(__file__).parents[3] / "rhai_tasks/web/api").glob("*.py"))
+    sources = "".join(path.read_text() for path in (Path(__file__).parents[4] / "rhai_tasks/web/api").glob("*.py"))
     codes = re.findall(r'(?:Problem\(\d+, |\w+, \d{3}, )"([a-z-]+)"', sources)
     assert len(codes) > 10
 
