@@ -66,7 +66,7 @@ class Site:
         page = self.templates.get_template(name).render(**self.context(request), **context)
         return HTMLResponse(page, status_code)
 
-    def render_live(self, request: Request, name: str, **context: Any) -> str:
+    def render_live(self, request: Request, name: str, /, **context: Any) -> str:
         """Make the live part of a page."""
         template = self.templates.get_template(name)
         return "".join(template.blocks["live"](template.new_context({**self.context(request), **context})))
