@@ -206,6 +206,8 @@ class Registry(Authorization, Conversions):
             A syntax error alone; or unknown functions and variables, and code that never runs. An empty list is no
             proof: types are known only when a script runs.
         """
+        if not isinstance(source, str):
+            raise refusal("source", source)
         try:
             mentions, functions = self._native.mentions(source), self._native.compile(source, None, list(constants))
         except RhaiSyntaxError as error:

@@ -92,6 +92,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "call(this=)": lambda value: Engine().call("fn f() { 1 }", "f", this=value),
     "eval_async(script)": lambda value: run_async(lambda: Engine().eval_async(value)),
     "compile(source)": lambda value: Engine().compile(value),
+    "check(source)": lambda value: Engine().check(value),
     "compile(name=)": lambda value: Engine().compile("1", name=value),
     "compile(variables=)": lambda value: Engine().compile("1", variables=value),
     "compile(variables=[...])": lambda value: Engine().compile("1", variables=[value]),
@@ -147,7 +148,8 @@ def test_every_public_function_is_tried() -> None:
         "close",
         "authorizers",
         "refusal_of",
-    }  # the last: a worker calls it
+        "run_batch",
+    }  # the last two: a worker calls them
 
     assert public - without_arguments <= tried, public - tried
 
@@ -163,6 +165,7 @@ def test_every_public_function_is_tried() -> None:
             "its text is path.read_text()",
         ),
         ("compile(source)", b"1", "source is b'1': a text is wanted"),
+        ("check(source)", None, "source is None: a text is wanted"),
         ("call(target)", 5, "target is 5: the name of a function, or a FnPtr is wanted"),
         (
             "Engine(modules=)",
