@@ -29,9 +29,12 @@ class WhereType(click.ParamType[Where]):
         if isinstance(value, Where):
             return value
         try:
-            return parse_where(str(value))
+            where = parse_where(str(value))
         except ConfigurationError as error:
             self.fail(f"{error}.", param, ctx)
+        if where == Where():  # it would mean every task
+            self.fail("the filter is empty.", param, ctx)
+        return where
 
 
 def where_option(*, required: bool) -> Callable[[Command], Command]:

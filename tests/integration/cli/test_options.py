@@ -102,7 +102,7 @@ OPTIONS = [
 
 def needed(path: tuple[str, ...], leaf: click.Command) -> list[str]:
     """Name what a command does not start without."""
-    if path[-1] in NEEDED:
+    if path[-1] in NEEDED and path != ("delete",):
         return NEEDED[path[-1]]
     arguments = ["x" for one in leaf.params if isinstance(one, click.Argument) and one.required]
     options = [
