@@ -19,16 +19,16 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 COMMANDS = {"rhai-worker": worker, "rhai-bridge": bridge, "rhai-tasks": main}
 _WIDTH = 110
-_TABLE = re.compile(r"(?<=<!-- options -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
-_COMMANDS = re.compile(r"(?<=<!-- commands -->\n\n).*(?=\n<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(?<=<!-- options -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_COMMANDS = re.compile(r"(?<=<!-- commands -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 
 def texts() -> dict[Path, str]:
     """Return the text that each generated file should have."""
     options, commands = DOCS / "options.md", DOCS / "commands.md"
     return {
-        options: _TABLE.sub(lambda _: "\n".join(options_table()), options.read_text()),
-        commands: _COMMANDS.sub(lambda _: "\n".join(_helps()), commands.read_text()),
+        options: _TABLE.sub(lambda _: "\n".join(["", *options_table(), "\n"]), options.read_text()),
+        commands: _COMMANDS.sub(lambda _: "\n".join(["", *_helps(), ""]), commands.read_text()),
         ROOT / "llms.txt": "\n".join(_index()) + "\n",
     }
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+_NAMES = re.compile(r"`x`(?:, `x`)+")  # a list of names, which is read as one thing
 LONGEST = 30  # words in a sentence; Google's guide advises fewer than 26
 
 _BEFORE = r"of|for|with|by|to|than|from|as|on|all|takes?|gives?|puts?|keeps?|holds?|moves?|removes?|returns?"
@@ -128,19 +129,22 @@ def _judge(unit: Unit) -> Iterator[str]:
                 continue
             yield f"{found[0].strip(' ,;:.')!r}: write {rule.plainer} ({rule.reason})"
     for sentence in unit.sentences():
-        count = len(re.findall(r"[\w`][^\s]*", sentence))
+        count = len(re.findall(r"[\w`][^\s]*", _NAMES.sub("`x`", sentence)))
         if count > LONGEST:
             yield f"{count} words in one sentence, more than {LONGEST}: {sentence[:60]}..."
 
 
 def _prose(text: str, first: int = 1) -> Iterator[Unit]:
-    """Split Markdown into units; code, comments and measured tables count for nothing."""
+    """Split Markdown into units; code, comments, and measured and generated tables count for nothing."""
 
     def blank(found: re.Match[str]) -> str:
         return "\n" * found[0].count("\n")
 
     text = re.sub(
-        r"<!-- measured: .*?<!-- end -->|<!--.*?-->|^```.*?^```$", blank, text, flags=re.DOTALL | re.MULTILINE
+        r"<!-- (?:measured: |options -->).*?<!-- end -->|<!--.*?-->|^```.*?^```$",
+        blank,
+        text,
+        flags=re.DOTALL | re.MULTILINE,
     )
     text = re.sub(r"`+[^`]+`+", lambda found: "`x`" + blank(found), text)
     text = re.sub(r"!?\[((?:[^\[\]]|\n)*?)\]\([^)]*\)", r"\1", text)
