@@ -175,6 +175,14 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "run, wrong": (("run", "{wrong}"), ""),
     "run, no file": (("run", f"/no/{EVIL}"), ""),
     "repl": (("repl",), 'let x = "\\x1b[2J"; print(x); x\n:variables\nthrow "\\x1b[2J"\n:x\n:quit\n'),
+    "check, wrong": (("check", "{wrong}", "{odd}"), ""),
+    "check, no file": (("check", f"/no/{EVIL}"), ""),
+    "check for GitHub, wrong": (("check", "--github", "{odd}"), ""),
+    "test, failed": (("test", "{tests}"), ""),
+    "test, no file": (("test", f"/no/{EVIL}"), ""),
+    "API key": (("api-keys", "new", f"mine {EVIL}", "--scope", "read"), ""),
+    "API keys": (("api-keys", "list"), ""),
+    "API key, unknown": (("api-keys", "delete", EVIL), ""),
     "json": (("status", ID, "failed", "odd", "--json"), ""),
     "json of results": (("wait", ID, "failed", "--json"), ""),
     "json of dead letters": (("dead", "list", "--json"), ""),
@@ -187,7 +195,11 @@ def write_scripts(folder: Path) -> dict[str, str]:
     (folder / "script").write_text('print("\\x1b[2J\\u202e"); debug("\\x1b[2J"); "\\x1b[2J"')
     (folder / "throw").write_text('/* \x1b[2J\u202e */ throw "\\x1b[2J\\u202e"')
     (folder / "wrong").write_text("let x = \x1b[2J;")
-    return {name: str(folder / name) for name in ("script", "throw", "wrong")}
+    (folder / "odd").write_text('`\x1b[2J${unknown}`; nothing("\x1b[2J"); unknown["\x1b[2J\u202e"]')
+    tests = folder / "tests"
+    tests.mkdir(exist_ok=True)
+    (tests / "odd.test.rhai").write_text('fn test_it() { throw "\x1b[2J\u202e" }')
+    return {name: str(folder / name) for name in ("script", "throw", "wrong", "odd", "tests")}
 
 
 @pytest.mark.parametrize("case", COMMANDS)

@@ -699,7 +699,8 @@ def test_a_repeated_finish_and_dramatiqs_own_middleware_do_nothing_twice(
 
     def finish_twice(**call: Any) -> Any:
         reply = finish(**call)
-        replies.extend(finish(**call))
+        deviations, results = finish(**call)
+        replies.extend([*deviations[1::2], *results])
         return reply
 
     write.script = finish_twice
