@@ -26,6 +26,8 @@ class RunBatch:
         """Of the runs, once a thread has begun with them."""
         self.ended: list[Run] = []
         """Those that the thread has ended itself, or taken out again because they may not begin here."""
+        self.met_shortage = False
+        """The system had no memory for one of its scripts."""
         self._record: Callable[[list[Run], list[Ended]], None] | None = None
         self._hand_over = hand_over
 
@@ -34,19 +36,19 @@ class RunBatch:
         """How many runs have not begun."""
         return len(self.runs) if self.scripts is None else self.scripts.left
 
-    def begin(self, names: Sequence[str], first: bytes, record: Callable[[list[Run], list[Ended]], None]) -> Batch:
+    def begin(self, names: Sequence[str], circle: bytes, record: Callable[[list[Run], list[Ended]], None]) -> Batch:
         """Begin with the runs.
 
         Args:
-            names: The two constants that scripts see.
-            first: The value of the first of them; that of the other is the caller.
+            names: Of the constants for the circle and the caller.
+            circle: In UTF-8.
             record: Ends runs as their scripts have ended.
         """
         self._record = record
         scripts: list[tuple[bytes, Sequence[bytes], CancelToken]] = []
         for run in self.runs:
             script, caller, public_key, *_ = run.delivery.details
-            scripts.append((script or b"", (first, public_key or b"" if caller is None else caller), run.cancel))
+            scripts.append((script or b"", (circle, public_key or b"" if caller is None else caller), run.cancel))
         self.scripts = Batch(names, scripts)
         return self.scripts
 

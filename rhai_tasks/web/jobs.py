@@ -37,7 +37,7 @@ class Job:
                         break
                     began = time.monotonic()
             self.state = then
-        except Exception as error:
+        except Exception as error:  # the page of the action shows it: nobody else waits for this thread
             self.state, self.problem = "failed", str(error)
 
 

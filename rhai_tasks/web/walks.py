@@ -44,7 +44,7 @@ class ErrorWalk:
                 if stopping.wait(min(now - began, 1.0)):
                     return
                 began = time.monotonic()
-        except Exception as error:
+        except Exception as error:  # the page of the errors shows it: nobody else waits for this thread
             self.problem = str(error)
         finally:
             self.is_busy = False

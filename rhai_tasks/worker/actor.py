@@ -13,7 +13,7 @@ from dramatiq.middleware import CurrentMessage
 from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import ArgsError, Engine, last_use
 from rhai_tasks.engine.output import log_debug, script_logger
-from rhai_tasks.errors import RhaiError, TaskMalformed
+from rhai_tasks.errors import RhaiError, RhaiSystemMemoryError, TaskMalformed
 from rhai_tasks.policy import PolicyFile
 from rhai_tasks.protocol import (
     ACTOR,
@@ -37,6 +37,7 @@ from .batches import Batches
 from .gate import Gate, make_gate
 from .outcomes import outcome_of
 from .own_limits import NO_OWN_LIMITS, OwnLimits
+from .shortage import shortage
 from .stored_scripts import StoredScripts
 from .suspects import Suspects
 from .watchdog import Watchdog
@@ -192,6 +193,8 @@ def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)
     except RhaiError as error:
         from_error = outcome_of(error, context, run, limits)
         if from_error is None:
+            if isinstance(error, RhaiSystemMemoryError):
+                shortage.pause(context.draining)
             return
         outcome = from_error
     except ArgsError as error:

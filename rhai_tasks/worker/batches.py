@@ -2,13 +2,14 @@
 
 import logging
 import time
+from functools import partial
 from typing import cast
 
 from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import Engine
 from rhai_tasks.engine.evaluation import Ended
 from rhai_tasks.engine.output import log_debug, script_logger
-from rhai_tasks.errors import RhaiError, TaskMalformed
+from rhai_tasks.errors import RhaiError, RhaiSystemMemoryError, TaskMalformed
 from rhai_tasks.protocol import Outcome, circle_of, completed, failed
 from rhai_tasks.queue.batch import RunBatch
 from rhai_tasks.queue.broker import TaskBroker
@@ -17,6 +18,7 @@ from rhai_tasks.queue.run import QUICK_SECONDS, Run
 
 from .outcomes import outcome_of
 from .own_limits import NO_OWN_LIMITS
+from .shortage import shortage
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Batches:
         broker, engine = self._broker, self._engine
         queue = batch.queue
         circle = circle_of(queue)
-        scripts = batch.begin(("CONTEXT_ID", "CALLER_ID"), circle.encode(), self._end)
+        scripts = batch.begin(("CONTEXT_ID", "CALLER_ID"), circle.encode(), partial(self._end, batch))
         wants_task = engine.calls_host or script_logger.isEnabledFor(logging.DEBUG)
         token = running.set(_task_of(batch.runs[0], circle)) if wants_task else None
         try:
@@ -66,11 +68,14 @@ class Batches:
                     batch.hand_over()
                 else:
                     batch.ended += batch.settle()
+                if batch.met_shortage:
+                    batch.release()
+                    shortage.pause(broker.context.draining)
         finally:
             if token is not None:
                 running.reset(token)
 
-    def _end(self, runs: list[Run], ended: list[Ended]) -> None:
+    def _end(self, batch: RunBatch, runs: list[Run], ended: list[Ended]) -> None:
         """End runs as their scripts have ended."""
         now = time.time()
         self._broker.context.pace.record_runs([seconds for _, _, seconds, _, _ in ended])
@@ -81,6 +86,7 @@ class Batches:
                     is_simple = seconds < QUICK_SECONDS
                     run.ending = Finished(run.delivery, completed(result), [], now, use, is_simple=is_simple)
             else:
+                batch.met_shortage |= isinstance(result, RhaiSystemMemoryError)
                 outcome = self._failure(run, result)
                 if outcome is not None:
                     run.finish(outcome, use)

@@ -9,21 +9,19 @@ from rhai_tasks.queue.run import Run
 
 from .host_errors import log_host_error
 from .own_limits import OwnLimits
-from .shortage import Shortage
 
 logger = logging.getLogger(__name__)
-_shortage = Shortage()
 
 
 def outcome_of(error: RhaiError, context: QueueContext, run: Run, limits: OwnLimits) -> Outcome | None:
     """Return the outcome of a run whose script has ended with this error.
 
     `None`: the script has not ended, because this worker stops or the system has no memory. The message is released.
+    In the second case, the thread that ran the script has to pause, see `Shortage`.
     """
     if isinstance(error, RhaiSystemMemoryError):
         logger.warning("Task goes back to its queue: %s", error, extra=run.delivery.about())
         run.release(postponed=True)
-        _shortage.pause(context.draining)
         return None
     if run.interrupted and isinstance(error, RhaiTerminated):
         run.release()

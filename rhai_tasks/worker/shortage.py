@@ -18,3 +18,7 @@ class Shortage(threading.local):
         self._seconds = min(2 * self._seconds, _MOST_SECONDS) if lasts else _FIRST_SECONDS
         draining.wait(self._seconds)
         self._ended = time.monotonic()
+
+
+shortage = Shortage()
+"""Of this process."""

@@ -12,10 +12,13 @@ import pytest
 
 from bridge.circle import CircleBridge
 from rhai_tasks import Client, Engine, Limits, Settings, current_task
+from rhai_tasks.errors import RhaiSystemMemoryError
 from rhai_tasks.protocol import changes_key, completed, queue_name, state_channel
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.consumer import TaskConsumer
+from rhai_tasks.worker.batches import Batches
 from rhai_tasks.worker.make import make_worker
+from rhai_tasks.worker.shortage import Shortage
 from tests.conftest import FINAL, Dispatcher, wait_until
 
 QUEUE = queue_name("c")
@@ -48,6 +51,17 @@ def worker_of(
         yield broker
     finally:
         worker.stop()
+
+
+def waiting_engine() -> tuple[Engine, threading.Event]:
+    """Make an engine with a function that waits for an event."""
+    engine, end = Engine(), threading.Event()
+
+    @engine.function
+    def wait() -> None:
+        assert end.wait(60)
+
+    return engine, end
 
 
 def is_processing(dispatcher: Dispatcher, number: int) -> bool:
@@ -111,12 +125,7 @@ def test_a_host_function_sees_the_task_that_called_it(
 def test_none_waits_behind_a_slow_script_and_it_is_marked_as_processing(
     dispatcher: Dispatcher, settings: Settings, client: Any, batches: list[int]
 ) -> None:
-    engine, end = Engine(), threading.Event()
-
-    @engine.function
-    def wait() -> None:
-        assert end.wait(60)
-
+    engine, end = waiting_engine()
     slow = {3, 20, 21}
     fill(dispatcher, settings, client, ["wait()" if number in slow else "1" for number in range(MANY)])
 
@@ -131,15 +140,31 @@ def test_none_waits_behind_a_slow_script_and_it_is_marked_as_processing(
     assert max(batches) > 10
 
 
+def test_where_the_system_has_no_memory_the_rest_of_a_batch_goes_back_and_its_thread_pauses(
+    dispatcher: Dispatcher, settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[str] = []
+    monkeypatch.setattr(Shortage, "pause", lambda *_: pauses.append(threading.current_thread().name))
+    end = Batches._end
+
+    def without_memory(batches: Batches, batch: Any, runs: list[Any], ended: list[Any]) -> None:
+        if not pauses:  # as the engine tells it
+            ended[0] = (ended[0][0], RhaiSystemMemoryError("no room for a stack"), *ended[0][2:])
+        end(batches, batch, runs, ended)
+
+    monkeypatch.setattr(Batches, "_end", without_memory)
+    fill(dispatcher, settings, client, ["1"] * 30)
+
+    with worker_of(settings, Engine()):
+        assert [dispatcher.result(f"t{number}")["status"] for number in range(30)] == ["completed"] * 30
+    assert pauses
+    assert "status-writer" not in pauses
+
+
 def test_where_all_threads_run_slow_scripts_the_rest_of_their_batches_goes_back(
     dispatcher: Dispatcher, settings: Settings, client: Any
 ) -> None:
-    engine, end = Engine(), threading.Event()
-
-    @engine.function
-    def wait() -> None:
-        assert end.wait(60)
-
+    engine, end = waiting_engine()
     fill(dispatcher, settings, client, ["wait()"] * 100)
 
     with worker_of(settings, engine) as broker:
