@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import dramatiq
 import redis
@@ -42,6 +42,9 @@ from .stored_scripts import StoredScripts
 from .suspects import Suspects
 from .watchdog import Watchdog
 
+if TYPE_CHECKING:  # an extra
+    from rhai_tasks.observe.tracing import Tracer
+
 logger = logging.getLogger(__name__)
 
 ConstantsOf = Callable[[Task, Terms], dict[str, Any]]
@@ -61,7 +64,9 @@ def declare_actor(broker: TaskBroker, engine: Engine, policy: PolicyFile | None 
     constants_of = _constants_of(table)
     batches = Batches(broker, engine, timeout)
     broker.runs_batches = gate is None and constants_of is None
-    run = partial(_run_traced if broker.context.tracer else _run, broker, engine, timeout, gate, constants_of)
+    run: Callable[[TaskMessage, Task], None] = partial(_run, broker, engine, timeout, gate, constants_of)
+    if broker.context.tracer:
+        run = partial(_run_traced, broker.context.tracer, run)
 
     names, terms = table.stored_names(DETAIL_FIELDS), table.terms
 
@@ -117,21 +122,14 @@ def _constants_of(table: Dialect) -> ConstantsOf | None:
 
 
 def _run_traced(
-    broker: TaskBroker,
-    engine: Engine,
-    timeout: float | None,
-    gate: Gate | None,
-    constants_of: ConstantsOf | None,
-    message: TaskMessage,
-    task: Task,
+    tracer: "Tracer", run_task: Callable[[TaskMessage, Task], None], message: TaskMessage, task: Task
 ) -> None:
-    """Run the script as `_run` does, in a span."""
-    run, delivery, tracer = message.run, message.run.delivery, broker.context.tracer
-    assert tracer  # noqa: S101  (else nothing calls this)
+    """Run the script as `run_task` does, in a span."""
+    run, delivery = message.run, message.run.delivery
     details = delivery.details
     run.trace = tracer.begin(delivery.about(), details.traceparent, details.created_at, delivery.fetched, time.time())
     with run.trace.run():
-        _run(broker, engine, timeout, gate, constants_of, message, task)
+        run_task(message, task)
 
 
 def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)

@@ -47,3 +47,33 @@ def test_running_scripts_that_take_long_outweigh_all_fast_ones_before_them() -> 
     pace.reset_average(1.0)
 
     assert pace.prefetch_count(8) == 0
+
+
+def test_a_batch_is_half_a_millisecond_of_work_and_at_most_32_tasks() -> None:
+    sizes = []
+    for seconds in (1e-6, 5e-5, 2.4e-4, 1e-3, 1.0):
+        pace = Pace()
+        pace.record_runs([seconds] * 50)
+        sizes.append(pace.batch_size())
+
+    assert sizes == [32, 10, 2, 1, 1]
+
+
+def test_two_slow_scripts_of_fifty_do_not_part_batches_and_three_do() -> None:
+    pace = Pace()
+    pace.record_runs([1e-5] * 48 + [0.1] * 2)
+    assert pace.batch_size() == 32
+
+    pace.record_runs([0.1])
+
+    assert pace.batch_size() == 1
+
+
+def test_before_scripts_have_proven_quick_there_are_no_batches() -> None:
+    pace = Pace()
+    assert pace.batch_size() == 1
+
+    pace.record_runs([1e-5] * 50)
+    pace.reset_average(1.0)
+
+    assert pace.batch_size() == 1

@@ -1,7 +1,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 import pytest
@@ -123,3 +123,53 @@ def test_items_can_be_taken_back_that_no_thread_has_come_for() -> None:
         assert queue.remove_stuck(0.05, lambda item: item % 2 == 1) == [1, 3, 5]
         assert (queue.qsize(), queue.unfinished()) == (3, 4)
         go_on.set()
+
+
+class Parts:
+    """A batch of parts, some of which a thread has begun."""
+
+    def __init__(self, *parts: int) -> None:
+        self.left = list(parts)
+
+    def split(self) -> "Parts | None":
+        taken, self.left = self.left, []
+        return Parts(*taken) if taken else None
+
+
+def queue_of_parts(quick: bool) -> "WorkQueue[Parts]":
+    return WorkQueue(lambda: quick, lambda item: bool(item.left), Parts.split)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_a_thread_has_not_begun_of_a_batch_is_taken_by_another_one(quick: bool) -> None:
+    queue = queue_of_parts(quick)
+    begun: SimpleQueue[int] = SimpleQueue()
+    end = threading.Event()
+
+    def run() -> None:
+        with suppress(Empty):
+            while not end.is_set():
+                batch = queue.get(timeout=PATIENCE)
+                begun.put(batch.left.pop(0))
+                assert end.wait(PATIENCE)  # each part takes long
+                queue.task_done()
+
+    running = [threading.Thread(target=run, daemon=True) for _ in range(3)]
+    for thread in running:
+        thread.start()
+    queue.put(Parts(1, 2, 3))
+
+    assert [begun.get(timeout=PATIENCE) for _ in range(3)] == [1, 2, 3]
+    end.set()
+
+
+def test_the_rest_of_a_batch_is_removed_with_what_waits_too_long() -> None:
+    queue = queue_of_parts(True)
+    queue.put(Parts(1, 2))
+    batch = queue.get(timeout=0)
+    batch.left.pop(0)
+
+    (rest,) = queue.remove_stuck(0.0, lambda _: True)
+
+    assert (rest.left, batch.left) == ([2], [])
+    assert queue.remove_stuck(0.0, lambda _: True) == []
