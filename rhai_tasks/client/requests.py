@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
 
 from rhai_tasks.errors import (
-    QueueFull,
     RhaiTasksError,
     ScriptError,
     ScriptNotFound,
@@ -38,6 +37,7 @@ from rhai_tasks.protocol import (
     check_circle,
     check_names,
     dialect_named,
+    queue_full,
     queue_name,
     scripts_key,
     shown,
@@ -372,8 +372,7 @@ def _places(namespace: str, prefix: str, circle: str) -> tuple[str, tuple[str | 
 
 def _check_submitted(refused: list[Any]) -> None:
     if refused and isinstance(refused[0], list):
-        caller, limit, *is_callers = refused[0]
-        raise QueueFull(to_text(caller) if is_callers else None, limit)
+        raise queue_full(refused[0])
     if len(refused) == 2 and refused[0] == b"":
         raise ScriptNotFound(to_text(refused[1]))
     if refused:

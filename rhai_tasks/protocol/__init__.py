@@ -42,7 +42,7 @@ from .native import (
     parse_task,
     reply_json,
 )
-from .rules import Quota, Rule, blocked_by, parse_rate, script_hash, seconds_of
+from .rules import Quota, Rule, blocked_by, parse_rate, queue_full, script_hash, seconds_of
 from .scripts import (
     HISTORY,
     REFERENCE,
@@ -146,6 +146,7 @@ __all__ = [
     "parse_task",
     "parse_terms",
     "parse_time",
+    "queue_full",
     "queue_name",
     "quiet_field",
     "read_args",

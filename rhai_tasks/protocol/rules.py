@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Literal, Self
 
-from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.errors import ConfigurationError, QueueFull
 
 from .scripts import hash_in
 from .text import UNREADABLE, finite, to_bytes, to_text
@@ -161,3 +161,9 @@ def blocked_by(
         digest = sha256(script).hexdigest() if script is not None else hash_in(to_text(script_ref or b""))
         field = Rule("block", "script", digest or "").field
     return Rule.read(field, rules[field]) if field in rules else None
+
+
+def queue_full(refusal: list[Any]) -> QueueFull:
+    """Make the error of a submission that a limit refuses, as `submit.lua` and `enqueue.lua` return it."""
+    caller, limit, *is_callers = refusal
+    return QueueFull(to_text(caller) if is_callers else None, limit)

@@ -17,7 +17,7 @@ from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.observe.metrics import IN_FLIGHT, RUNNING
 from rhai_tasks.observe.recorder import Recorder, State
-from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, is_circle_queue, queue_name, to_bytes, to_text
+from rhai_tasks.protocol import ACTOR, QueueKeys, circle_of, is_circle_queue, queue_full, queue_name, to_bytes, to_text
 from rhai_tasks.settings import Settings
 
 from .cancels import Cancels
@@ -164,6 +164,7 @@ class TaskBroker(HookedBroker):
                 actor it goes to dramatiq's own delay queue.
 
         Raises:
+            QueueFull: As many tasks wait as an operator's limit allows. Nothing was enqueued.
             TypeError, ValueError: The delay is none, or a worker could not do the follow-ups of the message.
         """
         check_steps(message)
@@ -181,7 +182,7 @@ class TaskBroker(HookedBroker):
             message = message.copy(options={"submission": message_id})
         self.emit_before("enqueue", message, delay or None)
         keys, prefixes = self.keys(message.queue_name), self.settings.prefixes
-        self._enqueue(
+        refusal = self._enqueue(
             keys=[
                 keys.messages,
                 keys.bodies,
@@ -203,6 +204,8 @@ class TaskBroker(HookedBroker):
                 *chain.from_iterable(details.items()),
             ],
         )
+        if refusal:
+            raise queue_full(refusal)
         self.emit_after("enqueue", message, delay or None)
         return message
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from rhai_tasks.client.spec import WAYS
-from rhai_tasks.errors import TaskExists
+from rhai_tasks.errors import QueueFull, TaskExists
 from rhai_tasks.operate.tasks import Details, Value
 from rhai_tasks.protocol import REPEATED_TERMS, Field
 from rhai_tasks.settings import LONGEST_SECONDS
@@ -116,6 +116,8 @@ def _submit(site: Site, form: Form) -> str:
         )
     except TaskExists as error:
         raise HTTPException(409, "That id is taken.") from error
+    except QueueFull as error:
+        raise HTTPException(429, f"Not submitted: {error}.") from error
     site.sampler.note(circle)
     return address("/task", id=task.id, circle=circle)
 

@@ -1,7 +1,7 @@
 -- Submit tasks, all of one call or none: write their details, and hand them over now or after a delay. A call that is
 -- repeated, because its reply got lost, is done once.
 --
--- Needs  connection/common, queue/keys, queue/delays, queue/submission
+-- Needs  connection/common, queue/keys, queue/delays, queue/submission, queue/waiting
 -- KEYS  1 calls of this client that it may repeat (sorted set)   2 native list   3 messages (list)
 --       4 registry (set)   5 delayed (sorted set)   6 delayed messages (sorted set)   7 wake (list)
 -- ARGV  1 number of the call   2 the lowest number that may be repeated   3 "1": the ids must be free
@@ -45,18 +45,16 @@ end
 -- 1. Read.
 local unique = ARGV[3] == '1'
 local ids, fields, taken = {}, {}, {}
-local rules, has_rules = KEYS[3] .. '.rules', nil -- nil: not known yet
+local has_rules -- nil: not known yet
 
 -- Say whether a task has details. The first call also asks, in the same command, whether the circle has rules.
 local function exists(id)
-  local details = ARGV[7] .. id
-  local both = has_rules == nil and redis.pcall('EXISTS', details, rules)
-  if type(both) ~= 'number' then -- or the user has no right to read rules
-    has_rules = has_rules or false
-    return redis.call('EXISTS', details) == 1
+  if has_rules == nil then
+    local there
+    there, has_rules = exists_beside_rules(ARGV[7] .. id, KEYS[3])
+    return there
   end
-  has_rules = both == 2 or both == 1 and redis.call('EXISTS', rules) == 1
-  return both == 2 or both == 1 and not has_rules
+  return redis.call('EXISTS', ARGV[7] .. id) == 1
 end
 
 local i = 14
@@ -97,46 +95,18 @@ for _, id in ipairs(ids) do
     known[id] = read('HMGET', details, FIELD.status, FIELD.error, FIELD.circle) or {}
   end
 end
-local waiting = {} -- sets of waiting tasks that get ids: {key, ids}
+local waiting = {}
 if has_rules then
-  local function waiting_of(scope)
-    local readable, limit = pcall(cjson.decode, redis.call('HGET', rules, 'limit ' .. scope) or '{}')
-    return readable and type(limit) == 'table' and tonumber(limit.waiting) or nil
-  end
-
-  -- Say whether so many more may wait. Those that wait no more are taken out of the set first, some at a time.
-  local function has_room(key, more, limit, listed)
-    local count = redis.call('SCARD', key)
-    if count + #more > limit then
-      for _, id in ipairs(redis.call('SRANDMEMBER', key, 200)) do
-        if read('HGET', ARGV[7] .. id, FIELD.status) ~= STATUS.pending then
-          count = count - redis.call('SREM', key, id)
-        end
-      end
-    end
-    waiting[#waiting + 1] = {key, more}
-    return math.max(count, listed) + #more <= limit
-  end
-
   local callers = {}
   for _, id in ipairs(ids) do
-    local caller = ''
-    for n = fields[id][1], fields[id][2], 2 do
-      caller = ARGV[n] == FIELD.callerId and ARGV[n + 1] or caller
-    end
+    local caller = caller_in(fields[id][1], fields[id][2])
     callers[caller] = callers[caller] or {}
     table.insert(callers[caller], id)
   end
-  local limit, each = waiting_of('circle'), waiting_of('callers')
-  local listed = limit and redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3])
-  if limit and not has_room(KEYS[3] .. '.waiting', ids, limit, listed) then
-    return {{'', limit}}
-  end
-  for caller, its_ids in pairs(callers) do
-    limit = waiting_of('caller ' .. caller) or each
-    if limit and not has_room(KEYS[3] .. '.waiting.' .. caller, its_ids, limit, 0) then
-      return {{caller, limit, 1}}
-    end
+  local refusal
+  waiting, refusal = sets_of_waiting(KEYS[2], KEYS[3], ARGV[7], ids, callers)
+  if refusal then
+    return {refusal}
   end
 end
 -- 2. Prove that the rest can be done. A server without memory refuses this first write.

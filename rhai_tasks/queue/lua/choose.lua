@@ -10,7 +10,7 @@
 -- have nothing to do. `details`: prefix of details keys; `actor`: name of the actor that runs tasks.
 -- Returns a plan: elements, bodies and callers of those that begin; blocks; parked, {caller, element, body, submission}
 -- of those that do not; scanned, how many elements of the queue these are; taken, how many elements each line loses, by
--- caller; left, how many it keeps; buckets, their new values by key; begun, {set of waiting tasks, element}; wait,
+-- caller; left, how many it keeps; buckets, their new values by key; begun, {set of waiting tasks, task id}; wait,
 -- milliseconds after which others may begin, 0: nothing waits; with turns also charges, by element.
 -- `turns`: of `read_turns`, or nil: callers take none.
 local function choose(queue, count, idle, time, details, actor, turns)
@@ -158,11 +158,11 @@ local function choose(queue, count, idle, time, details, actor, turns)
   local function begin(element, body, caller)
     local n = #plan.elements + 1
     plan.elements[n], plan.bodies[n], plan.callers[n] = element, body, caller or ''
-    if circle.waiting then
-      plan.begun[#plan.begun + 1] = {queue.messages .. '.waiting', element}
-    end
-    if caller and limits_of(caller).waiting then
-      plan.begun[#plan.begun + 1] = {queue.messages .. '.waiting.' .. caller, element}
+    local callers_waiting = caller and limits_of(caller).waiting
+    if circle.waiting or callers_waiting then
+      local task = body and task_of(body, actor) or element
+      plan.begun[#plan.begun + 1] = circle.waiting and {queue.messages .. '.waiting', task}
+      plan.begun[#plan.begun + 1] = callers_waiting and {queue.messages .. '.waiting.' .. caller, task}
     end
     if caller and not limits_of(caller).is_blocked then
       spend('', circle)

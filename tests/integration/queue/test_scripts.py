@@ -524,6 +524,11 @@ def enqueue(world: World, delay: int = 0, task_id: str = "new") -> Act:
     return act
 
 
+def enqueue_limited(world: World) -> Act:
+    limit_waiting(world)
+    return enqueue(world)
+
+
 def submit(world: World, **options: Any) -> Act:
     world.submit()
 
@@ -534,10 +539,14 @@ def submit(world: World, **options: Any) -> Act:
     return act
 
 
-def submit_limited(world: World) -> Act:
+def limit_waiting(world: World) -> None:
     rule = Rule("limit", "callers", quota=Quota(waiting=6))
     Rules(world.admin, world.keys.namespace, "me").set(CIRCLE, rule)
     world.admin.sadd(world.keys.waiting(""), "gone", *IDS)
+
+
+def submit_limited(world: World) -> Act:
+    limit_waiting(world)
     return submit(world)
 
 
@@ -662,6 +671,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[World], Act]]] = {
     "leave": ("leave", leave),
     "enqueue": ("enqueue", enqueue),
     "enqueue delayed": ("enqueue", partial(enqueue, delay=1_000_000)),
+    "enqueue where few may wait": ("enqueue", enqueue_limited),
     "enqueue a task that waits": ("enqueue", partial(enqueue, task_id="t0")),
     "submit": ("submit", submit),
     "submit where few may wait": ("submit", submit_limited),
