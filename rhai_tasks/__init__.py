@@ -5,17 +5,18 @@ Here are the names that most applications need. Errors are in `rhai_tasks.errors
 """
 
 import importlib
+import typing
 import warnings
-from importlib.metadata import version as _version
-from typing import Any as _Any
 
-from .client import AsyncClient, AsyncTask, Client, ScriptActor, Stats, Task, TaskSpec
 from .current import CurrentTask, TaskRequest, current_task
 from .engine import AST, CancelToken, Engine, FnPtr, Limits, Result, Scope
 from .protocol import ScriptRef, Status
 from .settings import Settings
 
-__version__ = _version("rhai-tasks")
+if typing.TYPE_CHECKING:
+    from .client import AsyncClient, AsyncTask, Client, ScriptActor, Stats, Task, TaskSpec
+
+__version__: str
 
 __all__ = [
     "AST",
@@ -39,6 +40,9 @@ __all__ = [
     "TaskSpec",
     "current_task",
 ]
+
+_OF_CLIENT = {"AsyncClient", "AsyncTask", "Client", "ScriptActor", "Stats", "Task", "TaskSpec"}
+"""Names that are imported at their first use: redis-py takes twice as long to import as the engine."""
 
 _MOVED = dict.fromkeys(("RHAI_VERSION", "Function", "Timestamp"), "rhai_tasks.engine") | dict.fromkeys(
     (
@@ -66,7 +70,15 @@ _MOVED = dict.fromkeys(("RHAI_VERSION", "Function", "Timestamp"), "rhai_tasks.en
 """Names that used to be in this module, and where they are now. The next version drops them from here."""
 
 
-def __getattr__(name: str) -> _Any:
+def __dir__() -> list[str]:
+    return [*globals(), *_OF_CLIENT]
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("rhai-tasks")
+    if name in _OF_CLIENT:
+        return getattr(importlib.import_module(".client", __name__), name)
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     place = _MOVED[name]

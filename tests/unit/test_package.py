@@ -64,10 +64,21 @@ def test_a_wheel_without_engine_and_licences_is_told(tmp_path: Path) -> None:
 def test_what_a_package_hands_out_is_what_it_names(name: str) -> None:
     package = importlib.import_module(name)
     handed_out = {
-        name for name, value in vars(package).items() if not name.startswith("_") and not isinstance(value, ModuleType)
+        name for name in dir(package) if not name.startswith("_") and not isinstance(getattr(package, name), ModuleType)
     }
 
     assert handed_out == set(package.__all__)
+
+
+def test_the_engine_is_imported_without_the_client() -> None:
+    """redis-py takes twice as long to import as the engine."""
+    child = (
+        "import sys, rhai_tasks.engine; print('redis' in sys.modules); rhai_tasks.Client; print('redis' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout == "False\nTrue\n"
 
 
 MOVED = {
