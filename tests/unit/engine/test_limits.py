@@ -71,7 +71,7 @@ def test_a_panic_of_a_closure_that_a_host_function_calls_is_the_stop_that_stands
 
 # Values whose Python objects take several times their own memory, and much longer to make.
 WIDE = "let a = []; a.pad(600_000, '🦀');"
-MANY = "let a = []; a.pad(600_000, []);"
+MANY = "let a = []; a.pad(150_000, []);"
 
 
 def given(engine: Engine) -> list[Any]:

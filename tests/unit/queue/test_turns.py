@@ -146,8 +146,7 @@ def test_no_thread_is_idle_while_a_task_waits(callers: list[Caller], threads: in
     assert Counter(name for name, _ in simulation.waits).total() > 0
 
 
-@pytest.mark.parametrize("seconds", [0.01, 10.0])
-@pytest.mark.parametrize("alone", [10.0, 3600.0])
+@pytest.mark.parametrize(("seconds", "alone"), [(0.01, 10.0), (0.01, 360.0), (10.0, 10.0), (10.0, 3600.0)])
 def test_the_past_gives_neither_credit_nor_debt(seconds: float, alone: float) -> None:
     """One caller had all threads for long, another came only then: from then on, both have half."""
     callers = [Caller(1.0, seconds), Caller(1.0, seconds, first=alone)]
