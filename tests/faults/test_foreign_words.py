@@ -23,7 +23,8 @@ from rhai_tasks.observe.reports import Reports
 from rhai_tasks.operate.doctor import examine
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.protocol import Outcome, Status, completed
-from tests.conftest import BIN, Worker, wait_until
+from tests.commands import BIN
+from tests.conftest import Worker, wait_until
 from tests.web_page import serve
 
 ODD_VALUES: list[Any] = [

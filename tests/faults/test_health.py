@@ -19,7 +19,8 @@ from rhai_tasks.observe.recorder import Recorder
 from rhai_tasks.observe.reports import LIVE_SECONDS, Reporter, Reports, reports_of_tree
 from rhai_tasks.observe.systemd import Notifier
 from tests.chaos.proxy import Proxy
-from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
+from tests.commands import run_command
+from tests.conftest import Dispatcher, Worker, free_port, wait_until
 from tests.observed import ADDRESS, Observed
 
 
@@ -31,13 +32,7 @@ def proxy(server: ValkeyServer) -> Iterator[Proxy]:
 
 
 def health(address: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(BIN / "rhai-tasks"), "health", "--address", address, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_command("rhai-tasks", "health", "--address", address, *options)
 
 
 def test_a_tree_whose_connections_hang_turns_unready_within_ten_seconds_and_recovers_by_itself(

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.commands import BIN
+from tests.conftest import Dispatcher, Worker, wait_until
 
 GIB = 2**30
 

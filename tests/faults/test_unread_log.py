@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
+from tests.commands import BIN
+from tests.conftest import Dispatcher, Worker, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 FORMATS = ["text", "json"]

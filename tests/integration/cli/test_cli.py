@@ -17,7 +17,8 @@ import redis
 
 from rhai_tasks import Client, Settings
 from rhai_tasks.operate.doctor import examine
-from tests.conftest import BIN, PATIENCE, Dispatcher, Worker, make_server, wait_until
+from tests.commands import BIN
+from tests.conftest import PATIENCE, Dispatcher, Worker, make_server, wait_until
 from tests.integration.conftest import Run
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.conftest import BIN, Dispatcher, Worker, make_server, wait_until
-
-
-def run(*command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=120, check=False
-    )
+from tests.commands import run_command as run
+from tests.conftest import Dispatcher, Worker, make_server, wait_until
 
 
 @pytest.mark.parametrize(

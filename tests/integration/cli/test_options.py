@@ -22,7 +22,9 @@ import rhai_tasks.cli.group
 from rhai_tasks import Client
 from rhai_tasks.errors import ConfigurationError, ServerUnavailable
 from rhai_tasks.options import settings_from_environment
-from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
+from tests.commands import BIN
+from tests.commands import run_command as run
+from tests.conftest import Dispatcher, Worker, free_port, wait_until
 from tests.tls import TlsServer
 
 NUMBERS = ["nan", "inf", "-inf", "1e16", "1e308", "1" + "0" * 30, "-1", "0", "1e-9"]
@@ -238,20 +240,6 @@ def test_a_variable_for_something_else_is_no_option(invoke: Callable[..., Any], 
 # --- processes
 
 
-def run(
-    *command: str | bytes, env: dict[str, str] | None = None, cwd: Path | None = None
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [BIN / os.fsdecode(command[0]), *command[1:]],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-    )
-
-
 def refused(ended: "subprocess.CompletedProcess[str]", words: str) -> None:
     assert ended.returncode == 2, ended
     assert words in ended.stderr
@@ -347,7 +335,9 @@ def test_a_url_with_a_parameter_that_is_taken_works(
 
 @pytest.mark.parametrize(("name", "value"), [("REPLY_EXPIRY", "nan"), ("REDIS_URL", "redis://h/x"), ("NAMESPACE", " ")])
 def test_dramatiqs_command_ends_with_the_line(name: str, value: str) -> None:
-    ended = run("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", env={f"RHAI_TASKS_{name}": value})
+    command = [str(BIN / "dramatiq"), "rhai_tasks.worker:setup", "--processes", "1"]
+    env = {**os.environ, f"RHAI_TASKS_{name}": value}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
 
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if "rhai_tasks" in line]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import BIN, wait_until
+from tests.commands import BIN
+from tests.conftest import wait_until
 
 ENGINE = """
 from rhai_tasks import Engine

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
+from tests.commands import BIN
+from tests.conftest import Dispatcher, Worker, free_port, wait_until
 
 CLOSED = [some for count in (1, 2, 3) for some in combinations((0, 1, 2), count)]
 ROOT = Path(__file__).parents[3]

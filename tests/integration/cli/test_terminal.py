@@ -18,7 +18,7 @@ import pytest
 from rhai_tasks import Client
 from rhai_tasks.protocol import to_bytes
 from rhai_tasks.terminal import visible
-from tests.conftest import BIN
+from tests.commands import BIN
 
 ROOT = Path(__file__).parents[3]
 EVIL = "\x1b]0;title\x07\x1b[2J\x1b[31mred\r\x08\x7f\x0c\x9b2Jé\u202e\u200b\U000e0041 世界"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rhai_tasks import Client
-from tests.conftest import BIN, Worker
+from tests.commands import BIN, run_command
+from tests.conftest import Worker
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -16,8 +17,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def run(server_url: str) -> Run:
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, "submit", "--circle=circle", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return run_command("rhai-tasks", "--redis-url", server_url, "submit", "--circle=circle", *arguments)
 
     return run
 
@@ -56,8 +56,7 @@ def test_status_shows_terms_and_answers_in_a_table(
     run("1", "--task-id=plain", "--wait")
 
     def status(*tasks: str) -> str:
-        command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, "status", *tasks]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        return run_command("rhai-tasks", "--redis-url", server_url, "status", *tasks).stdout
 
     rows = [line.split(maxsplit=2) for line in status("t", "plain").partition("\n\n")[2].splitlines()]
     values = {name: value.strip() for task, name, value in rows[1:] if task == "t"}

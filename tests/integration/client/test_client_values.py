@@ -2,14 +2,13 @@
 
 import asyncio
 import math
-import subprocess
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from rhai_tasks import AsyncClient, Client, ScriptActor, TaskSpec
-from tests.conftest import BIN
+from tests.commands import run_command
 
 ODD: list[Any] = [math.nan, math.inf, -math.inf, -1, -1e-9, 1e300, 10**400, "", "soon", None, [], timedelta(seconds=1)]
 ODD_EXPIRIES = [1e-9, 0.0009, *(value for value in ODD if value is not None)]
@@ -118,13 +117,7 @@ def test_the_command_line_refuses_them_with_status_2(
 ) -> None:
     client.hset("rhai_task_details:t", mapping={"status": "completed"})
 
-    ended = subprocess.run(
-        [str(BIN / "rhai-tasks"), "--redis-url", server_url, *command[:-1], f"{command[-1]}={value}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    ended = run_command("rhai-tasks", "--redis-url", server_url, *command[:-1], f"{command[-1]}={value}")
 
     assert ended.returncode == 2, ended
     assert "Traceback" not in ended.stderr

@@ -18,7 +18,8 @@ import redis
 from rhai_tasks import AsyncClient, Client, ScriptActor, Status
 from rhai_tasks.errors import ServerError, TaskCancelled, TaskExists
 from rhai_tasks.queue.list_watcher import DEDICATED_LIMIT
-from tests.conftest import BIN, PATIENCE, Dispatcher, Worker, free_port, make_server, wait_until
+from tests.commands import BIN, run_command
+from tests.conftest import PATIENCE, Dispatcher, Worker, free_port, make_server, wait_until
 from tests.lua import FILES, LIBRARIES, commands_of
 from tests.observed import ADDRESS, Observed
 from tests.rabbitmq import RabbitServer
@@ -162,10 +163,7 @@ def refused(admin: Any) -> list[tuple[str, str]]:
 def run_doctor(guarded: int) -> Callable[[], str]:
     def run() -> str:
         url = f"redis://:{SECRET}@127.0.0.1:{guarded}/0"
-        command = [str(BIN / "rhai-tasks"), "--redis-url", url, "doctor"]
-        return " ".join(
-            subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout.split()
-        )
+        return " ".join(run_command("rhai-tasks", "--redis-url", url, "doctor").stdout.split())
 
     return run
 
@@ -321,17 +319,8 @@ def test_a_client_needs_the_rights_to_a_queue_besides_to_go_past_the_native_list
 
 
 def test_the_command_line_needs_no_more_rights_than_documented(users: dict[str, str], admin: Any) -> None:
-    def run(*command: str, user: str = "rhai-operator", stdin: str = "") -> str:
-        environment = {**os.environ, "RHAI_TASKS_REDIS_URL": users[user], "RHAI_TASKS_CIRCLE": "c"}
-        ended = subprocess.run(
-            [str(BIN / "rhai-tasks"), *command],
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def run(*command: str, user: str = "rhai-operator") -> str:
+        ended = run_command("rhai-tasks", *command, env={"RHAI_TASKS_REDIS_URL": users[user], "RHAI_TASKS_CIRCLE": "c"})
         assert ended.returncode in {0, 1, 4}, ended.stderr
         assert "Error" not in ended.stderr.replace("Error: Not all", ""), ended.stderr
         return ended.stdout

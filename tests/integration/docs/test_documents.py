@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import BIN, free_port
+from tests.commands import BIN
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(

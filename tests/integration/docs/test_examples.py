@@ -12,7 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from rhai_tasks import Client
-from tests.conftest import BIN, Dispatcher, Worker, free_port, wait_until
+from tests.commands import BIN
+from tests.conftest import Dispatcher, Worker, free_port, wait_until
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

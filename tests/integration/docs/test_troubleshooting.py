@@ -18,7 +18,8 @@ import redis
 from rhai_tasks import Client
 from rhai_tasks.errors import ScriptError
 from rhai_tasks.signatures import SigningKey
-from tests.conftest import BIN, Dispatcher, Worker, free_port, make_server, wait_until
+from tests.commands import BIN
+from tests.conftest import Dispatcher, Worker, free_port, make_server, wait_until
 from tests.tls import TlsServer
 
 PAGE = (Path(__file__).parents[3] / "docs/troubleshooting.md").read_text()

@@ -1,14 +1,14 @@
 """Workers with a policy, and engines that decide: which tasks run."""
 
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.commands import run_command
+from tests.conftest import Dispatcher, Worker, wait_until
 
 POLICY = """
 [[allow]]
@@ -134,8 +134,7 @@ def test_a_function_of_the_engine_decides_and_one_that_fails_refuses(
 
 def test_the_command_line_tries_a_policy(policy: Path, tmp_path: Path) -> None:
     def check(*options: str) -> tuple[int, str]:
-        command = [str(BIN / "rhai-tasks"), "policy", "check", str(policy), *options]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        ended = run_command("rhai-tasks", "policy", "check", str(policy), *options)
         return ended.returncode, ended.stdout + ended.stderr
 
     (tmp_path / "script").write_text("1")

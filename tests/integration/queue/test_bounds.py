@@ -8,7 +8,8 @@ from typing import Any
 
 import psutil
 
-from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.commands import BIN
+from tests.conftest import Dispatcher, Worker, wait_until
 
 MIB = 2**20
 FIFTY_THOUSAND = """

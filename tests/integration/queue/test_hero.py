@@ -1,8 +1,6 @@
 """The dialect `hero`: what the first one has not, with keys and fields as its documents spell them."""
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +18,8 @@ from rhai_tasks.operate.tasks import Tasks
 from rhai_tasks.operate.where import Where
 from rhai_tasks.operate.why import explain
 from rhai_tasks.protocol import HERO, Dialect
-from tests.conftest import BIN, Worker, wait_until
+from tests.commands import run_command
+from tests.conftest import Worker, wait_until
 
 ENGINE = ("--engine", "tests.engine_for_tests:make_engine")
 
@@ -373,11 +372,12 @@ def test_groups_of_a_script_actor_go_through_the_dialect(
 
 def test_the_command_line_speaks_it(server_url: str, client: Any, start_worker: Callable[..., Worker]) -> None:
     start_worker("w1")
-    env = {**os.environ, "RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_DIALECT": "hero", "RHAI_TASKS_CIRCLE": "w1"}
+    env = {"RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_DIALECT": "hero", "RHAI_TASKS_CIRCLE": "w1"}
 
     def run(*arguments: str) -> str:
-        command = [str(BIN / "rhai-tasks"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=env).stdout
+        ended = run_command("rhai-tasks", *arguments, env=env)
+        assert ended.returncode == 0, ended
+        return ended.stdout
 
     assert run("submit", "--wait", "--arg", "n=41", "ENV.n + 1") == "42\n"
     assert run("submit", "--task-id", "j", "loop {}") == "j\n"
@@ -420,12 +420,7 @@ def test_a_task_that_no_worker_holds_is_found_by_the_doctor_and_submitted_again(
 
 
 def test_a_dialect_that_there_is_not_is_refused(server_url: str) -> None:
-    done = subprocess.run(
-        [str(BIN / "rhai-worker"), "--dialect", "klingon", "--circle", "w1"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command("rhai-worker", "--dialect", "klingon", "--circle", "w1")
     assert (done.returncode, "'rhai', 'hero'" in done.stderr) == (2, True)
     with pytest.raises(ConfigurationError, match="--dialect 'klingon': wanted is one of rhai, hero"):
         Client(server_url, dialect="klingon")  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import subprocess
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,8 @@ import pytest
 from rhai_tasks import AsyncClient, Client, TaskSpec
 from rhai_tasks.errors import NotAsked, ScriptError, TaskNotFound, TaskTimeout
 from rhai_tasks.protocol import Dialect
-from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.commands import run_command
+from tests.conftest import Dispatcher, Worker, wait_until
 
 pytestmark = pytest.mark.each_dialect
 
@@ -144,10 +144,9 @@ def test_a_terminal_follows_the_prints_of_a_task(
     server_url: str, app: Client, start_worker: Callable[..., Worker], dialect: Dialect
 ) -> None:
     start_worker("circle")
-    command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, "--dialect", dialect.name]
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        done = run_command("rhai-tasks", "--redis-url", server_url, "--dialect", dialect.name, *arguments)
         return done.returncode, done.stdout, done.stderr
 
     script = 'print("a"); sleep(0.3); print("b"); 42'

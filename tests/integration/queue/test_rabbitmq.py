@@ -19,7 +19,8 @@ from rhai_tasks import Client, ScriptActor, Settings, Status
 from rhai_tasks.connection.outage import Outage
 from rhai_tasks.errors import TaskCancelled
 from rhai_tasks.signatures import SigningKey
-from tests.conftest import BIN, FINAL, Dispatcher, Worker, free_port, wait_until
+from tests.commands import BIN, run_command
+from tests.conftest import FINAL, Dispatcher, Worker, free_port, wait_until
 from tests.integration.queue.test_terms import ALL_TERMS, LIMITS, check_all
 from tests.rabbitmq import Queue, RabbitServer
 
@@ -277,13 +278,7 @@ def test_a_relay_that_finds_nothing_goes_on(
 
 
 def command(server_url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(BIN / "rhai-tasks"), "--redis-url", server_url, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_command("rhai-tasks", "--redis-url", server_url, *arguments)
 
 
 def test_an_operator_sees_and_purges_what_lies_in_rabbitmq(
@@ -345,13 +340,8 @@ def test_a_url_that_cannot_be_read_ends_with_one_line(program: str, url: str, to
 def start_in_vain(
     program: str, *arguments: str, server_url: str, broker_url: str
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(BIN / program), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_BROKER_URL": broker_url},
+    return run_command(
+        program, *arguments, env={"RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_BROKER_URL": broker_url}
     )
 
 

@@ -23,7 +23,8 @@ from rhai_tasks.signatures import SCHEMES, SigningKey
 from rhai_tasks.worker.gate import make_gate
 from tests.chaos.guests import LONGEST_TASK, RUNS
 from tests.clock import ClockedServer
-from tests.conftest import BIN, RECOVERY, Dispatcher, Worker, wait_until
+from tests.commands import run_command
+from tests.conftest import RECOVERY, Dispatcher, Worker, wait_until
 
 ROOT = Path(__file__).parents[3]
 KEY = SigningKey.new()
@@ -228,8 +229,7 @@ def test_a_dead_letter_that_is_retried_is_no_replay(
 
     signer.push("t")  # by somebody else, who has copied the details
     assert error_of(signer.result("t"))[0] == "Replayed"
-    command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, "dead", "retry", "--all"]
-    subprocess.run(command, check=True, timeout=60)
+    assert run_command("rhai-tasks", "--redis-url", server_url, "dead", "retry", "--all").returncode == 0
 
     wait_until(lambda: signer.details("t").get("output") == "1")
 
@@ -348,13 +348,8 @@ def test_the_command_line_makes_keys_and_signs_with_them_and_shows_none(
     worker = start_worker("circle", "--signatures", "require", env={"RUST_LOG": "trace"})
 
     def run(*command: str) -> str:
-        ended = subprocess.run(
-            [str(BIN / "rhai-tasks"), "--redis-url", server_url, *command],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        ended = run_command("rhai-tasks", "--redis-url", server_url, *command)
+        assert ended.returncode == 0, ended
         return ended.stdout + ended.stderr
 
     for scheme in SCHEMES:

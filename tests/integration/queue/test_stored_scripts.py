@@ -1,7 +1,6 @@
 """Scripts that are stored once, and named by tasks."""
 
 import asyncio
-import subprocess
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,8 @@ from rhai_tasks.errors import ScriptError, ScriptNotFound, TaskExists
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.protocol import Dialect, Rule
 from rhai_tasks.settings import Settings
-from tests.conftest import BIN, Dispatcher, Worker, wait_until
+from tests.commands import run_command
+from tests.conftest import Dispatcher, Worker, wait_until
 
 pytestmark = pytest.mark.each_dialect
 
@@ -199,8 +199,7 @@ def test_a_terminal_stores_and_names_scripts(
     server_url: str, start_worker: Callable[..., Worker], tmp_path: Path, dialect: Dialect
 ) -> None:
     def run(*arguments: str) -> tuple[int, str]:
-        command = [str(BIN / "rhai-tasks"), "--redis-url", server_url, "--dialect", dialect.name, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = run_command("rhai-tasks", "--redis-url", server_url, "--dialect", dialect.name, *arguments)
         return done.returncode, done.stdout
 
     file = tmp_path / "answer.rhai"

