@@ -132,8 +132,14 @@ class Worker:
         wait_until(lambda: not any(_is_alive(process) for process in tree), what="the tree to die")
 
     def text(self) -> str:
-        """Everything it logged."""
+        """Everything it has logged so far: a thread of its own writes lines, a moment after the event."""
         return self.log.read_text()
+
+    def await_text(self, *words: str) -> None:
+        """Wait until all these words are in its log."""
+        with suppress(AssertionError):
+            wait_until(lambda: all(word in self.text() for word in words))
+        assert [word for word in words if word not in self.text()] == [], self.text()
 
 
 class Dispatcher:

@@ -139,7 +139,7 @@ def test_a_process_that_outgrows_its_limit_is_killed_and_only_the_task_that_did_
     assert dispatcher.result(hoarder)["error"].startswith("The worker process died 3 times")
 
     assert [dispatcher.result(task)["output"] for task in beside] == [str(number) for number in range(8)]
-    assert "MiB, more than --memory-limit 200: killing it" in worker.text()
+    worker.await_text("MiB, more than --memory-limit 200: killing it")
 
 
 def test_a_neighbour_is_not_held_up_beyond_the_time_limit(

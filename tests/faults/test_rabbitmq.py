@@ -91,8 +91,7 @@ def test_rabbitmq_killed_under_load_loses_nothing_and_runs_nothing_twice(
 
     load.ends_once()
     assert set(load.runs().values()) == {1}
-    assert "RabbitMQ at amqp://guest:***@" in worker.text()
-    assert "RabbitMQ is back" in worker.text()
+    worker.await_text("RabbitMQ at amqp://guest:***@", "RabbitMQ is back")
 
 
 def test_a_script_that_runs_while_rabbitmq_dies_ends_meanwhile(

@@ -129,7 +129,7 @@ def test_a_function_of_the_engine_decides_and_one_that_fails_refuses(
         "Forbidden",
         "not allowed: the worker's engine could not decide: KeyError",
     )
-    assert "KeyError: 's3cret'" in worker.text()
+    worker.await_text("KeyError: 's3cret'")
 
 
 def test_the_command_line_tries_a_policy(policy: Path, tmp_path: Path) -> None:

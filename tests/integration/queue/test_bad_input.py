@@ -207,7 +207,7 @@ def test_a_pipeline_that_leads_nowhere_ends_after_its_step(
     send(client, "m", {"args": ["t"], "options": {"pipe_target": following}})
 
     assert dispatcher.result("t")["output"] == "1"
-    assert "The pipeline ends here" in worker.text()
+    worker.await_text("The pipeline ends here")
     assert dispatcher.run("circle", "2")["output"] == "2"
 
 

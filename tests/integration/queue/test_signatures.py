@@ -241,8 +241,7 @@ def test_warn_runs_all_and_tells_scripts_and_the_log(signer: Signer, start_worke
     assert signer.run("circle", WHO)["output"] == "caller false"
     signer.push("signed")
 
-    wait_until(lambda: "Its caller is not verified: replayed" in worker.text())
-    assert "Its caller is not verified: unsigned" in worker.text()
+    worker.await_text("Its caller is not verified: replayed", "Its caller is not verified: unsigned")
 
 
 def test_without_the_option_nothing_is_checked_and_scripts_see_no_constant(
