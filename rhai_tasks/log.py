@@ -52,7 +52,7 @@ def configure_logging(rust_log: str | None, log_format: LogFormat = "text") -> N
     for target, level in parse_filter(rust_log or _DEFAULT, ignored).items():
         logging.getLogger(target or None).setLevel(level)
     for part in ignored:
-        logging.getLogger(__name__).warning("RUST_LOG: %r is no level and no target=level; left out", part)
+        logging.getLogger(__name__).warning("RUST_LOG: %r is neither a level nor target=level; left out", part)
 
 
 def parse_filter(text: str, ignored: list[str] | None = None) -> Mapping[str, int]:

@@ -55,7 +55,7 @@ class Seconds(click.FloatRange):
         except ValueError:
             number = nan
         if isnan(number):
-            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
         return float(super().convert(value, param, ctx))
 
 
@@ -78,7 +78,7 @@ def utf8(_context: click.Context, _option: click.Parameter, text: str | None) ->
 def secret(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
     """Check that a token can be typed, as a callback of an option; the error does not show the token."""
     if text is not None and not (text.strip() and text.isprintable()):
-        raise click.BadParameter("wanted is a text of printable characters, not empty.")
+        raise click.BadParameter("expected a text of printable characters, not empty.")
     return text
 
 
@@ -118,7 +118,7 @@ class Folder(click.Path):
 def _file_name(value: Any) -> Any:
     # A NUL raises an error that click does not expect; click's message would show other control characters as they are.
     if isinstance(value, str) and any(char < " " or char == "\x7f" for char in value):
-        raise click.BadParameter(f"{value!a} is no name of a file.")
+        raise click.BadParameter(f"{value!a} is not a file name.")
     return value
 
 
@@ -418,13 +418,13 @@ def load_engine(settings: Settings) -> Callable[[], Engine]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigurationError(f"{option}, wanted as module:function: {error}") from error
+            raise ConfigurationError(f"{option}: expected module:function: {error}") from error
         raise _failure(f"{option} cannot be imported", error) from error
     except (Exception, SystemExit) as error:  # it is the operator's code, and may raise anything
         raise _failure(f"{option} cannot be imported", error) from error
     factory = getattr(module, name, None)
     if factory is None:
-        raise ConfigurationError(f"{option}, wanted as module:function: {module.__file__} has no {name!r}")
+        raise ConfigurationError(f"{option}: expected module:function: {module.__file__} has no {name!r}")
 
     def make() -> Engine:
         try:

@@ -70,7 +70,7 @@ class Policy:
         except OSError as error:
             raise ConfigurationError(f"{what} cannot be read: {error.strerror}") from error
         except ValueError as error:  # of TOML, or of UTF-8
-            raise ConfigurationError(f"{what} is no TOML: {error}") from error
+            raise ConfigurationError(f"{what} is not TOML: {error}") from error
         try:
             return cls(tuple(_read_rules(content)))
         except ConfigurationError as error:
@@ -92,7 +92,7 @@ def _read_rules(content: Mapping[str, Any]) -> Iterator[PolicyRule]:
     _check_names(content, {"allow"})
     rules = content.get("allow")
     if not isinstance(rules, list) or not rules:
-        raise ConfigurationError("wanted is a table [[allow]] at least: without one, no task could run")
+        raise ConfigurationError("expected a table [[allow]] at least: without one, no task could run")
     for number, rule in enumerate(rules, 1):
         try:
             yield _read_rule(number, rule)
@@ -102,7 +102,7 @@ def _read_rules(content: Mapping[str, Any]) -> Iterator[PolicyRule]:
 
 def _read_rule(number: int, rule: object) -> PolicyRule:
     if not isinstance(rule, dict):
-        raise ConfigurationError(f"wanted is a table, not {shown(rule)}")
+        raise ConfigurationError(f"expected a table, not {shown(rule)}")
     _check_names(rule, {*_LISTS, "limits"})
     callers, circles, scripts = (_read_texts(rule, name) for name in _LISTS)
     return PolicyRule(
@@ -116,13 +116,13 @@ def _read_rule(number: int, rule: object) -> PolicyRule:
 
 def _check_names(table: Mapping[str, object], known: set[str]) -> None:
     if unknown := table.keys() - known:
-        raise ConfigurationError(f"{min(unknown)!a} is not known here: wanted are {', '.join(sorted(known))}")
+        raise ConfigurationError(f"{min(unknown)!a} is not known here: expected {', '.join(sorted(known))}")
 
 
 def _read_texts(rule: Mapping[str, Any], name: str) -> list[str] | None:
     texts = rule.get(name)
     if name in rule and not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
-        raise ConfigurationError(f"{name} = {shown(texts)}: wanted is a list of texts, not empty")
+        raise ConfigurationError(f"{name} = {shown(texts)}: expected a list of texts, not empty")
     return texts
 
 
@@ -144,11 +144,11 @@ def _translate(text: str) -> str:
 
 def _read_limits(limits: object) -> Terms:
     if not isinstance(limits, dict):
-        raise ConfigurationError(f"limits = {shown(limits)}: wanted is a table")
+        raise ConfigurationError(f"limits = {shown(limits)}: expected a table")
     _check_names(limits, set(_LIMITS))
     for name, value in limits.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ConfigurationError(f"limits.{name} = {shown(value)}: wanted is a number")
+            raise ConfigurationError(f"limits.{name} = {shown(value)}: expected a number")
     terms = NO_TERMS._replace(**limits)
     if terms.max_memory is not None:
         terms = terms._replace(max_memory=terms.max_memory * MIB)

@@ -47,7 +47,7 @@ class Bounds(NamedTuple):
         what = "a whole number" if self.whole else "a number of seconds"
         zero = "0, or " if self.or_zero else ""
         low, high = self.in_units()
-        raise ConfigurationError(f"{name} {shown}: wanted is {zero}{what} from {low:,g} to {high:,}")
+        raise ConfigurationError(f"{name} {shown}: expected {zero}{what} from {low:,g} to {high:,}")
 
     def in_units(self) -> tuple[float, float]:
         """Return the lowest and the highest value in the option's unit."""
@@ -143,21 +143,21 @@ class Settings:
         for name, bounds in BOUNDS.items():
             bounds.check(option_of(name), getattr(self, name))
         if not isinstance(self.limits, Limits):
-            raise ConfigurationError(f"limits {_brief(self.limits)}: wanted is rhai_tasks.Limits")
+            raise ConfigurationError(f"limits {_brief(self.limits)}: expected rhai_tasks.Limits")
         timeout = self.limits.timeout
         if timeout is not None:
             Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False).check("--task-timeout", timeout)
         words_of = {"order": Order, "log_format": LogFormat, "error_format": ErrorFormat, "signatures": Signatures}
         for name, words in ((name, get_args(type_)) for name, type_ in words_of.items()):
             if (value := getattr(self, name)) not in words:
-                raise ConfigurationError(f"{option_of(name)} {_brief(value)}: wanted is one of {', '.join(words)}")
+                raise ConfigurationError(f"{option_of(name)} {_brief(value)}: expected one of {', '.join(words)}")
         for name in ("fair", "reply_lists", "delete_finished", "traces"):
             if not isinstance(value := getattr(self, name), bool):
-                raise ConfigurationError(f"{option_of(name)} {_brief(value)}: wanted is True or False")
+                raise ConfigurationError(f"{option_of(name)} {_brief(value)}: expected True or False")
         if self.engine is not None and not _is_engine(self.engine):
-            raise ConfigurationError(f"--engine {_brief(self.engine)}, wanted as module:function")
+            raise ConfigurationError(f"--engine {_brief(self.engine)}: expected module:function")
         if self.policy is not None and not isinstance(self.policy, Path):
-            raise ConfigurationError(f"--policy {_brief(self.policy)}: wanted is a pathlib.Path")
+            raise ConfigurationError(f"--policy {_brief(self.policy)}: expected a pathlib.Path")
         if self.metrics_address is not None:
             read_address("--metrics-address", self.metrics_address)
         if self.fair:
@@ -194,7 +194,7 @@ def read_address(option: str, address: object) -> tuple[str, int]:
         is_port = port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536
         if is_port and host.isprintable() and " " not in host:
             return host or "127.0.0.1", int(port)
-    raise ConfigurationError(f"{option} {_brief(address)}, wanted as HOST:PORT: a port is from 0 to 65535")
+    raise ConfigurationError(f"{option} {_brief(address)}: expected HOST:PORT: a port is from 0 to 65535")
 
 
 def _is_engine(text: object) -> bool:

@@ -90,7 +90,7 @@ def verify(scheme: str, caller: str, signature: str, form: bytes) -> None:
         ValueError: The signature is not the caller's, or not of these bytes; says what is wrong.
     """
     if scheme not in SCHEMES:
-        raise ValueError(f"the scheme is {shown(scheme)}: wanted is one of {', '.join(SCHEMES)}")
+        raise ValueError(f"the scheme is {shown(scheme)}: expected one of {', '.join(SCHEMES)}")
     check = _load(scheme, caller)
     found = _from_hex("the signature", signature, _SIGNATURE_BYTES)
     try:
@@ -105,13 +105,13 @@ def _load(scheme: str, caller: str) -> Verify:
     try:
         return SCHEMES[scheme].load(key)
     except ValueError as error:
-        raise ValueError(f"the caller is no public key of {scheme}: {error}") from None
+        raise ValueError(f"the caller is not a public key of {scheme}: {error}") from None
 
 
 def _from_hex(what: str, text: str, length: int) -> bytes:
     # `bytes.fromhex` alone would take capitals and blanks: one key would be several callers.
     if len(text) != 2 * length or not _HEX.issuperset(text):
-        raise ValueError(f"{what} is {shown(text)}: wanted are {length} bytes in lowercase hex")
+        raise ValueError(f"{what} is {shown(text)}: expected {length} bytes in lowercase hex")
     return bytes.fromhex(text)
 
 
@@ -144,7 +144,7 @@ class SigningKey:
             ValueError: There is no such scheme.
         """
         if scheme not in SCHEMES:
-            raise ValueError(f"scheme={scheme!r}: wanted is one of {', '.join(SCHEMES)}")
+            raise ValueError(f"scheme={scheme!r}: expected one of {', '.join(SCHEMES)}")
         return cls(SCHEMES[scheme].generate())
 
     @classmethod
@@ -160,7 +160,7 @@ class SigningKey:
             raise ConfigurationError(f"the key file {os.fspath(path)!a} cannot be read: {error.strerror}") from None
         except TypeError:
             raise ConfigurationError(f"the key file {os.fspath(path)!a} is encrypted: decrypt it first") from None
-        except Exception:  # of many classes, for bytes that are no key
+        except Exception:  # of many classes, for bytes that are not a key
             key = None
         is_secp256k1 = isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name == "secp256k1"
         if not is_secp256k1 and not isinstance(key, ed25519.Ed25519PrivateKey):

@@ -32,7 +32,7 @@ def _code(match: re.Match[str]) -> str:
 
 
 def shown(text: str, *, err: bool = False) -> str:
-    """Return the text for stdout or stderr: unchanged for stdout that is no terminal, otherwise `visible`."""
+    """Return the text for stdout or stderr: unchanged for stdout that is not a terminal, otherwise `visible`."""
     stream = sys.stderr if err else sys.stdout
     if stream is None or not stream.isatty():
         return visible(text) if err else text  # a log of stderr is read on a terminal later

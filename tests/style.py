@@ -74,6 +74,13 @@ RULES = [
         "nobody says it",
         "The task runs anew.",
     ),
+    Rule(r"wanted (?:is|are)|(?:is|are) wanted", "expected", "errors of the field say so", "A number is wanted."),
+    Rule(
+        r"(?<!there )(?:is|are) no (?!longer|more)\w+",
+        "is not a",
+        "the negation belongs to the verb",
+        "A text is no number.",
+    ),
     Rule(r"jobs?", "task", "one word for one thing", "Run a job."),
     Rule(r"please|simply|obviously|of course|easily|very", "nothing", "it adds no fact", "Simply run it."),
     Rule(

@@ -28,20 +28,20 @@ def read_args(arg: tuple[str, ...], args: str | None) -> dict[str, Any] | None:
     """Return the arguments of both options; those of `--arg` replace others. `None`: there are none.
 
     Raises:
-        click.UsageError: `--args` is no JSON object, or `--arg` has no name.
+        click.UsageError: `--args` is not a JSON object, or `--arg` has no name.
     """
     if args is None and not arg:
         return None
     try:
         read: Any = {} if args is None else json.loads(args, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"--args is no JSON: {error}.") from error
+        raise click.UsageError(f"--args is not JSON: {error}.") from error
     if not isinstance(read, dict):
-        raise click.UsageError('--args is no JSON object: wanted is one such as {"n": 3}.')
+        raise click.UsageError('--args is not a JSON object: expected one such as {"n": 3}.')
     for pair in arg:
         name, sign, text = pair.partition("=")
         if not sign or not name:
-            raise click.UsageError(f"--arg {pair!r}: wanted is NAME=VALUE.")
+            raise click.UsageError(f"--arg {pair!r}: expected NAME=VALUE.")
         read[name] = _value(text)
     return read
 
@@ -54,4 +54,4 @@ def _value(text: str) -> Any:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")

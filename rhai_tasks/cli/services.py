@@ -40,7 +40,7 @@ def _address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no address of IPv4 or IPv6.") from error
+        raise click.BadParameter(f"{value!r} is not an IPv4 or IPv6 address.") from error
 
 
 @main.command()

@@ -48,7 +48,7 @@ def read_value(task_id: str, values: Sequence[bytes | None]) -> Any:
     Raises:
         TaskNotFound: There are no details any more.
         NotAsked: There is no value.
-        TaskMalformed: Another program wrote it, and it is no JSON.
+        TaskMalformed: Another program wrote it, and it is not JSON.
     """
     status, result = values
     if status is None:
@@ -58,7 +58,7 @@ def read_value(task_id: str, values: Sequence[bytes | None]) -> Any:
     try:
         return json.loads(result)
     except UNREADABLE as error:
-        raise TaskMalformed(f"task {task_id!r} has a {Field.RESULT!r} that is no JSON: {error}") from error
+        raise TaskMalformed(f"task {task_id!r} has a {Field.RESULT!r} that is not JSON: {error}") from error
 
 
 def read_stats(task_id: str, values: Sequence[bytes | None]) -> Stats:

@@ -104,7 +104,7 @@ class ResultTimeout:
         retry_timeout: The client's.
 
     Raises:
-        ValueError: `timeout` is no number.
+        ValueError: `timeout` is not a number.
     """
 
     def __init__(self, timeout: float | None, retry_timeout: float) -> None:
@@ -145,5 +145,5 @@ def check_scripts(scripts: Iterable[Submitted]) -> Iterable[Submitted]:
         TypeError: They are a single string, each character of which would be a script.
     """
     if isinstance(scripts, str):
-        raise TypeError("an iterable of scripts is wanted, not a single text")
+        raise TypeError("expected an iterable of scripts, not a single text")
     return scripts

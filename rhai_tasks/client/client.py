@@ -63,7 +63,7 @@ class Task(Handle["Client", Sender]):
             TaskNotFound: The task has no details.
             ServerUnavailable: The server has not answered for the client's `retry_timeout`, if `timeout` is as long.
             ClientClosed: The client was closed.
-            ValueError: `timeout` is no number of seconds.
+            ValueError: `timeout` is not a number of seconds.
         """
         if self.ending is None:
             for _ in self._client.as_completed([self], timeout=timeout):

@@ -50,7 +50,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
 
     Raises:
         ConfigurationError: The URL, the circle, a prefix or the namespace cannot be used; or OpenTelemetry is not
-            installed, and `traces` is wanted.
+            installed, and `traces` asks for it.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         `delay` is in milliseconds, as everywhere in dramatiq.
 
         Raises:
-            ValueError: `delay` is no number of milliseconds, negative, or longer than a hundred years.
+            ValueError: `delay` is not a number of milliseconds, negative, or longer than a hundred years.
         """
         if delay is not None:
             milliseconds(delay)

@@ -160,10 +160,10 @@ class Requests:
                 "no circle: name one for the client or for the task; neither reads an environment variable"
             )
         if spec.via not in WAYS:
-            raise ValueError(f"via={spec.via!r}: wanted is one of {', '.join(WAYS)}")
+            raise ValueError(f"via={spec.via!r}: expected one of {', '.join(WAYS)}")
         reference = "" if spec.script.__class__ is str and spec.script[:1] not in _REFERENCES else spec.reference
         if spec.materialize and not reference:
-            raise ValueError("materialize=True: the script is no reference to a stored script")
+            raise ValueError("materialize=True: the script is not a reference to a stored script")
         is_looked_up = spec.materialize or reference.startswith("@")
         if is_looked_up and self.signing_key is not None:
             raise ValueError(
@@ -355,9 +355,9 @@ def _with_start(spec: TaskSpec) -> TaskSpec:
 def _to_spec(spec: Submitted) -> TaskSpec:
     spec = TaskSpec(spec) if isinstance(spec, str | ScriptRef) else spec
     if not isinstance(spec, TaskSpec):
-        raise TypeError(f"a script or a TaskSpec is wanted, not {shown(spec)}")
+        raise TypeError(f"expected a script or a TaskSpec, not {shown(spec)}")
     if not isinstance(spec.script, str | ScriptRef):
-        raise TypeError(f"script={shown(spec.script)}: wanted is a text")
+        raise TypeError(f"script={shown(spec.script)}: expected a text")
     return spec
 
 

@@ -47,7 +47,7 @@ class ScriptRequests:
     def put(self, source: str, name: str | None) -> Request[ScriptRef]:
         """Build the request that stores a script."""
         if not isinstance(source, str):
-            raise TypeError(f"source={shown(source)}: wanted is a text")
+            raise TypeError(f"source={shown(source)}: expected a text")
         digest = hash_of(source)
         ref = ScriptRef(digest, None if name is None else check_name(name))
         keys = [self._scripts, self._names, script_history_key(self._namespace, name or "")]
@@ -118,7 +118,7 @@ def _parse(reference: str | ScriptRef) -> tuple[str | None, str | None]:
         name, digest = name_in(reference), hash_in(reference)
         if name or digest:
             return name, digest
-    raise ValueError(f"{shown(reference)}: wanted is a ScriptRef, sha256: and 64 hex digits, or @ and a name")
+    raise ValueError(f"{shown(reference)}: expected a ScriptRef, sha256: and 64 hex digits, or @ and a name")
 
 
 def _found(reference: str | ScriptRef, digest: Any, there: Any, name: str | None = None) -> ScriptRef:
@@ -144,8 +144,8 @@ class Scripts:
             name: At most 100 letters, digits, `.`, `_` and `-`.
 
         Raises:
-            ValueError: It is no such name, or the source is not UTF-8.
-            TypeError: The source is no text.
+            ValueError: It is not such a name, or the source is not UTF-8.
+            TypeError: The source is not a text.
         """
         return self._sender.send(self._requests.put(source, name))
 
@@ -154,7 +154,7 @@ class Scripts:
 
         Raises:
             ScriptNotFound: There is none.
-            ValueError: It is no reference.
+            ValueError: It is not a reference.
         """
         return self._sender.send(self._requests.find(reference))
 
@@ -178,7 +178,7 @@ class Scripts:
 
         Raises:
             ScriptNotFound: There is none.
-            ValueError: It is no reference, or a name points to the script.
+            ValueError: It is not a reference, or a name points to the script.
         """
         self._sender.send(self._requests.delete(reference))
 

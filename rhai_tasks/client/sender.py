@@ -40,7 +40,7 @@ class _Sender:
 
     Raises:
         ConfigurationError: The URL cannot be read.
-        ValueError: `retry_timeout` is no number of seconds.
+        ValueError: `retry_timeout` is not a number of seconds.
     """
 
     def __init__(self, url: str, requests: Requests, retry_timeout: float) -> None:

@@ -103,11 +103,11 @@ def check_seconds(
         ValueError: It is out of these bounds, or no number.
     """
     try:
-        # A text is no number, though `float` reads it; `None` raises.
+        # A text is not a number, though `float` reads it; `None` raises.
         seconds = math.nan if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not least <= seconds <= most:  # true of not-a-number, too
         upper = "" if most == math.inf else f" to {most:g}"
-        raise ValueError(f"{name}={shown(value)}: wanted is a number of {unit} from {least:g}{upper}")
+        raise ValueError(f"{name}={shown(value)}: expected a number of {unit} from {least:g}{upper}")
     return seconds

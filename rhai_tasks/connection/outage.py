@@ -92,7 +92,7 @@ _OF_CLUSTERS = (
 class Outage:
     """Logs once when the server goes away and once when it is back, however many tries lie between.
 
-    A refused command is no outage: the server answers, and may do everything else. It is logged now and then.
+    A refused command is not an outage: the server answers, and may do everything else. It is logged now and then.
 
     Each process has one; every thread that uses the server reports to it.
     """

@@ -24,7 +24,7 @@ _SERVER = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 _BROKER = ("amqp", "amqps")
 _ENCODE = "a special character of a user name, password or path is written as %xx, as @ is %40"
 _WANTED_BROKER = (
-    "wanted amqp://user:password@host:port/vhost, or amqps://, with special characters as %xx; several separated by ;"
+    "expected amqp://user:password@host:port/vhost, or amqps://, with special characters as %xx; several separated by ;"
 )
 _LONGEST_PATH = 107  # bytes of a Unix socket's, as the kernel has it; macOS has 103
 
@@ -60,7 +60,7 @@ def read_broker_url(url: object) -> list[Url]:
         UrlError: As `read_server_url`.
     """
     if not isinstance(url, str):
-        raise UrlError("wanted is a text")
+        raise UrlError("expected a text")
     return [_read(one, _BROKER) for one in url.split(";")]
 
 
@@ -125,7 +125,7 @@ _OF_ANOTHER_KIND = re.compile(r"https?://[A-Za-z0-9.-]*/?")  # has no room for a
 def _read_text(url: str, schemes: tuple[str, ...]) -> Url:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in schemes:
-        raise UrlError(f"wanted is a URL that begins with one of {', '.join(f'{name}://' for name in schemes)}")
+        raise UrlError(f"expected a URL that begins with one of {', '.join(f'{name}://' for name in schemes)}")
     if any(char <= " " or char == "\x7f" or char.isspace() or "\ud800" <= char <= "\udfff" for char in url):
         raise UrlError("a blank, a control character and what is not UTF-8 must be written as %xx")
     if "#" in rest:
@@ -159,7 +159,7 @@ def _read_text(url: str, schemes: tuple[str, ...]) -> Url:
 
 def _read(url: object, schemes: tuple[str, ...]) -> Url:
     if not isinstance(url, str):
-        raise UrlError("wanted is a text")
+        raise UrlError("expected a text")
     return _read_text(url, schemes)
 
 
@@ -183,7 +183,7 @@ def _decoded(text: str, what: str) -> str:
 
 
 def _plain(text: str, what: str) -> str:
-    """Decode a name, which is no secret; refuse control characters."""
+    """Decode a name, which is not a secret; refuse control characters."""
     plain = _decoded(text, what)
     if not plain.isprintable():
         raise UrlError(f"the {what} has a control character in it")
@@ -199,19 +199,19 @@ _HOST_NAME = re.compile(r"[\w.-]+")
 def _hosts(parts: _Parts) -> tuple[tuple[str, int | None], ...]:
     if parts.scheme == "unix":
         if parts.hosts:
-            raise UrlError(f"wanted is unix:///path, with three slashes; {_ENCODE}")
+            raise UrlError(f"expected unix:///path, with three slashes; {_ENCODE}")
         return ()
     if not parts.scheme.endswith("+sentinel"):
         return (_host(parts.hosts),) if parts.hosts else (("localhost", None),)
     if not all(parts.hosts.split(",")):
-        raise UrlError("wanted is redis+sentinel://host:port,host:port/service/database: a host is missing")
+        raise UrlError("expected redis+sentinel://host:port,host:port/service/database: a host is missing")
     return tuple(_host(one) for one in parts.hosts.split(","))
 
 
 def _host(text: str) -> tuple[str, int | None]:
     match = _HOST.fullmatch(text)
     if not match:
-        raise UrlError(f"host and port cannot be read; wanted is host:port, or [IPv6 address]:port; {_ENCODE}")
+        raise UrlError(f"host and port cannot be read; expected host:port, or [IPv6 address]:port; {_ENCODE}")
     port = match["port"]
     if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536 and len(port) < 7):
         raise UrlError(f"the port must be a number from 1 to 65535; {_ENCODE}")
@@ -226,7 +226,7 @@ def _six(text: str) -> str:
         pass
     else:
         return address
-    raise UrlError("the host in brackets is no IPv6 address")
+    raise UrlError("the host in brackets is not an IPv6 address")
 
 
 def _name(text: str) -> str:
@@ -236,7 +236,7 @@ def _name(text: str) -> str:
     except UnicodeError:
         name = ""
     if not _HOST_NAME.fullmatch(name):
-        raise UrlError(f"the host is no name and no address of one; {_ENCODE}")
+        raise UrlError(f"the host is neither a name nor an address; {_ENCODE}")
     return name
 
 
@@ -257,14 +257,14 @@ def _path(parts: _Parts) -> tuple[str, str, int | None]:
     if parts.scheme.endswith("+sentinel"):
         service, _, path = path.partition("/")
         if not service:
-            raise UrlError("wanted is redis+sentinel://host:port,host:port/service/database: the service is missing")
+            raise UrlError("expected redis+sentinel://host:port,host:port/service/database: the service is missing")
     return "", _plain(service, "service"), DATABASE.read(path, "database (the path)") if path else None
 
 
 def _socket_path(text: str) -> str:
     path = _plain(text, "path")
     if not path or path.endswith("/"):
-        raise UrlError("wanted is unix:///path/of/the/socket?db=0: the path is missing")
+        raise UrlError("expected unix:///path/of/the/socket?db=0: the path is missing")
     if len(path.encode()) > _LONGEST_PATH:
         raise UrlError(f"the path of the socket is longer than {_LONGEST_PATH} bytes")
     return path

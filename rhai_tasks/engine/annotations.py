@@ -178,7 +178,7 @@ class Readers:
             if not isinstance(value, list):
                 raise _wrong_type(path, "an array", value)
             if is_fixed and len(value) != len(readers):
-                raise ValueError(f"{path}: an array of {len(readers)} is wanted, not of {len(value)}")
+                raise ValueError(f"{path}: expected an array of {len(readers)}, not of {len(value)}")
             each = readers if is_fixed else repeat(readers[0])
             pairs = enumerate(zip(each, value, strict=False))
             return _make(make, [reader(item, f"{path}[{place}]") for place, (reader, item) in pairs], path)
@@ -237,7 +237,7 @@ def _literal(values: tuple[Any, ...]) -> Reader:
             plain = allowed.value if isinstance(allowed, Enum) else allowed
             if type(plain) is type(value) and plain == value:
                 return allowed
-        raise ValueError(f"{path}: {' or '.join(map(repr, values))} is wanted, not {value!r}")
+        raise ValueError(f"{path}: expected {' or '.join(map(repr, values))}, not {value!r}")
 
     return read
 
@@ -275,7 +275,7 @@ def _make(make: Callable[[Any], Any], value: Any, path: str) -> Any:
 
 
 def _wrong_type(path: str, wanted: str, value: Any) -> TypeError:
-    return TypeError(f"{path}: {wanted} is wanted, not {type(value).__name__}")
+    return TypeError(f"{path}: expected {wanted}, not {type(value).__name__}")
 
 
 def _classes(hint: Any) -> Iterator[type]:

@@ -27,7 +27,7 @@ class Authorization:
                 Several functions must all allow a task.
 
         Raises:
-            TypeError: It is no function, or a coroutine function.
+            TypeError: It is not a function, or a coroutine function.
         """
         if not callable(function):
             raise refusal("function", function)
@@ -50,5 +50,5 @@ class Authorization:
             if answer is False:
                 return "the worker's engine refuses it"
             if answer is not True:
-                raise TypeError(f"an authorize function returned {answer!r}: wanted is True, False or a text")
+                raise TypeError(f"an authorize function returned {answer!r}: expected True, False or a text")
         return None

@@ -47,7 +47,7 @@ _RHAIS = {
     *(list, tuple, dict, set, frozenset, FnPtr, Timestamp, CancelToken, NativeScope),
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CoroutineType, types.ModuleType),
 }
-"""Classes that are no types of their own: scripts have values in their place, or can do nothing with their objects."""
+"""Classes that are not types of their own: scripts have values in their place, or can do nothing with their objects."""
 
 _MOST_SLOTS = 64  # of an engine
 
@@ -75,7 +75,7 @@ def take_slot(cls: type, slots: dict[type, int]) -> int:
         TypeError: The class is none, or scripts have values in place of its objects.
     """
     if not isinstance(cls, type):
-        raise TypeError(f"{cls!r} is no class")
+        raise TypeError(f"{cls!r} is not a class")
     if cls in _RHAIS:
         raise TypeError(
             f"{cls.__name__} cannot be a type of scripts: these have their own values, or none, in its place"

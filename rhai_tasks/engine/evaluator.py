@@ -74,7 +74,7 @@ class Evaluator(Registry):
             args: The constant `ARGS`, a map: values by name, as docs/args.md lists them, or the JSON text of an object.
 
         Raises:
-            ArgsError: The text of `args` is no JSON object, or has a number that no script can hold.
+            ArgsError: The text of `args` is not a JSON object, or has a number that no script can hold.
             RhaiError: The script failed or was stopped; `str()` is Rhai's own text with the position.
             TypeError, ValueError, OverflowError: A value in `scope`, `constants` or `args` cannot be passed on.
         """

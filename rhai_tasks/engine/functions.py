@@ -104,8 +104,8 @@ def check_identifier(name: object, whole: str | None = None) -> None:
     if not is_identifier(name):
         given = name if whole is None else whole
         raise ValueError(
-            f"{given!r} is no name for scripts: wanted are ASCII letters, digits and underscores, no digit first, "
-            "and no word that Rhai keeps for itself"
+            f"{given!r} is not a valid name in scripts: expected ASCII letters, digits and underscores, no digit "
+            "first, and no word that Rhai keeps for itself"
         )
 
 

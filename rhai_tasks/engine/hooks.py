@@ -48,7 +48,7 @@ class Conversions:
             raise refusal("cls", cls)
         for name, hook in (("to", to), ("from_", from_)):
             if hook is not None and not callable(hook):
-                raise TypeError(f"{name} is {hook!r}: a function is wanted")
+                raise TypeError(f"{name} is {hook!r}: expected a function")
         if to is None and from_ is None:
             raise TypeError(f"convert({cls.__name__}) needs 'to', 'from_', or both")
         if is_coroutine_function(to) or is_coroutine_function(from_):

@@ -49,7 +49,7 @@ def language(names: Iterable[str], *, strict: bool, expressions: bool) -> Langua
     """Return a language without keywords, operators, and functions and properties of Rhai's library.
 
     Raises:
-        TypeError: `names` is no collection of names, or the others are no truth values.
+        TypeError: `names` is not a collection of names, or the others are not `bool`.
         ValueError: Rhai has nothing of a name.
     """
     for argument, value in (("strict", strict), ("expressions", expressions)):

@@ -11,7 +11,7 @@ _LARGEST = 2**63 - 1  # what the engine counts with
 def check_timeout(seconds: object) -> None:
     """Raise `ValueError` unless this can be a timeout."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        raise ValueError(f"timeout is {seconds!r}: a number is wanted")  # noqa: TRY004  (documented)
+        raise ValueError(f"timeout is {seconds!r}: expected a number")  # noqa: TRY004  (documented)
     if not 0 < seconds <= _LARGEST:
         raise ValueError(f"timeout is {seconds}: it must be finite and above 0; None means no bound")
 
@@ -19,11 +19,11 @@ def check_timeout(seconds: object) -> None:
 def check_bound(name: str, value: object) -> None:
     """Raise `ValueError` unless this can be a limit."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}: a whole number is wanted")  # noqa: TRY004  (documented)
+        raise ValueError(f"{name} is {value!r}: expected a whole number")  # noqa: TRY004  (documented)
     if value < 0:
         raise ValueError(f"{name} is {value}: a limit cannot be negative")
     if value > _LARGEST:
-        raise ValueError(f"{name} is {value}: at most {_LARGEST} is wanted")
+        raise ValueError(f"{name} is {value}: expected at most {_LARGEST}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

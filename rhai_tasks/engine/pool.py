@@ -23,15 +23,15 @@ class Pool:
         threads: How many; by default as many as CPUs and four more.
 
     Raises:
-        TypeError: It is no whole number.
+        TypeError: It is not a whole number.
         ValueError: It is below 1.
     """
 
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool)):
-            raise TypeError(f"threads is {threads!r}: a whole number is wanted")
+            raise TypeError(f"threads is {threads!r}: expected a whole number")
         if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}: at least 1 is wanted")
+            raise ValueError(f"threads is {threads}: expected at least 1")
         self._threads = threads or (os.cpu_count() or 1) + 4
         self._executors: dict[tuple[int, int], ThreadPoolExecutor] = {}
         self._is_closed = False

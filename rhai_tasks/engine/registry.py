@@ -134,7 +134,7 @@ class Registry(Authorization, Conversions):
 
         Raises:
             OverflowError: The engine knows 64 classes, six of Python's own among them.
-            TypeError: It is no class, or scripts have values in place of its objects (`str`, `dict`, `object`); or a
+            TypeError: It is not a class, or scripts have values in place of its objects (`str`, `dict`, `object`); or a
                 method that Python itself calls, such as `__len__`, is a coroutine function.
             ValueError: Scripts cannot use the name.
         """
@@ -180,11 +180,11 @@ class Registry(Authorization, Conversions):
         if not isinstance(name, str):
             raise refusal("name", name)
         if not isinstance(members, Mapping):
-            raise TypeError(f"members is {members!r}: a mapping of names to functions and constants is wanted")
+            raise TypeError(f"members is {members!r}: expected a mapping of names to functions and constants")
         for part in (*name.split("::"), *members):
             check_identifier(part)
         if "global" in name.split("::"):
-            raise ValueError(f"{name!r} is no name for a module: scripts reach their constants by 'global'")
+            raise ValueError(f"{name!r} is not a valid name of a module: scripts reach their constants by 'global'")
         with self._adding:
             texts, module = self._module(name, members)
             former = self._modules.get(name, Module(functions=[], constants={}))
@@ -330,7 +330,7 @@ def _sources(modules: Modules) -> Path | Callable[[str], str | None]:
     if isinstance(modules, Path):
         folder = modules.resolve(strict=True)
         if not folder.is_dir():
-            raise NotADirectoryError(f"modules is {str(modules)!r}: a folder is wanted")
+            raise NotADirectoryError(f"modules is {str(modules)!r}: expected a folder")
         return folder
     if isinstance(modules, Mapping):
         return functools.partial(_source, modules.get)
@@ -343,9 +343,9 @@ def _source(find: Callable[[str], str | None], path: str) -> str | None:
     """Return the source of a module.
 
     Raises:
-        TypeError: It is no text.
+        TypeError: It is not a text.
     """
     source = find(path)
     if source is not None and not isinstance(source, str):
-        raise TypeError(f"the source of module {path!r} is a {type(source).__name__}: a text, or None, is wanted")
+        raise TypeError(f"the source of module {path!r} is a {type(source).__name__}: expected a text, or None")
     return source

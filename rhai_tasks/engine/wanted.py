@@ -1,4 +1,4 @@
-"""Wrong arguments: the exceptions that say what is wanted in their place."""
+"""Wrong arguments: the exceptions that say what was expected."""
 
 import reprlib
 from pathlib import PurePath
@@ -38,14 +38,14 @@ def refusal(name: str, value: object) -> Exception:
         return error
     if name == "variable":
         if not isinstance(value, str):
-            return TypeError(f"a variable is named {reprlib.repr(value)}: a text is wanted")
+            return TypeError(f"a variable is named {reprlib.repr(value)}: expected a text")
         return ValueError(
-            f"{value!r} is no name of a variable: wanted are ASCII letters, digits and underscores, no digit first, "
-            "and no word that Rhai keeps for itself"
+            f"{value!r} is not a valid name of a variable: expected ASCII letters, digits and underscores, no digit "
+            "first, and no word that Rhai keeps for itself"
         )
     hint = ""
     if name in {"script", "source"} and isinstance(value, PurePath):
         hint = "; its text is path.read_text()"
     elif name == "modules" and isinstance(value, str):
         hint = f"; the folder is Path({value!r})"
-    return TypeError(f"{name} is {reprlib.repr(value)}: {_WANTED.get(name, 'something else')} is wanted{hint}")
+    return TypeError(f"{name} is {reprlib.repr(value)}: expected {_WANTED.get(name, 'something else')}{hint}")

@@ -309,5 +309,5 @@ def _ended(row: Sequence[Any]) -> EndedTask:
 
 
 def _text(value: Any) -> str:
-    to_bytes(str(value))  # what cannot be a key is no id
+    to_bytes(str(value))  # what cannot be a key is not an id
     return str(value)

@@ -143,7 +143,7 @@ class Reporter:
 
 @contextmanager
 def reports_of_tree(expected: Sequence[str], *, wanted: bool) -> Iterator[Reports | None]:
-    """Make a directory for the reports of a tree of processes that this one starts; `None` unless they are wanted.
+    """Make a directory for the reports of a tree of processes that this one starts; `None` unless `wanted`.
 
     Raises:
         ConfigurationError: No directory can be made.

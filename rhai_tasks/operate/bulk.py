@@ -93,7 +93,7 @@ class Bulk:
         for task_id in task_ids:
             try:
                 done += self._client.cancel(task_id)
-            except (TaskNotFound, ServerError):  # gone, or its details are no hash
+            except (TaskNotFound, ServerError):  # gone, or its details key is not a hash
                 continue
         return done
 

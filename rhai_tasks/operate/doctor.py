@@ -205,7 +205,7 @@ def _check_dead_letters(queues: Queues, circle: str) -> Iterator[Finding]:
 def _check_rules(queues: Queues, circle: str) -> Iterator[Finding]:
     for rule in queues.rules().read(circle):
         if rule.verb == "limit":
-            continue  # it is no problem
+            continue  # it is not a problem
         verb, remedy = ("paused", "resume") if rule.verb == "pause" else ("blocked", "unblock")
         what = f"{rule.subject} is {verb} since {timestamp(rule.at)} by {rule.by or 'somebody'}"
         yield Finding(circle, f"{what}: {rule.reason}" if rule.reason else what, f"rhai-tasks {remedy} ends it")

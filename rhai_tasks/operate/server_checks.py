@@ -41,7 +41,7 @@ def _replication(client: Any, replication: Mapping[str, Any]) -> Iterator[Findin
     if replication["role"] != "master":
         remedy = "name the primary in --redis-url, or its Sentinels (redis+sentinel://)"
         yield Finding("server", "it is a replica: it refuses writes", remedy)
-    good = replication.get("min_slaves_good_slaves")  # absent if none are wanted
+    good = replication.get("min_slaves_good_slaves")  # absent if none is required
     wanted = _option(client, "min-replicas-to-write", "1")
     if good is not None and wanted.isdigit() and good < int(wanted):
         what = f"{good} of at least {wanted} replicas keep up: it refuses writes (NOREPLICAS)"

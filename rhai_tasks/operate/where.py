@@ -89,13 +89,13 @@ def parse_where(text: str) -> Where:
         found = _TERM.fullmatch(term)
         name = {"error~": "contains"}.get(f"{found['name']}{found['sign']}", found["name"]) if found else ""
         if not found or name not in Where.__dataclass_fields__ or (found["sign"] == "~") != (name == "contains"):
-            raise ConfigurationError(f"{term!a} is no part of a filter: wanted are {_SPELLED}")
+            raise ConfigurationError(f"{term!a} is not part of a filter: expected {_SPELLED}")
         if name in values:
             raise ConfigurationError(f"the filter {text!a} has {name} twice")
         if not found["value"]:
             raise ConfigurationError(f"{term!a} has no value")
         if name == "status" and found["value"] not in {*Status}:
-            raise ConfigurationError(f"{term!a}: wanted is one of {', '.join(Status)}")
+            raise ConfigurationError(f"{term!a}: expected one of {', '.join(Status)}")
         try:
             values[name] = parse_age(found["value"]) if name in {"older", "younger"} else found["value"]
         except ConfigurationError as error:
@@ -111,7 +111,7 @@ def parse_age(text: str) -> float:
     """
     found = _AGE.fullmatch(text.strip())
     if not found:
-        raise ConfigurationError(f"{text!a} is no duration: wanted is a number and s, m, h or d, such as 15m")
+        raise ConfigurationError(f"{text!a} is not a duration: expected a number and s, m, h or d, such as 15m")
     return float(found[1]) * _UNITS[found[2]]
 
 

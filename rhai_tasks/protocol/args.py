@@ -28,7 +28,7 @@ def write_args(args: Mapping[str, Any]) -> str:
             pair of surrogates. Or values are nested deeper than 100 levels.
     """
     if not isinstance(args, Mapping):
-        raise TypeError(f"args is of type {type(args).__name__}: wanted is a mapping of names to values")
+        raise TypeError(f"args is of type {type(args).__name__}: expected a mapping of names to values")
     return json.dumps(_plain(args, "args", 0), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -51,7 +51,7 @@ def _script_integer(digits: str) -> int:
 
 
 def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _plain(value: Any, path: str, depth: int) -> Any:
@@ -70,7 +70,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{path}: {value} is no number of JSON")
+            raise ValueError(f"{path}: {value} is not a JSON number")
         return float(value)
     return _plain_parts(value, path, depth)
 
@@ -97,7 +97,7 @@ def _object(items: Iterable[tuple[Any, Any]], path: str, depth: int) -> dict[str
     plain: dict[str, Any] = {}
     for key, value in items:
         if not isinstance(key, str):
-            raise TypeError(f"{path}: the key {shown(key)} is of type {type(key).__name__}: wanted is a string")
+            raise TypeError(f"{path}: the key {shown(key)} is of type {type(key).__name__}: expected a string")
         within = f"{path}.{key}" if key.isidentifier() else f"{path}[{shown(key)}]"
         plain[_text(key, within)] = _plain(value, within, depth + 1)
     return plain
@@ -107,5 +107,5 @@ def _text(text: str, path: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{path}: {shown(text)} has half of a pair of surrogates, which is no text") from None
+        raise ValueError(f"{path}: {shown(text)} has half of a pair of surrogates, which is not a text") from None
     return str(text)

@@ -181,4 +181,4 @@ def dialect_named(name: str) -> Dialect:
     for dialect in (RHAI, HERO):
         if dialect.name == name:
             return dialect
-    raise ConfigurationError(f"--dialect {shown(name)}: wanted is one of {', '.join(get_args(DialectName))}")
+    raise ConfigurationError(f"--dialect {shown(name)}: expected one of {', '.join(get_args(DialectName))}")

@@ -133,10 +133,10 @@ def check_names(prefixes: Prefixes, namespace: str) -> None:
     lists only.
 
     Raises:
-        ConfigurationError: One is the start of another, is empty, or is no text.
+        ConfigurationError: One is the start of another, is empty, or is not a text.
     """
     if not isinstance(prefixes, Prefixes):
-        raise ConfigurationError(f"prefixes {prefixes!a}: wanted is rhai_tasks.protocol.Prefixes")
+        raise ConfigurationError(f"prefixes {prefixes!a}: expected rhai_tasks.protocol.Prefixes")
     names = {
         "--queue-prefix": prefixes.queue,
         "--details-prefix": prefixes.details,
@@ -147,7 +147,7 @@ def check_names(prefixes: Prefixes, namespace: str) -> None:
         names["--stop-prefix"] = prefixes.stop
     for option, name in names.items():
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise ConfigurationError(f"{option} {name!a}: wanted is a text of printable characters, not empty")
+            raise ConfigurationError(f"{option} {name!a}: expected a text of printable characters, not empty")
     names["--namespace"] += ":"  # all keys under it begin with this
     for (option, name), (other, longer) in permutations(names.items(), 2):
         if {option, other} != {"--queue-prefix", "--details-prefix"} and longer.startswith(name):
@@ -164,7 +164,7 @@ def check_circle(circle: str, name: str = "circle") -> str:
         ConfigurationError: It is empty, or not UTF-8 text.
     """
     if not isinstance(circle, str) or not circle or not is_utf8(circle):
-        raise ConfigurationError(f"{name} {circle!a}: wanted is the public key of a circle, UTF-8 and not empty")
+        raise ConfigurationError(f"{name} {circle!a}: expected the public key of a circle, UTF-8 and not empty")
     return circle
 
 
@@ -209,7 +209,7 @@ def failed(message: str, kind: str) -> Outcome:
 
 
 def not_utf8(field: str, error: UnicodeDecodeError) -> TaskMalformed:
-    """Make the error for a field whose bytes are no text."""
+    """Make the error for a field whose bytes are not text."""
     return TaskMalformed(
         f"Field '{field}' of the task is not valid UTF-8: "
         f"byte {error.object[error.start]:#04x} at position {error.start}"

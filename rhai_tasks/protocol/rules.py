@@ -113,7 +113,7 @@ def seconds_of(value: Any) -> float:
     """Read seconds since the epoch from untrusted JSON.
 
     Raises:
-        UNREADABLE: It is no time that can be written.
+        UNREADABLE: It is not a time that can be written.
     """
     seconds = finite(value)
     if not 0 <= seconds < _LATEST:
@@ -129,7 +129,7 @@ def script_hash(text: str) -> str:
     """
     found = _HASH.fullmatch(text.strip().lower())
     if not found:
-        raise ConfigurationError(f"{text!r} is no hash of a script: wanted is sha256: and 64 hex digits")
+        raise ConfigurationError(f"{text!r} is not a hash of a script: expected sha256: and 64 hex digits")
     return found[1]
 
 
@@ -141,7 +141,7 @@ def parse_rate(text: str) -> float:
     """
     found = _RATE.fullmatch(text)
     if not found or not 0.0001 <= float(found[1]) / _SECONDS[found[2]] <= 1e6:
-        raise ConfigurationError(f"{text!r} is no rate: wanted is a number and /s, /m or /h, such as 10/s")
+        raise ConfigurationError(f"{text!r} is not a rate: expected a number and /s, /m or /h, such as 10/s")
     return float(found[1]) / _SECONDS[found[2]]
 
 

@@ -63,7 +63,7 @@ def check_name(name: str) -> str:
     """
     if name_in(f"@{name}") is None:
         raise ValueError(
-            f"name={name!a}: wanted are at most 100 letters, digits, `.`, `_` and `-`, a letter or digit first"
+            f"name={name!a}: expected at most 100 letters, digits, `.`, `_` and `-`, a letter or digit first"
         )
     return name
 

@@ -13,7 +13,7 @@ _FORM = b"rhai-tasks signed task 1\n"
 _LENGTH_BYTES = 4
 
 TASK_ID = "taskId"
-"""Name of the task's id in the signed form; it is no field of the details."""
+"""Name of the task's id in the signed form; it is not a field of the details."""
 
 SIGNATURE_FIELDS = (Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE)
 """The fields that only a worker with `--signatures` reads, besides all others."""

@@ -38,9 +38,9 @@ class Terms(NamedTuple):
     start_before: float | None = None
     """Seconds since the epoch, by the server's clock: from then on the task does not begin."""
     json: bool = False
-    """The value is wanted as JSON, too."""
+    """The value is asked for as JSON, too."""
     stats: bool = False
-    """What the run took is wanted, too."""
+    """The statistics of the run are asked for, too."""
     keep_prints: int | None = None
     """Bytes of what the script prints that are kept."""
     args: str | None = None
@@ -55,7 +55,7 @@ class Term(NamedTuple):
 
     field: str
     read: Callable[[str], Any]
-    """Reads the field's text; for a text that it cannot read, it raises a `ValueError` that says what is wanted."""
+    """Reads the field's text; for a text that it cannot read, it raises a `ValueError` that says what it expected."""
     write: Callable[[Any], str] = str
     """Writes the text of a value that an application gave."""
 
@@ -82,7 +82,7 @@ def read_moment(text: str) -> float:
     """Read a time, RFC 3339 with its offset or seconds since the epoch, as seconds since the epoch.
 
     Raises:
-        ValueError: It is none; says what is wanted.
+        ValueError: It is none; the text says what is expected.
     """
     try:
         moment = float(text) if _NUMBER.fullmatch(text) else _date(text)
@@ -165,7 +165,7 @@ def _parse(term: Term, value: bytes) -> Any:
 
 def unreadable_term(field: str, text: str | None, wanted: str) -> TaskMalformed:
     """Return the error of a field that cannot be read."""
-    return TaskMalformed(f"Field '{field}' of the task is {shown(text)}: wanted is {wanted}")
+    return TaskMalformed(f"Field '{field}' of the task is {shown(text)}: expected {wanted}")
 
 
 def write_terms(terms: Sequence[Any]) -> list[str]:
@@ -181,6 +181,6 @@ def write_terms(terms: Sequence[Any]) -> list[str]:
             try:
                 read(text)
             except ValueError as error:
-                raise ValueError(f"{name}={shown(value)}: wanted is {error}") from None
+                raise ValueError(f"{name}={shown(value)}: expected {error}") from None
             details += (field, text)
     return details

@@ -71,7 +71,7 @@ def finite(value: Any) -> float:
     """Read a number from untrusted JSON.
 
     Raises:
-        UNREADABLE: It is no number, or infinite.
+        UNREADABLE: It is not a number, or infinite.
     """
     number = float(value)
     if not isfinite(number):
@@ -83,7 +83,7 @@ def count_of(value: Any) -> int:
     """Read a count from untrusted JSON.
 
     Raises:
-        UNREADABLE: It is no number, or too large for a count.
+        UNREADABLE: It is not a number, or too large for a count.
     """
     count = int(value)
     if not 0 <= count < 2**63:

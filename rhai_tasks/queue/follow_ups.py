@@ -140,7 +140,7 @@ def _result(message: Message[Any], when: str, result: object) -> list[FollowUp]:
         return []
     own = f":{message.queue_name}:{message.actor_name}:{message.message_id}"
     if not isinstance(key, str) or not (_HASHED_KEY.fullmatch(key) or key.endswith(own)):
-        raise ValueError(f"{RESULT_KEY}={key!r} is no key that dramatiq's result backend gives this message")
+        raise ValueError(f"{RESULT_KEY}={key!r} is not a key that dramatiq's result backend gives this message")
     lifetime = max(milliseconds(message.options.get("result_ttl", _RESULT_TTL)), 1)
     body = json.dumps(result, separators=(",", ":")).encode()  # as dramatiq's JSONEncoder does
     return [FollowUp(when, "result", to_bytes(key), body=body, milliseconds=lifetime)]
@@ -151,7 +151,7 @@ def _group_callbacks(message: Message[Any]) -> list[FollowUp]:
     if not barrier or not callbacks:
         return []
     if not isinstance(barrier, str) or not _BARRIER.fullmatch(barrier):
-        raise ValueError(f"group_completion_uuid={barrier!r} is no UUID")
+        raise ValueError(f"group_completion_uuid={barrier!r} is not a UUID")
     called = [_enqueued(Message(**callback), Status.COMPLETED) for callback in callbacks]
     return [
         FollowUp(Status.COMPLETED, "barrier", to_bytes(barrier)),
@@ -188,7 +188,7 @@ def milliseconds(delay: object) -> int:
         return 0
     number = delay.total_seconds() * 1000 if isinstance(delay, timedelta) else delay
     if isinstance(number, bool) or not isinstance(number, int | float) or not -inf < number <= _LONGEST_DELAY:
-        raise ValueError(f"delay={delay!r}: wanted are milliseconds, at most {_LONGEST_DELAY}, or a timedelta")
+        raise ValueError(f"delay={delay!r}: expected milliseconds, at most {_LONGEST_DELAY}, or a timedelta")
     return max(int(number), 0)
 
 

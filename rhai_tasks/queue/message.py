@@ -99,12 +99,12 @@ def decode(body: bytes, queue: str) -> Message[Any]:
         queue: Where it was found; the message then names it, whatever the JSON says: dramatiq acknowledges it there.
 
     Raises:
-        ValueError, TypeError, RecursionError: It is no message.
+        ValueError, TypeError, RecursionError: It is not a message.
     """
     fields = json.loads(to_text(body))
     message: Message[Any] = Message(**fields)
     for name, kind in (("actor_name", str), ("args", list), ("kwargs", dict), ("options", dict)):
         if not isinstance(fields[name], kind):
-            raise TypeError(f"{name} is no {kind.__name__}")  # and dramatiq relies on it
+            raise TypeError(f"{name} is not a {kind.__name__}")  # and dramatiq relies on it
     fields["options"].pop("eta", None)  # a message in the queue is due; dramatiq would enqueue a copy of it later
     return message.copy(queue_name=queue)

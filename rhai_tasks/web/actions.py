@@ -116,7 +116,7 @@ def _rule_of(form: Form, verb: Verb) -> Rule:
 def _count(form: Form, name: str) -> int | None:
     text = form_text(form, name)
     if text and not (text.isascii() and text.isdigit() and int(text[:13]) > 0 and len(text) < 13):
-        raise ConfigurationError(f"{name} {text[:80]!r}: wanted is a whole number from 1 to 999,999,999,999")
+        raise ConfigurationError(f"{name} {text[:80]!r}: expected a whole number from 1 to 999,999,999,999")
     return int(text) if text else None
 
 
@@ -235,7 +235,7 @@ def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:
 
 
 def _ask(request: Request, form: Form, question: str, button: str) -> Response:
-    """Ask whether the action is wanted; the answer sends the same form again."""
+    """Ask the visitor to confirm the action; the answer sends the same form again."""
     back = _back(request, form)
     if not question:
         request.session["said"] = "Nothing was chosen."

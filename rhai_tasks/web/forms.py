@@ -130,7 +130,7 @@ def _args(form: Form) -> dict[str, Any]:
     try:
         args = json.loads(form_text(form, Field.ARGS) or "{}")
     except (ValueError, RecursionError) as error:
-        raise HTTPException(422, f"The arguments are no JSON: {error}.") from error
+        raise HTTPException(422, f"The arguments are not JSON: {error}.") from error
     if not isinstance(args, dict):
         raise HTTPException(422, "The arguments must be a JSON object.")
     return args

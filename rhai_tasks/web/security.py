@@ -222,7 +222,7 @@ def _visitor(address: str) -> str:
     try:
         known = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return ""  # a proxy may pass on text that is no address
+        return ""  # a proxy may pass on text that is not an address
     if known.version == 4:
         return str(known)
     return str(known.ipv4_mapped or ipaddress.ip_network((known, 64), strict=False))
@@ -258,7 +258,7 @@ async def read_form(request: Request, most: int = MOST_BYTES) -> Form:
     try:
         form = parse_qs(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
     except ValueError as error:
-        raise HTTPException(400, "That is no form.") from error
+        raise HTTPException(400, "That is not a form.") from error
     sent = form.get("csrf", [""])[0].encode()
     if not hmac.compare_digest(sent, csrf_token(request).encode()):
         raise HTTPException(403, "This form is of another session. Load the page again, and repeat what you did.")

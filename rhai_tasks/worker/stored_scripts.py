@@ -37,7 +37,7 @@ class StoredScripts:
             field = self._context.settings.table.stored(Field.SCRIPT_REF)
             raise TaskMalformed(
                 f"Field '{field}' of the task is {shown(reference)}: "
-                + ("no script has this name" if name else "wanted is sha256: and 64 hex digits, or @ and a name")
+                + ("no script has this name" if name else "expected sha256: and 64 hex digits, or @ and a name")
             )
         source = self._find(digest)
         return task._replace(script=self._fetch(digest) if source is None else source)

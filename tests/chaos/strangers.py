@@ -109,7 +109,7 @@ end
 
 
 def wrong_type(world: World) -> None:
-    """A key gets a value of another type for a second and is mended, then the next one; then counts are no numbers."""
+    """A key gets a value of another type for a second and is mended, then the next one; then counts are not numbers."""
     for key in _some(world, keys(world)):
         for value in _wrong_types(key):
             world.persistently(lambda client: spoil(client, key, value))  # noqa: B023  (called in this turn)
@@ -145,7 +145,7 @@ def keys(world: World) -> list[str]:
 
 def _wrong_types(key: str) -> list[str]:
     if key == _KEYS.sequence:
-        return ["list", "string"]  # one that is no number
+        return ["list", "string"]  # one that is not a number
     return ["list"] if key == _KEYS.full or ":__released__." in key else ["string"]
 
 
@@ -211,7 +211,7 @@ class _Waiting:
 _WORDS = (
     *(b"", b" ", b"finished", b"completed", b"error", b"\xff\xfe", b"pending pending", b'{"status": 1}', b"x" * 9999),
 )
-"""What is no status, or says too little, and no id of a task that was cancelled."""
+"""What is not a status, or says too little, and no id of a task that was cancelled."""
 
 _BEATS = {
     f"stranger-{number}": text
@@ -264,7 +264,7 @@ def _send(world: World, client: Any) -> None:
 
 
 def _enqueue_garbage(client: Any) -> None:
-    """Put what is no message among the messages."""
+    """Put what is not a message among the messages."""
     with client.pipeline() as pipeline:
         pipeline.hset(_KEYS.bodies, mapping=_BODIES)
         pipeline.rpush(_KEYS.messages, *_BODIES)

@@ -237,7 +237,7 @@ def odd_reports() -> Iterator[bytes]:
 def test_an_odd_report_is_read_or_passed_over() -> None:
     read = [read_report("worker", text) for text in odd_reports()]
 
-    assert read[-1] is not None, "what a newer version adds is no reason"
+    assert read[-1] is not None, "what a newer version adds is not a reason"
     assert any(report is None for report in read)
 
 

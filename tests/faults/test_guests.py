@@ -78,7 +78,7 @@ ATTACKS = {
     "Python": ('__import__("os")', "Function not found"),
     "pointer to a keyword": ('Fn("eval").call("1")', "'eval' is a reserved keyword"),
 }
-MAY_COMPLETE = {"nested array as result"}  # where it is no attack any more, once it fits
+MAY_COMPLETE = {"nested array as result"}  # where it is not an attack any more, once it fits
 
 
 def test_every_attack_ends_as_an_error_that_says_why_and_neighbours_go_on(

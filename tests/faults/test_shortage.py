@@ -1,4 +1,4 @@
-"""A system without memory for scripts is no fault of the scripts."""
+"""A system without memory for scripts is not a fault of the scripts."""
 
 from collections.abc import Callable
 

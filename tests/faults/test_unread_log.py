@@ -147,7 +147,7 @@ def launch(server_url: str, tmp_path: Path) -> Iterator[Launch]:
 
 
 def bad_ids(client: Any, count: int) -> None:
-    """Submit tasks each of which logs an error: their details are no hashes."""
+    """Submit tasks each of which logs an error: their details are not hashes."""
     for number in range(count):
         client.set(f"rhai_task_details:bad{number}", "no hash")
     client.lpush("rhai_tasks:circle", *(f"bad{number}" for number in range(count)))

@@ -104,26 +104,26 @@ def test_limits_lower_those_of_the_task_and_raise_none(policy: Policy) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", r"wanted is a table \[\[allow\]\] at least"),
-        ("allow = []", r"wanted is a table \[\[allow\]\] at least"),
-        ("allow = 1", r"wanted is a table \[\[allow\]\] at least"),
-        ("allow = [1]", r"\[\[allow\]\] number 1: wanted is a table, not 1"),
-        ("[[deny]]", "'deny' is not known here: wanted are allow"),
+        ("", r"expected a table \[\[allow\]\] at least"),
+        ("allow = []", r"expected a table \[\[allow\]\] at least"),
+        ("allow = 1", r"expected a table \[\[allow\]\] at least"),
+        ("allow = [1]", r"\[\[allow\]\] number 1: expected a table, not 1"),
+        ("[[deny]]", "'deny' is not known here: expected allow"),
         ("[[allow]]\n[[allow]]\ncaller = ['02']", r"\[\[allow\]\] number 2: 'caller' is not known here"),
-        ("[[allow]]\ncallers = '02'", "callers = '02': wanted is a list of texts, not empty"),
-        ("[[allow]]\ncallers = []", "callers = .*: wanted is a list of texts, not empty"),
-        ("[[allow]]\ncircles = [1]", "circles = .*: wanted is a list of texts, not empty"),
-        ("[[allow]]\nscripts = ['abc']", "'abc' is no hash of a script"),
-        ("[[allow]]\nlimits = 1", "limits = 1: wanted is a table"),
-        ("[[allow]]\nlimits.stack = 1", "'stack' is not known here: wanted are max_memory, max_operations, timeout"),
-        ("[[allow]]\nlimits.timeout = 0", "timeout=0: wanted is a number of seconds"),
-        ("[[allow]]\nlimits.timeout = nan", "timeout=nan: wanted is a number of seconds"),
-        ("[[allow]]\nlimits.timeout = '1'", "limits.timeout = '1': wanted is a number"),
-        ("[[allow]]\nlimits.timeout = true", "limits.timeout = True: wanted is a number"),
-        ("[[allow]]\nlimits.max_operations = 1.5", "max_operations=1.5: wanted is a whole number"),
-        ("[[allow]]\nlimits.max_memory = -1", "max_memory=-1048576: wanted is a whole number"),
-        ("[[allow]\n", r"is no TOML: .*line 1"),
-        ("a = '\xff'", "is no TOML: .*utf-8"),
+        ("[[allow]]\ncallers = '02'", "callers = '02': expected a list of texts, not empty"),
+        ("[[allow]]\ncallers = []", "callers = .*: expected a list of texts, not empty"),
+        ("[[allow]]\ncircles = [1]", "circles = .*: expected a list of texts, not empty"),
+        ("[[allow]]\nscripts = ['abc']", "'abc' is not a hash of a script"),
+        ("[[allow]]\nlimits = 1", "limits = 1: expected a table"),
+        ("[[allow]]\nlimits.stack = 1", "'stack' is not known here: expected max_memory, max_operations, timeout"),
+        ("[[allow]]\nlimits.timeout = 0", "timeout=0: expected a number of seconds"),
+        ("[[allow]]\nlimits.timeout = nan", "timeout=nan: expected a number of seconds"),
+        ("[[allow]]\nlimits.timeout = '1'", "limits.timeout = '1': expected a number"),
+        ("[[allow]]\nlimits.timeout = true", "limits.timeout = True: expected a number"),
+        ("[[allow]]\nlimits.max_operations = 1.5", "max_operations=1.5: expected a whole number"),
+        ("[[allow]]\nlimits.max_memory = -1", "max_memory=-1048576: expected a whole number"),
+        ("[[allow]\n", r"is not TOML: .*line 1"),
+        ("a = '\xff'", "is not TOML: .*utf-8"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_place_and_reason(tmp_path: Path, text: str, reason: str) -> None:
@@ -185,7 +185,7 @@ def test_an_answer_that_is_none_of_the_three_is_an_error(answer: object) -> None
     engine = Engine()
     engine.authorize(lambda _: answer)  # type: ignore[type-var]
 
-    with pytest.raises(TypeError, match="wanted is True, False or a text"):
+    with pytest.raises(TypeError, match="expected True, False or a text"):
         engine.refusal_of(request())
 
 

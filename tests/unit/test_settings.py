@@ -56,7 +56,7 @@ def test_every_field_is_one_that_these_tests_know() -> None:
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
 @pytest.mark.parametrize("name", sorted(NUMBERS))
 def test_a_number_that_cannot_work_is_refused(name: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{option_of(name)} .*: wanted is .* from .* to [0-9,]+$"):
+    with pytest.raises(ConfigurationError, match=f"^{option_of(name)} .*: expected .* from .* to [0-9,]+$"):
         Settings(**{name: value})  # type: ignore[arg-type]
 
 
@@ -75,7 +75,7 @@ def test_a_number_at_its_bounds_is_taken_and_one_beyond_is_not(name: str) -> Non
 
 @pytest.mark.parametrize("name", ["processes", "threads", "buffer", "max_deliveries"])
 def test_there_is_no_less_than_one(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{option_of(name)} 0: wanted is a whole number from 1 to"):
+    with pytest.raises(ConfigurationError, match=f"{option_of(name)} 0: expected a whole number from 1 to"):
         Settings(**{name: 0})  # type: ignore[arg-type]
 
 
@@ -87,21 +87,21 @@ def test_zero_means_none(name: str) -> None:
 @pytest.mark.parametrize("value", ["yes", 1, 0, None, NAN], ids=repr)
 @pytest.mark.parametrize("name", sorted(FLAGS))
 def test_a_flag_is_true_or_false(name: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{option_of(name)} .*: wanted is True or False$"):
+    with pytest.raises(ConfigurationError, match=f"^{option_of(name)} .*: expected True or False$"):
         Settings(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", NO_TEXTS, ids=repr)
 @pytest.mark.parametrize("name", sorted(WORDS))
 def test_a_word_is_one_of_those_that_there_are(name: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{option_of(name)} .*: wanted is one of "):
+    with pytest.raises(ConfigurationError, match=f"^{option_of(name)} .*: expected one of "):
         Settings(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [*NO_TEXTS, "module", ":", "m:", ":f", "m:f:g", "m.:f", ".m:f", "m f:g", "m:f()"])
 def test_an_engine_is_a_module_and_a_function(value: object) -> None:
     if value is not None:
-        with pytest.raises(ConfigurationError, match="^--engine .*, wanted as module:function$"):
+        with pytest.raises(ConfigurationError, match="^--engine .*: expected module:function$"):
             Settings(engine=value)  # type: ignore[arg-type]
 
 
@@ -110,14 +110,14 @@ def test_an_engine_is_a_module_and_a_function(value: object) -> None:
 )
 def test_an_address_has_a_port(value: object) -> None:
     if value is not None:
-        with pytest.raises(ConfigurationError, match="^--metrics-address .*, wanted as HOST:PORT: "):
+        with pytest.raises(ConfigurationError, match="^--metrics-address .*: expected HOST:PORT: "):
             Settings(metrics_address=value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [*NO_TEXTS, "policy.toml"], ids=repr)
 def test_a_policy_is_a_path(value: object) -> None:
     if value is not None:
-        with pytest.raises(ConfigurationError, match="^--policy .*: wanted is a pathlib.Path$"):
+        with pytest.raises(ConfigurationError, match="^--policy .*: expected a pathlib.Path$"):
             Settings(policy=value)  # type: ignore[arg-type]
 
 
@@ -138,7 +138,7 @@ def test_limits_are_limits(value: object) -> None:
 
 @pytest.mark.parametrize("timeout", [1e-9, 1e16])
 def test_a_time_limit_is_one_that_a_script_can_keep(timeout: float) -> None:
-    with pytest.raises(ConfigurationError, match="--task-timeout .*: wanted is a number of seconds from 0.001 to"):
+    with pytest.raises(ConfigurationError, match="--task-timeout .*: expected a number of seconds from 0.001 to"):
         Settings(limits=Limits(timeout=timeout))
 
 
@@ -196,7 +196,7 @@ def test_no_name_may_be_the_start_of_another(make: Callable[[Prefixes, str], obj
 @pytest.mark.parametrize("value", NO_TEXTS, ids=repr)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_a_text_that_can_be_seen(make: Callable[[Prefixes, str], object], name: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match="^--[a-z-]+ .*: wanted is a text of printable characters, not empty$"):
+    with pytest.raises(ConfigurationError, match="^--[a-z-]+ .*: expected a text of printable characters, not empty$"):
         make(*named(**{name: value}))  # type: ignore[arg-type]
 
 
@@ -223,7 +223,7 @@ def test_names_apart_from_each_other_are_taken(names: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("circle", ["", "\udcff", None, 1, b"c"], ids=repr)
 def test_a_circle_is_utf8_and_not_empty(circle: object) -> None:
-    with pytest.raises(ConfigurationError, match="^circle .*: wanted is the public key of a circle"):
+    with pytest.raises(ConfigurationError, match="^circle .*: expected the public key of a circle"):
         Args(redis_url="redis://h", circle_public_key=circle)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="^circle "):
         ScriptActor(circle=circle)  # type: ignore[arg-type]

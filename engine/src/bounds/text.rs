@@ -115,7 +115,7 @@ pub fn debug(string: &str) -> Fallible<String> {
     Ok(text.done())
 }
 
-/// Write an array, a map or another value that is no string as Rhai does, unless that takes more memory or time than the
+/// Write an array, a map or another value that is not a string as Rhai does, unless that takes more memory or time than the
 /// script has left.
 pub fn value(value: &Dynamic) -> Fallible<String> {
     let mut text = Text::new();

@@ -17,7 +17,7 @@ create_exception!(
     rhai_tasks.engine._engine,
     ArgsError,
     PyValueError,
-    "The text of a script's arguments is no JSON object, or has a number that no script can hold."
+    "The text of a script's arguments is not a JSON object, or has a number that no script can hold."
 );
 
 /// The name of the constant.

@@ -79,7 +79,7 @@ pub fn key<'a>(
         let _ = write!(key, "{} {text}", text.len());
     };
     part(source);
-    part(name.unwrap_or("\0")); // which is no name
+    part(name.unwrap_or("\0")); // which is not a name
     for (name, kind) in constants {
         part(name);
         part(match kind {
@@ -90,7 +90,7 @@ pub fn key<'a>(
     }
     for name in variables {
         part(name);
-        part("\0"); // which is no kind
+        part("\0"); // which is not a kind
     }
     key.into()
 }

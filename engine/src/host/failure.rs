@@ -99,7 +99,7 @@ fn build_error(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
     let make = py
         .import(intern!(py, "rhai_tasks.errors"))?
         .getattr(intern!(py, "make_rhai_error"))?;
-    // A failure that is no error of the script's own has one text, and passed through no calls.
+    // A failure that is not an error of the script's own has one text, and passed through no calls.
     let plain = |kind, text: String, position| (kind, text.clone(), position, Vec::new(), text, None, None);
     let (kind, text, position, frames, debug, thrown, cause) = match failure {
         Failure::Script(error, text, debug_text) => {

@@ -13,7 +13,7 @@ local counts = {}
 
 local function size(command, key)
   local reply = redis.pcall(command, key)
-  return type(reply) == 'number' and reply or 0 -- a key of another type is no reason to show nothing
+  return type(reply) == 'number' and reply or 0 -- a key of another type is not a reason to show nothing
 end
 
 -- Add when the tasks at the ends of a list were created. `length`: the list's; `bodies`: key of the messages, if it may

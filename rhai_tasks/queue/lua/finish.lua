@@ -21,8 +21,8 @@
 -- Returns {positions from 0 and results of the simple tasks that are not "recorded"; the results of the others}:
 -- "recorded"; "recorded: " and why a follow-up could not be done; "lost": this broker does not hold the message any
 -- more, nothing was written; "superseded": the task has been submitted anew, nothing was written; {the server's error
--- text}: the details key is no hash, the message is a dead letter; or the server's error: the task is held as before,
--- and the call can be repeated.
+-- text}: the details key is not a hash, the message is a dead letter; or the server's error: the task is held as
+-- before, and the call can be repeated.
 local ids, held = {}, {}
 local i, n = 10, 0
 for _ = 1, ARGV[9] do

@@ -26,7 +26,7 @@ end
 
 -- 1. Read.
 local tasks = {} -- messages that go back: {id, task, status, stale, deaths}
-local ids, others = {}, {} -- ids of tasks that are no messages; ids of messages that stay
+local ids, others = {}, {} -- ids of tasks that are not messages; ids of messages that stay
 
 local function sort_message(id, body)
   local task, submission = plain_task(body)

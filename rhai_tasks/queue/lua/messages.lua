@@ -1,4 +1,4 @@
--- Functions about the elements of a queue: each is the id of a message, or the id of a task that is no message yet.
+-- Functions about the elements of a queue: each is the id of a message, or the id of a task that is not a message yet.
 --
 -- Needs  connection/common, queue/keys
 

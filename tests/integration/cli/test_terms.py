@@ -88,11 +88,11 @@ def test_arguments_are_options_of_submit(run: Run, start_worker: Callable[..., W
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        ("--args=[1]", "--args is no JSON object"),
-        ("--args={", "--args is no JSON"),
-        ('--args={"n": NaN}', "NaN is no number of JSON"),
-        ("--arg=n", "wanted is NAME=VALUE"),
-        ("--arg==3", "wanted is NAME=VALUE"),
+        ("--args=[1]", "--args is not a JSON object"),
+        ("--args={", "--args is not JSON"),
+        ('--args={"n": NaN}', "NaN is not a JSON number"),
+        ("--arg=n", "expected NAME=VALUE"),
+        ("--arg==3", "expected NAME=VALUE"),
         ("--arg=n=9223372036854775808", "args.n: integer 9223372036854775808 does not fit"),
     ],
 )

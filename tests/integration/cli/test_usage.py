@@ -124,7 +124,9 @@ def test_a_duration_that_is_none_is_said_in_one_line(server_url: str, option: st
     ended = run(TASKS, "--redis-url", server_url, "submit", "-c", "c", option, value, "1")
 
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1] == f"Error: Invalid value for '{option}': {value!r} is no number of seconds."
+    assert (
+        ended.stderr.splitlines()[-1] == f"Error: Invalid value for '{option}': {value!r} is not a number of seconds."
+    )
 
 
 STREAMS = [["tail"], ["tail", "--json"], ["queues", "--watch", "0.1"], ["queues", "--watch", "0.1", "--json"]]

@@ -13,7 +13,7 @@ from tests.commands import run_command
 ODD: list[Any] = [math.nan, math.inf, -math.inf, -1, -1e-9, 1e300, 10**400, "", "soon", None, [], timedelta(seconds=1)]
 ODD_EXPIRIES = [1e-9, 0.0009, *(value for value in ODD if value is not None)]
 ODD_TRIES = [value for value in ODD if value not in (math.inf, 1e300)]
-MESSAGE = "wanted is a number of seconds from"
+MESSAGE = "expected a number of seconds from"
 
 
 @pytest.mark.parametrize("value", ODD, ids=repr)
@@ -38,7 +38,7 @@ def test_a_delay_is_a_number_of_seconds(value: Any, app: Client, server_url: str
 def test_a_delay_of_dramatiq_is_a_number_of_milliseconds(value: Any, server_url: str, client: Any) -> None:
     actor = ScriptActor(server_url, circle="circle")
 
-    with pytest.raises(ValueError, match="delay=.*wanted .*milliseconds"):
+    with pytest.raises(ValueError, match="delay=.*expected .*milliseconds"):
         actor.send_with_options(args=("1",), delay=value)
 
     assert client.dbsize() == 0

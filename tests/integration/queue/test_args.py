@@ -49,11 +49,11 @@ def test_each_task_sees_its_own_arguments_and_caller(app: Client, start_worker: 
 @pytest.mark.parametrize(
     ("field", "reason"),
     [
-        ("", "wanted is a JSON object"),
-        ("[1]", "wanted is a JSON object"),
-        ('{"a": }', "wanted is a JSON object: expected value at line 1 column 7"),
+        ("", "expected a JSON object"),
+        ("[1]", "expected a JSON object"),
+        ('{"a": }', "expected a JSON object: expected value at line 1 column 7"),
         ('{"a": 9223372036854775808}', "integer 9223372036854775808 does not fit a script's 64 bits"),
-        ('{"a": NaN}', "wanted is a JSON object: expected value"),
+        ('{"a": NaN}', "expected a JSON object: expected value"),
     ],
 )
 def test_a_field_that_cannot_be_read_ends_the_task_and_nothing_else(

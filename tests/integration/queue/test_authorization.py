@@ -98,7 +98,7 @@ def test_a_policy_that_cannot_be_used_ends_the_command_at_its_start(
     worker = spawn(command, *rest, env={"RHAI_TASKS_POLICY": str(policy)})
 
     assert worker.process.wait(60) != 0
-    assert "[[allow]] number 1: 'caller' is not known here: wanted are callers, circles, limits" in worker.text()
+    assert "[[allow]] number 1: 'caller' is not known here: expected callers, circles, limits" in worker.text()
 
 
 def test_a_worker_of_the_dramatiq_command_obeys_the_policy_too(

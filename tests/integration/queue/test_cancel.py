@@ -62,7 +62,7 @@ def test_a_task_in_the_native_list_never_runs(
     task = app.submit(f'note("{runs}", "ran")')
 
     assert app.cancel(task.id)
-    assert app.cancel(task.id), "a second time is no error"
+    assert app.cancel(task.id), "a second time is not an error"
 
     start_worker("circle", *ENGINE)
     wait_until(lambda: nothing_is_left(client))

@@ -305,7 +305,7 @@ class TestPrerequisites:
 
         assert job["error_kind"] == "Malformed"
         assert job["error"].startswith("Field 'prerequisites' of the task is ")
-        assert job["error"].endswith("wanted is a JSON array of the ids of at most 1000 tasks")
+        assert job["error"].endswith("expected a JSON array of the ids of at most 1000 tasks")
         assert ended(submit("k", "1"))["output"] == "1"
 
     def test_a_held_job_survives_its_worker(
@@ -422,7 +422,7 @@ def test_a_task_that_no_worker_holds_is_found_by_the_doctor_and_submitted_again(
 def test_a_dialect_that_there_is_not_is_refused(server_url: str) -> None:
     done = run_command("rhai-worker", "--dialect", "klingon", "--circle", "w1")
     assert (done.returncode, "'rhai', 'hero'" in done.stderr) == (2, True)
-    with pytest.raises(ConfigurationError, match="--dialect 'klingon': wanted is one of rhai, hero"):
+    with pytest.raises(ConfigurationError, match="--dialect 'klingon': expected one of rhai, hero"):
         Client(server_url, dialect="klingon")  # type: ignore[arg-type]
 
 

@@ -118,7 +118,7 @@ def test_a_task_without_prints_says_so(app: Client, start_worker: Callable[..., 
     waiting = app.submit("1", keep_prints=10, circle="nobody's")
     with pytest.raises(TaskTimeout):
         list(waiting.prints(0.2))
-    with pytest.raises(ValueError, match="keep_prints=0: wanted is a whole number from 1 to 16777216"):
+    with pytest.raises(ValueError, match="keep_prints=0: expected a whole number from 1 to 16777216"):
         app.submit("1", keep_prints=0)
 
 

@@ -317,9 +317,9 @@ def test_an_operator_gives_back_what_lies_in_rabbitmq(
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("http://user:secret@127.0.0.1/", "wanted amqp://"),
-        ("amqp://user:sec?ret@127.0.0.1/", "wanted amqp://"),
-        ("amqp://user:secret@127.0.0.1:notaport/", "wanted amqp://"),
+        ("http://user:secret@127.0.0.1/", "expected amqp://"),
+        ("amqp://user:sec?ret@127.0.0.1/", "expected amqp://"),
+        ("amqp://user:secret@127.0.0.1:notaport/", "expected amqp://"),
         ("amqp://user:secret@127.0.0.1/?nonsense=1", "nonsense"),
     ],
 )

@@ -58,7 +58,7 @@ def test_an_unknown_name_submits_nothing(app: Client, client: Any) -> None:
     assert not client.exists("rhai_tasks:circle", "hero:work_queue:circle")
     with pytest.raises(ScriptNotFound):
         app.submit(f"sha256:{'0' * 64}", materialize=True)
-    with pytest.raises(ValueError, match="materialize=True: the script is no reference"):
+    with pytest.raises(ValueError, match="materialize=True: the script is not a reference"):
         app.submit("1", materialize=True)
     app.submit("1", task_id="t", unique=True)
     with pytest.raises(TaskExists):
@@ -86,11 +86,11 @@ def test_a_script_crosses_the_network_once_for_a_process(
     [
         (f"sha256:{'0' * 64}", f"The script sha256:{'0' * 64} is not stored, or no longer"),
         ("@nobody", "' of the task is '@nobody': no script has this name"),
-        ("", "wanted is sha256: and 64 hex digits, or @ and a name"),
-        ("sha256:ABC", "wanted is sha256: and 64 hex digits, or @ and a name"),
-        (f"sha256:{'A' * 64}", "wanted is sha256: and 64 hex digits, or @ and a name"),
-        ("@", "wanted is sha256: and 64 hex digits, or @ and a name"),
-        ("@a b", "wanted is sha256: and 64 hex digits, or @ and a name"),
+        ("", "expected sha256: and 64 hex digits, or @ and a name"),
+        ("sha256:ABC", "expected sha256: and 64 hex digits, or @ and a name"),
+        (f"sha256:{'A' * 64}", "expected sha256: and 64 hex digits, or @ and a name"),
+        ("@", "expected sha256: and 64 hex digits, or @ and a name"),
+        ("@a b", "expected sha256: and 64 hex digits, or @ and a name"),
     ],
 )
 def test_a_reference_that_leads_nowhere_ends_its_task_alone(

@@ -108,7 +108,7 @@ def test_a_client_gives_a_task_its_limits(app: Client, start_worker: Callable[..
     with pytest.raises(ScriptError, match="the task's limit of 1000"):
         greedy.result(60)
     assert greedy.details().items() >= {"timeout": "30.0", "maxOperations": "1000", "maxMemory": "33554432"}.items()
-    with pytest.raises(ValueError, match="timeout=-1: wanted is a number of seconds from 0.001"):
+    with pytest.raises(ValueError, match="timeout=-1: expected a number of seconds from 0.001"):
         app.submit("1", timeout=-1)
 
 

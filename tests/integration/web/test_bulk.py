@@ -137,7 +137,7 @@ def test_an_action_that_fails_says_what_it_did(browser: Browser, client: Any, mo
         ({"verb": "delete"}, "means every task"),
         ({"verb": "explode", "circle": "c"}, "Unknown action"),
         ({"circle": "c"}, "Unknown action"),
-        ({"verb": "delete", "older": "soon"}, "is no duration"),
+        ({"verb": "delete", "older": "soon"}, "is not a duration"),
     ],
 )
 def test_a_wrong_action_is_refused(browser: Browser, client: Any, fields: dict[str, str], problem: str) -> None:

@@ -118,7 +118,7 @@ def test_what_failed_meanwhile_is_read_again_on_demand(browser: Browser, client:
 def test_a_filter_that_cannot_be_read_is_told(browser: Browser, path: str, query: str) -> None:
     page = browser.get(f"{path}?place=search&{query}", status=422)
 
-    assert "is no duration" in page.text
+    assert "is not a duration" in page.text
     assert page.count("b") <= 1  # the header's
 
 

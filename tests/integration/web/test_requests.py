@@ -295,7 +295,7 @@ def test_a_proxy_is_an_address(spawn: Callable[..., Worker], proxy: str) -> None
     process = spawn("rhai-tasks", "web", "--port", str(free_port()), "--proxy", proxy)
 
     assert process.process.wait(60) == 2
-    assert "is no address" in process.text()
+    assert "is not an IPv4 or IPv6 address" in process.text()
 
 
 def test_a_cookie_opens_nothing_after_the_logout(serve: Serve) -> None:

@@ -83,7 +83,7 @@ def test_what_a_tried_script_says_is_text(browser: Browser, text: str) -> None:
         ({"circle": "", "delay": ""}, "Name a circle"),
         ({"delay": "abc"}, "must be a number of seconds"),
         ({"delay": "-1"}, "between 0 and 10 years"),
-        ({"args": "["}, "no JSON"),
+        ({"args": "["}, "not JSON"),
         ({"args": "[]"}, "must be a JSON object"),
         ({"id": "taken"}, "is taken"),
         ({"via": "pigeon"}, "Unknown way"),

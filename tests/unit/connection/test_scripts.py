@@ -66,7 +66,7 @@ BROKEN = {
     "a name that is misspelt": ("is_cancelled(known", "is_canceled(known"),
     "a variable that is set and not declared": ("local known = read", "known = read"),
     "a variable that is not used": ("for i = 3", "local unused = 1\nfor i = 3"),
-    "a file that is no Lua": ("end\n", "\n"),
+    "a file that is not Lua": ("end\n", "\n"),
 }
 
 

@@ -312,7 +312,7 @@ def test_class_variables_and_arguments_of_init_are_no_fields() -> None:
         "#{count: 2}": "factor: this field of Order is missing",
         "#{count: 2, factor: 1, LIMIT: 3}": "LIMIT: Order has no such field",
         "#{count: 2, factor: 1, total: 3}": "total: Order has no such field",
-        '#{count: 2, factor: "a"}': "factor: int is wanted, not str",
+        '#{count: 2, factor: "a"}': "factor: expected int, not str",
     }.items():
         with pytest.raises(errors.RhaiHostError, match=why):
             engine.eval(f"total({wrong})")

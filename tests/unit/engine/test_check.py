@@ -1,4 +1,4 @@
-"""Mistakes are found before a script runs, and what runs is no mistake."""
+"""Mistakes are found before a script runs, and what runs is not a mistake."""
 
 import pytest
 

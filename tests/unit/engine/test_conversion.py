@@ -177,21 +177,21 @@ LINE = '#{price: #{amount: 5, currency: "EUR"}'
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        ("1", "order: a map of the fields of Order is wanted, not int"),
+        ("1", "order: expected a map of the fields of Order, not int"),
         ("#{}", "order.lines: this field of Order is missing"),
         ("#{lines: [], when: 1}", "order.when: Order has no such field"),
         ("#{lines: []}", "order: no lines"),
-        ("#{lines: 1}", "order.lines: an array is wanted, not int"),
-        ("#{lines: [1]}", "order.lines[0]: a map of the fields of Line is wanted, not int"),
-        ("#{lines: [], note: 1}", r"order.note: str is wanted, not int"),
+        ("#{lines: 1}", "order.lines: expected an array, not int"),
+        ("#{lines: [1]}", "order.lines[0]: expected a map of the fields of Line, not int"),
+        ("#{lines: [], note: 1}", r"order.note: expected str, not int"),
         ("#{lines: [#{price: #{amount: 1}}]}", "order.lines[0].price: KeyError: 'currency'"),
-        (f"#{{lines: [{LINE}, count: true}}]}}", "order.lines[0].count: int is wanted, not bool"),
+        (f"#{{lines: [{LINE}, count: true}}]}}", "order.lines[0].count: expected int, not bool"),
         (f'#{{lines: [{LINE}, level: "no"}}]}}', "order.lines[0].level: 'no' is not a valid Level"),
         (f"#{{lines: [{LINE}, parts: [#{{}}]}}]}}", "order.lines[0].parts[0].price: this field of Line is missing"),
-        (f"#{{lines: [{LINE}, tags: [1]}}]}}", "order.lines[0].tags[0]: str is wanted, not int"),
-        (f"#{{lines: [{LINE}, size: [1]}}]}}", "order.lines[0].size: an array of 2 is wanted, not of 1"),
-        (f'#{{lines: [{LINE}, size: [1, ""]}}]}}', "order.lines[0].size[1]: float is wanted, not str"),
-        (f"#{{lines: [{LINE}, notes: #{{a: 1}}}}]}}", "order.lines[0].notes.a: Decimal is wanted, not int"),
+        (f"#{{lines: [{LINE}, tags: [1]}}]}}", "order.lines[0].tags[0]: expected str, not int"),
+        (f"#{{lines: [{LINE}, size: [1]}}]}}", "order.lines[0].size: expected an array of 2, not of 1"),
+        (f'#{{lines: [{LINE}, size: [1, ""]}}]}}', "order.lines[0].size[1]: expected float, not str"),
+        (f"#{{lines: [{LINE}, notes: #{{a: 1}}}}]}}", "order.lines[0].notes.a: expected Decimal, not int"),
     ],
 )
 def test_an_error_names_the_place_of_a_wrong_part(engine: Engine, order: str, reason: str) -> None:
@@ -212,9 +212,9 @@ def test_read_makes_instances_of_results(engine: Engine) -> None:
     assert lines == [Line(EURO, size=(1, 2), tags=frozenset("a"))]
     assert engine.read(lines, list[Line]) == lines
     assert engine.read(7, int | str) == 7
-    with pytest.raises(TypeError, match=r"value\[0\]: Money is wanted, not int|value\[0\]: 'int' object"):
+    with pytest.raises(TypeError, match=r"value\[0\]: expected Money, not int|value\[0\]: 'int' object"):
         engine.read([1], list[Money])
-    with pytest.raises(TypeError, match=r"value: int \| str is wanted, not list"):
+    with pytest.raises(TypeError, match=r"value: expected int \| str, not list"):
         engine.read([1], int | str)
 
 

@@ -108,13 +108,13 @@ def test_a_function_that_scripts_cannot_call_is_refused_when_it_is_registered() 
 def test_a_name_that_no_script_can_call_is_refused(name: str) -> None:
     engine = Engine()
 
-    with pytest.raises(ValueError, match="no name for"):
+    with pytest.raises(ValueError, match="not a valid name"):
         engine.register(name, lambda: 1)
     if name != "a::b":
-        with pytest.raises(ValueError, match="no name for"):
+        with pytest.raises(ValueError, match="not a valid name"):
             engine.register_module(name, {"f": lambda: 1})
     for member in (len, 1):
-        with pytest.raises(ValueError, match="no name for"):
+        with pytest.raises(ValueError, match="not a valid name"):
             engine.register_module("m", {name: member})
 
 
@@ -972,7 +972,7 @@ def test_a_class_is_known_by_a_name_that_scripts_can_write(name: str) -> None:
     class Known:
         pass
 
-    with pytest.raises(ValueError, match="is no name for scripts"):
+    with pytest.raises(ValueError, match="is not a valid name in scripts"):
         Engine().register_type(Known, name=name)
 
 

@@ -84,8 +84,8 @@ def test_a_map_that_no_parameter_takes_holds_names(function: Callable[..., Any],
         (only_names, "(#{c: 1})", "got an unexpected keyword argument 'c'"),
         (needs_a_name, "(0, #{})", "missing 1 required keyword-only argument: 'a'"),
         (optional, '("f", #{first: "g"})', "got multiple values for argument 'first'"),
-        (only_names, '(#{a: "5"})', "a: int is wanted, not str"),
-        (any_names, '(1, #{x: "5"})', "x: int is wanted, not str"),
+        (only_names, '(#{a: "5"})', "a: expected int, not str"),
+        (any_names, '(1, #{x: "5"})', "x: expected int, not str"),
     ],
 )
 def test_wrong_names_and_values_are_named(function: Callable[..., Any], call: str, reason: str) -> None:

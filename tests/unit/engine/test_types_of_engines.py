@@ -136,7 +136,7 @@ def test_a_class_that_scripts_have_values_for_is_no_type(cls: type) -> None:
 
 @pytest.mark.parametrize("given", [1, "Color", list[int], int | str, collections.abc.Callable[[], int], Color()])
 def test_what_is_no_class_is_no_type(given: Any) -> None:
-    with pytest.raises(TypeError, match="is no class"):
+    with pytest.raises(TypeError, match="is not a class"):
         Engine().register_type(given)
 
 
@@ -144,7 +144,7 @@ def test_a_registration_that_fails_takes_no_slot(knowing: Engine) -> None:
     class Bad:
         pass
 
-    with pytest.raises(ValueError, match="no name for scripts"):
+    with pytest.raises(ValueError, match="not a valid name in scripts"):
         knowing.register_type(Bad, name="a b")
     with pytest.raises(TypeError, match="Bad cannot be passed to a script"):
         knowing.eval("x", scope={"x": Bad()})

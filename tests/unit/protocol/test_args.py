@@ -82,8 +82,8 @@ def test_a_value_becomes_json(value: object, text: str) -> None:
         (2**63, ValueError, "args.v: integer 9223372036854775808 does not fit a script's 64 bits"),
         (-(2**63) - 1, ValueError, "args.v: integer -9223372036854775809 does not fit"),
         pytest.param(10**5000, ValueError, "args.v: integer a huge number does not fit", id="huge"),
-        (float("nan"), ValueError, "args.v: nan is no number of JSON"),
-        ([1, -float("inf")], ValueError, r"args.v\[1\]: -inf is no number of JSON"),
+        (float("nan"), ValueError, "args.v: nan is not a JSON number"),
+        ([1, -float("inf")], ValueError, r"args.v\[1\]: -inf is not a JSON number"),
         (Decimal("2.50"), TypeError, "args.v: a value of type Decimal has no JSON form"),
         (b"x", TypeError, "args.v: a value of type bytes has no JSON form"),
         ({1, 2}, TypeError, "args.v: a value of type set has no JSON form"),
@@ -96,7 +96,7 @@ def test_a_value_becomes_json(value: object, text: str) -> None:
             TypeError,
             r"args.v\['a b'\]\[0\].c: a value of type timedelta has no JSON form",
         ),
-        ({1: 2}, TypeError, "args.v: the key 1 is of type int: wanted is a string"),
+        ({1: 2}, TypeError, "args.v: the key 1 is of type int: expected a string"),
         (datetime(2026, 1, 31), ValueError, "args.v: a datetime without an offset is a time of no place"),
         ("\ud800", ValueError, r"args.v: '\\ud800' has half of a pair of surrogates"),
         ({"\udc80": 1}, ValueError, "has half of a pair of surrogates"),
@@ -111,7 +111,7 @@ def test_a_value_that_no_script_could_hold_is_refused_by_its_place(
 
 @pytest.mark.parametrize("args", [[1], "text", 1, None, [("a", 1)]])
 def test_arguments_are_a_mapping(args: Any) -> None:
-    with pytest.raises(TypeError, match="args is of type .*: wanted is a mapping of names to values"):
+    with pytest.raises(TypeError, match="args is of type .*: expected a mapping of names to values"):
         write_args(args)
 
 

@@ -86,7 +86,7 @@ def test_a_task_that_could_never_begin_is_refused() -> None:
         TaskSpec("1", start_within=5, delay=5)
     with pytest.raises(ValueError, match="give one of them"):
         TaskSpec("1", start_within=5, start_before=datetime.now(UTC) + timedelta(seconds=5))
-    with pytest.raises(ValueError, match="start_within=0: wanted is a number of seconds from 0.001"):
+    with pytest.raises(ValueError, match="start_within=0: expected a number of seconds from 0.001"):
         TaskSpec("1", start_within=0)
 
 
@@ -98,7 +98,7 @@ def test_all_terms_together_are_read_as_they_were_written() -> None:
 
 @pytest.mark.parametrize(("field", "text"), [(field, text) for field, texts in UNREADABLE.items() for text in texts])
 def test_a_term_that_cannot_be_read_is_named_with_the_reason(field: str, text: str) -> None:
-    with pytest.raises(TaskMalformed, match=rf"^Field '{field}' of the task is '.*: wanted is an? ") as raised:
+    with pytest.raises(TaskMalformed, match=rf"^Field '{field}' of the task is '.*: expected an? ") as raised:
         parse_terms(values(**{field: text}))
 
     assert len(str(raised.value)) < 300
@@ -129,5 +129,5 @@ def test_a_term_that_is_not_utf8_is_named(field: str) -> None:
     ],
 )
 def test_a_value_that_no_worker_could_read_is_refused_by_its_name(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"^{name}=.*: wanted is an? "):
+    with pytest.raises(ValueError, match=rf"^{name}=.*: expected an? "):
         write_terms([value if name == one else None for one in Terms._fields])
