@@ -4,6 +4,10 @@ Each file lies in the folder `lua` of a package. Its line `-- Needs` names the f
 `queue/messages`, which is rhai_tasks/queue/lua/messages.lua. They stand before it in the script, each once. A field of
 the details or a status is written as `FIELD.callerId` or `STATUS.pending`; the script gets the dialect's word as a
 string.
+
+The server makes each function again at each call of a script, which takes as long as a fifth of a command. So a script
+has only the functions that it uses, and a block that few calls enter can have its own: it begins with the line
+`-- Functions that only this block uses are made here.`
 """
 
 import re
@@ -21,6 +25,8 @@ from .connect import BLOCK_SECONDS
 
 _NEEDS = re.compile(r"^-- Needs  (?:nothing|(\w+/\w+(?:, \w+/\w+)*))$", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"--.*")
+_BLOCK = re.compile(r"^( +)-- Functions that only this block uses are made here\.\n(?:\1.*\n|\n)*", re.MULTILINE)
 _WORD = re.compile(r"\b(FIELD|STATUS)\.(\w+)")
 
 
@@ -43,10 +49,16 @@ def script_source(package: str, name: str, dialect: Dialect | None = None) -> by
     _add(texts, package, name)
     *needed, source = texts.values()
     functions = [match for text in needed for match in _FUNCTION.finditer(text)]
+    blocks = [block[0] for block in _BLOCK.finditer(source)]
+    outside, insides = _COMMENT.sub("", _BLOCK.sub("", source)), blocks.copy()
     for function in reversed(functions):  # a function calls those that stand before it
-        # The server makes each function again at each call of the script: leave out those that are not used.
-        if re.search(rf"\b{function['name']}\b", source):
-            source = function[0] + source
+        used = re.compile(rf"\b{function['name']}\b")
+        if used.search(outside):
+            outside, source = _COMMENT.sub("", function[0]) + outside, function[0] + source
+        else:
+            insides = [function[0] + inside if used.search(inside) else inside for inside in insides]
+    for block, inside in zip(blocks, insides, strict=True):
+        source = source.replace(block, inside)
     if dialect is not None:
         source = in_dialect(source, dialect)
     elif word := _WORD.search(source):

@@ -33,12 +33,15 @@ local queue = {
   callers = KEYS[11],
   buckets = KEYS[1] .. '.bucket',
 }
--- One command for all four, which hardly ever exist.
-local there = redis.call('EXISTS', KEYS[4], KEYS[10], keys_of_lines(KEYS[1]).lines, keys_of_turns(KEYS[1]).turns)
+-- One command for all five, which hardly ever exist.
+local there = redis.call('EXISTS', KEYS[4], KEYS[6], KEYS[10], keys_of_lines(KEYS[1]).lines,
+  keys_of_turns(KEYS[1]).turns)
 local some_died = there > 0 and redis.call('EXISTS', KEYS[4]) == 1
+local is_full = there > 0 and redis.call('EXISTS', KEYS[6]) == 1
 local keys = {bodies = KEYS[2], acks = KEYS[3], deliveries = some_died and KEYS[4], sequence = KEYS[9]}
 local rows, ruled = {}, nil
-if count > 0 and there > (some_died and 1 or 0) then
+if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
+  -- Functions that only this block uses are made here.
   local turns = read_turns(KEYS[1], time)
   local plan = choose(queue, count, tonumber(ARGV[6]), time, ARGV[5], ARGV[11], turns)
   prepare(queue, plan, time, turns)
@@ -74,7 +77,8 @@ elseif #elements > 0 then
     function() redis.call('LTRIM', KEYS[1], #elements, -1) end
   )
 end
-if left < tonumber(ARGV[4]) then
+if is_full and left < tonumber(ARGV[4]) then
+  -- Functions that only this block uses are made here.
   tell_of_room(KEYS[6], KEYS[7])
 end
 return {added, rows, milliseconds(time), changes_so_far(KEYS[12]), ruled}

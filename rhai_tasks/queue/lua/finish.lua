@@ -246,6 +246,7 @@ end
 call_with_all('HDEL', KEYS[2], gone)
 call_with_all('SREM', KEYS[1], gone)
 if there > (some_died and 1 or 0) then
+  -- Functions that only this block uses are made here.
   pcall(function() -- turns that are not written harm no task
     local turns = read_turns(messages, redis.call('TIME'))
     if turns then

@@ -155,6 +155,7 @@ local function hold(elements, bodies, keys, options, remove, submissions)
       row[4] = tonumber(deaths) or 0
     end
   end
+  local now
   for i = 1, math.min(options.idle, #rows) do
     local row, key = rows[i], details_keys[i]
     local details = not is_simple(row) and row[5]
@@ -162,7 +163,8 @@ local function hold(elements, bodies, keys, options, remove, submissions)
     -- say that it does not begin any more: its worker marks it.
     local begins = type(details) == 'table' and (details[1] or details[7]) and #details <= options.plain
     if is_simple(row) or begins and row[4] == 0 and row[6] == 0 then
-      redis.pcall('HSET', key, FIELD.status, STATUS.processing, FIELD.updatedAt, timestamp(options.time))
+      now = now or timestamp(options.time)
+      redis.pcall('HSET', key, FIELD.status, STATUS.processing, FIELD.updatedAt, now)
       redis.pcall('PUBLISH', options.channel .. key, 'processing')
     end
   end

@@ -21,6 +21,18 @@ def test_a_script_has_the_functions_that_it_uses_in_front_and_no_others() -> Non
     assert names == ["is_error", "is_wrong_type", "read", "is_cancelled"]
 
 
+def test_a_block_that_few_calls_enter_has_the_functions_that_only_it_uses() -> None:
+    text = text_of("fetch")
+    always, _, rarely = text.partition("local time = redis.call('TIME')")
+    first, second = "local function keys_of_turns(", "local function read_turns("
+
+    assert always.count(first) == rarely.count(second) == 1
+    assert first not in rarely
+    assert second not in always
+    block = rarely[rarely.index("if count > 0 and there >") : rarely.index("elseif #elements > 0")]
+    assert {"choose", "choose_by_turns", "settle", "line_of"} <= set(FUNCTION.findall(block))
+
+
 def test_a_file_that_several_files_need_stands_in_a_script_once() -> None:
     assert {"common", "keys"} <= NEEDS["submission"] & NEEDS["submit"]
     names = FUNCTION.findall(text_of("submit"))
