@@ -8,8 +8,9 @@ from typing import Any
 import redis
 
 from rhai_tasks.connection.connect import BLOCK_SECONDS, break_off, connect_blocking
+from rhai_tasks.connection.direct import DirectConnection, pack, pack_call
 from rhai_tasks.connection.outage import Outage, retry_until_answered
-from rhai_tasks.connection.scripts import load_script, wait_and_run
+from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.observe.readiness import Readiness
 from rhai_tasks.protocol import QueueKeys, queue_name, to_bytes
 from rhai_tasks.queue import native
@@ -59,6 +60,16 @@ class CircleBridge:
     def _blocking(self) -> redis.Redis:
         return connect_blocking(self._settings.redis_url)
 
+    @cached_property
+    def _connection(self) -> DirectConnection:
+        return DirectConnection(self._blocking)
+
+    @cached_property
+    def _take_next(self) -> tuple[bytes, bytes]:
+        end = "RIGHT" if self._settings.order == "oldest" else "LEFT"
+        wait = pack("BLMOVE", self.native_key, self._keys.messages, end, "RIGHT", BLOCK_SECONDS)
+        return pack_call(self.take, **self.call), wait
+
     def run(self, stop: threading.Event, readiness: Readiness, outage: Outage) -> None:
         """Take tasks until `stop` is set; wait whenever the server does not answer."""
         room = 0
@@ -82,8 +93,7 @@ class CircleBridge:
         if room > 0:
             # By default it pops at the same end as the original's BLPOP, but the id never leaves Redis. A worker that
             # waits for it has it before this returns. Then `take.lua` moves the other ids of the list.
-            ends = ("RIGHT" if self._settings.order == "oldest" else "LEFT", "RIGHT")
-            _, room = wait_and_run(self._blocking, self.native_key, self._keys.messages, ends, self.take, **self.call)
+            _, room = self._connection.run(self.take, *self._take_next)
             return max(room, 0)
         taken, room = self.take(**self.call)
         if room <= 0 and not taken:

@@ -3,7 +3,7 @@
 -- Needs  connection/common, queue/messages
 -- KEYS  1 messages (list)   2 bodies (hash)   3 sequence (string)   4 published (sorted set)   5 deliveries (hash)
 --       6 leases (sorted set)
--- ARGV  1 how many   2 start of a message, up to its argument   3 start of the names of acks, up to a broker id
+-- ARGV  1 how many   2 start of a message, up to its time   3 start of the names of acks, up to a broker id
 --       4 queue name   5 prefix of details keys
 -- Returns their ids.
 -- A server without memory refuses this first write: nothing is half done then.
@@ -22,14 +22,14 @@ local bodies = bodies_of(elements, {
   acks = ARGV[3],
   name = ARGV[4],
 })
-local number, ids, made, deaths = nil, {}, {}, {}
+local number, ids, made, deaths, head = nil, {}, {}, {}, dated(ARGV[2], time)
 local some_died = redis.call('EXISTS', KEYS[5]) == 1
 for i, element in ipairs(elements) do
   ids[i] = element
   if not bodies[i] then
     number, ids[i] = next_message_id(number, KEYS[3], time)
     made[#made + 1] = ids[i]
-    made[#made + 1] = message_of(ids[i], element, read('HGET', ARGV[5] .. element, FIELD.submission) or nil, ARGV[2])
+    made[#made + 1] = message_of(ids[i], element, read('HGET', ARGV[5] .. element, FIELD.submission) or nil, head)
     deaths[i] = some_died and redis.call('HGET', KEYS[5], ':' .. element)
   end
 end

@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-import time
 
 import redis
 from dramatiq.errors import ConnectionClosed
@@ -85,7 +84,7 @@ class Relay:
             ],
             args=[
                 _AT_ONCE,
-                message_head(self._queue, time.time()),
+                message_head(self._queue),
                 self._keys.acks_start(self._keys.namespace),
                 self._queue,
                 self._details_prefix,

@@ -103,6 +103,8 @@ class Outage:
         self._refused = float("-inf")  # when a refusal was last logged
         self._lock = threading.Lock()
         self._clients: WeakSet[redis.Redis] = WeakSet()
+        self.failures = 0
+        """How often a connection has failed."""
 
     def watch_pool(self, client: redis.Redis) -> None:
         """Drop this client's idle connections whenever any connection fails.
@@ -116,6 +118,7 @@ class Outage:
         """Note that a command failed."""
         with self._lock:
             if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+                self.failures += 1
                 for client in self._clients:
                     client.connection_pool.disconnect(inuse_connections=False)
             if isinstance(error, _ANSWERS):

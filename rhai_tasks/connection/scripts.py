@@ -14,14 +14,12 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any
 
 import redis
 from redis.commands.core import Script
 
 from rhai_tasks.protocol import Dialect
-
-from .connect import BLOCK_SECONDS
 
 _NEEDS = re.compile(r"^-- Needs  (?:nothing|(\w+/\w+(?:, \w+/\w+)*))$", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
@@ -84,48 +82,6 @@ def _add(texts: dict[tuple[str, str], str], package: str, name: str) -> None:
     for needed in filter(None, (needs[1] or "").split(", ")):
         _add(texts, package, needed)
     texts[place] = text
-
-
-def wait_and_run(
-    client: redis.Redis,
-    source: bytes | str,
-    destination: str,
-    ends: tuple[str, str],
-    script: Script,
-    *,
-    seconds: float = BLOCK_SECONDS,
-    **call: Any,
-) -> Any:
-    """Wait for an element of a list, move it, and run a script at once: in one round trip.
-
-    Args:
-        client: Made by `connect_blocking`.
-        source: The list that an element is moved from.
-        destination: The list that gets the element; may be the same.
-        ends: LEFT or RIGHT: the end of `source` that loses the element, and the end of `destination` that gets it.
-        seconds: How long to wait at most; up to `BLOCK_SECONDS`.
-        script: Runs right after the move, also if no element came.
-        **call: Its `keys` and `args`.
-
-    Returns:
-        The script's reply.
-
-    Raises:
-        redis.RedisError: The move or the script failed. The other may have been done.
-    """
-    with client.pipeline(transaction=False) as pipeline:
-        pipeline.blmove(cast("str", source), destination, seconds, *ends)  # type: ignore[arg-type]  # the server takes parts
-        # Not `script(client=pipeline)`: that asks each time whether the server knows it.
-        pipeline.evalsha(script.sha, len(call["keys"]), *call["keys"], *call["args"])
-        replies = pipeline.execute(raise_on_error=False)  # raised by redis-py, an error would quote all arguments
-    for reply in replies:
-        if isinstance(reply, redis.exceptions.NoScriptError):
-            return script(client=client, **call)
-        if isinstance(reply, redis.exceptions.ReadOnlyError):
-            client.connection_pool.disconnect()
-        if isinstance(reply, redis.RedisError):
-            raise reply
-    return replies[-1]
 
 
 def run_each(client: redis.Redis, script: Script, calls: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -16,12 +16,9 @@ ACTOR = "run_script"
 """Name of the dramatiq actor that every message is for."""
 
 
-def message_head(queue: str, seconds: float) -> str:
-    """Return the JSON of a dramatiq message, dated `seconds` since the epoch, up to its argument, which Lua adds."""
-    return (
-        f'{{"queue_name":"{queue}","actor_name":"{ACTOR}","kwargs":{{}},'
-        f'"message_timestamp":{int(seconds * 1000)},"args":['
-    )
+def message_head(queue: str) -> str:
+    """Return the JSON of a dramatiq message up to its time; Lua adds the rest."""
+    return f'{{"queue_name":"{queue}","actor_name":"{ACTOR}","kwargs":{{}},"message_timestamp":'
 
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")

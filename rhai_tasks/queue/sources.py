@@ -4,14 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import redis
 from redis.commands.core import Script
 
 from rhai_tasks.connection.connect import BLOCK_SECONDS, break_off, connect_blocking
-from rhai_tasks.connection.scripts import load_script, wait_and_run
+from rhai_tasks.connection.direct import DirectConnection, pack, pack_call
+from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.protocol import ACTOR, QueueKeys, changes_key, message_head, state_channel, to_bytes
 
 from .context import QueueContext
@@ -81,6 +82,8 @@ class ListSource:
         self._context, self._timeout = context, timeout
         self._keys = context.keys(queue)
         self._script = load_fetch(context)
+        self._fetch_packed = lru_cache(maxsize=32)(self._pack_fetch)
+        self._wait_packed = lru_cache(maxsize=2)(self._pack_wait)
         self._read = f"read of {queue}"
         self.more = False
         """The last fetch brought all that it asked for, so there may be more."""
@@ -89,8 +92,12 @@ class ListSource:
 
     @cached_property
     def blocking(self) -> redis.Redis:
-        """The connection for blocking commands."""
+        """The client for blocking commands."""
         return connect_blocking(self._context.settings.redis_url, self._context.outage)
+
+    @cached_property
+    def _connection(self) -> DirectConnection:
+        return DirectConnection(self.blocking, self._context.outage)
 
     def wait(self) -> None:
         """Wait for room."""
@@ -114,19 +121,7 @@ class ListSource:
     def fetch(self, count: int) -> Taken | None:
         """Fetch so many messages."""
         idle, began = self.room.idle_threads(), time.monotonic()
-        call = fetch_call(self._context, self._keys, str(count), idle)
-        if self.more:
-            self.ping_if_idle()
-            lapsed, rows, now, changes, *ruled = self._script(**call)
-        else:
-            # A list moved onto its own head stays as it is: this waits for a message without taking it.
-            messages = self._keys.messages
-            ends = ("LEFT", "LEFT")
-            reply = wait_and_run(
-                self.blocking, messages, messages, ends, self._script, seconds=self._longest_wait, **call
-            )
-            lapsed, rows, now, changes, *ruled = reply
-            self._context.readiness.note(self._read)
+        lapsed, rows, now, changes, *ruled = self._ask(count, idle)
         self.more = len(rows) >= count
         if not ruled:
             self._held_up = 0.0
@@ -143,10 +138,30 @@ class ListSource:
         by_field = dict(zip(blocks[::2], blocks[1::2], strict=True))
         return Taken(lapsed, rows, now, idle, began, changes, blocks=by_field)
 
+    def _ask(self, count: int, idle: int) -> list[Any]:
+        """Ask the server for messages, and return its reply."""
+        if self.more:
+            self.ping_if_idle()
+            wait = b""
+        else:
+            wait = self._wait_packed(self._longest_wait)
+        reply: list[Any] = self._connection.run(self._script, self._fetch_packed(count, idle), wait)
+        if wait:
+            self._context.readiness.note(self._read)
+        return reply
+
+    def _pack_wait(self, seconds: float) -> bytes:
+        # A list moved onto its own head stays as it is: this waits for a message without taking it.
+        messages = self._keys.messages
+        return pack("BLMOVE", messages, messages, "LEFT", "LEFT", seconds)
+
+    def _pack_fetch(self, count: int, idle: int) -> bytes:
+        return pack_call(self._script, **fetch_call(self._context, self._keys, str(count), idle))
+
     def ping_if_idle(self) -> None:
         """Ping the blocking connection if it is idle, so that a dead one is noticed."""
         if self._context.readiness.age(self._read) > RENEW_SECONDS:
-            self.blocking.ping()
+            self._connection.ping()
             self._context.readiness.note(self._read)
 
     def pause(self, seconds: float, end: threading.Event) -> None:
@@ -200,6 +215,10 @@ class SharedSource(ListSource):
         with self.turn:
             return super().fetch(count)
 
+    def _ask(self, count: int, idle: int) -> list[Any]:
+        reply: list[Any] = self._script(**fetch_call(self._context, self._keys, str(count), idle))
+        return reply
+
     def ping_if_idle(self) -> None:
         """Note that the read works if the shared connection does; it pings by itself."""
         if self._lists.answered_at() > time.monotonic() - BLOCK_SECONDS:
@@ -248,7 +267,7 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             settings.prefixes.details,
             idle,
             state_channel(keys.namespace),
-            message_head(keys.queue, time.time()),
+            message_head(keys.queue),
             keys.acks_start(keys.namespace),
             keys.queue,
             ACTOR,

@@ -4,11 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
 import redis
 
+from rhai_tasks.connection.direct import DirectConnection, pack_call
 from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.protocol import QueueKeys, changes_key, circle_of, state_channel, timestamp, to_bytes
 
@@ -43,6 +45,9 @@ class FinishedWrite:
         self._context, self._settings, self._client = context, context.settings, client
         self._hold_again = hold_again
         self.script = load_script(client, __package__, "finish", context.settings.table)
+        self._connection = DirectConnection(client, context.outage)
+        self._changes = changes_key(context.settings.namespace)
+        self._names = lru_cache(maxsize=64)(partial(_keys_of_end, context))
         self._refused: tuple[Finished, int] | None = None  # one that was refused as a whole, and how often
 
     def __call__(self, batch: list[Finished]) -> Refusals:
@@ -103,10 +108,10 @@ class FinishedWrite:
         arguments += _groups([batch[position] for position in simple])
         for position in others:
             arguments += batch[position].arguments(settings, self._context.broker_id)
-        names = [*_keys_of_end(self._context, keys), changes_key(settings.namespace)]
+        names = [*self._names(keys), self._changes]
         if settings.signatures != "off":
             names += [one.acceptance for one in batch if one.acceptance]
-        deviations, replies = self.script(keys=names, args=arguments)
+        deviations, replies = self._connection.run(self.script, pack_call(self.script, names, arguments))
         results: list[Any] = [_RECORDED] * len(batch)
         for place, result in zip(deviations[::2], deviations[1::2], strict=True):
             results[simple[place]] = result

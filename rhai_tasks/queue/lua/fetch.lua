@@ -7,7 +7,7 @@
 --       11 callers (hash)   12 changes (string)
 -- ARGV  1 count   2 broker id   3 lease in milliseconds   4 low-water mark of the buffer   5 prefix of details keys
 --       6 how many of the messages begin to run at once   7 start of the names of channels for states
---       8 start of a message, up to its argument   9 start of the names of acks, up to a broker id   10 queue name
+--       8 start of a message, up to its time   9 start of the names of acks, up to a broker id   10 queue name
 --       11 name of the actor that runs tasks
 --       12 how many of the details' fields come before the terms
 --       13 how many of these a simple task has at most, see `hold`

@@ -81,7 +81,7 @@ local function hold_options(time)
     plain = tonumber(ARGV[12]),
     simple = tonumber(ARGV[13]),
     fields = {unpack(ARGV, 14)},
-    head = ARGV[8],
+    head = dated(ARGV[8], time),
     idle = tonumber(ARGV[6]),
     channel = ARGV[7],
     time = time,
@@ -95,8 +95,8 @@ end
 -- `keys`: bodies, acks, deliveries (nil: no process has died), sequence (needed if an element is a task's id).
 -- `options`: actor, its name; details, prefix of details keys; fields, their names, the last four of which are status,
 -- error, submission, expireFinished; plain, how many of them come before the terms; simple, how many of these a simple
--- task has at most; head, start of a message; idle, how many of the messages begin to run at once; channel, start of
--- the names of channels for states; time, as `TIME` tells.
+-- task has at most; head, start of a message, of `dated`; idle, how many of the messages begin to run at once; channel,
+-- start of the names of channels for states; time, as `TIME` tells.
 -- `remove`: takes the elements from where they are; it cannot fail.
 -- `submissions`: of tasks that were parked, by element: one that has been submitted anew waits elsewhere, too.
 -- Returns for each message {message id, task id, body, deaths, details, 1 if cancelled, else 0, submission}. A message

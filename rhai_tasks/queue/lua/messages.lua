@@ -89,7 +89,12 @@ local function next_message_id(last, sequence_key, time)
   return last + 1, message_id(last + 1)
 end
 
--- Write the message of a task. `submission`: nil or empty: it has none; `head`: its start, up to its argument.
+-- Date the start of a message, which Python has written up to its time. `time`: as `TIME` tells.
+local function dated(head, time)
+  return head .. string.format('%.0f', milliseconds(time)) .. ',"args":['
+end
+
+-- Write the message of a task. `submission`: nil or empty: it has none; `head`: its start, of `dated`.
 local function message_of(id, task, submission, head)
   local option = (submission or '') ~= '' and ',"submission":' .. cjson.encode(submission) or ''
   return head .. cjson.encode(task) .. '],"options":{"redis_message_id":"' .. id .. '"' .. option

@@ -14,7 +14,7 @@ from dramatiq.middleware import CurrentMessage
 
 from bridge.circle import CircleBridge
 from rhai_tasks import Engine, Settings
-from rhai_tasks.connection.scripts import wait_and_run
+from rhai_tasks.connection.direct import DirectConnection
 from rhai_tasks.protocol import failed, queue_name
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.consumer import TaskConsumer
@@ -37,12 +37,12 @@ def test_tasks_whose_fetch_was_cut_off_are_not_lost(
     CircleBridge(Settings(redis_url=server_url), "c", client).forward(0)
     consumer = broker.consume(queue_name("c"), 2, 100)
 
-    def cut_off(*arguments: Any, **call: Any) -> Any:
+    def cut_off(*arguments: Any) -> Any:
         monkeypatch.undo()
-        wait_and_run(*arguments, **call)
+        DirectConnection.run(*arguments)
         raise redis.ConnectionError("cut off after the server had done it")
 
-    monkeypatch.setattr("rhai_tasks.queue.sources.wait_and_run", cut_off)
+    monkeypatch.setattr(DirectConnection, "run", cut_off)
     broker.writer.start()
     next_message: Callable[[], Any] = consumer.__next__
 

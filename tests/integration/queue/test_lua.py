@@ -48,9 +48,9 @@ def test_lua_names_the_messages_that_brokers_hold_as_python_does(client: Any) ->
 
 
 def test_lua_completes_a_message_that_python_has_begun(client: Any) -> None:
-    code = "return message_of('m-1', ARGV[1], ARGV[2], ARGV[3])"
+    code = "return message_of('m-1', ARGV[1], ARGV[2], dated(ARGV[3], {'12', '500999'}))"
 
-    body = json.loads(call(client, "messages", code, 'task "1"', "a.2", message_head(KEYS.queue, 12.5)))
+    body = json.loads(call(client, "messages", code, 'task "1"', "a.2", message_head(KEYS.queue)))
 
     assert body == {
         "queue_name": KEYS.queue,
