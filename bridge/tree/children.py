@@ -2,23 +2,20 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 from bridge.bridge import Bridge
 from rhai_tasks.engine import Engine
-from rhai_tasks.observe.metrics import Samples
 from rhai_tasks.observe.recorder import Recorder
 from rhai_tasks.observe.reports import Reporter, Reports
 from rhai_tasks.observe.systemd import Notifier
-from rhai_tasks.operate.queues import queue_samples
 from rhai_tasks.policy import PolicyFile
 from rhai_tasks.queue.life import INTERRUPT_SECONDS
 from rhai_tasks.settings import Settings
 from rhai_tasks.worker.make import make_worker
 
-from .burst import stop_when_done
 from .signals import Signals
 
 _HURRY_SECONDS = 0.02  # between two checks of a stopping worker for a signal that says not to wait
@@ -29,7 +26,8 @@ class Monitoring:
     """How a tree is watched from outside. A part that nobody asked for is `None`."""
 
     reports: Reports | None = None
-    serve: Callable[[Samples], None] | None = None  # answers at the port, from this process or a fork of it
+    serve: Callable[[Callable[[], Sequence[str]]], None] | None = None
+    """Answers at the port, from this process or a fork of it; takes the function that lists the circles."""
     notifier: Notifier | None = None
 
 
@@ -47,13 +45,15 @@ class Children:
     def monitor(self, signals: Signals) -> None:
         """Answer at the port. Only the end of the supervisor ends this: the end of the others is to be seen."""
         assert self.monitoring.serve  # noqa: S101  (without a port there is no monitor)
-        self.monitoring.serve(queue_samples(self.settings, lambda: [self.circle]))
+        self.monitoring.serve(lambda: [self.circle])
         while signal.SIGHUP not in signals.wait():
             pass  # a terminal's Ctrl-C reaches all processes
 
     def bridge(self, signals: Signals) -> None:
         """Bridge the circle; in a burst, end the tree once no task is left."""
         if self.burst:
+            from .burst import stop_when_done  # noqa: PLC0415  (needs much that no other worker does)
+
             stop_when_done(self.settings, self.circle)
         run_bridge(Bridge(self.settings), [self.circle], signals, self.monitoring.reports)
 

@@ -81,6 +81,23 @@ def test_the_engine_is_imported_without_the_client() -> None:
     assert done.stdout == "False\nTrue\n"
 
 
+@pytest.mark.parametrize("command", ["worker", "bridge"])
+def test_a_command_that_starts_often_imports_only_what_it_needs(command: str) -> None:
+    program = (
+        f"import bridge.cli, sys; bridge.cli.{command}.main(['--help'], standalone_mode=False); print(*sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = ended.stdout.splitlines()[-1].split()
+
+    ours = {name for name in modules if name.startswith(("rhai_tasks", "bridge"))}
+    packages = {".".join(name.split(".")[:2]) for name in ours}
+    assert packages.isdisjoint(f"rhai_tasks.{part}" for part in ("cli", "client", "operate", "testing", "web"))
+    foreign = ("fastapi", "pika", "prometheus_client", "pydantic", "pygments", "rich", "uvicorn", "websockets")
+    assert {name.partition(".")[0] for name in modules}.isdisjoint(foreign)
+    # 118 when this was written.
+    assert len(ours) < 130
+
+
 MOVED = {
     "rhai_tasks.engine": "RHAI_VERSION Function Timestamp",
     "rhai_tasks.errors": "ClientClosed ConfigurationError NoCurrentTask RhaiError RhaiLimitError RhaiRuntimeError "
