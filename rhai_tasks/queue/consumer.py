@@ -81,6 +81,7 @@ class TaskConsumer(dramatiq.Consumer):
             self._release_recalled()
         if self._fetched:
             return self._fetched.popleft()
+        self.source.give_way()
         self._release_stuck()
         try:
             self._fetch_next()

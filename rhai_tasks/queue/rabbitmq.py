@@ -168,6 +168,9 @@ class RabbitSource:
         self._old = set(room.held)  # ids of messages of a connection that broke, which have not ended
         self._received: list[MessageProxy] = []  # messages that are not claimed yet
 
+    def give_way(self) -> None:
+        """Return at once: to wait for messages leaves the interpreter to the threads, too."""
+
     def wait(self) -> None:
         """Wait for messages, and serve the connection."""
         try:

@@ -52,6 +52,9 @@ class Source(Protocol):
     turn: AbstractContextManager[object]
     """Is entered around requests that many consumers make over few connections."""
 
+    def give_way(self) -> None:
+        """Leave the interpreter to the threads that have just got all messages."""
+
     def wait(self) -> None:
         """Wait some seconds at most for room, or for messages that can be taken."""
 
@@ -99,6 +102,12 @@ class ListSource:
     def _connection(self) -> DirectConnection:
         return DirectConnection(self.blocking, self._context.outage)
 
+    def give_way(self) -> None:
+        """Wait a moment for the end of a fast script: it will have ended before the next message comes."""
+        room = self.room
+        if room.held and not self.more and self._context.pace.is_fast():
+            room.wait(FAST_SECONDS, unless=lambda: not room.held)
+
     def wait(self) -> None:
         """Wait for room."""
         self.room.adapt()
@@ -113,9 +122,6 @@ class ListSource:
         if not room.is_free():  # also after the wait: the room that ended it may be from before the last fetch
             self.ping_if_idle()
             return None
-        if room.held and not self.more and self._context.pace.is_fast():
-            # Leave the interpreter to the thread of a fast script: it will have ended before the next message comes.
-            room.wait(FAST_SECONDS, unless=lambda: not room.held)
         return self.fetch(room.size() - len(room.held))
 
     def fetch(self, count: int) -> Taken | None:
