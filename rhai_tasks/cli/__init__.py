@@ -16,6 +16,7 @@ from . import (
     scripts,
     services,
     stored,
+    tail,
     tasks,
     waiting,
 )  # they add their commands to the group
@@ -35,6 +36,7 @@ __all__ = [
     "scripts",
     "services",
     "stored",
+    "tail",
     "tasks",
     "waiting",
 ]

@@ -10,7 +10,7 @@ from rhai_tasks.options import CIRCLE_OPTION, utf8
 from rhai_tasks.protocol import Field, check_circle
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
-from rhai_tasks.web.api.keys import DEFAULT_RATE, SCOPES, ApiKey, ApiKeys
+from rhai_tasks.web.api.keys import DEFAULT_RATE, SCOPES, ApiKey, ApiKeys, id_of
 
 from .group import NOT_FOUND, json_option, main
 from .output import print_json, print_table
@@ -58,7 +58,9 @@ def make_api_key(
 ) -> None:
     """Make a key and print it; only its hash is stored."""
     with Queues(settings) as queues:
-        echo(ApiKeys(queues.client, settings.namespace).make(name, scopes, circles, callers, rate))
+        key = ApiKeys(queues.client, settings.namespace).make(name, scopes, circles, callers, rate)
+        queues.note("", f"make API key {name} ({id_of(key)})")
+    echo(key)
     echo("Keep it now: it is not stored, and cannot be shown again.", err=True)
 
 
@@ -96,6 +98,7 @@ def delete_api_key(settings: Settings, key_id: str) -> None:
         if not ApiKeys(queues.client, settings.namespace).delete(key_id):
             echo(f"There is no API key {key_id!a}: `rhai-tasks api-keys list` shows the ids.", err=True)
             sys.exit(NOT_FOUND)
+        queues.note("", f"delete API key {key_id}")
 
 
 def _time(key: ApiKey) -> str:

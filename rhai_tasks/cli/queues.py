@@ -241,7 +241,7 @@ def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> Non
     Status 1 if any of them is left.
     """
     findings = examine(settings, stale_seconds=stale)
-    repaired = _repair(findings) if repair else []
+    repaired = _repair(settings, findings) if repair else []
     if as_json:
         print_json([_finding_as_json(finding, is_repaired=finding in repaired) for finding in findings])
     elif findings:
@@ -253,13 +253,15 @@ def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> Non
         sys.exit(FAILED)
 
 
-def _repair(findings: list[Finding]) -> list[Finding]:
+def _repair(settings: Settings, findings: list[Finding]) -> list[Finding]:
     """Repair what can be repaired; return that."""
     repaired = []
-    for finding in findings:
-        if finding.repair:
-            finding.repair()
-            repaired.append(finding)
+    with Queues(settings) as queues:
+        for finding in findings:
+            if finding.repair:
+                finding.repair()
+                queues.note("", finding.repaired)
+                repaired.append(finding)
     return repaired
 
 

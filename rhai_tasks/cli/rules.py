@@ -211,7 +211,7 @@ def _limit_for(caller: str | None, *, each: bool) -> Rule:
 @json_option
 @click.pass_obj
 def audit(settings: Settings, circle: str | None, as_json: bool) -> None:
-    """List the last 1000 changes of rules, newest first."""
+    """List the last 1000 acts of operators, newest first."""
     with Queues(settings) as queues:
         changes = queues.rules().changes(circle)
     if as_json:

@@ -1,24 +1,20 @@
 """Commands that submit tasks and follow them."""
 
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
-from redis.client import PubSub
+from redis.exceptions import NoPermissionError
 from rich.text import Text
 
 from rhai_tasks.client import Client, Stats, Task
 from rhai_tasks.client.answers import STATS_FIELDS, VALUE_FIELDS
-from rhai_tasks.client.requests import Requests
 from rhai_tasks.client.spec import WAYS
-from rhai_tasks.connection.connect import connect
 from rhai_tasks.engine.limits import MIB
 from rhai_tasks.errors import (
     RhaiTasksError,
@@ -29,18 +25,14 @@ from rhai_tasks.errors import (
     TaskNotFound,
     TaskTimeout,
 )
+from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.where import Where
-from rhai_tasks.options import CIRCLE_OPTION, FileName, Seconds, TextFile, mebibytes, operations, utf8
+from rhai_tasks.options import FileName, Seconds, TextFile, mebibytes, operations, utf8
 from rhai_tasks.protocol import (
     CANCELLED,
     TERM_FIELDS,
     Field,
-    Outcome,
     Status,
-    check_circle,
-    key_pattern,
-    state_channel,
-    to_bytes,
 )
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
@@ -48,7 +40,7 @@ from rhai_tasks.terminal import echo
 from .arguments import args_options, read_args
 from .bulk import act, really_option, where_option
 from .group import FAILED, circle_option, json_option, main, make_client, status_of, task_ids_argument, timeout_option
-from .output import brief, coloured, make_console, print_json, print_table, stream
+from .output import coloured, print_json, print_table, stream
 
 if TYPE_CHECKING:  # an extra
     from rhai_tasks.signatures import SigningKey
@@ -337,6 +329,7 @@ def cancel(settings: Settings, task_ids: tuple[str, ...], where: Where | None, y
             except (TaskNotFound, ServerError) as error:
                 cancelled[task_id] = None
                 failures.append(error)
+    _note_cancels(settings, [task_id for task_id, done in cancelled.items() if done])
     if as_json:
         print_json(cancelled)
     else:
@@ -349,48 +342,7 @@ def cancel(settings: Settings, task_ids: tuple[str, ...], where: Where | None, y
         sys.exit(FAILED)
 
 
-@main.command()
-@click.option(
-    *CIRCLE_OPTION,
-    "circle",
-    callback=lambda _, __, circle: None if circle is None else check_circle(circle, "--circle"),
-    metavar="KEY",
-    help="Only tasks that clients of this project submitted to this circle.",
-)
-@click.option("--count", type=click.IntRange(1), help="End after so many lines.")
-@json_option
-@click.pass_obj
-def tail(settings: Settings, circle: str | None, count: int | None, as_json: bool) -> None:
-    """Show tasks as they change state; Ctrl-C ends.
-
-    Clients and workers of this project publish the changes.
-    """
-    requests = Requests(dialect=settings.dialect, prefixes=settings.prefixes, namespace=settings.namespace)
-    channels = state_channel(settings.namespace) + settings.prefixes.details
-    with connect(settings.redis_url) as database, database.pubsub(ignore_subscribe_messages=True) as channel:
-        channel.psubscribe(key_pattern(channels))
-        changes = _changes(channel, requests)
-        if circle is not None:
-            key, wanted, field = settings.prefixes.details, to_bytes(circle), settings.table.stored(Field.CIRCLE)
-            changes = (one for one in changes if database.hget(to_bytes(key + one[0]), field) == wanted)
-        with stream():
-            for task_id, state in islice(changes, count):
-                _show_change(task_id, state, as_json=as_json)
-
-
-def _changes(channel: PubSub, requests: Requests) -> Iterator[tuple[str, str | Outcome]]:
-    """Yield each change of a task's state: the task's id, and its status or how it ended."""
-    while True:
-        message = channel.get_message(timeout=1.0)
-        if message and (change := requests.parse_state(message["channel"], message["data"])):
-            yield change
-
-
-def _show_change(task_id: str, state: str | Outcome, *, as_json: bool) -> None:
-    status, text = (state.status, state.text) if isinstance(state, Outcome) else (state, "")
-    if as_json:
-        print_json({"taskId": task_id, "status": status, "text": text})
-    else:
-        now = time.strftime("%H:%M:%S")
-        line = Text.assemble(now, "  ", brief(task_id), "  ", coloured(status), "  ", brief(text))
-        make_console().print(line, soft_wrap=True)
+def _note_cancels(settings: Settings, task_ids: list[str]) -> None:
+    with Queues(settings) as queues, suppress(NoPermissionError):  # a client may cancel, and not write the log
+        if task_ids:
+            queues.note_cancels(task_ids)

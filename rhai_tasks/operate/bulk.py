@@ -84,9 +84,9 @@ class Bulk:
             self.skipped += len(task_ids) - done
             yield
 
-    def note(self, by: str | None = None) -> None:
-        """Note in the log what was done, and by whom."""
-        self._queues.rules(by).note(self.where.circle, f"{self.verb} {self.done} task(s) where {self.where}")
+    def note(self) -> None:
+        """Note in the log what was done."""
+        self._queues.note(self.where.circle, f"{self.verb} {self.done} task(s) where {self.where}")
 
     def _cancel(self, task_ids: Iterable[str]) -> int:
         done = 0

@@ -1,6 +1,6 @@
 """Delayed tasks: those that a bridge is to hand over later."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from rhai_tasks.queue import native
 from rhai_tasks.settings import Settings
 
 from .messages import due_in, task_id_in, tasks_of
+from .rules import Note, common_circle
 
 _AT_ONCE = 500  # tasks that one script call hands over: the server has others to serve
 
@@ -31,10 +32,11 @@ class DelayedTasks:
     Args:
         client: A connection.
         settings: The names of keys.
+        note: Notes in a log what was done in a circle.
     """
 
-    def __init__(self, client: Any, settings: Settings) -> None:
-        self._client, self._settings = client, settings
+    def __init__(self, client: Any, settings: Settings, note: Note) -> None:
+        self._client, self._settings, self._note = client, settings, note
         self._due = load_script(client, __package__, "queue/due")
 
     def read(self, circle: str, start: int, count: int) -> list[DelayedTask]:
@@ -65,15 +67,16 @@ class DelayedTasks:
         ]
         return sorted(foreign, key=lambda task: (task.due, task.name))
 
-    def hand_over(self, tasks: Iterable[DelayedTask]) -> int:
+    def hand_over(self, tasks: Sequence[DelayedTask]) -> int:
         """Hand delayed tasks over now; return how many, without those that came due in the meantime."""
         handed_over = 0
         for task in tasks:
             handed_over += int(self._client.zadd(self._waits_in(task), {to_bytes(task.name): 0}, xx=True, ch=True))
             self._hand_over_due(task.circle)
+        self._note(common_circle(tasks), f"run {handed_over} delayed task(s) now")
         return handed_over
 
-    def remove(self, tasks: Iterable[DelayedTask]) -> int:
+    def remove(self, tasks: Sequence[DelayedTask]) -> int:
         """Remove delayed tasks, and leave their details as they are; return how many."""
         removed = 0
         for task in tasks:
@@ -81,6 +84,7 @@ class DelayedTasks:
                 removed += 1
                 if task.is_message:
                     self._client.hdel(self._keys(task.circle).bodies, to_bytes(task.name))
+        self._note(common_circle(tasks), f"cancel {removed} delayed task(s)")
         return removed
 
     def _waits_in(self, task: DelayedTask) -> str:

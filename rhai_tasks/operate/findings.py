@@ -12,3 +12,8 @@ class Finding:
     what: str
     remedy: str
     repair: Callable[[], object] | None = None  # repairs only what is still wrong; loses nothing, however late it runs
+
+    @property
+    def repaired(self) -> str:
+        """The name of its repair in the log."""
+        return f"repair {self.where}: {self.what}"

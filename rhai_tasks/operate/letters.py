@@ -1,6 +1,6 @@
 """Dead letters: messages that could not be processed, and had no details to say so in."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.protocol import QueueKeys, queue_name, timestamp, to_bytes, to_text
 
 from .messages import task_id_in
+from .rules import Note, common_circle
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,11 @@ class DeadLetters:
     Args:
         client: A connection.
         namespace: Prefix of dramatiq's keys.
+        note: Notes in a log what was done in a circle.
     """
 
-    def __init__(self, client: Any, namespace: str) -> None:
-        self._client, self._namespace = client, namespace
+    def __init__(self, client: Any, namespace: str, note: Note) -> None:
+        self._client, self._namespace, self._note = client, namespace, note
         self._retry = load_script(client, __package__, "retry")
 
     def read(self, circle: str, start: int = 0, count: int | None = None) -> list[DeadLetter]:
@@ -53,7 +55,7 @@ class DeadLetters:
             for (name, milliseconds), body, reason in zip(entries, bodies, reasons, strict=True)
         ]
 
-    def retry(self, letters: Iterable[DeadLetter]) -> int:
+    def retry(self, letters: Sequence[DeadLetter]) -> int:
         """Put dead letters back at the end of their queues; return how many."""
         retried = 0
         for letter in letters:
@@ -64,9 +66,10 @@ class DeadLetters:
                     args=[to_bytes(letter.message_id)],
                 )
             )
+        self._note(common_circle(letters), f"retry {retried} dead letter(s)")
         return retried
 
-    def delete(self, letters: Iterable[DeadLetter]) -> int:
+    def delete(self, letters: Sequence[DeadLetter]) -> int:
         """Delete dead letters; return how many."""
         deleted = 0
         for letter in letters:
@@ -76,6 +79,7 @@ class DeadLetters:
                 pipeline.hdel(keys.dead_bodies, name)
                 pipeline.hdel(keys.dead_reasons, name)
                 deleted += int(pipeline.execute()[0])
+        self._note(common_circle(letters), f"delete {deleted} dead letter(s)")
         return deleted
 
     def _keys(self, circle: str) -> QueueKeys:

@@ -1,7 +1,7 @@
 """Circles' queues: how many tasks are in each place, and how to empty them."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +14,7 @@ from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.observe.metrics import LEASES, OLDEST, PAUSED, QUEUE_TASKS, Labels, Metric, Samples
 from rhai_tasks.protocol import (
     ACTOR,
+    Field,
     QueueKeys,
     cancel_channel,
     circle_of,
@@ -33,6 +34,7 @@ from .rules import Rules
 from .workers import count_running, read_workers
 
 _COUNTED = 100  # circles in a script call
+_NAMED = 5  # tasks in a note of cancels
 _AT_ONCE = 500  # tasks that a script call removes: the server has others to serve
 
 
@@ -92,16 +94,24 @@ def queue_samples(settings: Settings, circles: Callable[[], Iterable[str]]) -> S
 
 
 class Queues:
-    """Inspects all circles of a server and repairs single ones; a context closes the connection."""
+    """Inspects all circles of a server and repairs single ones; a context closes the connection.
 
-    def __init__(self, settings: Settings) -> None:
+    What changes something is noted in the log of `Rules`.
+
+    Args:
+        settings: The server and its names.
+        by: The person or program to name in the log; by default user and machine.
+    """
+
+    def __init__(self, settings: Settings, by: str | None = None) -> None:
         self.settings = settings
+        self._by = by
         self.client: Any = connect(settings.redis_url)  # redis-py types replies for both of its clients at once
         self._purge = load_script(self.client, __package__, "purge", settings.table)
         self._cancel_held = load_script(self.client, __package__, "cancel_held", settings.table)
         self._count = load_script(self.client, __package__, "count", settings.table)
-        self.dead_letters = DeadLetters(self.client, settings.namespace)
-        self.delayed = DelayedTasks(self.client, settings)
+        self.dead_letters = DeadLetters(self.client, settings.namespace, self.note)
+        self.delayed = DelayedTasks(self.client, settings, self.note)
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +127,23 @@ class Queues:
 
     def rules(self, by: str | None = None) -> Rules:
         """Return the rules of circles; `by` names the person or program that changes them."""
-        return Rules(self.client, self.settings.namespace, by)
+        return Rules(self.client, self.settings.namespace, self._by if by is None else by)
+
+    def note(self, circle: str, what: str) -> None:
+        """Note in the log what was done; an empty circle stands for none or several."""
+        self.rules().note(circle, what)
+
+    def note_cancels(self, task_ids: Sequence[str], by: str | None = None) -> None:
+        """Note in the log that tasks were cancelled by their ids."""
+        names = [self.settings.table.stored(name) for name in (Field.CIRCLE, Field.CONTEXT_ID)]
+        with self.client.pipeline(transaction=False) as pipeline:
+            for task_id in task_ids:
+                pipeline.hmget(to_bytes(self.settings.prefixes.details + task_id), names)
+            replies = pipeline.execute(raise_on_error=False)
+        circles = {to_text(reply[0] or reply[1] or b"") for reply in replies if isinstance(reply, list)}
+        more = ", ..." if len(task_ids) > _NAMED else ""
+        what = f"cancel {len(task_ids)} task(s): {', '.join(task_ids[:_NAMED])}{more}"
+        self.rules(by).note(circles.pop() if len(circles) == 1 else "", what)
 
     def keys(self, circle: str) -> QueueKeys:
         """Return the keys of a circle's queue."""
@@ -191,7 +217,9 @@ class Queues:
 
     def give_back(self, circle: str) -> int:
         """Give buffered tasks back to the native list; a bridge that serves the circle takes them again."""
-        return native.give_back(self.client, self.settings, circle)
+        count = native.give_back(self.client, self.settings, circle)
+        self.note(circle, f"return {count} task(s)")
+        return count
 
     def purge(self, circle: str) -> int:
         """Cancel all tasks whose scripts have not begun, and return how many; running tasks go on."""
@@ -200,6 +228,7 @@ class Queues:
         # A worker may release a prefetched task into its queue meanwhile.
         while removed := self._purge_lists(circle) or self._purge_held(circle):
             total += removed
+        self.note(circle, f"purge {total} task(s)")
         return total
 
     def _purge_lists(self, circle: str) -> int:

@@ -3,10 +3,10 @@
 import getpass
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.protocol import (
@@ -26,10 +26,18 @@ _ENDS = {"pause": "resume", "block": "unblock", "limit": "clear the limit of"}
 AUDITED = 1000
 """How many changes the log keeps, of all circles together."""
 
+Note = Callable[[str, str], None]
+"""Notes in the log what was done: the circle, empty for none or several, and what."""
+
+
+class _OfACircle(Protocol):
+    @property
+    def circle(self) -> str: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a circle's rules."""
+    """A change of a circle's rules, or what an operator has done otherwise."""
 
     at: float  # seconds since the epoch, by the server's clock
     by: str
@@ -115,6 +123,12 @@ class Rules:
     def _now(self) -> float:
         seconds, microseconds = self._client.time()
         return float(seconds + microseconds / 1e6)
+
+
+def common_circle(parts: Sequence[_OfACircle]) -> str:
+    """Return the circle of all parts; empty if they are of several, or there is none."""
+    circles = {part.circle for part in parts}
+    return circles.pop() if len(circles) == 1 else ""
 
 
 def _read_changes(entries: list[bytes]) -> Iterator[Change]:

@@ -23,7 +23,7 @@ from .jobs import Job
 from .pages import where_of
 from .render import dereference
 from .security import Form, form_text, own_path, read_form
-from .site import BY, Query, Site, site_of
+from .site import Query, Site, site_of
 
 _FINDING = re.compile(r"(\d{1,9})\.(\d{1,9})")  # number of the examination, and index of the finding
 
@@ -33,10 +33,13 @@ Done = tuple[str | None, str]
 
 def cancel(site: Site, form: Form) -> Done:
     """Cancel a task."""
+    task_id = dereference(form_text(form, "id"))
     try:
-        done = site.client.cancel(dereference(form_text(form, "id")))
+        done = site.client.cancel(task_id)
     except TaskNotFound:
         return None, "That task has no details any more."
+    if done:
+        site.queues.note_cancels([task_id])
     return None, "Cancelled." if done else "It had ended already."
 
 
@@ -68,18 +71,13 @@ def cancel_delayed(site: Site, form: Form) -> Done:
 
 def return_buffered(site: Site, form: Form) -> Done:
     """Give a circle's buffered tasks back to its native list."""
-    circle = dereference(form_text(form, "circle"))
-    count = site.queues.give_back(circle)
-    site.queues.rules(BY).note(circle, f"return {count} task(s)")
+    count = site.queues.give_back(dereference(form_text(form, "circle")))
     return None, f"{count} task(s) given back. A bridge that serves the circle takes them again."
 
 
 def purge(site: Site, form: Form) -> Done:
     """Cancel all tasks of a circle that have not begun."""
-    circle = dereference(form_text(form, "circle"))
-    count = site.queues.purge(circle)
-    site.queues.rules(BY).note(circle, f"purge {count} task(s)")
-    return None, f"{count} task(s) cancelled."
+    return None, f"{site.queues.purge(dereference(form_text(form, 'circle')))} task(s) cancelled."
 
 
 def pause(site: Site, form: Form) -> Done:
@@ -122,14 +120,14 @@ def _count(form: Form, name: str) -> int | None:
 
 def _set_rule(site: Site, form: Form, rule: Rule) -> Done:
     try:
-        site.queues.rules(BY).set(dereference(form_text(form, "circle")), rule)
+        site.queues.rules().set(dereference(form_text(form, "circle")), rule)
     except ConfigurationError as error:
         return None, f"{error}. Nothing was done."
     return None, f"Set: {rule.text}. It holds from each worker's next fetch on."
 
 
 def _clear_rule(site: Site, form: Form, rule: Rule) -> Done:
-    found = site.queues.rules(BY).clear(dereference(form_text(form, "circle")), rule, rule.reason)
+    found = site.queues.rules().clear(dereference(form_text(form, "circle")), rule, rule.reason)
     return None, f"Cleared: {rule.text}." if found else f"There was none: {rule.text}. Nothing was done."
 
 
@@ -152,15 +150,17 @@ def _set_quiet(site: Site, form: Form, *, quiet: bool) -> Done:
         return None, "It takes tasks through RabbitMQ: stop it instead. Nothing was done."
     set_quiet(site.queues.client, site.settings.namespace, name, quiet=quiet)
     process = f"worker process {worker.report.pid} on {worker.report.host}"
-    site.queues.rules(BY).note("", f"quiet {process}" if quiet else f"resume {process}")
+    site.queues.note("", f"quiet {process}" if quiet else f"resume {process}")
     return None, "It obeys within a few seconds. Its running scripts go on."
 
 
 def repair(site: Site, form: Form) -> Done:
     """Repair a finding of the doctor."""
     found = _FINDING.fullmatch(form_text(form, "finding"))
-    if not found or not site.doctor_run.repair(int(found[1]), int(found[2])):
+    finding = site.doctor_run.repair(int(found[1]), int(found[2])) if found else None
+    if finding is None:
         return None, "The findings have changed. Nothing was done."
+    site.queues.note("", finding.repaired)
     return None, "Repaired."
 
 

@@ -44,8 +44,7 @@ class Job:
 class Jobs:
     """The latest actions on many tasks. They end with the process."""
 
-    def __init__(self, by: str) -> None:
-        self._by = by
+    def __init__(self) -> None:
         self._jobs: dict[int, Job] = {}
         self._lock = threading.Lock()
         self._last = 0
@@ -97,7 +96,7 @@ class Jobs:
         try:
             yield from bulk.act()
         finally:
-            bulk.note(self._by)
+            bulk.note()
 
     def _has_room(self) -> bool:
         return sum(job.is_busy for job in self._jobs.values()) < _AT_ONCE

@@ -27,7 +27,7 @@ from .trial import Trial
 from .walks import ErrorWalks
 
 BY = "the web page"
-"""Who changes something, in the log of changes: the page does not know its visitors apart."""
+"""Who changes something, in the log: the page does not know its visitors apart."""
 
 
 class Site:
@@ -37,7 +37,7 @@ class Site:
         self.settings = settings
         self.read_only, self.has_login = read_only, has_login
         self.server = redact(settings.redis_url)
-        self.queues = Queues(settings)
+        self.queues = Queues(settings, BY)
         self.sampler = Sampler(settings, self.queues)
         self.tasks = Tasks(settings, self.queues)
         self.client = Client(
@@ -49,7 +49,7 @@ class Site:
         )
         self.error_walks = ErrorWalks(self.tasks)
         self.trial = Trial()
-        self.jobs = Jobs(BY)
+        self.jobs = Jobs()
         self.history = History(settings, self.queues.client)
         self.doctor_run = DoctorRun(lambda: examine(settings))
         self.templates = environment()
@@ -142,17 +142,17 @@ class DoctorRun:
                 self.is_busy = True
                 threading.Thread(target=self._run, name="doctor", daemon=True).start()
 
-    def repair(self, examination: int, index: int) -> bool:
-        """Repair a finding of an examination; `False`: there is no such finding, or a later examination."""
+    def repair(self, examination: int, index: int) -> Finding | None:
+        """Repair a finding of an examination; `None`: there is no such finding, or a later examination."""
         with self._lock:
             if examination != self.examinations or not 0 <= index < len(self.findings) or index in self.repaired:
-                return False
-            repair = self.findings[index].repair
-            if repair is None:
-                return False
-            repair()
+                return None
+            finding = self.findings[index]
+            if finding.repair is None:
+                return None
+            finding.repair()
             self.repaired.add(index)
-            return True
+            return finding
 
     def _run(self) -> None:
         try:

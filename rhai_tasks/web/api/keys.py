@@ -65,6 +65,11 @@ class ApiKey:
         except UNREADABLE:
             return None
 
+    @property
+    def label(self) -> str:
+        """The name of the key in the log."""
+        return f"API key {self.name} ({self.id})"
+
     def sees(self, circle: str, caller: str) -> bool:
         """Whether the key is for tasks of this caller in this circle."""
         return circle in (self.circles or (circle,)) and caller in (self.callers or (caller,))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -21,6 +22,7 @@ from rhai_tasks.errors import (
     TaskTimeout,
 )
 from rhai_tasks.protocol import Field, Status, check_circle
+from rhai_tasks.web.site import Site
 
 from .events import follow
 from .guard import Waiting
@@ -281,10 +283,14 @@ async def result(request: Request, key: Reader, client: Client, task_id: TaskId,
 
 
 @router.post("/tasks/{task_id}/cancel", responses=documented(404))
-async def cancel(key: Operator, client: Client, task_id: TaskId) -> Cancelled:
+async def cancel(request: Request, key: Operator, client: Client, task_id: TaskId) -> Cancelled:
     """Cancel a task: it ends as the error `cancelled`."""
     await _find(key, client, task_id, STATE_FIELDS)
-    return Cancelled(task_id=task_id, cancelled=await client.cancel(task_id))
+    cancelled = await client.cancel(task_id)
+    if cancelled:
+        site: Site = request.app.state.site
+        await run_in_threadpool(site.queues.note_cancels, [task_id], by=key.label)
+    return Cancelled(task_id=task_id, cancelled=cancelled)
 
 
 async def _visible(key: Reader, client: Client, task_id: TaskId) -> AsyncTask:

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from rhai_tasks import Client
+from rhai_tasks.operate.rules import Rules
 from rhai_tasks.web.api.keys import SCOPES, ApiKeys
 from rhai_tasks.web.security import MOST_FAILURES
 from tests.conftest import Worker, free_port, wait_until
@@ -182,6 +183,26 @@ def test_a_key_does_what_its_scopes_say(api: Api, keys: ApiKeys, scope: str) -> 
     for method, path in api.operations():
         status = ask(http, method, path).status_code
         assert (status != 403) == (needed.get((method, path), "read") == scope), (path, status)
+
+
+def test_what_a_key_to_operate_changes_is_logged_with_its_name(
+    api: Api, keys: ApiKeys, http: httpx2.Client, client: Any
+) -> None:
+    log = Rules(client, "rhai_dramatiq")
+    other = api.client(keys.make("other", ["submit", "read"]))
+    operations = [one for one in api.operations() if ask(other, *one).status_code == 403]
+    assert operations
+
+    for method, path in operations:
+        http.post("/tasks", json={**SUBMISSION, "taskId": "t"})
+        before = len(log.changes())
+        assert ask(http, method, path, "t").status_code == 200
+        (change,) = log.changes()[: len(log.changes()) - before]
+        (key_id,) = (key.id for key in keys.list() if key.name == "all")
+        assert (change.by, change.circle, change.what) == (f"API key all ({key_id})", "circle", "cancel 1 task(s): t")
+        client.hset("rhai_task_details:t", mapping={"status": "completed", "output": "1"})
+        assert ask(http, method, path, "t").json()["cancelled"] is False
+        assert len(log.changes()) == before + 1
 
 
 @pytest.mark.parametrize("bound", [{"circles": ["mine"]}, {"callers": ["me"]}], ids=["circle", "caller"])

@@ -1,0 +1,65 @@
+"""The command that shows tasks as they change state."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import click
+from redis.client import PubSub
+from rich.text import Text
+
+from rhai_tasks.client.requests import Requests
+from rhai_tasks.connection.connect import connect
+from rhai_tasks.options import CIRCLE_OPTION
+from rhai_tasks.protocol import Field, Outcome, check_circle, key_pattern, state_channel, to_bytes
+from rhai_tasks.settings import Settings
+
+from .group import json_option, main
+from .output import brief, coloured, make_console, print_json, stream
+
+
+@main.command()
+@click.option(
+    *CIRCLE_OPTION,
+    "circle",
+    callback=lambda _, __, circle: None if circle is None else check_circle(circle, "--circle"),
+    metavar="KEY",
+    help="Only tasks that clients of this project submitted to this circle.",
+)
+@click.option("--count", type=click.IntRange(1), help="End after so many lines.")
+@json_option
+@click.pass_obj
+def tail(settings: Settings, circle: str | None, count: int | None, as_json: bool) -> None:
+    """Show tasks as they change state; Ctrl-C ends.
+
+    Clients and workers of this project publish the changes.
+    """
+    requests = Requests(dialect=settings.dialect, prefixes=settings.prefixes, namespace=settings.namespace)
+    channels = state_channel(settings.namespace) + settings.prefixes.details
+    with connect(settings.redis_url) as database, database.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.psubscribe(key_pattern(channels))
+        found = changes(channel, requests)
+        if circle is not None:
+            key, wanted, field = settings.prefixes.details, to_bytes(circle), settings.table.stored(Field.CIRCLE)
+            found = (one for one in found if database.hget(to_bytes(key + one[0]), field) == wanted)
+        with stream():
+            for task_id, state in islice(found, count):
+                _show_change(task_id, state, as_json=as_json)
+
+
+def changes(channel: PubSub, requests: Requests) -> Iterator[tuple[str, str | Outcome]]:
+    """Yield each change of a task's state: the task's id, and its status or how it ended."""
+    while True:
+        message = channel.get_message(timeout=1.0)
+        if message and (change := requests.parse_state(message["channel"], message["data"])):
+            yield change
+
+
+def _show_change(task_id: str, state: str | Outcome, *, as_json: bool) -> None:
+    status, text = (state.status, state.text) if isinstance(state, Outcome) else (state, "")
+    if as_json:
+        print_json({"taskId": task_id, "status": status, "text": text})
+    else:
+        now = time.strftime("%H:%M:%S")
+        line = Text.assemble(now, "  ", brief(task_id), "  ", coloured(status), "  ", brief(text))
+        make_console().print(line, soft_wrap=True)
