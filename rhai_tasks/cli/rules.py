@@ -77,9 +77,9 @@ def resume(settings: Settings, circle: str, caller: str | None, reason: str, by:
 @_by
 @click.pass_obj
 def block(settings: Settings, circle: str, caller: str | None, script: str | None, reason: str, by: str | None) -> None:
-    """End the tasks of a caller or a script as errors, once fetched.
+    """End the tasks of a caller, or of a script, as errors.
 
-    The error is `blocked: <reason>`.
+    They end when a worker fetches them. The error is `blocked: <reason>`.
     """
     with Queues(settings) as queues:
         queues.rules(by).set(circle, _block_of(caller, script, reason))

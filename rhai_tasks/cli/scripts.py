@@ -65,9 +65,9 @@ def _engine(
 @_engine_options
 @args_options
 def run(file: TextIO, context_id: str, caller_id: str, arg: tuple[str, ...], args: str | None, **options: Any) -> None:
-    """Run the script in FILE as a worker would, and print its output.
+    """Run the script in FILE as a worker would.
 
-    FILE may be -, for stdin.
+    Prints its output. FILE may be -, for stdin.
     """
     given = read_args(arg, args)
     engine, source = _engine(**options), file.read()

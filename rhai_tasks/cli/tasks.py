@@ -187,7 +187,7 @@ def _exit_if_any(failures: Iterable[RhaiTasksError]) -> None:
 @json_option
 @click.pass_obj
 def wait(settings: Settings, task_ids: tuple[str, ...], timeout: float | None, as_json: bool) -> None:
-    """Wait until tasks have ended, and print their outputs in order."""
+    """Wait until tasks have ended; print their outputs in order."""
     with make_client(settings) as client:
         _print_outcomes(client, [client.task(task_id) for task_id in task_ids], timeout, as_json=as_json)
 
