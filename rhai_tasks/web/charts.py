@@ -11,6 +11,7 @@ _GAP_SECONDS = 10.0  # without a sample, as no page was open; no line is drawn
 _SHORTEST_SECONDS = 120.0
 _TICKS = (30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
 _MOST_TICKS = 5
+_LONG = (60.0, 600.0, 3600.0, 36_000.0, 864_000.0)  # marks of long durations: their powers of ten are odd to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ def draw(
             " ".join(f"{x(at)},{y(value)}" for at, value in piece if value is not None)
             for piece in _pieces(values, gap)
         ]
-        lines.append(Line(name, f"line-{name.strip(' %')}", "-" if latest is None else write(latest), tuple(pieces)))
-    marks = _marks(least, most) if is_log else [top * part for part in (0.0, 0.5, 1.0)]
+        lines.append(Line(name, f"line-{name}", "-" if latest is None else write(latest), tuple(pieces)))
+    marks = _marks(least, most, seconds=seconds) if is_log else [top * part for part in (0.0, 0.5, 1.0)]
     levels = tuple((y(mark), write(mark)) for mark in marks)
     times = tuple((x(end - past), _ago(past)) for past in _ticks(span))
     return Chart(title, tuple(lines), levels, times)
@@ -87,10 +88,15 @@ def _decades(values: Sequence[float]) -> tuple[float, float]:
     return least, max(10.0 ** ceil(log10(max(above, default=1.0))), least * 10)
 
 
-def _marks(least: float, most: float) -> list[float]:
-    """Return some powers of ten, four at most."""
-    count = round(log10(most / least))
-    return [least * 10.0**power for power in range(0, count + 1, -(-count // 3))]
+def _marks(least: float, most: float, *, seconds: bool) -> list[float]:
+    """Return some powers of ten, four at most; of durations above 10 s, whole minutes, hours and days."""
+    powers = [least * 10.0**power for power in range(round(log10(most / least)) + 1)]
+    marks = (
+        [mark for mark in powers if mark < 60] + [mark for mark in _LONG if least <= mark <= most]
+        if seconds
+        else powers
+    )
+    return marks[:: -(-(len(marks) - 1) // 3) or 1]
 
 
 def _ticks(span: float) -> list[float]:

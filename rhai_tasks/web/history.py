@@ -20,7 +20,7 @@ _POINTS = 120  # of a chart, at most
 _BUCKETS = len(RUN.bounds) + 1
 _KEPT_SECONDS = 20.0
 _KEPT = 50
-_SHARES = (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99))
+_SHARES = (("median", 0.5), ("p95", 0.95), ("p99", 0.99))
 _ENDS = (Status.COMPLETED.value, Status.ERROR.value)
 
 Row = tuple[float, list[int]]
@@ -49,7 +49,7 @@ class History:
         rows, step = self._read(circle, count, RANGES[span], now)
         drawn = [charts.draw("Ended tasks a second", _ENDS, [(end, [n / step for n in row[:2]]) for end, row in rows])]
         if not circle:
-            for title, metric, start in (("Run time", RUN, 2), ("From submitted to begun", WAIT, 2 + _BUCKETS)):
+            for title, metric, start in (("Run time", RUN, 2), ("Queue wait", WAIT, 2 + _BUCKETS)):
                 points = [(end, _quantiles(metric, row[start : start + _BUCKETS])) for end, row in rows]
                 names = [name for name, _ in _SHARES]
                 drawn.append(charts.draw(title, names, points, seconds=True, is_log=True))

@@ -62,9 +62,12 @@ def overview(site: Site, query: Query) -> Rendering:
                 [(m.at, (m.completed, m.failed)) for m in history],
             ),
             charts.draw("Tasks in the native lists", ("waiting",), [(m.at, (m.waiting,)) for m in history]),
-            charts.draw("Run time", ("median", "95 %"), [(m.at, m.ran) for m in history], seconds=True),
-            charts.draw(
-                "From submitted to begun", ("median", "95 %"), [(m.at, m.waited) for m in history], seconds=True
+            *(
+                charts.draw(title, ("median", "p95"), points, seconds=True, is_log=True)
+                for title, points in (
+                    ("Run time", [(m.at, m.ran) for m in history]),
+                    ("Queue wait", [(m.at, m.waited) for m in history]),
+                )
             ),
         ],
         "totals": {place: sum(queue.count(place) for queue in sample.queues.values()) for place in PLACES},

@@ -3,7 +3,7 @@
 import pytest
 
 from rhai_tasks.terminal import visible
-from rhai_tasks.web.charts import draw, duration, number
+from rhai_tasks.web.charts import HEIGHT, draw, duration, number
 from rhai_tasks.web.render import brief, dereference, environment, format_time, reference
 from rhai_tasks.web.security import is_loopback, own_path
 
@@ -80,6 +80,28 @@ def test_a_line_is_broken_where_samples_are_missing_and_ends_now() -> None:
     assert first.pieces[1].endswith("472.0,69.2")
     assert (first.latest, second.latest) == ("2", "1.5")
     assert [label for _, label in chart.levels] == ["0", "2.5", "5"]
+
+
+@pytest.mark.parametrize(
+    ("values", "levels"),
+    [
+        ([0.001, 0.02], ["1 ms", "10 ms", "100 ms"]),
+        ([0.0002, 20], ["100 µs", "10 ms", "1 s", "1 min"]),
+        ([5, 90], ["1 s", "10 s", "1 min"]),
+        ([150, 7200], ["10 min", "1 h"]),
+        ([0.0005, 7200], ["100 µs", "100 ms", "1 min"]),
+        ([90_000, 900_000], ["10 h", "10 days"]),
+        ([], ["1 ms", "10 ms", "100 ms", "1 s"]),
+    ],
+)
+def test_levels_of_durations_are_whole_units_and_fit_beside_the_chart(values: list[float], levels: list[str]) -> None:
+    points = [(number, (value,)) for number, value in enumerate(values)]
+
+    chart = draw("t", ("median",), points, seconds=True, is_log=True)
+
+    assert [label for _, label in chart.levels] == levels
+    assert all(0 <= y <= HEIGHT for y, _ in chart.levels)
+    assert max(map(len, levels)) <= 8  # characters: 46 units are left of the chart
 
 
 def test_a_chart_of_nothing_can_be_drawn() -> None:
