@@ -91,7 +91,7 @@ def _table(counts: Iterable[Queue], total: Iterable[Queue] = ()) -> Table:
         name = Text(brief(queue.circle))
         if queue.paused:
             name.append(" paused", style="yellow")
-        if not queue.workers and queue.waiting + queue.buffered + queue.parked:
+        if queue.is_unserved:
             name.append(" not served", style="red")
         oldest = "" if queue.oldest is None else f"{queue.oldest:.0f} s"
         table.add_row(name, *(Text(f"{getattr(queue, column):,}") for column in numbers), Text(oldest))

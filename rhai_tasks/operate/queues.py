@@ -68,6 +68,11 @@ class Queue:
         places = self.waiting + self.buffered + self.parked + self.prefetched + self.running
         return places + (self.delayed if self.due else 0)
 
+    @property
+    def is_unserved(self) -> bool:
+        """Whether tasks wait, and no worker process serves the circle."""
+        return self.left > 0 and not self.workers
+
 
 _NO_PLACES = {"circle", "workers", "paused", "rules", "due", "oldest"}
 PLACES = tuple(field.name for field in fields(Queue) if field.name not in _NO_PLACES)

@@ -51,7 +51,7 @@ def overview(site: Site, query: Query) -> Rendering:
     return "overview.html", {
         "rules": [(one.circle, rule) for one in shown.rows if one.rules for rule in rules.read(one.circle)],
         "sample": sample,
-        "unserved": sum(queue.left > 0 and not queue.workers for queue in queues),
+        "unserved": sum(queue.is_unserved for queue in queues),
         "circles": shown,
         "wanted": wanted,
         "workers": _page_of(sample.workers, query.number("workers", 1) or 1, _WORKERS),

@@ -94,7 +94,7 @@ def test_the_overview_shows_what_is_where(browser: Browser, dispatcher: Dispatch
     page = browser.get("/")
 
     rows = re.sub(r"\s+", " ", page.text[page.text.index("completed/s") :])
-    assert re.search(r"busy 3 0 0 0 0 0 0 0 0 0 late 0 0 0 0 0 1 0 0 0 0", rows), rows
+    assert re.search(r"busy not served 3 0 0 0 0 0 0 0 0 0 late 0 0 0 0 0 1 0 0 0 0", rows), rows
 
 
 def test_waiting_tasks_come_in_pages_in_their_order(browser: Browser, dispatcher: Dispatcher) -> None:
