@@ -13,10 +13,11 @@ from rhai_tasks.errors import QueueFull, TaskExists
 from rhai_tasks.operate.tasks import Details, Value
 from rhai_tasks.protocol import REPEATED_TERMS, Field
 from rhai_tasks.settings import LONGEST_SECONDS
+from rhai_tasks.terminal import visible
 
 from .pages import Rendering, address
 from .security import Form, form_text, read_form
-from .site import Query, Site, site_of
+from .site import Query, Site, say, site_of
 
 _HIDDEN_TERMS = tuple(field for field in REPEATED_TERMS if field != Field.ARGS)
 _NO_VALUES = {"circle": "", "script": "", "caller": "", "args": "", "id": "", "delay": "", "via": WAYS[0]}
@@ -38,12 +39,17 @@ def page(site: Site, query: Query) -> Rendering:
         "terms": [(name, again.text(name)) for name in _HIDDEN_TERMS if name in again.fields],
         "is_cut": "script" in again.fields and again.fields["script"].is_cut,
         "is_cut_args": args.is_cut,
-        **_common(site),
+        **_common(site, values["script"]),
     }
 
 
-def _common(site: Site) -> dict[str, Any]:
-    return {"names": sorted(site.sampler.sample().queues)[:200], "problem": "", "tried": None}
+def _common(site: Site, script: str) -> dict[str, Any]:
+    return {
+        "names": sorted(site.sampler.sample().queues)[:200],
+        "problem": "",
+        "tried": None,
+        "hidden": sorted({code for code in map(visible, set(script) - {"\r"}) if len(code) > 1}),
+    }
 
 
 def _again(request: Request, form: Form, status: int = 200, **changed: Any) -> Response:
@@ -54,7 +60,7 @@ def _again(request: Request, form: Form, status: int = 200, **changed: Any) -> R
         "terms": [(name, form_text(form, name)) for name in _HIDDEN_TERMS if form_text(form, name)],
         "is_cut": False,
         "is_cut_args": False,
-        **_common(site),
+        **_common(site, form_text(form, "script")),
         **changed,
     }
     return site.render(request, "submit.html", status_code=status, **context)
@@ -67,7 +73,7 @@ async def submit(request: Request) -> Response:
         where = await run_in_threadpool(_submit, site_of(request), form)
     except HTTPException as error:
         return await run_in_threadpool(_again, request, form, error.status_code, problem=error.detail)
-    request.session["said"] = "Submitted."
+    say(request, "Submitted.")
     return RedirectResponse(where, status_code=303)
 
 
@@ -101,7 +107,7 @@ def _submit(site: Site, form: Form) -> str:
     via = form_text(form, "via") or "native"
     way = next((way for way in WAYS if way == via), None)
     if way is None:
-        raise HTTPException(422, "Unknown way.")
+        raise HTTPException(422, "Unknown queue.")
     _args(form)
     try:
         task = site.client.submit(

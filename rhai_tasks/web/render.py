@@ -1,11 +1,12 @@
 """Templates: they escape untrusted text and make invisible characters visible."""
 
+import re
 from dataclasses import fields
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from rhai_tasks.operate.where import Where
 from rhai_tasks.protocol import parse_time, timestamp, to_bytes, to_text
@@ -13,6 +14,7 @@ from rhai_tasks.terminal import visible
 
 from . import charts
 
+_UNFIT = re.compile("[\x00\ud800-\udfff]")
 _LAST_TIME = 253402300799.0  # the end of the year 9999
 
 
@@ -24,6 +26,11 @@ def reference(text: str) -> str:
 def dereference(text: str) -> str:
     """Undo `reference`."""
     return to_text(unquote_to_bytes(text))
+
+
+def exact(text: str) -> Markup:
+    """Return a text that a form sends back, or that is copied, as it is: only what no page can hold is replaced."""
+    return Markup(escape(_UNFIT.sub("\ufffd", text)).replace("\r", "&#13;"))  # noqa: S704  (it is escaped)
 
 
 def brief(text: str, length: int = 60) -> str:
@@ -81,6 +88,7 @@ def environment() -> Environment:
         "age": age,
         "brief": brief,
         "duration": charts.duration,
+        "exact": exact,
         "format_time": format_time,
         "moment": moment,
         "number": charts.number,

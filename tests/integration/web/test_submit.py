@@ -86,7 +86,7 @@ def test_what_a_tried_script_says_is_text(browser: Browser, text: str) -> None:
         ({"args": "["}, "not JSON"),
         ({"args": "[]"}, "must be a JSON object"),
         ({"id": "taken"}, "is taken"),
-        ({"via": "pigeon"}, "Unknown way"),
+        ({"via": "pigeon"}, "Unknown queue"),
     ],
 )
 def test_a_form_that_is_refused_comes_back_with_all_that_was_typed(
@@ -185,3 +185,39 @@ def test_prints_come_while_the_script_runs(browser: Browser, app: Client, start_
 
     wait_until(lambda: "Printed Copy begun" in words(browser.get(f"/task?id={task.id}")))
     task.cancel()
+
+
+HIDDEN = 'let a = "\u200b\u202e\t";\n\na'
+
+
+def value_of(page: Page, name: str) -> str | None:
+    (value,) = [values.get("value") for tag, values in page.elements if tag == "input" and values.get("name") == name]
+    return value
+
+
+def test_a_script_comes_back_to_the_letter_and_what_cannot_be_seen_in_it_is_named(
+    browser: Browser, client: Any
+) -> None:
+    given = {
+        "script": HIDDEN,
+        "circle": "c\u200b",
+        "callerId": "a\u200bda",
+        "args": '{"a": "\u200b"}',
+        "status": "error",
+    }
+    client.hset("rhai_task_details:t", mapping=given)
+
+    page = browser.get("/submit?again=t&circle=c%E2%80%8B")
+
+    assert HIDDEN in page.text
+    assert given["args"] in page.text
+    assert (value_of(page, "circle"), value_of(page, "caller")) == (given["circle"], given["callerId"])
+    assert "Invisible characters are in the script: \\u200b \\u202e" in page.text
+    assert "Invisible" not in browser.get("/submit").text
+
+
+@pytest.mark.parametrize("script", ["a\x00b", b"a\xffb"], ids=["NUL", "no UTF-8"])
+def test_what_no_page_can_hold_is_replaced(browser: Browser, client: Any, script: str | bytes) -> None:
+    client.hset("rhai_task_details:t", mapping={"script": script, "status": "error"})
+
+    assert "a\ufffdb" in browser.get("/submit?again=t").text
