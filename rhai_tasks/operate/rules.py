@@ -26,6 +26,8 @@ _ENDS = {"pause": "resume", "block": "unblock", "limit": "clear the limit of"}
 AUDITED = 1000
 """How many changes the log keeps, of all circles together."""
 
+_LONGEST = 1000  # characters of a text in the log: ids of tasks have any length
+
 Note = Callable[[str, str], None]
 """Notes in the log what was done: the circle, empty for none or several, and what."""
 
@@ -114,7 +116,8 @@ class Rules:
             pipeline.execute()
 
     def _log(self, pipeline: Any, change: list[Any]) -> None:
-        pipeline.lpush(audit_key(self._namespace), json.dumps(change))
+        at, *texts = change
+        pipeline.lpush(audit_key(self._namespace), json.dumps([at, *(text[:_LONGEST] for text in texts)]))
         pipeline.ltrim(audit_key(self._namespace), 0, AUDITED - 1)
 
     def _keys(self, circle: str) -> QueueKeys:

@@ -23,7 +23,7 @@ from .jobs import Job
 from .pages import where_of
 from .render import dereference
 from .security import Form, form_text, own_path, read_form
-from .site import Query, Site, site_of
+from .site import Query, Site, say, site_of
 
 _FINDING = re.compile(r"(\d{1,9})\.(\d{1,9})")  # number of the examination, and index of the finding
 
@@ -228,7 +228,7 @@ def endpoint(action: Callable[[Site, Form], Done]) -> Callable[..., object]:
             return _ask(request, form, *ask(form))
         where, said = await run_in_threadpool(action, site_of(request), form)
         if said:
-            request.session["said"] = said
+            say(request, said)
         return RedirectResponse(where or _back(request, form), status_code=303)
 
     return answer
@@ -238,7 +238,7 @@ def _ask(request: Request, form: Form, question: str, button: str) -> Response:
     """Ask the visitor to confirm the action; the answer sends the same form again."""
     back = _back(request, form)
     if not question:
-        request.session["said"] = "Nothing was chosen."
+        say(request, "Nothing was chosen.")
         return RedirectResponse(back, status_code=303)
     fields = [
         (name, value) for name, values in form.items() if name not in {"csrf", "back", "sure"} for value in values

@@ -41,6 +41,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _OPEN = re.compile(r"/login|/static/.*", re.DOTALL)  # paths that need no login
+_LONGEST_PATH = 8000  # characters: proxies take no longer headers
 _OWN_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
 
@@ -230,7 +231,7 @@ def _visitor(address: str) -> str:
 
 def own_path(text: str) -> str:
     """Return a path of this site unchanged, any other text as `/`: a login leads to no other site."""
-    return text if _OWN_PATH.fullmatch(text) else "/"
+    return text if len(text) <= _LONGEST_PATH and _OWN_PATH.fullmatch(text) else "/"
 
 
 def csrf_token(request: Request) -> str:

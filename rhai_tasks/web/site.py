@@ -26,6 +26,8 @@ from .security import csrf_token
 from .trial import Trial
 from .walks import ErrorWalks
 
+_SAID = 300  # characters
+
 BY = "the web page"
 """Who changes something, in the log: the page does not know its visitors apart."""
 
@@ -86,6 +88,11 @@ class Site:
             "server": self.server if is_in else "",
             "said": request.session.pop("said", None) if request.method == "GET" else None,
         }
+
+
+def say(request: Request, text: str) -> None:
+    """Show a message on the next page. It is in the session's cookie, of which browsers take 4 KiB."""
+    request.session["said"] = text if len(text) <= _SAID else f"{text[:_SAID]}…"
 
 
 def site_of(request: Request) -> Site:

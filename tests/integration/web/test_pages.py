@@ -393,7 +393,7 @@ def test_a_script_is_submitted_and_its_page_opened(browser: Browser, client: Any
         ({"delay": "nan"}, 422, "between 0 and 10 years"),
         ({"delay": "-1"}, 422, "between 0 and 10 years"),
         ({"circle": ""}, 422, "Name a circle"),
-        ({"via": "carrier pigeon"}, 422, "Unknown way"),
+        ({"via": "carrier pigeon"}, 422, "Unknown queue"),
         ({"id": "taken"}, 409, "taken"),
     ],
 )

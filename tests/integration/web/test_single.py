@@ -141,3 +141,40 @@ def test_a_worker_that_is_not_there_is_told(browser: Browser, client: Any, name:
 
 def test_a_circle_must_be_named(browser: Browser) -> None:
     assert "No circle is named" in browser.get("/circle", status=404).text
+
+
+def test_a_message_of_any_length_fits_into_a_cookie(browser: Browser) -> None:
+    csrf = browser.csrf()
+    form = {"csrf": csrf, "circle": "c", "caller": "\u00fc" * 100_000}
+
+    answer = browser.site.post("/circle/pause", data=form, follow_redirects=False)
+
+    assert answer.status_code == 303
+    assert sum(map(len, answer.headers.values())) < 4096
+    assert "Set: pause caller üü" in browser.get("/circle?circle=c").text
+
+
+def test_an_address_to_go_back_to_fits_into_a_header(browser: Browser) -> None:
+    form = {"csrf": browser.csrf(), "circle": "c", "back": "/circle?circle=" + "c" * 100_000}
+
+    answer = browser.site.post("/circle/pause", data=form, follow_redirects=False)
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_what_the_log_keeps_of_an_act_is_bounded(browser: Browser, client: Any) -> None:
+    client.hset("rhai_task_details:" + "t" * 100_000, mapping={"script": "1", "status": "pending"})
+
+    browser.send("/cancel", id="t" * 100_000)
+    browser.send("/circle/pause", circle="c", reason="r" * 100_000)
+
+    assert [len(entry) < 5000 for entry in client.lrange("rhai_dramatiq:__audit__", 0, -1)] == [True, True]
+
+
+@pytest.mark.parametrize("prefix", ["rhai_tasks:c", "rhai_dramatiq:rhai-c"])
+def test_a_circle_with_tasks_and_no_worker_is_called_so_in_words(browser: Browser, client: Any, prefix: str) -> None:
+    client.sadd("rhai_dramatiq:__queues__", "rhai-c")
+    assert "not served" not in browser.get("/").text
+    client.lpush(prefix, "t")
+
+    wait_until(lambda: "c not served" in words(browser.get("/")))
