@@ -1,6 +1,7 @@
 """The site: built without a warning, complete, and from nothing but this checkout."""
 
 import html
+import json
 import os
 import re
 import subprocess
@@ -29,6 +30,34 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert ended.returncode == 0, ended.stderr
     return folder
+
+
+def test_it_has_the_colours_of_the_web_page(site: Path) -> None:
+    page, own = (ROOT / "rhai_tasks/web/static/style.css").read_text(), (site / "site.css").read_text()
+    for names in (("paper", "default-bg-color"), ("ink", "default-fg-color"), ("accent", "typeset-a-color")):
+        light, dark = re.findall(rf"--{names[0]}: (#\w+);", page)
+        assert re.findall(rf"--md-{names[1]}: (#\w+);", own) == [light, dark]
+
+
+@pytest.mark.parametrize(
+    ("sought", "found"),
+    [
+        ("priority", "questions/"),
+        ("cron", "questions/"),
+        ("retry", "questions/"),
+        ("schedule", "questions/"),
+        ("order", "delay/"),
+        ("idempotency", "questions/"),
+        ("circle", "glossary/"),
+        ("dead letter", "glossary/"),
+    ],
+)
+def test_a_search_for_a_word_of_other_queues_finds_an_answer(site: Path, sought: str, found: str) -> None:
+    index = json.loads((site / "search/search_index.json").read_text())["docs"]
+
+    matching = [one["location"] for one in index if sought in f"{one['title']} {one['text']}".lower()]
+
+    assert any(location.startswith(found) for location in matching), matching
 
 
 def text(page: Path) -> str:
