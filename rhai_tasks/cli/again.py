@@ -3,8 +3,10 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import click
 
@@ -37,11 +39,28 @@ from rhai_tasks.terminal import echo
 from rhai_tasks.worker.own_limits import OwnLimits
 
 from .group import FAILED, Command, circle_option, json_option, main, make_client
-from .output import print_json, print_table
+from .output import brief, print_json, print_table, stream
 from .shell import interruptible
+from .tail import changes
 
 _NOT_OF_THE_SCRIPT = {CANCELLED, EXPIRED}
 """Errors that say nothing about what a script answers."""
+
+
+class Percent(click.ParamType[float]):
+    """The type of an option that is a part of a hundred, such as `1%`."""
+
+    name = "percent"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a part of a hundred."""
+        try:
+            percent = float(str(value).removesuffix("%"))
+        except ValueError:
+            percent = 0.0
+        if not 0 < percent <= 100:
+            self.fail(f"{str(value)!a} is no part of a hundred: wanted is a number up to 100, such as 1%.", param, ctx)
+        return percent
 
 
 class Setup(NamedTuple):
@@ -112,9 +131,21 @@ def replay(
 @main.command()
 @_options
 @click.option("-n", "--count", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@click.option(
+    "--shadow",
+    type=Percent(),
+    metavar="PERCENT",
+    help="Instead of stored tasks, of those that end from now on this part, until Ctrl-C: 1%.",
+)
 @click.pass_obj
 def compare(
-    settings: Settings, engine: str | None, error_format: str, circle: str | None, count: int, as_json: bool
+    settings: Settings,
+    engine: str | None,
+    error_format: str,
+    circle: str | None,
+    count: int,
+    shadow: float | None,
+    as_json: bool,
 ) -> None:
     """Run ended tasks once more here, and compare the outcomes.
 
@@ -122,39 +153,68 @@ def compare(
     letter. Scripts that read a clock or draw random numbers differ. Status 1 if any outcome differs.
     """
     setup = _make_setup(engine, error_format)
+    compared, different = 0, []
     with make_client(settings) as client, Queues(settings) as queues:
-        ended = _ended(client, Tasks(settings, queues), circle or "")
-        repeated = [_repeat(client, setup, task_id, details, circle) for task_id, details in islice(ended, count)]
-    different = [one for one in repeated if not one.is_same]
+        tasks = Tasks(settings, queues)
+        task_ids = _ended(tasks) if shadow is None else _ending(settings, shadow)
+        usable = ((task_id, details) for task_id in task_ids if (details := _usable(client, task_id, circle or "")))
+        with nullcontext() if shadow is None else stream():
+            for task_id, details in islice(usable, count):
+                again = _repeat(client, setup, task_id, details, circle)
+                compared += 1
+                if again.is_same:
+                    continue
+                different.append(again)
+                if shadow is not None:
+                    _show_difference(again, as_json=as_json)
     if as_json:
-        print_json({"compared": len(repeated), "different": list(map(_as_json, different))})
+        print_json({"compared": compared, "different": list(map(_as_json, different))})
     else:
-        if different:
+        if different and shadow is None:
             rows = ((one.task_id, one.then.text if one.then else "", one.now.text) for one in different)
             print_table(rows, "task", "recorded", "here")
-        echo(f"{len(repeated):,} task(s) compared, {len(different):,} differ.")
+        echo(f"{compared:,} task(s) compared, {len(different):,} differ.")
     if different:
         sys.exit(FAILED)
 
 
-def _ended(client: Client, tasks: Tasks, circle: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield ended tasks whose scripts are known, with their details; but for those that name another circle."""
+def _show_difference(again: Repetition, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_as_json(again))
+    else:
+        recorded = again.then.text if again.then else ""
+        echo(f"{brief(again.task_id)}: recorded {brief(recorded)}, here {brief(again.now.text)}")
+    sys.stdout.flush()
+
+
+def _ended(tasks: Tasks) -> Iterator[str]:
+    """Yield the ids of tasks that have ended."""
     for status in (Status.COMPLETED, Status.ERROR):
         cursor = ""
         while cursor != "0":
             found = tasks.search(cursor or "0", Where(status=status.value))
             cursor = found.cursor
-            for task in found.tasks:
-                if circle and task.circle not in {"", circle}:
-                    continue
-                try:
-                    details = client.task(task.task_id).details()
-                    parse_task(task.task_id, _values(details, DETAIL_FIELDS))
-                    parse_terms(_values(details, TERM_FIELDS))
-                except (TaskNotFound, TaskMalformed):
-                    continue
-                if details.get(Field.ERROR) not in _NOT_OF_THE_SCRIPT:
-                    yield task.task_id, details
+            yield from (task.task_id for task in found.tasks)
+
+
+def _ending(settings: Settings, percent: float) -> Iterator[str]:
+    """Yield the ids of tasks that end, as workers of this project publish them: a part of them, the same everywhere."""
+    with changes(settings) as found:
+        for task_id, state in found:
+            if isinstance(state, Outcome) and crc32(to_bytes(task_id)) < percent / 100 * 2**32:
+                yield task_id
+
+
+def _usable(client: Client, task_id: str, circle: str) -> dict[str, str] | None:
+    """Return the details of a task whose script is known and has ended; `None` also if it names another circle."""
+    try:
+        details = client.task(task_id).details()
+        parse_task(task_id, _values(details, DETAIL_FIELDS))
+        parse_terms(_values(details, TERM_FIELDS))
+    except (TaskNotFound, TaskMalformed):
+        return None
+    is_elsewhere = circle and (details.get(Field.CIRCLE) or details.get(Field.CONTEXT_ID) or circle) != circle
+    return None if is_elsewhere or details.get(Field.ERROR) in _NOT_OF_THE_SCRIPT else details
 
 
 def _repeat(client: Client, setup: Setup, task_id: str, details: Mapping[str, str], circle: str | None) -> Repetition:

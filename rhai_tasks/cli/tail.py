@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import click
@@ -16,6 +17,9 @@ from rhai_tasks.settings import Settings
 
 from .group import json_option, main
 from .output import brief, coloured, make_console, print_json, stream
+
+Change = tuple[str, str | Outcome]
+"""A task's id, and its status or how it ended."""
 
 
 @main.command()
@@ -34,21 +38,27 @@ def tail(settings: Settings, circle: str | None, count: int | None, as_json: boo
 
     Clients and workers of this project publish the changes.
     """
+    key, field = settings.prefixes.details, settings.table.stored(Field.CIRCLE)
+    with connect(settings.redis_url) as database, changes(settings) as found:
+        wanted = (
+            one for one in found if circle is None or database.hget(to_bytes(key + one[0]), field) == to_bytes(circle)
+        )
+        with stream():
+            for task_id, state in islice(wanted, count):
+                _show_change(task_id, state, as_json=as_json)
+
+
+@contextmanager
+def changes(settings: Settings) -> Iterator[Iterator[Change]]:
+    """Subscribe to the changes of tasks' states."""
     requests = Requests(dialect=settings.dialect, prefixes=settings.prefixes, namespace=settings.namespace)
     channels = state_channel(settings.namespace) + settings.prefixes.details
     with connect(settings.redis_url) as database, database.pubsub(ignore_subscribe_messages=True) as channel:
         channel.psubscribe(key_pattern(channels))
-        found = changes(channel, requests)
-        if circle is not None:
-            key, wanted, field = settings.prefixes.details, to_bytes(circle), settings.table.stored(Field.CIRCLE)
-            found = (one for one in found if database.hget(to_bytes(key + one[0]), field) == wanted)
-        with stream():
-            for task_id, state in islice(found, count):
-                _show_change(task_id, state, as_json=as_json)
+        yield _read(channel, requests)
 
 
-def changes(channel: PubSub, requests: Requests) -> Iterator[tuple[str, str | Outcome]]:
-    """Yield each change of a task's state: the task's id, and its status or how it ended."""
+def _read(channel: PubSub, requests: Requests) -> Iterator[Change]:
     while True:
         message = channel.get_message(timeout=1.0)
         if message and (change := requests.parse_state(message["channel"], message["data"])):

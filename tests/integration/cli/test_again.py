@@ -1,6 +1,7 @@
 """Tasks of a server that run once more at a terminal."""
 
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from rhai_tasks import Client
 from rhai_tasks.errors import ScriptError
-from tests.conftest import Dispatcher, Worker
+from tests.conftest import Dispatcher, Worker, wait_until
 from tests.integration.conftest import Run
 
 
@@ -88,3 +89,57 @@ def test_outcomes_of_another_engine_are_compared_to_the_letter(
     assert (one["taskId"], one["recorded"], one["output"]) == ("t7", "[7, 1, ()]", "[7, 1.0, ()]")
     assert "t7" in run("compare").stdout
     assert "3 task(s) compared, " in run("compare", "-n", "3").stdout
+
+
+def listens(client: Any) -> bool:
+    return int(client.pubsub_numpat()) > 0
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_tasks_that_end_are_compared_until_ctrl_c(
+    spawn: Callable[..., Worker],
+    dispatcher: Dispatcher,
+    start_worker: Callable[..., Worker],
+    client: Any,
+    as_json: bool,
+) -> None:
+    start_worker("circle")
+    shadow = spawn("rhai-tasks", "compare", "--shadow", "100%", *(["--json"] if as_json else []))
+    wait_until(lambda: listens(client))
+
+    dispatcher.run("circle", "40 + 2")
+    dispatcher.submit("circle", "differs", "timestamp().elapsed")
+    dispatcher.result("differs")
+    wait_until(lambda: "differs" in shadow.text())
+    shadow.process.send_signal(signal.SIGINT)
+
+    assert shadow.process.wait(60) == 1
+    line, last = shadow.text().splitlines()
+    if as_json:
+        assert json.loads(line)["taskId"] == "differs"
+        assert json.loads(last)["compared"] == 2
+    else:
+        assert line.startswith("differs: recorded ")
+        assert last == "2 task(s) compared, 1 differ."
+
+
+def test_a_part_of_the_tasks_is_compared_and_the_number_is_bounded(
+    spawn: Callable[..., Worker], app: Client, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    start_worker("circle")
+    shadow = spawn("rhai-tasks", "compare", "--shadow", "10", "-n", "20")
+    wait_until(lambda: listens(client))
+
+    tasks = app.submit_many(["1"] * 400)
+    assert len(list(app.as_completed(tasks))) == 400
+
+    assert shadow.process.wait(60) == 0
+    assert shadow.text() == "20 task(s) compared, 0 differ.\n"
+
+
+@pytest.mark.parametrize("value", ["0", "101%", "x", "nan", "-1", "1%%"])
+def test_a_part_that_is_none_is_refused(run: Run, value: str) -> None:
+    refused = run("compare", "--shadow", value)
+
+    assert refused.returncode == 2
+    assert "is no part of a hundred: wanted is a number up to 100, such as 1%" in refused.stderr
