@@ -32,6 +32,11 @@ impl Text {
         if piece.len() > self.room {
             return Err(guard::out_of_memory());
         }
+        if piece.len() > self.text.capacity() - self.text.len() {
+            // As much again, but not more than there is: what is reserved counts, too.
+            self.text
+                .reserve_exact(self.text.len().clamp(piece.len(), self.room));
+        }
         self.room -= piece.len();
         self.text.push_str(piece);
         self.unchecked += piece.len() + PIECE;

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod batch;
+pub mod by_name;
 pub mod compilation;
 pub mod compiling;
 pub mod constants;
@@ -14,6 +15,7 @@ pub mod mentions;
 pub mod modules;
 pub mod names;
 pub mod native_engine;
+pub mod parsing;
 pub mod recipe;
 pub mod run;
 pub mod safe_library;

@@ -11,8 +11,8 @@ use rhai::{
 };
 
 use crate::bounds::guard::{self, Fallible};
-use crate::engine::sorting::{order_by, sort, sort_by};
-use crate::engine::{formatting, lookup, safe_strings};
+use crate::engine::sorting::{copy, order_by, sort, sort_by};
+use crate::engine::{by_name, formatting, lookup, parsing, safe_strings};
 
 /// Bytes of one more `Dynamic` in an array, without and with a short string.
 const ELEMENT: usize = 16;
@@ -27,6 +27,8 @@ pub fn add_to(library: &mut Module) {
     lookup::add_to(library);
     let mut library = Library(library);
     safe_strings::add_to(&mut library);
+    by_name::add_to(&mut library);
+    parsing::add_to(&mut library);
     waiting(&mut library);
     building(&mut library);
     splitting(&mut library);
@@ -86,7 +88,7 @@ impl Library<'_> {
     }
 
     #[inline(never)] // not once for each function
-    fn add_raw(&mut self, registration: FuncRegistration, types: &[TypeId], function: RhaiFunc) {
+    pub fn add_raw(&mut self, registration: FuncRegistration, types: &[TypeId], function: RhaiFunc) {
         registration
             .in_global_namespace()
             .set_into_module_raw(self.0, types, function);
@@ -103,6 +105,11 @@ fn building(library: &mut Library<'_>) {
     library.add_change("pad", pad_with_string);
     library.add_change("pad", pad_array);
     library.add_change("pad", pad_blob);
+    library.add_change("set", |map: &mut Map, key: ImmutableString, value: Dynamic| {
+        guard::allow(key.len())?;
+        map.insert(key.as_str().into(), value);
+        Fallible::Ok(())
+    });
     library.add("blob", |length: INT| blob(length, 0));
     library.add("blob", blob);
     library.add("to_chars", |s: ImmutableString| {
@@ -149,14 +156,12 @@ fn ordering(library: &mut Library<'_>) {
     for name in ["sort", "sort_by"] {
         library.add_change(name, sort_by);
     }
-    library.add_change(
-        "sort",
-        |context: NativeCallContext, array: &mut Array, by: &str| sort_by(context, array, FnPtr::new(by)?),
-    );
     library.add_change("dedup", dedup_by);
     library.add_change(
         "dedup",
-        |context: NativeCallContext, array: &mut Array, by: &str| dedup_by(context, array, FnPtr::new(by)?),
+        |context: NativeCallContext, array: &mut Array, by: ImmutableString| {
+            dedup_by(context, array, by_name::pointer(by)?)
+        },
     );
     library.add_change("dedup", |context: NativeCallContext, array: &mut Array| {
         dedup(array, |one, next| {
@@ -169,7 +174,7 @@ fn ordering(library: &mut Library<'_>) {
     for (name, ordered, descending) in [("sort", "order", false), ("sort_desc", "order_desc", true)] {
         library.add_change(name, move |array: &mut Array| sort(array, descending));
         library.add(ordered, move |array: &mut Array| {
-            let mut array = array.clone();
+            let mut array = copy(array)?;
             sort(&mut array, descending)?;
             Ok::<Array, Box<EvalAltResult>>(array)
         });

@@ -103,6 +103,13 @@ fn cutting(library: &mut Library<'_>) {
         let (start, length) = inclusive(&range);
         crop(s, start, length)
     });
+    library.add_change("trim", |s: &mut ImmutableString| {
+        let trimmed = s.trim();
+        if trimmed.len() < s.len() {
+            *s = copy(trimmed)?;
+        }
+        Fallible::Ok(())
+    });
     library.add_change("pop", |s: &mut ImmutableString, length: INT| {
         let rest = behind(s, s.chars().count().saturating_sub(count(length)));
         let (kept, popped) = s.split_at(s.len() - rest.len());

@@ -15,9 +15,15 @@ const BYTES_BETWEEN_LOOKS: usize = 64 * 1024;
 
 /// Return a sorted copy.
 pub fn order_by(context: NativeCallContext, array: &mut Array, comparer: FnPtr) -> Fallible<Array> {
-    let mut array = array.clone();
+    let mut array = copy(array)?;
     sort_by(context, &mut array, comparer)?;
     Ok(array)
+}
+
+/// Copy an array, if there is memory for it.
+pub fn copy(array: &Array) -> Fallible<Array> {
+    guard::allow(array.len().saturating_mul(size_of::<Dynamic>()))?;
+    Ok(array.clone())
 }
 
 /// Sort as Rhai does, which takes an error of the comparer for an answer. But an exception of a host function ends the

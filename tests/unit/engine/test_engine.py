@@ -467,6 +467,60 @@ def test_compiling_heeds_the_deadline_and_a_cancellation() -> None:
         Engine().run(much, cancel=cancel)
 
 
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        ("[1, 2, 3].map('double')", [2, 4, 6]),
+        ("[1, 2, 3].filter('is_odd')", [1, 3]),
+        ("let a = [1, 2, 3]; [a.drain('is_odd'), a]", [[1, 3], [2]]),
+        ("let a = [1, 2, 3]; [a.retain('is_odd'), a]", [[2], [1, 3]]),
+        ("[[1, 2].some('is_odd'), [1, 2].all('is_odd')]", [True, False]),
+        ("[1, 2, 3].reduce('sum', 10)", 16),
+        ("[1, 2, 3].reduce_rev('sum')", 6),
+        ("let a = [3, 1, 2]; a.sort('is_less'); a", [1, 2, 3]),
+        ("let a = [1, 1, 2]; a.dedup('is_same'); a", [1, 2]),
+        ("const A = [1, 2, 3]; A.some('is_odd')", True),
+        ("[2, 4, 5].index_of('is_odd')", 2),
+        ("[5, 4, 5].index_of('is_odd', 1)", 2),
+        ("[5, 4, 7].index_of('is_odd', -2)", 2),
+        ('[\'a\', "b", \'c\', "b"].index_of("b")', 1),
+        ('[\'a\', "b", \'c\', "b"].index_of("b", -2)', 3),
+        ("['a', 'c'].index_of(\"no such\")", -1),
+        ("[[].index_of('is_odd'), [1].index_of('is_odd', 9)]", [-1, -1]),
+        ("[[1], 'x', [2]].contains([2])", True),
+    ],
+)
+def test_a_function_of_an_array_takes_another_one_by_its_name(call: str, result: object) -> None:
+    functions = """
+        fn double(x) { 2 * x }
+        fn is_odd(x) { x % 2 == 1 }
+        fn sum(all, x) { (all ?? 0) + x }
+        fn is_less(x, y) { x < y }
+        fn is_same(x, y) { x == y }
+    """
+
+    assert Engine().eval(functions + call.replace("'a'", '"a"').replace("'", '"')) == result
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("[1].map('nosuch')", "Function not found: nosuch (i64, i64) (line 1, position 5)"),
+        ("[1].map('no such')", "Function not found: no such (line 1, position 5)"),
+        ("const A = [1]; A.map('f')", "Non-pure method 'map' cannot be called on constant (line 1, position 18)"),
+        ("parse_int(' 12x')", "Error parsing integer number ' 12x': invalid digit found in string"),
+        ("parse_int('1', 99)", "Invalid radix: '99'"),
+        ("parse_float('1.x')", "Error parsing floating-point number '1.x': invalid float literal"),
+        ("parse_decimal('1.x')", "Error parsing decimal number '1.x': Failed to parse"),
+    ],
+)
+def test_an_error_names_the_function_or_the_number_that_there_is_not(call: str, error: str) -> None:
+    with pytest.raises(errors.RhaiError) as raised:
+        Engine().eval(call.replace("('", '("').replace("')", '")').replace("',", '",'))
+
+    assert str(raised.value).startswith(error)
+
+
 @pytest.mark.parametrize("call", ["sort()", "order()", "sort_desc()", "order_desc()", "contains([])", "dedup()"])
 def test_an_operation_on_one_long_text_many_times_heeds_the_deadline(call: str) -> None:
     engine = Engine(limits=Limits(timeout=0.3))
