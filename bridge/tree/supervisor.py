@@ -97,8 +97,12 @@ def _monitored(settings: Settings, processes: list[str]) -> Iterator[Monitoring]
 
 
 def _server_is_there(settings: Settings, signals: Signals, notifier: Notifier | None) -> bool:
-    """Wait until the server answers; return False if a signal to stop comes first."""
-    give_up = threading.Event()
+    """Wait until the server answers; return False if a signal to stop comes first.
+
+    The thread that asks the server stays, asleep. As a thread ends, after Python regards it as ended, OpenSSL takes a
+    lock: a process that is forked at that moment could make no further TLS connection.
+    """
+    give_up, answered = threading.Event(), threading.Event()
     failures: list[Exception] = []
 
     def wait() -> None:
@@ -106,12 +110,12 @@ def _server_is_there(settings: Settings, signals: Signals, notifier: Notifier | 
             await_servers(settings, give_up)
         except Exception as error:  # raised below: in this thread it would be lost
             failures.append(error)
+        answered.set()
+        threading.Event().wait()
 
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
-    while waiting.is_alive():
-        waiting.join(0.002)
-        if waiting.is_alive() and signals.wait(0.02).intersection(STOP_SIGNALS):
+    threading.Thread(target=wait, name="server", daemon=True).start()
+    while not answered.wait(0.002):
+        if signals.wait(0.02).intersection(STOP_SIGNALS):
             give_up.set()
         if notifier:
             notifier.tell()
