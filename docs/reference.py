@@ -74,10 +74,10 @@ def options_table() -> Iterator[str]:
                 readers.setdefault(key, {})[command.removeprefix("rhai-")] = None
     yield "| option, variable | default | of | meaning |"
     yield "| --- | --- | --- | --- |"
-    for (name, read_from), option in options.items():
+    for (name, variables), option in options.items():
         metavar = "" if option.is_flag or not option.metavar else f" {option.metavar}"
-        of = ", ".join(readers[name, read_from])
-        yield f"| `{name}{metavar}`<br>`{read_from}` | {_default(option)} | {of} | {_escaped(option.help or '')} |"
+        of = ", ".join(readers[name, variables])
+        yield f"| `{name}{metavar}`<br>`{variables}` | {_default(option)} | {of} | {_escaped(option.help or '')} |"
 
 
 def known_variables() -> set[str]:
