@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.factory import load_engine
 from rhai_tasks.log import capture_stderr, configure_logging
 from rhai_tasks.options import (
     CIRCLE_OPTION,
@@ -16,7 +17,6 @@ from rhai_tasks.options import (
     bridge_options,
     broker_options,
     hide_passwords,
-    load_engine,
     log_format_of,
     monitor_options,
     run_options,

@@ -1,10 +1,8 @@
 """The options that commands share; each is also an environment variable, `RHAI_TASKS_...`."""
 
-import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import isnan, nan
@@ -15,10 +13,9 @@ import click
 from setproctitle import setproctitle
 
 from .connection.urls import redact
-from .engine import Engine, Limits
+from .engine import Limits
 from .engine.limits import MIB, TIB
 from .errors import ConfigurationError
-from .launch import find_hidden_bridge
 from .log import LogFormat
 from .protocol import DialectName, Prefixes, is_utf8
 from .settings import BOUNDS, LONGEST_SECONDS, Settings, option_of
@@ -395,53 +392,3 @@ def _without_passwords(arguments: Iterable[str]) -> Iterator[str]:
         else:
             yield argument
         is_url = not is_url and argument in _URL_OPTIONS
-
-
-def load_engine(settings: Settings) -> Callable[[], Engine]:
-    """Import the engine's factory; only a process that runs scripts calls it.
-
-    Raises:
-        ConfigurationError: There is no such module or function.
-    """
-    if settings.engine is None:
-        return lambda: Engine(limits=settings.limits)
-    option = f"--engine {settings.engine!r}"
-    module_name, _, name = settings.engine.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` and the dramatiq command do
-    if hidden := find_hidden_bridge():
-        logger.warning(
-            "%s cannot be imported here: `bridge` is this project's package. Rename the module if the engine needs it, "
-            "or run the engine under `dramatiq rhai_tasks.worker:setup`",
-            hidden,
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigurationError(f"{option}: expected module:function: {error}") from error
-        raise _failure(f"{option} cannot be imported", error) from error
-    except (Exception, SystemExit) as error:  # it is the operator's code, and may raise anything
-        raise _failure(f"{option} cannot be imported", error) from error
-    factory = getattr(module, name, None)
-    if factory is None:
-        raise ConfigurationError(f"{option}: expected module:function: {module.__file__} has no {name!r}")
-
-    def make() -> Engine:
-        try:
-            engine = factory()
-        except (Exception, SystemExit) as error:  # it is the operator's code, and may raise anything
-            raise _failure(f"{option} failed", error) from error
-        if not isinstance(engine, Engine):
-            raise ConfigurationError(f"{option} returned {type(engine).__name__}, not an Engine")
-        return engine
-
-    return make
-
-
-def _failure(what: str, error: BaseException) -> ConfigurationError:
-    """Make the error for a failure of the operator's code: one line that names the exception and its place."""
-    logger.debug("%s", what, exc_info=error)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = frames[1:]  # the first is this module's own call
-    place = "" if not own else f" ({own[-1].filename}, line {own[-1].lineno})"
-    return ConfigurationError(f"{what}: {type(error).__name__}: {error}{place}")

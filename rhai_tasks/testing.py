@@ -26,7 +26,7 @@ except ImportError as error:
 from .client import Client
 from .engine import Engine
 from .errors import RhaiError
-from .options import load_engine
+from .factory import load_engine
 from .protocol import queue_name
 from .script_tests import SUFFIX, ScriptTest, add_assertions, find_tests
 from .settings import Settings

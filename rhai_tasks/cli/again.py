@@ -14,10 +14,10 @@ from rhai_tasks.client import Client
 from rhai_tasks.current import CurrentTask, running
 from rhai_tasks.engine import CancelToken, Engine, last_use
 from rhai_tasks.errors import RhaiError, ScriptNotFound, TaskMalformed, TaskNotFound
+from rhai_tasks.factory import load_engine
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.tasks import Tasks
 from rhai_tasks.operate.where import Where
-from rhai_tasks.options import load_engine
 from rhai_tasks.protocol import (
     CANCELLED,
     DETAIL_FIELDS,

@@ -11,7 +11,7 @@ import click
 
 from rhai_tasks.engine import CancelToken, Engine
 from rhai_tasks.errors import RhaiError
-from rhai_tasks.options import load_engine
+from rhai_tasks.factory import load_engine
 from rhai_tasks.script_tests import SUFFIX, ScriptTest, add_assertions, find_files, find_tests
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import Failure, echo

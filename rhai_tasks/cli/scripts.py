@@ -11,13 +11,13 @@ from rhai_tasks.engine import RHAI_VERSION, Engine, Limits
 from rhai_tasks.engine.check import Finding
 from rhai_tasks.engine.limits import MIB
 from rhai_tasks.errors import RhaiError
+from rhai_tasks.factory import load_engine
 from rhai_tasks.options import (
     FileName,
     Folder,
     Seconds,
     TextFile,
     limits_from,
-    load_engine,
     mebibytes,
     operations,
     utf8,

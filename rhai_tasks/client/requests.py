@@ -30,7 +30,6 @@ from rhai_tasks.protocol import (
     Outcome,
     Prefixes,
     QueueKeys,
-    ScriptRef,
     Status,
     Terms,
     cancel_channel,
@@ -40,7 +39,6 @@ from rhai_tasks.protocol import (
     queue_full,
     queue_name,
     scripts_key,
-    shown,
     signed_form,
     state_channel,
     timestamp,
@@ -51,7 +49,7 @@ from rhai_tasks.protocol import (
 from rhai_tasks.settings import Settings
 
 from .answers import STATS_FIELDS, VALUE_FIELDS, Stats, read_stats, read_value
-from .spec import WAYS, Submitted, TaskSpec, Via, check_seconds
+from .spec import WAYS, Submitted, TaskSpec, Via, check_seconds, to_spec
 
 if TYPE_CHECKING:  # an extra
     from rhai_tasks.signatures import SigningKey
@@ -136,7 +134,7 @@ class Requests:
             ValueError: No circle is named, a field is one that the client writes itself, or a limit is out of range.
         """
         now = timestamp(time.time())
-        given = map(_to_spec, specs) if self.signing_key is None else map(_with_start, map(_to_spec, specs))
+        given = map(to_spec, specs) if self.signing_key is None else map(_with_start, map(to_spec, specs))
         for destination, group in itertools.groupby(given, key=self._destination):
             task_ids: list[str] = []
             args: list[Any] = []
@@ -350,15 +348,6 @@ def _with_start(spec: TaskSpec) -> TaskSpec:
     if spec.start_within is None:
         return spec
     return replace(spec, start_within=None, start_before=round(time.time() + spec.start_within, 3))
-
-
-def _to_spec(spec: Submitted) -> TaskSpec:
-    spec = TaskSpec(spec) if isinstance(spec, str | ScriptRef) else spec
-    if not isinstance(spec, TaskSpec):
-        raise TypeError(f"expected a script or a TaskSpec, not {shown(spec)}")
-    if not isinstance(spec.script, str | ScriptRef):
-        raise TypeError(f"script={shown(spec.script)}: expected a text")
-    return spec
 
 
 @lru_cache(maxsize=1024)  # called for every submission

@@ -94,6 +94,20 @@ Submitted = str | ScriptRef | TaskSpec
 """What can be submitted: a source, a reference to a stored script, or either with options."""
 
 
+def to_spec(spec: Submitted) -> TaskSpec:
+    """Return the `TaskSpec` of a submission.
+
+    Raises:
+        TypeError: It is neither a script nor a `TaskSpec` of one.
+    """
+    spec = TaskSpec(spec) if isinstance(spec, str | ScriptRef) else spec
+    if not isinstance(spec, TaskSpec):
+        raise TypeError(f"expected a script or a TaskSpec, not {shown(spec)}")
+    if not isinstance(spec.script, str | ScriptRef):
+        raise TypeError(f"script={shown(spec.script)}: expected a text")
+    return spec
+
+
 def check_seconds(
     name: str, value: float | None, *, least: float = 0.0, most: float = LONGEST, unit: str = "seconds"
 ) -> float:

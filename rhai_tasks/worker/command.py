@@ -13,10 +13,11 @@ import redis
 from dramatiq import Middleware
 
 from rhai_tasks.errors import ConfigurationError
+from rhai_tasks.factory import load_engine
 from rhai_tasks.log import capture_stderr, format_present_handlers
 from rhai_tasks.observe.reports import Reporter, Reports
 from rhai_tasks.observe.systemd import Notifier
-from rhai_tasks.options import load_engine, log_format_of, settings_from_environment
+from rhai_tasks.options import log_format_of, settings_from_environment
 from rhai_tasks.policy import read_policy
 from rhai_tasks.protocol import QueueKeys, circle_of
 from rhai_tasks.queue.broker import TaskBroker
