@@ -6,7 +6,7 @@
 std = {
   globals = {},
   read_globals = {
-    "KEYS", "ARGV", "bit", "cjson", "cmsgpack",
+    "KEYS", "ARGV", "bit", "cjson", "cmsgpack", "struct",
     redis = {fields = {"call", "pcall", "error_reply", "status_reply", "sha1hex", "log", "breakpoint", "debug"}},
     -- of Lua 5.1, without what Redis takes away
     "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawset", "select",

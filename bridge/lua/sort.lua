@@ -27,15 +27,15 @@ if #elements < most then
 end
 for _, id in ipairs(natives) do ids[#ids + 1] = id end
 local last = #elements < most and table.remove(ids) or nil
-if #natives == 0 and #ids == 0 then
-  return {0, 1}
-end
 local turns = read_turns(KEYS[2], time)
 local lines, first = keys_of_lines(KEYS[2]), turns and turns.first()
-if first then
+if first then -- also if nothing has come: no worker fetches while all threads are busy
   turns.settle(acks_of(redis.call('ZRANGE', KEYS[6], 0, -1), ARGV[3], ARGV[1]))
   turns.write()
   first = turns.first()
+end
+if #natives == 0 and #ids == 0 then
+  return {0, 1}
 end
 local callers, parked, submissions = {}, {}, {}
 for i, id in ipairs(ids) do
@@ -43,7 +43,6 @@ for i, id in ipairs(ids) do
   if not parked[caller] then
     parked[caller] = {}
     callers[#callers + 1] = caller
-    redis.call('LLEN', line_of(KEYS[2], caller)) -- raises an error if the key holds another type
   end
   table.insert(parked[caller], i)
   submissions[i] = submission
@@ -67,15 +66,22 @@ for i, caller in ipairs(callers) do
       turns.join(caller, first)
       start = turns.callers[caller].virtual
     end
-    scores[#scores + 1], scores[#scores + 2] = string.format('%.3f', start), caller
+    scores[#scores + 1], scores[#scores + 2] = start, caller
   end
 end
-call_with_all('ZADD', lines.lines, scores)
-local number = redis.call('INCRBY', lines.number, #ids) - #ids
-for _, caller in ipairs(callers) do
-  local some = {}
-  for n, i in ipairs(parked[caller]) do some[n] = parked_form(number + i, submissions[i], ids[i]) end
-  call_with_all('RPUSH', line_of(KEYS[2], caller), some)
+local number, pushed = redis.call('INCRBY', lines.number, #ids) - #ids, 0
+local added, failure = pcall(function()
+  for n, caller in ipairs(callers) do
+    local some = {}
+    for k, i in ipairs(parked[caller]) do some[k] = parked_form(number + i, submissions[i], ids[i]) end
+    call_with_all('RPUSH', line_of(KEYS[2], caller), some)
+    pushed = n
+  end
+  call_with_all('ZADD', lines.lines, scores)
+end)
+if not added then -- a key holds another type: to ask before would take a command for each line
+  for n = 1, pushed do redis.call('LTRIM', line_of(KEYS[2], callers[n]), 0, -1 - #parked[callers[n]]) end
+  return redis.error_reply(error_text(failure))
 end
 
 -- 4. Move what stays in the queue, and remove.

@@ -1,6 +1,6 @@
 -- Functions that choose the tasks that may begin by the rules of their circle, and park the others.
 --
--- Needs  connection/common, queue/keys, queue/messages, queue/rules, queue/lines, queue/turns
+-- Needs  connection/common, queue/keys, queue/messages, queue/rules, queue/lines, queue/choose_by_turns
 
 -- Choose elements of the lines and of the queue that may begin; those of the queue that may not are to be parked in
 -- their callers' lines. Writes nothing that counts.
@@ -269,8 +269,7 @@ local function prepare(queue, plan, time, turns)
   local keys = keys_of_lines(queue.messages)
   redis.call('LTRIM', queue.messages, 0, -1)
   for _, one in ipairs(plan.parked) do
-    local turn = turns and turns.callers[one[1]].virtual
-    local score = turn and string.format('%.3f', turn) or milliseconds(time)
+    local score = turns and turns.callers[one[1]].virtual or milliseconds(time)
     redis.call('ZADD', keys.lines, 'NX', score, one[1])
   end
   if #plan.parked > 0 then

@@ -49,9 +49,10 @@ if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
     local function remove() settle(queue, plan, time, turns) end
     rows = hold(plan.elements, plan.bodies, keys, hold_options(time), remove, plan.submissions)
     if plan.counted then -- else nothing would take them out again
-      local callers = {}
+      local callers, noted = {}, {}
       for i, element in ipairs(plan.elements) do callers[element] = plan.callers[i] end
-      for _, row in ipairs(rows) do redis.pcall('HSET', KEYS[11], id_of(row), callers[row[2] or row[1]]) end
+      for n, row in ipairs(rows) do noted[2 * n - 1], noted[2 * n] = id_of(row), callers[row[2] or row[1]] end
+      pcall(call_with_all, 'HSET', KEYS[11], noted)
     end
   else
     settle(queue, plan, time, turns)

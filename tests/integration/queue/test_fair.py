@@ -247,7 +247,7 @@ for _, step in ipairs(cjson.decode(ARGV[1])) do
   turns.write()
 end
 for _, name in ipairs(cjson.decode(ARGV[2])) do
-  reply[#reply + 1] = string.match(redis.call('HGET', 'q.turns', 'caller ' .. name), '^%S+')
+  reply[#reply + 1] = string.format('%.3f', (struct.unpack('>d', redis.call('HGET', 'q.turns', 'caller ' .. name))))
 end
 return reply
 """
@@ -280,9 +280,71 @@ def test_the_server_counts_as_the_model_does(client: Any, seed: int) -> None:
             model.end(one, now)
 
     names = sorted(model.times)
-    functions = "\n".join(FILES[name].read_text() for name in ("common", "lines", "turns"))
-    found = client.eval(functions + _REPLAY, 0, json.dumps(steps), json.dumps(names))
-
     assert len(names) == 3
     expected = [1000 * model.times[name] for name in names]
-    assert [float(virtual) for virtual in found] == pytest.approx(expected, abs=0.1)
+    assert replay(client, steps, names) == pytest.approx(expected, abs=0.1)
+
+
+def replay(client: Any, steps: list[tuple[Any, ...]], names: list[str]) -> list[float]:
+    """Return the virtual times of callers after these steps."""
+    functions = "\n".join(FILES[name].read_text() for name in ("common", "lines", "turns"))
+    found = client.eval(functions + _REPLAY, 0, json.dumps(steps), json.dumps(names))
+    return [float(virtual) for virtual in found]
+
+
+@pytest.mark.parametrize("size", [0, 15, 16, 64, 200])
+def test_turns_that_somebody_has_spoiled_hold_no_task_up(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, size: int
+) -> None:
+    start_worker(CIRCLE, "--fair", "--threads", "2")
+    garbage = b"\xff" * size  # NaN as a double
+    ids = submit(dispatcher, "a", 100, "sleep(0.01)")
+    for number in range(100, 300):
+        ids += [dispatcher.submit(CIRCLE, f"{name}-{number}", "sleep(0.01)", callerId=name) for name in ("a", "b")]
+        client.hset(KEYS.turns, mapping={"caller a": garbage, "caller b": garbage})
+        for message_id in client.hkeys(KEYS.charges):
+            client.hset(KEYS.charges, message_id, garbage)
+
+    wait_until(lambda: ended(dispatcher, ids) == len(ids))
+
+
+HOSTILE = [
+    "",
+    " ",
+    "\0",
+    "a b",
+    "a\nb",
+    "__proto__",
+    "caller a",
+    "highest",
+    "1:2 3",
+    "-",
+    "*",
+    "\U0001f600",
+    "x" * 100_000,
+]
+
+
+@pytest.mark.parametrize("options", [("--fair",), ()], ids=["turns", "limits"])
+def test_callers_may_have_any_name(
+    dispatcher: Dispatcher,
+    start_worker: Callable[..., Worker],
+    rules: Rules,
+    client: Any,
+    options: tuple[str, ...],
+) -> None:
+    rules.set(CIRCLE, Rule("limit", "callers", quota=Quota(concurrency=1, waiting=100)))
+    names: list[Any] = [*HOSTILE, b"\xff\xfe", b"\x00\x80 %s"]  # the last two are no UTF-8: their tasks end as errors
+    ids = [
+        dispatcher.submit(CIRCLE, f"t{place}-{number}", "sleep(0.005); 1", callerId=name, stats="1")
+        for number in range(5)
+        for place, name in enumerate(names)
+    ]
+    worker = start_worker(CIRCLE, "--threads", "4", *options)
+    wait_until(lambda: ended(dispatcher, ids) == len(ids))
+
+    for place in range(len(HOSTILE)):
+        assert {dispatcher.status(f"t{place}-{number}") for number in range(5)} == {"completed"}
+        assert _most_at_once(dispatcher, [f"t{place}-{number}" for number in range(5)]) == 1
+    wait_until(lambda: not client.exists(KEYS.lines), what="the lines to be gone")
+    assert worker.stop() == 0
