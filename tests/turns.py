@@ -11,6 +11,7 @@ UNKNOWN_SECONDS = 1.0
 SETTLE_SECONDS = 0.01
 CREDIT_SECONDS = 0.001
 LEAST_SECONDS = 0.0001
+MOST_SECONDS = 10.0  # between two looks at what runs: a longer time is a jump of the clock
 
 
 @dataclass
@@ -72,18 +73,25 @@ class Turns:
 
     def settle(self, now: float) -> None:
         """Charge tasks that run for longer than they were charged for."""
-        if now >= self.settled + SETTLE_SECONDS * (1 + len(self.charges) / 20):
+        self.since = min(self.since, now)  # the clock may have gone back
+        if abs(now - self.settled) >= SETTLE_SECONDS * (1 + len(self.charges) / 20):
+            skipped = max(now - max(self.settled, self.since) - MOST_SECONDS, 0.0)
             self.settled = now
             for charge in self.charges.values():
+                self._forget_old(charge, now)
+                charge.begun, charge.since = min(charge.begun + skipped, now), min(charge.since + skipped, now)
                 self._charge(charge, now, up_to=False)
 
     def _charge(self, charge: Charge, now: float, *, up_to: bool) -> None:
-        if charge.since < self.since:  # it was charged for a time that counts no more
-            charge.since, charge.seconds = self.since, 0.0
+        self._forget_old(charge, now)
         used = max(now - charge.since, LEAST_SECONDS if up_to else 0.0)
         if up_to or used > charge.seconds:
             self._set(charge.caller, self.times[charge.caller] + (used - charge.seconds) / charge.weight)
             charge.seconds = used
+
+    def _forget_old(self, charge: Charge, now: float) -> None:
+        if charge.since < self.since or charge.since > now:  # it was charged for a time that counts no more
+            charge.begun, charge.since, charge.seconds = min(charge.begun, now), self.since, 0.0
 
     def _set(self, caller: str, time: float) -> None:
         self.times[caller] = time

@@ -79,8 +79,8 @@ local function read_turns(messages, time)
     local caller = string.sub(charge, 66)
     if not (is_number_of_turns(begun) and is_number_of_turns(since) and is_number_of_turns(charged) and weight > 0) then
       return nil
-    elseif since < turns.since then
-      return begun, turns.since, 0, weight, caller -- it was charged for a time that counts no more
+    elseif since < turns.since or since > now then -- it was charged for a time that counts no more
+      return math.min(begun, now), turns.since, 0, weight, caller
     end
     return begun, since, charged, weight, caller
   end
@@ -104,10 +104,15 @@ local function read_turns(messages, time)
 
   -- Charge tasks that run for longer than they were charged for; forget those that no broker holds any more. `acks`:
   -- keys of the sets of held messages. Does so the less often, the more tasks run: it costs some microseconds for each.
+  --
+  -- While tasks wait, a bridge calls this every few seconds. So a longer time has not passed: the clock has jumped
+  -- ahead, or nobody was there. A caller whose tasks run would have to wait until the others have used as much.
   function turns.settle(acks)
     if math.abs(now - turns.settled) < 10 + redis.call('HLEN', keys.charges) / 2 then
       return
     end
+    local passed = now - math.max(turns.settled, turns.since)
+    local skipped = math.max(passed - 10000, 0)
     turns.settled = now
     local charges, ids, values, held = redis.call('HGETALL', keys.charges), {}, {}, {}
     for i = 1, #charges, 2 do ids[#ids + 1], values[#values + 1] = charges[i], charges[i + 1] end
@@ -121,8 +126,9 @@ local function read_turns(messages, time)
       if not held[i] or not begun then
         gone[#gone + 1] = id
       else
+        begun, since = math.min(begun + skipped, now), math.min(since + skipped, now)
         local used = math.max(now - since, charged)
-        if used > charged then
+        if used > charged or skipped > 0 then
           add_use(caller, used - charged, weight)
           changed[#changed + 1], changed[#changed + 2] = id, charge_of(begun, since, used, weight, caller)
         end

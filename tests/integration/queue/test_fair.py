@@ -292,6 +292,24 @@ def replay(client: Any, steps: list[tuple[Any, ...]], names: list[str]) -> list[
     return [float(virtual) for virtual in found]
 
 
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_clock_that_jumps_charges_no_running_task_for_the_time_that_it_skipped(client: Any, jump: float) -> None:
+    begun = 10_000.0
+    steps: list[tuple[Any, ...]] = [
+        ("join", begun, "a"),
+        ("join", begun, "b"),
+        ("begin", begun, "a", "long", 1.0),
+        ("begin", begun + 5.0, "b", "quick", 1.0),
+        ("end", begun + 5.1, "b", "quick"),
+        ("begin", begun + 5.2 + jump, "b", "quick", 1.0),
+        ("begin", begun + 8.2 + jump, "b", "another", 1.0),
+    ]
+
+    first, second = (replay(client, steps[:count], ["a"])[0] for count in (5, 7) if client.flushdb())
+
+    assert 1_000.0 <= second - first <= 13_500.0
+
+
 @pytest.mark.parametrize("size", [0, 15, 16, 64, 200])
 def test_turns_that_somebody_has_spoiled_hold_no_task_up(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, size: int
