@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 BIN = Path(sys.executable).parent
+OURS = {"rhai-tasks", "rhai-worker", "rhai-bridge"}
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["bridge.cli", "rhai_tasks.cli", __name__])
@@ -28,7 +29,7 @@ def run_command(
     cwd: Path | None = None,
     within: float = 120.0,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run `rhai-tasks`, `rhai-worker` or `rhai-bridge`.
+    """Run a command; one of another package, as `dramatiq`, starts on its own.
 
     Args:
         program: Its name.
@@ -41,13 +42,15 @@ def run_command(
     Raises:
         subprocess.TimeoutExpired: It has not ended in time, and was killed.
     """
-    words = [str(BIN / program), *map(os.fsdecode, arguments)]
+    words, variables = [str(BIN / program), *map(os.fsdecode, arguments)], {**os.environ, **(env or {})}
+    if program not in OURS:
+        return subprocess.run(
+            words, input=stdin, env=variables, cwd=cwd, timeout=within, capture_output=True, text=True, check=False
+        )
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "stdin").write_text(stdin)
-        process = _processes.Process(
-            target=_run, args=(words, {**os.environ, **(env or {})}, cwd or Path.cwd(), folder), daemon=False
-        )
+        process = _processes.Process(target=_run, args=(words, variables, cwd or Path.cwd(), folder), daemon=False)
         process.start()
         process.join(within)
         ended = process.exitcode

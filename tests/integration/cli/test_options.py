@@ -22,7 +22,6 @@ import rhai_tasks.cli.group
 from rhai_tasks import Client
 from rhai_tasks.errors import ConfigurationError, ServerUnavailable
 from rhai_tasks.options import settings_from_environment
-from tests.commands import BIN
 from tests.commands import run_command as run
 from tests.conftest import Dispatcher, Worker, free_port, wait_until
 from tests.tls import TlsServer
@@ -335,9 +334,7 @@ def test_a_url_with_a_parameter_that_is_taken_works(
 
 @pytest.mark.parametrize(("name", "value"), [("REPLY_EXPIRY", "nan"), ("REDIS_URL", "redis://h/x"), ("NAMESPACE", " ")])
 def test_dramatiqs_command_ends_with_the_line(name: str, value: str) -> None:
-    command = [str(BIN / "dramatiq"), "rhai_tasks.worker:setup", "--processes", "1"]
-    env = {**os.environ, f"RHAI_TASKS_{name}": value}
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+    ended = run("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", env={f"RHAI_TASKS_{name}": value})
 
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if "rhai_tasks" in line]
