@@ -19,6 +19,9 @@ _HELP = """\
 :quit               leave; Ctrl-D too. Ctrl-C stops a script"""
 
 
+_COMMANDS = (":functions", ":help", ":quit", ":reset", ":variables")
+
+
 def describe_error(error: RhaiError, source: str, engine: Engine) -> str:
     """Describe an error of a script, with the line of `source` that it points to.
 
@@ -108,7 +111,18 @@ def _last(source: str) -> tuple[int, int]:
 def repl(session: Session, engine: Engine) -> None:
     """Read scripts from the terminal until the end of input, and show the value of each."""
     with suppress(ImportError):
-        import readline  # noqa: F401, PLC0415  (editing and history, where Python has readline)
+        import readline  # noqa: PLC0415  (editing, history and completion, where Python has readline)
+
+        found: list[str | None] = []
+
+        def find(start: str, place: int) -> str | None:
+            if place == 0:  # it asks for one after the other
+                found[:] = complete(session, engine, start)
+            return found[place]
+
+        readline.set_completer_delims(" \t\n()[]{}.,;+-*/%=<>!&|^?`\"'")
+        readline.set_completer(find)
+        readline.parse_and_bind("tab: complete")
     for source in _inputs(engine):
         command, _, argument = source.strip().partition(" ")
         match command:
@@ -127,6 +141,13 @@ def repl(session: Session, engine: Engine) -> None:
                 echo(f"There is no {command}; :help tells what there is.", err=True)
             case _:
                 _show_value(session, source, engine)
+
+
+def complete(session: Session, engine: Engine, start: str) -> list[str | None]:
+    """List the commands, variables and functions that begin so; `None` is the end of the list."""
+    functions = (function.name for function in engine.functions())
+    names = {*_COMMANDS, *(name for name, _ in session.scope.items()), *functions}
+    return [*sorted(name for name in names if name.startswith(start)), None]
 
 
 def _show_value(session: Session, source: str, engine: Engine) -> None:
@@ -154,7 +175,7 @@ def _inputs(engine: Engine) -> Iterator[str]:
     source = ""
     while True:
         try:
-            source += input(prompts[bool(source)])
+            line = input(prompts[bool(source)])
         except EOFError:
             if source:
                 yield source
@@ -165,6 +186,10 @@ def _inputs(engine: Engine) -> Iterator[str]:
             echo()
             source = ""
             continue
+        if source and line.startswith(_COMMANDS):  # no script goes on so
+            yield source
+            source = ""
+        source += line
         if _needs_more(source, engine):
             source += "\n"
             continue

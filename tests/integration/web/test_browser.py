@@ -101,7 +101,7 @@ def test_a_dispatchers_task_appears_runs_and_shows_its_result_without_a_reload(
     screen.run("window.was_loaded_once = true")
 
     dispatcher.submit("circle", "long", "sleep(1.5); 40 + 2")
-    screen.await_text("circle\t1")
+    screen.await_text("circle not served\t1")
     screen.click("#circles td[data-name=waiting] a")
     screen.await_text("long", "pending")
     screen.click("#list th a.id")
@@ -143,7 +143,7 @@ def test_a_dead_letter_is_retried(
     client.set("rhai_task_details:mended", "no hash")
     client.lpush("rhai_tasks:circle", "mended")
     screen.open("/dead")
-    screen.await_text("circle\t1")
+    screen.await_text("circle not served\t1")
     screen.click("#choice a")
     screen.await_text("its details are not a hash")
 

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rhai_tasks.cli import main
-from rhai_tasks.cli.shell import is_incomplete
+from rhai_tasks.cli.shell import Session, complete, is_incomplete
 from rhai_tasks.engine import Engine
 from rhai_tasks.errors import RhaiSyntaxError
 
@@ -157,3 +157,21 @@ def test_definitions_that_cannot_be_written_are_an_error(tmp_path: Path) -> None
 
     assert done.exit_code == 1
     assert "Not a directory" in done.output
+
+
+def test_a_command_ends_a_script_that_is_not_complete() -> None:
+    done = run("repl", stdin="let x = 5;\nx.\n:variables\n[1,\n2]\n")
+
+    assert "x = 5" in done.stdout
+    assert "[1, 2]" in done.stdout
+    assert "Expecting name of a property" in done.stderr
+
+
+def test_names_are_completed() -> None:
+    engine = Engine()
+    session = Session(engine, {})
+    session.evaluate("let length_of_all = 1;")
+
+    assert complete(session, engine, "len") == ["len", "length_of_all", None]
+    assert complete(session, engine, ":v") == [":variables", None]
+    assert complete(session, engine, "nothing begins so") == [None]
