@@ -111,14 +111,15 @@ async def queues(
 ) -> Queues:
     """Count the tasks of circles by place; the counts are up to four seconds old."""
     site: Site = request.app.state.site
-    for name in circle:
-        if name in (key.circles or (name,)):
-            site.sampler.note(check_circle(name))
     sample = await run_in_threadpool(site.sampler.sample)
-    shown = [queue for name, queue in sorted(sample.queues.items()) if not circle or name in circle]
+    wanted = {check_circle(name) for name in circle} or sample.queues.keys()
+    wanted = {name for name in wanted if name in (key.circles or (name,))}
+    # Names of strangers are counted now, and not kept: there may be any number of them.
+    others = await run_in_threadpool(site.queues.count, sorted(wanted - sample.queues.keys()))
+    found = [*(sample.queues[name] for name in wanted & sample.queues.keys()), *others]
     return Queues(
         at=datetime.fromtimestamp(sample.at, UTC),
-        queues=[CircleQueue.of(queue) for queue in shown if queue.circle in (key.circles or (queue.circle,))],
+        queues=[CircleQueue.of(queue) for queue in sorted(found, key=lambda queue: queue.circle)],
     )
 
 

@@ -13,6 +13,7 @@ from rhai_tasks import Client
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.web.api.keys import SCOPES, ApiKeys
 from rhai_tasks.web.security import MOST_FAILURES
+from tests import web_page
 from tests.conftest import Worker, free_port, wait_until
 from tests.http_api import SUBMISSION, Api, Serve, ask, problem
 
@@ -154,7 +155,8 @@ def test_queues_are_counted(http: httpx2.Client, server_url: str) -> None:
     queue = wait_until(counted)
     assert (queue["circle"], queue["workers"], queue["paused"]) == ("circle", 0, False)
     assert queue["oldest"] >= 0
-    assert http.get("/queues", params={"circle": "other"}).json()["queues"] == []
+    (other,) = http.get("/queues", params={"circle": "other"}).json()["queues"]
+    assert (other["circle"], other["waiting"], other["workers"]) == ("other", 0, 0)
 
 
 # --- who may do what
@@ -228,6 +230,21 @@ def test_a_bound_key_sees_and_submits_only_its_own(
     if "circles" in bound:
         own.get("/queues?circle=other")
         wait_until(lambda: [queue["circle"] for queue in own.get("/queues").json()["queues"]] == ["mine"])
+
+
+def test_names_of_circles_that_are_asked_for_are_not_kept(server_url: str, client: Any, keys: ApiKeys) -> None:
+    client.lpush("rhai_tasks:mine", "t")
+    headers = {"Authorization": f"Bearer {keys.make('one', ['read'])}"}
+    with web_page.serve(server_url, has_api=True) as site:
+
+        def ask_for(query: str) -> list[tuple[str, int]]:
+            answer = site.get(f"/v1/queues{query}", headers=headers).json()
+            return [(queue["circle"], queue["waiting"]) for queue in answer["queues"]]
+
+        assert ask_for("?circle=mine&circle=none") == [("mine", 1), ("none", 0)]
+        wait_until(lambda: ask_for("") == [("mine", 1)])
+        app: Any = site.app
+        assert app.state.site.sampler._circles.known == {"mine"}
 
 
 def test_a_task_of_anybody_is_never_replaced(http: httpx2.Client, server_url: str, client: Any) -> None:
