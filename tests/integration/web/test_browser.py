@@ -237,7 +237,7 @@ def load(app: Client, seconds: float) -> None:
 
 
 @pytest.mark.usefixtures("web")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)  # pictures need a load of two minutes
 def test_pages_fit_every_screen_in_light_and_dark(
     screen: Screen,
     client: Any,

@@ -107,6 +107,37 @@ def test_the_tab_says_how_many_circles_nobody_serves(screen: Screen, dispatcher:
     assert screen.run(icon) == "/static/icon.svg"
 
 
+ROWS_OF_PAGE = """
+const tops = (css) => new Set([...document.querySelectorAll(css)].map((one) => one.offsetTop)).size;
+const name = document.querySelector('header .name'), range = document.createRange();
+range.selectNode(name.lastChild);
+return {
+  pages: tops('header nav a'),
+  tiles: tops('.totals div'),
+  gap: range.getBoundingClientRect().left - name.querySelector('img').getBoundingClientRect().right,
+  broken: [...document.querySelectorAll('.wide a.id')].filter((one) => one.offsetHeight > 30).map((one) => one.text),
+}"""
+
+
+@pytest.mark.usefixtures("web")
+def test_on_a_desktop_pages_tiles_and_short_names_are_in_one_line(
+    screen: Screen, app: Client, client: Any, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker("02abc")
+    for number in range(3):
+        script = "let long_name_of_a_variable = 1; " * 10
+        app.submit(script, circle="02abc", caller_id="03caller", task_id=f"t{number}").result(60)
+    screen.open("/tasks")
+    screen.await_text("t0", "02abc")
+    listed = screen.run(ROWS_OF_PAGE)
+    screen.open("/")
+    overview = screen.run(ROWS_OF_PAGE)
+
+    assert (listed["pages"], listed["broken"]) == (1, [])
+    assert (overview["pages"], overview["tiles"], overview["broken"]) == (1, 1, [])
+    assert overview["gap"] >= 8
+
+
 @pytest.mark.usefixtures("web")
 def test_a_task_is_one_line_on_a_phone(screen: Screen, client: Any) -> None:
     for number in range(20):
