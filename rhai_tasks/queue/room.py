@@ -45,6 +45,15 @@ class Room:
         if not unless():
             self._freed.wait(seconds)
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until a task has ended since the last such wait: also one that ended while the server was asked."""
+        self._freed.wait(seconds)
+        self._freed.clear()
+
+    def note_end(self) -> None:
+        """Note that the end of a task has been written: its caller may have reached a limit."""
+        self._freed.set()
+
     def recall(self) -> None:
         """Have the messages released that no thread has got; end a wait for room."""
         self.recalled = True

@@ -117,8 +117,8 @@ class ListSource:
     def take(self) -> Taken | None:
         """Fetch messages if there is room; wait for them, up to `BLOCK_SECONDS`, if the last fetch took all."""
         room = self.room
-        if self._held_up:
-            room.wait(self._held_up, unless=lambda: room.recalled)
+        if self._held_up and not room.recalled:
+            room.wait_for_end(self._held_up)
         if not room.is_free():  # also after the wait: the room that ended it may be from before the last fetch
             self.ping_if_idle()
             return None
@@ -140,6 +140,10 @@ class ListSource:
             self._longest_wait = _TURNS_SECONDS
             self._context.queues_with_turns.add(self._keys.queue)
         self._held_up = wait / 1000
+        if wait:
+            self._context.held_up[self._keys.queue] = self.room.note_end
+        else:
+            self._context.held_up.pop(self._keys.queue, None)
         self.more = self.more or wait > 0
         by_field = dict(zip(blocks[::2], blocks[1::2], strict=True))
         return Taken(lapsed, rows, now, idle, began, changes, blocks=by_field)

@@ -114,6 +114,22 @@ def test_a_circle_runs_no_more_at_once_than_its_limit(
     assert most_at_once(dispatcher, ids) == 3
 
 
+@pytest.mark.parametrize("options", [(), ("--fair",)], ids=["limit", "limit and turns"])
+def test_a_limit_is_used_as_a_whole_while_tasks_wait(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], rules: Rules, options: tuple[str, ...]
+) -> None:
+    limit(rules, "caller", "a", concurrency=4)
+    start_worker(CIRCLE, "--threads", "8", *options)
+
+    ids = submit(dispatcher, "a", 80, "sleep(0.05)")
+    await_all(dispatcher, ids)
+
+    runs = sorted(spans(dispatcher, ids))
+    seconds = max(end for _, end in runs) - runs[0][0]
+    assert sum(end - began for began, end in runs) / seconds > 0.75 * 4  # else the cap would switch on and off
+    assert most_at_once(dispatcher, ids) == 4
+
+
 def test_a_limit_counts_tasks_that_run_already_when_it_is_set(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], rules: Rules
 ) -> None:
