@@ -105,6 +105,7 @@ def machine() -> str:
 @click.option("--only", multiple=True, type=click.Choice([fault.name for fault in FAULTS]), help="No other faults.")
 @click.option("--alone/--no-alone", default=True, help="First each fault by itself.")
 @click.option("--rabbitmq", is_flag=True, help="Messages travel through RabbitMQ, and it suffers faults, too.")
+@click.option("--fair", is_flag=True, help="Callers take turns.")
 @click.option("--limit", type=click.IntRange(1), help="Tasks of each of the 4 callers that may run at once.")
 @click.option("--rate", default=Strain().tasks_per_second, show_default=True, help="Tasks a second.")
 @click.option("--longest", default=Strain().longest, show_default=True, help="Seconds of the longest script.")
@@ -121,8 +122,8 @@ def main(
 ) -> None:
     """Count what faults do to tasks; the exit status is 1 if that is anything but running some twice."""
     rabbitmq = setting["rabbitmq"]
-    if rabbitmq and setting["limit"]:
-        raise click.UsageError("Limits do not hold through RabbitMQ: --limit and --rabbitmq exclude each other.")
+    if rabbitmq and (setting["limit"] or setting["fair"]):
+        raise click.UsageError("Limits and turns do not hold through RabbitMQ: use --rabbitmq without them.")
     names = only or [fault.name for fault in FAULTS if rabbitmq or fault.kind != "rabbitmq"]
     faults = [fault for fault in FAULTS if fault.name in names]
     if not rabbitmq and any(fault.kind == "rabbitmq" for fault in faults):
@@ -131,6 +132,7 @@ def main(
     seed = random.randrange(2**32) if seed is None else seed
     strain = Strain(tasks_per_second=rate, longest=longest)
     title = f"{machine()}; seed {seed}{'; through RabbitMQ' if rabbitmq else ''}"
+    title += "; callers take turns" if setting["fair"] else ""
     title += f"; at most {setting['limit']} of a caller at once" if setting["limit"] else ""
     console.print(title, highlight=False)
     accounts: list[Account] = []

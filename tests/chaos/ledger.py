@@ -1,6 +1,7 @@
 """Counts every task: what was submitted, how each ended, how often it ran, and whether that was just."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
@@ -12,6 +13,7 @@ from .guests import Run
 CRASHED = "crashed"  # why the runs beside a guest that ends its process may have been in vain
 _TOKEN = re.compile(r"<\d+-[\d.]+>")
 _DEATHS = re.compile(r"The worker process died (\d+) times")
+_MANY = 100  # tasks of others that begin while a caller waits: fewer are no sign of an unfair turn
 _MARGIN = 2.0  # seconds: what ended so shortly before its process was killed may not have been written yet
 
 
@@ -50,7 +52,7 @@ class Excuse:
 
 @dataclass
 class Account:
-    """What became of the tasks under one fault; the last nine are defects if they are not empty."""
+    """What became of the tasks under one fault; the last ten are defects if they are not empty."""
 
     fault: str
     seconds: float = 0.0
@@ -69,6 +71,7 @@ class Account:
     hung: list[str] = field(default_factory=list)  # trees that did not stop when told to, clients that waited in vain
     forged: list[str] = field(default_factory=list)  # hashes that are nobody's task and were written to
     over_limit: list[str] = field(default_factory=list)  # callers of whom more tasks ran at once than they may
+    starved: list[str] = field(default_factory=list)  # callers of whom no task began while others' tasks did
     failed: list[str] = field(default_factory=list)  # faults that could not be brought about
 
     def defects(self) -> list[str]:
@@ -84,6 +87,7 @@ class Account:
                 ("hung", self.hung),
                 ("hashes forged", self.forged),
                 ("over their limit", self.over_limit),
+                ("starved", self.starved),
                 ("faults that could not be brought about", self.failed),
             )
             if tasks
@@ -147,10 +151,11 @@ def over_limit(
     """Name the callers of whom more tasks ran at once than `limit`.
 
     The run of a process that was killed, frozen or cut off counts until that: its task may run elsewhere afterwards.
+    Guests do not count: a limit of the engine that ends them leaves no trace of when.
     """
     excuses, events = list(excuses), dict[str, list[tuple[float, int]]]()
     for task, sent in submitted.items():
-        for run in runs.get(task, []):
+        for run in [] if sent.expected.text else runs.get(task, []):
             ends = [excuse.began for excuse in excuses if excuse.holds(run)]
             ends += [] if run.ended is None else [run.ended]
             if ends:  # else it was killed, and nobody knows when
@@ -162,6 +167,23 @@ def over_limit(
         if most > limit:
             found.append(f"{caller} ({most} of {limit})")
     return found
+
+
+def starved(submitted: Mapping[str, Submitted], runs: Mapping[str, list[Run]], seconds: float) -> list[str]:
+    """Name the callers of whom a task waited, and none began, for longer than `seconds` while many of others began."""
+    waits = {task: (sent.caller, sent.at, runs[task][0].began) for task, sent in submitted.items() if runs.get(task)}
+    all_begins = sorted(began for _, _, began in waits.values())
+    begins = dict[str, list[float]]()
+    for caller, _, began in sorted(waits.values(), key=lambda wait: wait[2]):
+        begins.setdefault(caller, []).append(began)
+    found = dict[str, str]()
+    for task, (caller, at, began) in waits.items():
+        place = bisect_left(begins[caller], began)
+        since = max(at, begins[caller][place - 1]) if place else at  # no task of the caller began from then on
+        others = bisect_left(all_begins, began) - bisect_right(all_begins, since)
+        if began - since > seconds and others >= _MANY:
+            found[caller] = f"{caller} ({task}: {began - since:.1f} s, {others} tasks of others)"
+    return list(found.values())
 
 
 def changed(written: Mapping[str, Mapping[str, str]], found: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -216,13 +238,13 @@ def as_table(title: str, accounts: Iterable[Account]) -> Table:
     table.add_column("fault", no_wrap=True)
     for name in ("s", "submitted", "completed", "error", "lost", "lost by\nserver", "run twice", "of them\nunjustly"):
         table.add_column(name, justify="right")
-    for name in ("written\ntwice", "wrong\nend", "hung", "forged", "over\nlimit", "recovery s", "bound s"):
+    for name in ("written\ntwice", "wrong\nend", "hung", "forged", "over\nlimit", "starved", "recovery s", "bound s"):
         table.add_column(name, justify="right")
     for account in accounts:
         numbers = (
             *(account.submitted, account.completed, account.error, len(account.lost), account.lost_by_server),
             *(account.run_twice, len(account.run_twice_for_nothing), len(account.written_twice), len(account.wrong)),
-            *(len(account.hung), len(account.forged), len(account.over_limit)),
+            *(len(account.hung), len(account.forged), len(account.over_limit), len(account.starved)),
         )
         table.add_row(
             account.fault,

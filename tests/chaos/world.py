@@ -32,7 +32,7 @@ from tests.rabbitmq import RabbitServer
 
 from .clock import ServerClock
 from .guests import CLOCK_OFFSET, LONGEST_TASK, RUNS, read_runs
-from .ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed, over_limit
+from .ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed, over_limit, starved
 from .proxy import Proxy
 from .sentinel import Sentinel
 
@@ -41,10 +41,11 @@ REPLIES = "chaos:replies"  # one more with each final write, in the same step
 PREFIX = "rhai_task_details:"
 USER = "tree"  # as whom the trees connect: their rights can be taken away, and everybody else's stay
 WORKERS = ("worker 1", "worker 2")  # what the worker processes of a tree are called
-CALLERS = 4
+CALLERS = ("a", "a", "b", "c", "d")  # the first one submits twice as many tasks as each other one
 FREEZE_SECONDS = 13.0  # longer than a lease, and the time until others notice
 SKEW_SECONDS = 300.0  # by which the clock of one tree is wrong
 _BATCH_SECONDS = 0.05
+_STARVED_SECONDS = 30.0  # beside what all threads may be busy for: a killed tree's tasks come back in the meantime
 _WRITTEN_SECONDS = 5.0  # after an outage, by which what waited is written
 _SUBMIT = """
 local time = redis.call('TIME')
@@ -62,8 +63,8 @@ _ROOT = Path(__file__).parent.parent.parent
 
 
 def caller_of(task: str) -> str:
-    """Name the caller of a task, one of `CALLERS`."""
-    return f"caller {zlib.crc32(task.encode()) % CALLERS}"
+    """Name the caller of a task."""
+    return f"caller {CALLERS[zlib.crc32(task.encode()) % len(CALLERS)]}"
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,7 @@ class World:
         observed: bool = False,
         rabbitmq: bool = False,
         limit: int | None = None,
+        fair: bool = False,
     ) -> None:
         """Make nothing yet.
 
@@ -273,6 +275,7 @@ class World:
             observed: Trees show their metrics.
             rabbitmq: Messages travel through a RabbitMQ server.
             limit: How many tasks of each caller may run at once, in all trees.
+            fair: Callers take turns.
         """
         self.strain = strain
         self.random = random.Random(seed)
@@ -282,7 +285,7 @@ class World:
         self.sentinel: Sentinel | None = None
         self._replicated, self._single_tree = replicated, single_tree
         self._observed, self._through_rabbitmq = observed, rabbitmq
-        self._limit = limit
+        self._limit, self._fair = limit, fair
         self._stack = ExitStack()
         self._excuses: list[Excuse] = []
         self._outages: list[tuple[float, float]] = []  # from when to when results may have waited to be written
@@ -308,6 +311,7 @@ class World:
                 Rules(self.client, Settings().namespace, "chaos").set(CIRCLE, rule)
             options = self._start_rabbitmq() if self._through_rabbitmq else []
             options += ADDRESS if self._observed else ()
+            options += ["--fair"] if self._fair else []
             address = self.sentinel.url if self.sentinel else f"redis://127.0.0.1:{self.port}"
             direct = address.replace("://", f"://{USER}:any@")
             through = f"redis://{USER}:any@127.0.0.1:{self.proxy.port}"
@@ -500,6 +504,8 @@ class World:
         balance(account, self.load.submitted, details, replies, runs, self._excuses, self._silences)
         if self._limit:
             account.over_limit = over_limit(self.load.submitted, runs, self._excuses, self._limit)
+        if self._fair:
+            account.starved = starved(self.load.submitted, runs, 2 * self.strain.longest + _STARVED_SECONDS)
         account.lost = [f"{task} ({place})" for task, place in self._places(account.lost).items()]
         strangers = list(self._strangers)
         found = self._each(strangers, lambda pipeline, key: pipeline.hgetall(key))

@@ -50,9 +50,15 @@ def test_every_task_ends_once_whatever_is_killed_and_cut(tmp_path: Path) -> None
 
 
 def test_no_caller_exceeds_its_limit_whatever_is_killed_and_cut(tmp_path: Path) -> None:
-    happened = every_task_ends_once(SHORT - {"kill-bridge"}, tmp_path, seed=5, seconds=15.0, limit=3)
+    every_task_ends_once(SHORT - {"kill-bridge"}, tmp_path, seed=5, seconds=10.0, turns=3, limit=3)
 
-    assert len(happened) >= 3
+
+def test_no_caller_starves_or_exceeds_its_limit_where_callers_take_turns(tmp_path: Path) -> None:
+    every_task_ends_once(SHORT - {"kill-bridge"}, tmp_path, seed=8, seconds=10.0, turns=3, limit=3, fair=True)
+
+
+def test_every_task_ends_once_whatever_strangers_do_to_turns(tmp_path: Path) -> None:
+    every_task_ends_once(STRANGERS, tmp_path, seed=6006, seconds=0.0, turns=3, limit=5, fair=True)
 
 
 def test_every_task_ends_once_whatever_strangers_do(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """The chaos ledger finds what it is there to find."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.chaos.faults import DIED
 from tests.chaos.guests import Run
-from tests.chaos.ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed, over_limit
+from tests.chaos.ledger import CRASHED, Account, Excuse, Expected, Submitted, balance, changed, over_limit, starved
 
 FIRST, SECOND = Run("t", "<1-1.0>", 1, 1.0, 2.0), Run("t", "<2-9.0>", 2, 9.0, 10.0)
 COMPLETED = {"status": "completed", "output": FIRST.token}
@@ -150,5 +151,21 @@ def test_a_caller_of_whom_too_many_tasks_ran_at_once_is_a_defect() -> None:
 
     assert over_limit(submitted, after, [], 1) == []
     assert over_limit(submitted, beside, [], 1) == ["x (2 of 1)"]
+    guests = {task: replace(one, expected=Expected("error", "time limit")) for task, one in submitted.items()}
+    assert over_limit(guests, beside, [], 1) == []
     assert over_limit(submitted, killed, [Excuse("killed", frozenset({1}), 4.0, 4.0)], 1) == []
     assert "1 over their limit: x (2 of 1)" in Account("fault", over_limit=["x (2 of 1)"]).defects()[0]
+
+
+def test_a_caller_starves_if_none_of_its_tasks_begins_while_many_of_others_do() -> None:
+    submitted = {f"t{number}": Submitted(0.0, COMPLETES, "many") for number in range(200)}
+    runs = {f"t{number}": [Run(f"t{number}", "", 1, number / 10, 30.0)] for number in range(200)}
+    late = submitted | {"late": Submitted(1.0, COMPLETES, "one")}
+    begun = runs | {"late": [Run("late", "", 1, 16.0, 17.0)]}
+    between = late | {"between": Submitted(1.0, COMPLETES, "one")}
+
+    assert starved(submitted, runs, 10.0) == []
+    assert starved(late, begun, 10.0) == ["one (late: 15.0 s, 149 tasks of others)"]
+    assert starved(late, begun, 20.0) == []
+    assert starved(between, begun | {"between": [Run("between", "", 1, 8.0, 9.0)]}, 10.0) == []
+    assert "1 starved: one" in Account("fault", starved=["one"]).defects()[0]
