@@ -18,6 +18,8 @@ from bridge.relay.relay import Relay
 from rhai_tasks import Client, ScriptActor, Settings, Status
 from rhai_tasks.connection.outage import Outage
 from rhai_tasks.errors import TaskCancelled
+from rhai_tasks.operate.queues import Queues
+from rhai_tasks.protocol import Quota, Rule
 from rhai_tasks.signatures import SigningKey
 from tests.commands import BIN, run_command
 from tests.conftest import FINAL, Dispatcher, Worker, free_port, wait_until
@@ -343,6 +345,22 @@ def start_in_vain(
     return run_command(
         program, *arguments, env={"RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_BROKER_URL": broker_url}
     )
+
+
+def test_limits_and_turns_are_refused_with_one_line_at_start(
+    server_url: str, rabbitmq: RabbitServer, client: Any
+) -> None:
+    with Queues(Settings(redis_url=server_url)) as queues:
+        queues.rules("me").set("limited", Rule("limit", "callers", quota=Quota(concurrency=2)))
+
+    for arguments, told in (
+        (("--circle", "limited"), "circle limited has rules"),
+        (("--circle", "c", "--fair"), "callers take no turns through RabbitMQ"),
+    ):
+        ended = start_in_vain("rhai-worker", *arguments, server_url=server_url, broker_url=rabbitmq.url)
+        assert ended.returncode == 2
+        assert told in ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("wrong", ["amqp://guest:secret@127.0.0.1:{}/", "amqp://guest:guest@127.0.0.1:{}/secret"])
