@@ -12,7 +12,7 @@ mod values;
 use pyo3::prelude::*;
 
 use crate::bounds::{cancel, guard};
-use crate::engine::{args, batch, native_engine, recipe};
+use crate::engine::{args, batch, native_engine, recipe, request};
 use crate::values::{scope, to_python};
 
 /// Return whether the script that this thread runs has been stopped. Then a host function that waits should return.
@@ -31,7 +31,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<to_python::FunctionPointer>()?;
     module.add_class::<to_python::Timestamp>()?;
     module.add("ArgsError", module.py().get_type::<args::ArgsError>())?;
-    module.add_function(wrap_pyfunction!(native_engine::last_use, module)?)?;
+    module.add_function(wrap_pyfunction!(request::last_use, module)?)?;
     module.add_function(wrap_pyfunction!(recipe::standard_library, module)?)?;
     module.add_function(wrap_pyfunction!(stopped, module)?)
 }

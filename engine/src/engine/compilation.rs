@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use rhai::{AST, Dynamic, Engine, Position, Scope};
+use rhai::{AST, Dynamic, Engine, OptimizationLevel, Position, Scope};
 
 use crate::bounds::guard;
 use crate::bounds::limits::Bounds;
@@ -15,6 +15,7 @@ use crate::crossing;
 use crate::crossing::stack::DropOnBigStack;
 use crate::engine::limits::Limits;
 use crate::engine::lookup::Kind;
+use crate::engine::mentions::{self, Mention};
 use crate::engine::run::ended_by;
 use crate::engine::scripts::{self, Scripts};
 use crate::engine::{compiling, constants, token_limits};
@@ -132,6 +133,32 @@ impl Compilation<'_> {
             .borrow_mut()
             .keep(key.into_owned(), Arc::clone(&ast), bytes);
         Ok(DropOnBigStack::new(ast))
+    }
+    /// Compile a source without the optimizer, and return what it mentions, as `mentions::of` does.
+    pub fn mentions(&self, py: Python<'_>, source: &str) -> PyResult<Vec<Mention>> {
+        let mut compiler = self.limits.compiler();
+        compiler.set_strict_variables(false); // all unknown names are wanted, not the first
+        compiler.set_optimization_level(OptimizationLevel::None);
+        compiler.set_max_string_size(self.limits.longest_string(source));
+        let found = crossing::rhai(py, self.limits.stack_size(), || {
+            token_limits::bound_with_copies(&mut compiler);
+            guard::compile(self.counter, self.bounds, || {
+                Failure::unless_stopped(|| {
+                    let compiled = if self.limits.language.expressions {
+                        compiler.compile_expression(source)
+                    } else {
+                        compiler.compile(source)
+                    };
+                    match guard::stopped() {
+                        None => compiled
+                            .map(|ast| mentions::of(&ast))
+                            .map_err(|error| Failure::script(error.into())),
+                        Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
+                    }
+                })
+            })
+        });
+        found.map_err(|failure| ended_by(py, failure))
     }
 }
 

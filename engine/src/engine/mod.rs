@@ -17,6 +17,7 @@ pub mod names;
 pub mod native_engine;
 pub mod parsing;
 pub mod recipe;
+pub mod request;
 pub mod run;
 pub mod safe_library;
 pub mod safe_strings;

@@ -1,6 +1,5 @@
 //! Engines for Python: how they compile and evaluate, on each thread.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -9,44 +8,29 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use rhai::{Dynamic, Engine, OptimizationLevel, Position};
+use rhai::{Dynamic, Engine};
 use thread_local::ThreadLocal;
 
-use crate::bounds::guard;
 use crate::bounds::limits::Bounds;
 use crate::bounds::meter::OperationCounter;
 use crate::crossing;
-use crate::crossing::evaluation::Evaluation;
-use crate::crossing::origin::Origin;
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::engine::args;
 use crate::engine::batch::Batch;
-use crate::engine::compilation::{self, Compilation, Compiler, Script, documentation};
+use crate::engine::compilation::{Compilation, Compiler, documentation};
 use crate::engine::given::{Given, output};
 use crate::engine::limits::{Language, Limits};
-use crate::engine::mentions::{self, Mention};
+use crate::engine::mentions::Mention;
 use crate::engine::modules::Sources;
 use crate::engine::recipe::Recipe;
-use crate::engine::run::{Call, Entry, Form, ended_by, give_back, returned, run, within_bounds};
-use crate::engine::token_limits;
+use crate::engine::request::{self, Request};
+use crate::engine::run::{Call, Entry, Form};
 use crate::engine::variables::Variables;
-use crate::host::failure::Failure;
 use crate::host::functions::Function;
 use crate::values::from_python::{entries, to_rhai};
 use crate::values::known::{self, Known};
 use crate::values::refused::refusal;
 use crate::values::to_python::FunctionPointer;
-
-thread_local! {
-    /// Operations and peak bytes of the evaluation that ended last in this thread.
-    static LAST_USE: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
-}
-
-/// Return the operations and the peak of allocated bytes of the evaluation that ended last in this thread, also if it failed.
-#[pyfunction]
-pub fn last_use() -> (u64, usize) {
-    LAST_USE.get()
-}
 
 /// A host function: name, types of the parameters, callable.
 type NativeFunction = (String, Vec<String>, Py<PyAny>);
@@ -172,32 +156,8 @@ impl NativeEngine {
     /// Raises:
     ///     RhaiSyntaxError, RhaiTimeout, RhaiMemoryLimit, RhaiPanic: As `compile`.
     fn mentions(&self, py: Python<'_>, source: &str) -> PyResult<Vec<Mention>> {
-        let limits = &self.recipe.limits;
-        let bounds = Given::default().within(limits)?;
-        let counter = &self.of_thread().counter;
-        let mut compiler = limits.compiler();
-        compiler.set_strict_variables(false); // all unknown names are wanted, not the first
-        compiler.set_optimization_level(OptimizationLevel::None);
-        compiler.set_max_string_size(limits.longest_string(source));
-        let found = crossing::rhai(py, limits.stack_size(), || {
-            token_limits::bound_with_copies(&mut compiler);
-            guard::compile(counter, &bounds, || {
-                Failure::unless_stopped(|| {
-                    let compiled = if limits.language.expressions {
-                        compiler.compile_expression(source)
-                    } else {
-                        compiler.compile(source)
-                    };
-                    match guard::stopped() {
-                        None => compiled
-                            .map(|ast| mentions::of(&ast))
-                            .map_err(|error| Failure::script(error.into())),
-                        Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
-                    }
-                })
-            })
-        });
-        found.map_err(|failure| ended_by(py, failure))
+        let bounds = Given::default().within(&self.recipe.limits)?;
+        self.compilation(&[], &[], &bounds).mentions(py, source)
     }
 
     /// Return whether a value can be passed to scripts.
@@ -241,7 +201,7 @@ impl NativeEngine {
         max_memory: Option<&Bound<'py, PyAny>>,
         args: Option<&str>,
     ) -> PyResult<Py<PyAny>> {
-        LAST_USE.set((0, 0)); // a script that does not compile has used nothing
+        request::forget_use();
         let this = slf.get();
         known::during(&this.known, || {
             let limits = &this.recipe.limits;
@@ -277,7 +237,7 @@ impl NativeEngine {
                 print: output("print", print.as_ref(), &this.print)?,
                 debug: output("debug", debug.as_ref(), &this.debug)?,
             };
-            run_request(slf, request)
+            Self::run(slf, request)
         })
     }
 
@@ -302,7 +262,7 @@ impl NativeEngine {
     ) {
         let (py, this, batch, started) = (slf.py(), slf.get(), batch.get(), Instant::now());
         while let Some((position, began)) = batch.begin() {
-            LAST_USE.set((0, 0));
+            request::forget_use();
             let text = begin
                 .map_or(Ok(()), |begin| begin.call1((position,)).map(drop))
                 .and_then(|()| {
@@ -337,11 +297,11 @@ impl NativeEngine {
                             print: print.as_unbound(),
                             debug: debug.as_unbound(),
                         };
-                        run_request(slf, request)
+                        Self::run(slf, request)
                     })
                 })
                 .unwrap_or_else(|error| error.into_value(py).into_any());
-            let (operations, peak) = LAST_USE.get();
+            let (operations, peak) = request::last_use();
             batch.end((position, text, began.elapsed().as_secs_f64(), operations, peak));
             if started.elapsed().as_secs_f64() > patience {
                 break;
@@ -371,7 +331,7 @@ impl NativeEngine {
                 print: &this.print,
                 debug: &this.debug,
             };
-            run_request(slf, request)
+            Self::run(slf, request)
         })
     }
 
@@ -383,67 +343,13 @@ impl NativeEngine {
     }
 }
 
-/// An evaluation that Python asks for.
-struct Request<'a> {
-    form: Form,
-    script: Script,
-    entry: DropOnBigStack<Entry>,
-    bounds: Bounds,
-    variables: Variables<'a>,
-    print: &'a Py<PyAny>,
-    debug: &'a Py<PyAny>,
-}
-
-fn run_request(slf: &Bound<'_, NativeEngine>, request: Request<'_>) -> PyResult<Py<PyAny>> {
-    let Request {
-        form,
-        script,
-        mut entry,
-        bounds,
-        mut variables,
-        print,
-        debug,
-    } = request;
-    let (py, this) = (slf.py(), slf.get());
-    let OfThread { engine, counter, .. } = this.of_thread();
-    let origin = Origin {
-        engine: slf.clone().into_any().unbind(),
-        script: compilation::with_kept(py, this.stack_size, variables.lasting, script)?,
-        constants: Arc::new(DropOnBigStack::new(variables.constants.take())),
-    };
-    variables.begin()?;
-    let (held, mut used) = (variables.held, (0, 0));
-    let ended = Evaluation::new(print, debug, &origin.constants).during(|| {
-        origin.during(|| {
-            let ended = crossing::rhai(py, this.stack_size, || {
-                guard::evaluate(counter, &bounds, held, || {
-                    let ended = Failure::unless_stopped(|| {
-                        run(engine, &origin.script, &mut entry, &mut variables.scope, form)
-                    });
-                    used = guard::used();
-                    variables.free();
-                    variables.added = guard::held() as isize - held as isize;
-                    ended
-                })
-            });
-            variables.end();
-            match ended {
-                Ok(evaluated) if evaluated.is_small() => returned(py, form, evaluated),
-                // A large value takes time, and more memory in Python than it did here.
-                ended => guard::evaluate(counter, &bounds, 0, || match ended {
-                    Ok(evaluated) => within_bounds(py, returned(py, form, evaluated)),
-                    Err(failure) => Err(ended_by(py, failure)),
-                }),
-            }
-        })
-    });
-    variables.came_from(origin);
-    LAST_USE.set(used);
-    give_back(py, used.1.saturating_sub(held));
-    ended
-}
-
 impl NativeEngine {
+    fn run(slf: &Bound<'_, Self>, request: Request<'_>) -> PyResult<Py<PyAny>> {
+        let this = slf.get();
+        let OfThread { engine, counter, .. } = this.of_thread();
+        request.run(slf.as_any(), engine, counter, this.stack_size)
+    }
+
     fn of_thread(&self) -> &OfThread {
         self.threads.get_or(|| {
             let counter = Arc::new(OperationCounter::default());
