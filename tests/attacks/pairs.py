@@ -17,9 +17,9 @@ from .largest import FORMS, LARGEST, MIB, Attack, calls
 SHARES = (7 / 8, 1 / 2, 1 / 4, 1 / 16)  # of the memory limit that the large value takes
 MOST = 8 * 1024**3  # bytes of addresses
 KINDS = {"string": "text", "Fn": "function", "array": "array", "blob": "blob", "map": "map", "()": ""}
-# No `switch`: Rhai hashes a whole value there, between two checks of the limits.
 MORE = [
     *("v.map(|x| x)", "v.filter(|x| true)", "v.to_json()", "parse_json(`[${v}]`)", "v += v", "v in [v]", "eval(v)"),
+    *("switch v { 1 => 2 }", "[v].map(|x| switch x { [1] => 2 })", "switch [v, v] { 'a' => 3 }"),
     *("[v, v] + [v]", "v.curry(v)", "v.call(v)", "throw v", "try { throw v } catch {}"),
 ]
 

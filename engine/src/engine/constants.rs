@@ -14,7 +14,7 @@ use crate::engine::lookup::{Constant, Constants, Kind};
 use crate::engine::names::{Meaning, Names};
 use crate::engine::survey::{Survey, evaluates};
 
-/// Put look-ups of these constants into a compiled script.
+/// Put look-ups of these constants into a compiled script, and bound its `switch`es.
 pub fn look_up(ast: &AST, constants: &[(&str, Kind)]) -> AST {
     let survey = Survey::of(ast);
     let constants = constants

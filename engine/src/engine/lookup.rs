@@ -55,26 +55,29 @@ impl Constant {
 /// No identifier begins with this sign.
 const NAME: &str = "$constant";
 
-/// Calls of the function with a name; with a name and a key; with a name and a value to assign. Only Rhai's parser can make one, since it calculates hashes.
-static CALLS: LazyLock<[Option<FnCallExpr>; 3]> = LazyLock::new(|| {
+/// Calls of the function with a name; with a name and a key; with a name and a value to assign.
+static CALLS: LazyLock<[Option<FnCallExpr>; 3]> =
+    LazyLock::new(|| ["f(1)", "f(1, 2)", "f(1, 2, 3)"].map(|source| unnameable(NAME, source)));
+
+/// Return a call like that in a source, of a function that no script can name. Only Rhai's parser can make one, since it
+/// calculates hashes.
+pub fn unnameable(name: &'static str, source: &str) -> Option<FnCallExpr> {
     let mut engine = Engine::new_raw();
     #[allow(deprecated)] // that means: it may change. The version of Rhai is pinned
-    engine.on_parse_token(|token, _, _| match token {
-        Token::Identifier(_) => Token::Identifier(Box::new(NAME.into())),
+    engine.on_parse_token(move |token, _, _| match token {
+        Token::Identifier(_) => Token::Identifier(Box::new(name.into())),
         token => token,
     });
-    ["f(1)", "f(1, 2)", "f(1, 2, 3)"].map(|source| {
-        let ast = engine.compile(source).ok()?;
-        match ast.statements().first()? {
-            Stmt::FnCall(call, _) => Some((**call).clone()),
-            Stmt::Expr(expression) => match &**expression {
-                Expr::FnCall(call, _) => Some((**call).clone()),
-                _ => None,
-            },
+    let ast = engine.compile(source).ok()?;
+    match ast.statements().first()? {
+        Stmt::FnCall(call, _) => Some((**call).clone()),
+        Stmt::Expr(expression) => match &**expression {
+            Expr::FnCall(call, _) => Some((**call).clone()),
             _ => None,
-        }
-    })
-});
+        },
+        _ => None,
+    }
+}
 
 /// Return the expression that looks a constant up, or the entry of a constant that is a map.
 pub fn expression(name: &ImmutableString, key: Option<ImmutableString>, position: Position) -> Option<Expr> {

@@ -24,5 +24,6 @@ pub mod safe_strings;
 pub mod scripts;
 pub mod sorting;
 pub mod survey;
+pub mod switches;
 pub mod token_limits;
 pub mod variables;

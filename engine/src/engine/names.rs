@@ -4,6 +4,7 @@ use rhai::{ASTFlags, BinaryExpr, Expr, FnCallExpr, Ident, ImmutableString, Posit
 
 use crate::engine::lookup::{self, Constant, Constants, Kind};
 use crate::engine::survey::{Survey, closure, is_eval, is_place, key, variable};
+use crate::engine::switches;
 
 /// What a name means in a part of a script.
 #[derive(Clone, Copy, PartialEq)]
@@ -135,6 +136,7 @@ impl<'a> Names<'a> {
             }
             Stmt::Switch(parts, _) => {
                 self.expression(&mut parts.0, false);
+                switches::bound(&mut parts.0);
                 for case in &mut parts.1.expressions {
                     self.expression(&mut case.lhs, false);
                     self.expression(&mut case.rhs, false);

@@ -12,7 +12,7 @@ use rhai::{
 
 use crate::bounds::guard::{self, Fallible};
 use crate::engine::sorting::{copy, order_by, sort, sort_by};
-use crate::engine::{by_name, formatting, lookup, parsing, safe_strings};
+use crate::engine::{by_name, formatting, lookup, parsing, safe_strings, switches};
 
 /// Bytes of one more `Dynamic` in an array, without and with a short string.
 const ELEMENT: usize = 16;
@@ -25,6 +25,7 @@ const JSON_DEPTH: usize = 100;
 /// Put these functions into Rhai's library.
 pub fn add_to(library: &mut Module) {
     lookup::add_to(library);
+    switches::add_to(library);
     let mut library = Library(library);
     safe_strings::add_to(&mut library);
     by_name::add_to(&mut library);

@@ -577,6 +577,42 @@ def test_json_of_a_map_that_contains_itself_is_an_error(script: str) -> None:
         Engine().run(script, timeout=5)
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "switch a { 1 => 2, _ => 3 }",
+        "switch #{a: a} { 1 => 2, _ => 3 }",
+        "fn f() { switch this { 1 => 2, _ => 3 } } a.f()",
+        "[a].map(|x| switch x { 1 => 2, _ => 3 })[0]",
+        "let f = || 1; let g = f.curry(a); switch g { 1 => 2, _ => 3 }",
+        'import "chosen" as chosen; chosen::of(a)',
+    ],
+)
+def test_a_switch_does_not_hash_what_no_case_can_match(script: str) -> None:
+    modules = {"chosen": "fn of(a) { switch a { 1 => 2, _ => 3 } }"}
+    engine = Engine(limits=Limits(timeout=60), modules=modules.get)
+
+    # Hashed, the array takes many minutes.
+    assert engine.eval(f"let a = []; a.pad(1_000_000, text); {script}", scope={"text": "x" * 2_000_000}) == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "result"),
+    [
+        ('let v = [1, #{b: "c"}]; switch v { [1, #{b: "c"}] => 1, _ => 2 }', 1),
+        ("let v = 5; switch v { 0..3 => 1, 4..=5 if v > 4 => 2, _ => 3 }", 2),
+        ("let v = 'c'; switch v { 'b' | 'c' => 1 }", 1),
+        ("let v = (); switch v { () => 1, _ => 2 }", 1),
+        ("let v = 1; let f = || v; v = 2; switch v { 2 => 1, _ => 0 }", 1),
+        ("switch timestamp() { () => 1, _ => 2 }", 2),
+        ("let v = 1.5; switch v { 1.5 => 1 }", 1),
+        ('let v = [1, 2]; switch v.len() { 2 => switch v[1] { 2 => "two" } }', "two"),
+    ],
+)
+def test_a_switch_finds_its_case(script: str, result: object) -> None:
+    assert Engine().eval(script) == result
+
+
 @pytest.mark.parametrize("call", ["a.sort(f)", "a.order_by(f)", "a.dedup(f)"])
 def test_a_stopped_comparison_does_not_go_on(call: str) -> None:
     """What the pointer has curried is copied for each call, also where the call then ends at once."""
