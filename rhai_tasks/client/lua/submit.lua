@@ -97,6 +97,7 @@ for _, id in ipairs(ids) do
 end
 local waiting = {}
 if has_rules then
+  -- Functions that only this block uses are made here.
   local callers = {}
   for _, id in ipairs(ids) do
     local caller = caller_in(fields[id][1], fields[id][2])

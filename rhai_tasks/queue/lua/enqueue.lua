@@ -17,6 +17,7 @@ if ARGV[10] then
     known = read('HMGET', KEYS[6], FIELD.status, FIELD.error, FIELD.circle) or {}
   end
   if has_rules then
+    -- Functions that only this block uses are made here.
     local ids, refusal = {ARGV[6]}
     waiting, refusal = sets_of_waiting(ARGV[8] .. ARGV[7], KEYS[1], string.sub(KEYS[6], 1, -1 - #ARGV[6]), ids,
       {[caller_in(10, #ARGV)] = ids})
