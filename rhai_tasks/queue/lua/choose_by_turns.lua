@@ -160,6 +160,9 @@ local function choose_by_turns(queue, plan, count, turns, rules)
       end
       local found, element, body = next_of(caller)
       if not found then
+        if not plan.taken[caller] and not own[caller] then -- somebody has deleted its line
+          plan.taken[caller], plan.left[caller] = 0, 0
+        end
         return
       end
       rules.begin(element, body, caller)

@@ -326,6 +326,18 @@ def test_turns_that_somebody_has_spoiled_hold_no_task_up(
     wait_until(lambda: ended(dispatcher, ids) == len(ids))
 
 
+@pytest.mark.parametrize("options", [("--fair",), ()], ids=["turns", "limits"])
+def test_a_caller_whose_line_is_gone_is_forgotten(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any, options: tuple[str, ...]
+) -> None:
+    client.zadd(KEYS.lines, {"gone": 5.0})
+    start_worker(CIRCLE, *options)
+    ids = submit(dispatcher, "a", 20, "1")
+
+    wait_until(lambda: ended(dispatcher, ids) == len(ids))
+    wait_until(lambda: not client.exists(KEYS.lines), what="the line to be forgotten")
+
+
 HOSTILE = [
     "",
     " ",
