@@ -128,6 +128,9 @@ LOAD = {
 }
 """Scripts of the load behind the web page, and how often each comes, of a hundred."""
 
+_QUIET_AT_THE_END = "info,rhai_tasks.connection.outage=off,bridge.circle=error"
+"""Ctrl-C ends the server, too: that it is gone is no news."""
+
 _BURST = 8  # tasks that arrive together, at most
 _PAUSE_SECONDS = 0.5  # between arrivals, at most
 
@@ -187,6 +190,7 @@ def main(show_page: Callable[[str], None] | None = None) -> int:
         command = [str(Path(sys.executable).parent / "rhai-worker"), *options]
         # Variables of the user's own worker, such as its dialect, are not for this one.
         env = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+        env.setdefault("RUST_LOG", _QUIET_AT_THE_END)
         worker = subprocess.Popen(command, process_group=0, env=env)  # noqa: S603  (no shell, and no argument from outside)
         try:
             expected = follow(client, console)

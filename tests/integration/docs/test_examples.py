@@ -1,6 +1,7 @@
 """The examples do what they say, with the fixtures that applications use."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def test_the_demo_shows_the_web_page_under_load_until_ctrl_c(tmp_path: Path) -> 
     assert demo.wait(60) == 0, output.read_text()
     assert "Next," in output.read_text()
     assert "Traceback" not in output.read_text()
+    assert re.findall("ERROR|WARN", output.read_text()) == []
 
 
 def test_the_engine_with_functions_prices_tea_and_cake() -> None:
