@@ -143,7 +143,7 @@ def test_a_dead_letter_is_retried(
     client.set("rhai_task_details:mended", "no hash")
     client.lpush("rhai_tasks:circle", "mended")
     screen.open("/dead")
-    screen.await_text("circle not served\t1")
+    screen.await_text("circle\t1")
     screen.click("#choice a")
     screen.await_text("its details are not a hash")
 
