@@ -19,7 +19,7 @@ MOST = 8 * 1024**3  # bytes of addresses
 KINDS = {"string": "text", "Fn": "function", "array": "array", "blob": "blob", "map": "map", "()": ""}
 MORE = [
     *("v.map(|x| x)", "v.filter(|x| true)", "v.to_json()", "parse_json(`[${v}]`)", "v += v", "v in [v]", "eval(v)"),
-    *("switch v { 1 => 2 }", "[v].map(|x| switch x { [1] => 2 })", "switch [v, v] { 'a' => 3 }"),
+    *("switch v { 1 => 2 }", "[v].map(|x| switch x { [1] => 2 })", "switch #{a: v} { 'a' => 3 }"),
     *("[v, v] + [v]", "v.curry(v)", "v.call(v)", "throw v", "try { throw v } catch {}"),
 ]
 
