@@ -124,7 +124,8 @@ class Registry(Authorization, Conversions):
         Scripts make objects by calling the name, and use static and class methods, constants and enum members as those
         of a module of that name: `Color::RED`. They can use public methods and attributes, operators, `len`, `in`,
         indexing, `for` and equality, and print an object as its `str`. A copy in a script is the same object, as in
-        Python. An object of a subclass has this type, too.
+        Python. An object of a subclass has this type, too. In place of the class itself, scripts are given a pointer
+        to its constructor.
 
         Args:
             cls: The class.
@@ -161,7 +162,18 @@ class Registry(Authorization, Conversions):
                 if cls not in known:
                     del self._slots[cls]
                 raise
+            self._hooks.setdefault(type, self._constructor)
         return cls
+
+    def _constructor(self, cls: type) -> Any:
+        """Return what scripts are given in place of a class: a pointer to the function that makes its objects."""
+        slot = self._slots.get(cls)
+        known = None if slot is None else self._types.get(slot)
+        if known is None or all(name != known.name for name, *_ in known.functions):
+            raise TypeError(
+                f"the class {cls.__qualname__} cannot be passed to a script; Engine.register_type makes it known"
+            )
+        return self._native.evaluate("value", f'Fn("{known.name}")', None, None, None, None, None, None, None)
 
     def register_module(self, name: str, members: Mapping[str, Any]) -> None:
         """Make a module of functions and constants, which scripts use as `name::member` without an import.

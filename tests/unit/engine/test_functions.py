@@ -501,6 +501,34 @@ def test_a_format_method_of_ones_own_is_seen() -> None:
     assert engine.eval("Money().format()") == "5 EUR"
 
 
+def test_a_registered_class_is_passed_as_a_pointer_to_its_constructor() -> None:
+    class Size:
+        area: int
+
+        def __init__(self, width: int, height: int = 1) -> None:
+            self.area = width * height
+
+    class Shade(enum.Enum):
+        DARK = 1
+
+    engine = Engine()
+    engine.register_type(Size)
+    engine.register_type(Shade, name="Tone")
+    engine.register("kinds", lambda: {"size": Size})
+
+    assert engine.eval("make.call(2, 3).area", scope={"make": Size}) == 6
+    assert engine.eval("fn all(of) { [4, 5].map(of) } all(MAKE).map(|size| size.area)", constants={"MAKE": Size}) == [
+        4,
+        5,
+    ]
+    assert engine.eval("kinds().size.call(7).area") == 7
+    assert engine.eval("made[0].call(1)", scope={"made": [Shade]}) is Shade.DARK
+    with pytest.raises(errors.RhaiHostError, match="Function not found: Size"):
+        engine.eval('make.call("2")', scope={"make": Size})
+    with pytest.raises(TypeError, match=r"made\[0\]: the class Path cannot be passed to a script"):
+        engine.eval("1", scope={"made": [Path]})
+
+
 def test_a_class_inside_a_class_is_called_with_all_its_arguments() -> None:
     class Outer:
         class Inner:
