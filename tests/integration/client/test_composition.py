@@ -695,15 +695,15 @@ def test_a_repeated_finish_and_dramatiqs_own_middleware_do_nothing_twice(
 ) -> None:
     note = dramatiq.actor(lambda *_: 1, actor_name="note", broker=python_broker)  # type: ignore[call-overload]
     write: Any = own_worker.writer._finished
-    finish, replies = write.script, []
+    finish, replies = write._connection.run, []
 
-    def finish_twice(**call: Any) -> Any:
-        reply = finish(**call)
-        deviations, results = finish(**call)
+    def finish_twice(*call: Any) -> Any:
+        reply = finish(*call)
+        deviations, results = finish(*call)
         replies.extend([*deviations[1::2], *results])
         return reply
 
-    write.script = finish_twice
+    write._connection.run = finish_twice
     first = run_script.message_with_options(args=("1",), on_success=note)
     child = pipeline([first, run_script.message_with_options(args=("2",), delay=60_000)], broker=run_script.broker)
     many = group([run_script.message("3"), run_script.message("4"), child], broker=run_script.broker)
