@@ -152,7 +152,7 @@ local function choose(queue, count, idle, time, details, actor, turns)
     if limit.rate and #plan.elements >= math.max(idle, limit.rate * 0.02, 1) then
       return refuse(5)
     end
-    return has_token('.' .. caller, limit)
+    return not limit.rate or has_token('.' .. caller, limit)
   end
 
   local function begin(element, body, caller)
@@ -164,9 +164,12 @@ local function choose(queue, count, idle, time, details, actor, turns)
       plan.begun[#plan.begun + 1] = circle.waiting and {queue.messages .. '.waiting', task}
       plan.begun[#plan.begun + 1] = callers_waiting and {queue.messages .. '.waiting.' .. caller, task}
     end
-    if caller and not limits_of(caller).is_blocked then
+    local limit = caller and limits_of(caller)
+    if limit and not limit.is_blocked then
       spend('', circle)
-      spend('.' .. caller, limits_of(caller))
+      if limit.rate then
+        spend('.' .. caller, limit)
+      end
     end
     if held then
       total = total + 1

@@ -153,6 +153,7 @@ local function choose_by_turns(queue, plan, count, turns, rules)
   -- Let a caller that is a candidate no more have its turn.
   local function take_turn(virtual, caller)
     local weight, use, used = rules.weight_of(caller), turns.expected(caller), 0
+    local charge = {use, weight, caller} -- of each of its tasks
     repeat
       if not rules.may_begin(caller) then
         held_up[#held_up + 1] = caller
@@ -166,7 +167,7 @@ local function choose_by_turns(queue, plan, count, turns, rules)
         return
       end
       rules.begin(element, body, caller)
-      plan.charges[element] = {use, weight, caller}
+      plan.charges[element] = charge
       used, latest = used + use, math.max(latest or virtual, virtual)
       turns.set(caller, virtual + used / weight)
     until used >= milliseconds_of_turn or #plan.elements >= count or not rules.has_room()

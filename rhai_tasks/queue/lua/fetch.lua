@@ -39,7 +39,7 @@ local there = redis.call('EXISTS', KEYS[4], KEYS[6], KEYS[10], keys_of_lines(KEY
 local some_died = there > 0 and redis.call('EXISTS', KEYS[4]) == 1
 local is_full = there > 0 and redis.call('EXISTS', KEYS[6]) == 1
 local keys = {bodies = KEYS[2], acks = KEYS[3], deliveries = some_died and KEYS[4], sequence = KEYS[9]}
-local rows, ruled = {}, nil
+local rows, ids, ruled = {}, {}, nil
 if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
   -- Functions that only this block uses are made here.
   local turns = read_turns(KEYS[1], time)
@@ -47,11 +47,11 @@ if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
   prepare(queue, plan, time, turns)
   if #plan.elements > 0 then
     local function remove() settle(queue, plan, time, turns) end
-    rows = hold(plan.elements, plan.bodies, keys, hold_options(time), remove, plan.submissions)
+    rows, ids = hold(plan.elements, plan.bodies, keys, hold_options(time), remove, plan.submissions)
     if plan.counted then -- else nothing would take them out again
       local callers, noted = {}, {}
       for i, element in ipairs(plan.elements) do callers[element] = plan.callers[i] end
-      for n, row in ipairs(rows) do noted[2 * n - 1], noted[2 * n] = id_of(row), callers[row[2] or row[1]] end
+      for n, row in ipairs(rows) do noted[2 * n - 1], noted[2 * n] = ids[n], callers[row[2] or row[1]] end
       pcall(call_with_all, 'HSET', KEYS[11], noted)
     end
   else
@@ -61,7 +61,7 @@ if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
   if turns then
     pcall(function() -- turns that are not written harm no task
       local charges = {}
-      for _, row in ipairs(rows) do charges[id_of(row)] = plan.charges[row[2] or row[1]] end
+      for n, row in ipairs(rows) do charges[ids[n]] = plan.charges[row[2] or row[1]] end
       turns.charge(charges)
       turns.write()
     end)

@@ -63,11 +63,6 @@ local function is_simple(row)
   return type(row[1]) == 'number'
 end
 
--- Return the id of a row's message.
-local function id_of(row)
-  return is_simple(row) and message_id(row[1]) or row[1]
-end
-
 -- Return the submission of a row's task; empty: it has none.
 local function submission_of(row)
   return is_simple(row) and row[3] or row[7] or ''
@@ -104,7 +99,7 @@ end
 -- values (nil where absent) up to the last that is present, or the server's error text where the details key holds no
 -- hash. For a simple task, whose message has just been made, it returns {number of the message, task id, submission or
 -- nothing, details...}: it is not cancelled, no process has died with it, it has not failed before, and its details do
--- not say when they expire.
+-- not say when they expire. And it returns the ids of the messages.
 local function hold(elements, bodies, keys, options, remove, submissions)
   -- 1. Read.
   local number, rows, details_keys, ids, made, stale = nil, {}, {}, {}, {}, {}
@@ -168,7 +163,7 @@ local function hold(elements, bodies, keys, options, remove, submissions)
       redis.pcall('PUBLISH', options.channel .. key, 'processing')
     end
   end
-  return rows
+  return rows, ids
 end
 
 -- Wake a bridge that waits for room, if one does.

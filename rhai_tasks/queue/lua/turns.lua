@@ -159,9 +159,10 @@ local function read_turns(messages, time)
 
   -- Note what messages are charged that begin now. `charges`: by message id, {milliseconds, weight, caller}.
   function turns.charge(charges)
-    local values, n = {}, 0
+    local values, n, written = {}, 0, {} -- one turn's are the same
     for id, one in pairs(charges) do
-      values[n + 1], values[n + 2], n = id, charge_of(now, now, one[1], one[2], one[3]), n + 2
+      written[one] = written[one] or charge_of(now, now, one[1], one[2], one[3])
+      values[n + 1], values[n + 2], n = id, written[one], n + 2
     end
     call_with_all('HSET', keys.charges, values)
   end
