@@ -14,7 +14,7 @@ from dramatiq import pipeline
 
 from rhai_tasks import AsyncClient, Client, Engine, ScriptActor, Stats, TaskSpec
 from rhai_tasks.errors import NotAsked, ScriptError, TaskNotFound
-from rhai_tasks.protocol import Dialect
+from rhai_tasks.protocol import Dialect, Status
 from tests.clock import ClockedServer
 from tests.conftest import Dispatcher, Worker, wait_until
 from tests.unit.protocol.test_terms import UNREADABLE
@@ -154,6 +154,7 @@ def test_a_task_that_waited_too_long_behind_others_does_not_run(
     for task in app.submit_many(["1"] * quick):
         task.result(60)
     long = app.submit("sleep(2)")
+    wait_until(lambda: long.status() is Status.PROCESSING)
     late = app.submit("1", start_within=0.5)
     with pytest.raises(ScriptError, match="^expired before it began$"):
         late.result(60)
