@@ -1,6 +1,7 @@
 """dramatiq's consumer: fetches messages with their tasks, and takes acknowledgements."""
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -63,6 +64,7 @@ class TaskConsumer(dramatiq.Consumer):
         self.source, self._room = source, source.room
         self._reader = DeliveryReader(context, keys)
         self._fetched: deque[TaskMessage] = deque()
+        self._reading = threading.Lock()  # another thread reads while the consumer's own runs a slow script
         self._recovered = restarted
         self._unsure = restarted  # a fetch may have been done whose reply got lost
         self.drained = False
@@ -72,6 +74,10 @@ class TaskConsumer(dramatiq.Consumer):
 
     def __next__(self) -> TaskMessage | None:
         """Return the next message, or `None` every few seconds: dramatiq then checks whether to stop."""
+        with self._reading:
+            return self._next()
+
+    def _next(self) -> TaskMessage | None:
         draining = self._context.draining
         if draining.is_set():
             self._drain()
@@ -187,6 +193,7 @@ class TaskConsumer(dramatiq.Consumer):
                 batch = []
         if batch:
             self._fetched.append(message_of(RunBatch(batch, self._write)))
+            self._fetched[-1].lone = size > 1 and self.source.runs_lone and len(read) == len(held) == 1
         if self._cancels.concern(run.delivery.task_id for message in self._fetched for run in message.runs()):
             self._leases.renew(self._queue)  # it reads whether they are cancelled, or submitted again since
 

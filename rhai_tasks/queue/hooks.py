@@ -13,6 +13,8 @@ _OF_MESSAGES = [f"{when}_{signal}" for signal in ("process_message", "ack", "nac
     "after_skip_message"
 ]
 
+_OF_THREADS = ["after_worker_thread_boot", "before_worker_thread_shutdown"]
+
 logger = logging.getLogger(__name__)
 
 
@@ -54,6 +56,10 @@ class HookedBroker(RedisBroker):
     def has_message_hooks(self) -> bool:
         """Whether a middleware that an application has added is to be called for each message."""
         return any(not isinstance(hook.__self__, CurrentMessage) for name in _OF_MESSAGES for hook in self._hooks[name])
+
+    def has_thread_hooks(self) -> bool:
+        """Whether a middleware of an application prepares the threads that run messages."""
+        return any(self._hooks[name] for name in _OF_THREADS)
 
 
 class _Hooks(dict[str, list[MethodType]]):

@@ -13,6 +13,7 @@ from .consumer import TaskConsumer
 from .context import QueueContext
 from .leases import Leases
 from .list_watcher import ListWatcher
+from .lone import LoneRuns
 from .strays import Strays
 from .writer import StatusWriter
 
@@ -34,12 +35,17 @@ class WorkerLife(Middleware):
     ) -> None:
         self._context, self._writer, self._leases = context, writer, leases
         self._cancels, self._strays, self._lists = cancels, strays, lists
+        self._lone: LoneRuns | None = None
 
-    def before_worker_boot(self, _: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+    def before_worker_boot(self, broker: Any, worker: dramatiq.Worker) -> None:
         """Start the threads beside those of the consumers."""
         context = self._context
         worker.work_queue = context.work_queue  # type: ignore[assignment]  # it has all that dramatiq calls
         context.recorder.threads = worker.worker_threads  # dramatiq's command has an option of its own
+        context.work_queue.most = worker.worker_threads
+        if not broker.has_thread_hooks():  # else an application's functions may run only on its worker threads
+            self._lone = context.work_queue.lone = LoneRuns(context, worker)
+            self._lone.start()
         self._writer.start()
         self._leases.start()
         self._strays.start(context.outage, context.stopping)
@@ -73,6 +79,8 @@ class WorkerLife(Middleware):
         """Write the ends that are left, give up the leases, and disconnect."""
         context = self._context
         context.stopping.set()
+        if self._lone:
+            self._lone.stop()
         self._lists.stop()
         self._writer.stop()
         self._leases.stop()

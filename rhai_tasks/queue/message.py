@@ -22,6 +22,8 @@ class TaskMessage(MessageProxy):
 
     batch: RunBatch | None = None
     """Of a `BatchMessage`."""
+    lone = False
+    """It is the only one that its consumer holds, and its task is simple."""
 
     def __init__(self, run: Run) -> None:
         delivery = run.delivery

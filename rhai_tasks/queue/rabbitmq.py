@@ -146,6 +146,7 @@ class RabbitSource:
     """
 
     turn: AbstractContextManager[object] = nullcontext()
+    runs_lone = False
 
     def __init__(
         self,

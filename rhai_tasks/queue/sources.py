@@ -49,6 +49,8 @@ class Source(Protocol):
     """Where a consumer's messages come from. Threads: the consumer's own, but for `unblock`."""
 
     room: Room
+    runs_lone: bool
+    """The consumer's thread may run a task itself: it keeps nothing else waiting."""
     turn: AbstractContextManager[object]
     """Is entered around requests that many consumers make over few connections."""
 
@@ -79,6 +81,7 @@ class ListSource:
     """Fetches from the queue's list on Redis, and waits there with a blocking command."""
 
     turn: AbstractContextManager[object] = nullcontext()
+    runs_lone = True
 
     def __init__(self, context: QueueContext, queue: str, room: Room, timeout: float) -> None:
         self.room = room
@@ -198,6 +201,8 @@ class SharedSource(ListSource):
         lists: Tells when the queue has messages.
         turn: Bounds how many of these fetch at the same time.
     """
+
+    runs_lone = False  # each thread that runs scripts has an engine of its own
 
     def __init__(
         self,

@@ -1,15 +1,27 @@
 """The queue between dramatiq's consumer and worker threads; replaces `Worker.work_queue`."""
 
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 _PATIENCE_SECONDS = 0.001
+
+
+class Lone(Protocol[T_contra]):
+    """Runs items on the thread that puts them."""
+
+    def takes(self, item: T_contra) -> bool:
+        """Whether an item is to be run so."""
+
+    def run(self, item: T_contra) -> None:
+        """Run the item, and call `task_done`."""
 
 
 class WorkQueue(Generic[T]):
@@ -35,6 +47,10 @@ class WorkQueue(Generic[T]):
         split: Callable[[T], T | None] = lambda _: None,
     ) -> None:
         self._is_fast, self._is_batch, self._split = is_fast, is_batch, split
+        self.lone: Lone[T] | None = None
+        """Runs an item that comes while no other waits and no thread has one; `None`: nothing does."""
+        self.most = sys.maxsize
+        """Items that threads have at the same time, also one that the thread has that put it."""
         self._batches: dict[int, T] = {}  # that threads work on, by thread
         self._lock = threading.Lock()
         self._items: deque[tuple[float, T]] = deque()  # time.monotonic() since when each waits
@@ -49,10 +65,17 @@ class WorkQueue(Generic[T]):
         return len(self._items)
 
     def put(self, item: T) -> None:
-        """Add an item."""
+        """Add an item; if it is a lone one, run it in this thread."""
+        lone = self.lone
         with self._lock:
-            self._items.append((time.monotonic(), item))
-            self._wake()
+            if lone is not None and not self._busy and not self._items and lone.takes(item):
+                self._note_taken()
+            else:
+                lone = None
+                self._items.append((time.monotonic(), item))
+                self._wake()
+        if lone is not None:
+            lone.run(item)
 
     def get(self, timeout: float) -> T:
         """Take the first item; wait up to `timeout` seconds to be woken for one.
@@ -62,7 +85,7 @@ class WorkQueue(Generic[T]):
         """
         while True:
             with self._lock:
-                if self._items:
+                if self._items and self._busy < self.most:
                     return self._take()
                 sleeper = _Sleeper()
                 self._asleep.append(sleeper)
@@ -112,11 +135,17 @@ class WorkQueue(Generic[T]):
             self._busy -= 1
             if self._batches:
                 self._batches.pop(threading.get_ident(), None)
+            if self._busy == self.most - 1 and self._items:
+                self._wake()
 
-    def _take(self) -> T:
+    def _note_taken(self) -> None:
         self._busy += 1
         self._taken += 1
-        self._last_taken, (_, item) = time.monotonic(), self._items.popleft()
+        self._last_taken = time.monotonic()
+
+    def _take(self) -> T:
+        self._note_taken()
+        _, item = self._items.popleft()
         if self._is_batch(item):
             self._batches[threading.get_ident()] = item
             self._wake()
