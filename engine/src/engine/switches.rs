@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rhai::{Dynamic, Expr, FnCallExpr, FnPtr, FuncRegistration, Module, RhaiFunc, Shared};
 
+use crate::bounds::guard;
 use crate::engine::lookup;
 
 /// No identifier begins with this sign.
@@ -45,6 +46,7 @@ pub fn add_to(library: &mut Module) {
     // A method: Rhai would copy the argument of a function.
     let function = RhaiFunc::Method {
         func: Shared::new(|_, arguments: &mut [&mut Dynamic]| {
+            guard::proceed()?; // Rhai may have made a copy that there was no memory for
             let subject = arguments.first().ok_or("a switch without a value")?;
             Ok(if fits(subject, &mut TOO_LARGE.clone()) {
                 Dynamic::clone(subject)
