@@ -24,7 +24,7 @@ LATE = 0.2 / (64 * MIB)  # seconds of processor time for each byte of the memory
 LEAST_LATE = 0.3  # other processes in the same caches make a call take twice its time
 MOST_MEMORY = 2  # times the limit
 MOST_OF_OPERATORS = 3  # Rhai copies both operands, or a text that grows, between two checks
-OPERATOR = re.compile(r" (==|!=|in|\+=?) |\beval\b")
+OPERATOR = re.compile(r" (==|!=|in|\+=?) |\beval\b|\[\$\{")
 GROWING = 1  # times the limit: the system may copy a block that grows
 ATTEMPTS = 3  # the system's count of memory, and the time, are also those of other work; the engine's count is exact
 REVIEWED = Path(__file__).with_name("library.txt")
