@@ -159,6 +159,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         `delay` is in milliseconds, as everywhere in dramatiq.
 
         Raises:
+            QueueFull: As many tasks wait as an operator's limit allows.
             ValueError: `delay` is not a number of milliseconds, negative, or longer than a hundred years.
         """
         if delay is not None:
