@@ -1,4 +1,4 @@
-"""How cost grows: by workers, by circles, by what waits, by the size of scripts."""
+"""How cost grows: by workers, circles, callers, what waits, and the size of scripts."""
 
 import tempfile
 import time
@@ -7,6 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from rhai_tasks import Settings
+from rhai_tasks.operate.rules import Rules
+from rhai_tasks.protocol import Quota, Rule
+
+from .conditions import CONDITIONS, ONE_CORE
 from .contenders import CIRCLE, CONTENDERS, Contender
 from .measure import PATIENCE_SECONDS, Figures, session, until
 from .workloads import DRAINED, TRIVIAL, Workload, large
@@ -14,8 +19,15 @@ from .workloads import DRAINED, TRIVIAL, Workload, large
 AXES = {
     "workers": "processes and threads",
     "circles": "circles of one bridge",
+    "callers": "callers of one circle, on one core",
     "backlog": "tasks that wait",
     "size": "size of a script",
+}
+SHARED = {  # how callers share a circle: option of the worker, figures of each caller's limit
+    "first come": ("", None),
+    "turns": (" --fair", None),
+    "limits": ("", Quota(concurrency=1_000)),
+    "turns and limits": (" --fair", Quota(concurrency=1_000)),
 }
 TASKS = 10_000  # of one measurement
 PART = 20_000  # of a backlog: the time that these take is measured
@@ -40,6 +52,8 @@ def steps(axes: list[str], most: int) -> list[Step]:
             work = partial(_workers, processes, threads)
             found.append(Step("workers", f"{processes} x {threads}", work))
     found += [Step("circles", f"{count:,}", partial(_circles, count)) for count in (1, 10, 100, 1000)]
+    for count in (1, 10, 100, 1000):
+        found += [Step("callers", f"{count:,}, {how}", partial(_callers, count, how)) for how in SHARED]
     found += [
         Step("backlog", f"{count:,}", partial(_backlog, count))
         for count in (1_000, 10_000, 100_000, 1_000_000)
@@ -73,6 +87,20 @@ def _circles(count: int) -> Figures:
         idle = running.idle(5.0)
         figures = running.drain(DRAINED["W1"], TASKS)
     return {"circles": count, **idle, **figures}
+
+
+def _callers(count: int, how: str) -> Figures:
+    """Serve a circle of so many callers that have tasks."""
+    option, quota = SHARED[how]
+    contender = replace(DEFAULT, commands=(DEFAULT.commands[0] + option,))
+    with (
+        CONDITIONS[ONE_CORE](),
+        tempfile.TemporaryDirectory() as folder,
+        session(contender, Path(folder), BENCH_CALLERS=str(count)) as running,
+    ):
+        if quota:
+            Rules(running.database, Settings().namespace, "bench").set(CIRCLE, Rule("limit", "callers", quota=quota))
+        return {"callers": count, "how": how, **running.drain(DRAINED["W1"], TASKS)}
 
 
 def _backlog(count: int) -> Figures:

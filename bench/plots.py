@@ -145,6 +145,8 @@ def grow(results: Results, folder: Path) -> None:
             axis.set_xscale("log")
             axis.set_xlabel("circles of one bridge")
         _save(figure, results, folder / "growth-circles.svg")
+    if results.contenders("callers"):
+        _by_callers(results, folder)
     if results.contenders("backlog"):
         figure, (axis,) = _figure(2.4)
         _line(axis, results, "backlog", "waiting", "tasks_per_second")
@@ -163,3 +165,26 @@ def grow(results: Results, folder: Path) -> None:
             axis.set_xscale("log")
             axis.set_xlabel("KiB of a script")
         _save(figure, results, folder / "growth-size.svg")
+
+
+def _by_callers(results: Results, folder: Path) -> None:
+    figure, (axis,) = _figure(2.4)
+    for how, style in zip(("first come", "limits", "turns", "turns and limits"), ("-", "-.", "--", ":"), strict=True):
+        some = [name for name in results.contenders("callers") if name.endswith(f", {how}")]
+        where = _medians(results, some, "callers", "callers")
+        parts = [_medians(results, some, "callers", part) for part in ("tree_cpu_us", "server_cpu_us")]
+        axis.plot(
+            where,
+            [sum(both) for both in zip(*parts, strict=True)],
+            style,
+            marker="o",
+            color=OTHERS if how == "first come" else OURS,
+            label=how,
+        )
+    axis.set_xscale("log")
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("callers of a circle whose tasks wait")
+    axis.set_ylabel("µs of CPU a trivial task")
+    axis.grid()
+    axis.legend(fontsize=7, loc="lower right")
+    _save(figure, results, folder / "growth-callers.svg")

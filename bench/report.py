@@ -322,6 +322,11 @@ def growth_tables(results: Results) -> dict[str, Table]:
             "idle: CPU of the workers, ms a second": "idle_cpu_ms",
             "resident, MiB": "resident_mib",
         },
+        "callers": {
+            "CPU of the workers, µs": "tree_cpu_us",
+            "CPU of the server, µs": "server_cpu_us",
+            "commands": "commands",
+        },
         "backlog": {
             "tasks a second": "tasks_per_second",
             "resident, MiB": "resident_mib",
@@ -334,7 +339,7 @@ def growth_tables(results: Results) -> dict[str, Table]:
             "CPU of the server, µs": "server_cpu_us",
         },
     }
-    names = {"workers": "processes x threads", "circles": "circles", "backlog": "waiting tasks", "size": "script"}
+    names = {"workers": "processes x threads", "backlog": "waiting tasks", "size": "script"}
     found = {}
     for axis, shown in columns.items():
         rows = [
@@ -342,7 +347,8 @@ def growth_tables(results: Results) -> dict[str, Table]:
             for step in results.contenders(axis)
         ]
         if rows:
-            found[axis] = Table(f"Growth by {names[axis]}", [names[axis], *shown], rows)
+            name = names.get(axis, axis)
+            found[axis] = Table(f"Growth by {name}", [name, *shown], rows)
     return found
 
 

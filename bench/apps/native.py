@@ -12,11 +12,17 @@ from .engine import CALLER, CONTEXT
 
 _BATCH = 1000  # tasks of one pipeline
 CIRCLES = int(os.environ.get("BENCH_CIRCLES", "1"))  # over which tasks are spread; the first is CONTEXT
+CALLERS = int(os.environ.get("BENCH_CALLERS", "1"))  # likewise; the first is CALLER
 
 
 def circle(number: int) -> str:
     """Name one of the circles."""
     return CONTEXT if number % CIRCLES == 0 else f"{CONTEXT}{number % CIRCLES}"
+
+
+def caller(number: int) -> str:
+    """Name one of the callers."""
+    return CALLER if number % CALLERS == 0 else f"{CALLER}{number % CALLERS}"
 
 
 class Application(Contender):
@@ -27,7 +33,7 @@ class Application(Contender):
 
     async def submit(self, script: str) -> str:
         name = str(uuid4())
-        self._write(self._client, name, script, CONTEXT)
+        self._write(self._client, name, script, CONTEXT, CALLER)
         return name
 
     async def submit_many(self, scripts: Sequence[str]) -> list[str]:
@@ -35,13 +41,13 @@ class Application(Contender):
         for start in range(0, len(scripts), _BATCH):
             with self._client.pipeline(transaction=False) as pipeline:
                 for number in range(start, min(start + _BATCH, len(scripts))):
-                    self._write(pipeline, names[number], scripts[number], circle(number))
+                    self._write(pipeline, names[number], scripts[number], circle(number), caller(number))
                 pipeline.execute()
         return names
 
     @staticmethod
-    def _write(client: Any, name: str, script: str, circle: str) -> None:
-        details = {"script": script, "status": "pending", "callerId": CALLER}
+    def _write(client: Any, name: str, script: str, circle: str, caller: str) -> None:
+        details = {"script": script, "status": "pending", "callerId": caller}
         client.hset(f"rhai_task_details:{name}", mapping=details)
         client.lpush(f"rhai_tasks:{circle}", name)
 
