@@ -1,15 +1,16 @@
-"""Runs commands of the project to their end, each in a process that is forked from one which has imported them.
+"""Runs commands of the project, each in a process that is forked from one which has imported them.
 
-To import them takes ten times as long as most of them run. A test of how a process starts, of its terminal, of signals
-or of variables that Python itself reads starts a process of its own.
+To import them takes ten times as long as most of them run. A test of how a process starts, of its title, its terminal
+or variables that Python itself reads starts a process of its own.
 """
 
 import atexit
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,60 @@ BIN = Path(sys.executable).parent
 OURS = {"rhai-tasks", "rhai-worker", "rhai-bridge"}
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["bridge.cli", "rhai_tasks.cli", __name__])
+_processes.set_forkserver_preload(["bridge.cli", "bridge.worker", "rhai_tasks.cli", "rhai_tasks.worker", __name__])
+
+
+class Forked:
+    """A process that was forked, with the methods of `subprocess.Popen`.
+
+    Args:
+        words: The command: `rhai-tasks`, `rhai-worker` or `rhai-bridge`, and its arguments.
+        streams: The files that are its stdin, stdout and stderr; the last two may be one.
+        env: All of its variables.
+        cwd: Its folder.
+    """
+
+    def __init__(
+        self, words: Sequence[str], streams: tuple[Path, Path, Path], env: Mapping[str, str], cwd: Path
+    ) -> None:
+        self.args = [str(BIN / words[0]), *words[1:]]
+        self._process = _processes.Process(target=_run, args=(self.args, streams, dict(env), cwd), daemon=False)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def poll(self) -> int | None:
+        """Return the exit status; `None`: it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return the exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended in so many seconds.
+        """
+        self._process.join(timeout)
+        ended = self.poll()
+        if ended is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return ended
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
 
 
 def run_command(
@@ -29,7 +83,7 @@ def run_command(
     cwd: Path | None = None,
     within: float = 120.0,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command; one of another package, as `dramatiq`, starts on its own.
+    """Run a command to its end; one of another package, as `dramatiq`, starts on its own.
 
     Args:
         program: Its name.
@@ -42,37 +96,39 @@ def run_command(
     Raises:
         subprocess.TimeoutExpired: It has not ended in time, and was killed.
     """
-    words, variables = [str(BIN / program), *map(os.fsdecode, arguments)], {**os.environ, **(env or {})}
+    words, variables = [program, *map(os.fsdecode, arguments)], {**os.environ, **(env or {})}
     if program not in OURS:
+        command = [str(BIN / program), *words[1:]]
         return subprocess.run(
-            words, input=stdin, env=variables, cwd=cwd, timeout=within, capture_output=True, text=True, check=False
+            command, input=stdin, env=variables, cwd=cwd, timeout=within, capture_output=True, text=True, check=False
         )
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "stdin").write_text(stdin)
-        process = _processes.Process(target=_run, args=(words, variables, cwd or Path.cwd(), folder), daemon=False)
-        process.start()
-        process.join(within)
-        ended = process.exitcode
-        if ended is None:
+    with TemporaryDirectory() as folder:
+        streams = (Path(folder, "stdin"), Path(folder, "stdout"), Path(folder, "stderr"))
+        streams[0].write_text(stdin)
+        process = Forked(words, streams, variables, cwd or Path.cwd())
+        try:
+            ended = process.wait(within)
+        except subprocess.TimeoutExpired:
             process.kill()
-            process.join()
-        stdout, stderr = ((folder / stream).read_text() for stream in ("stdout", "stderr"))
-    if ended is None:
-        raise subprocess.TimeoutExpired(words, within, stdout, stderr)
-    return subprocess.CompletedProcess(words, ended, stdout, stderr)
+            raise
+        return subprocess.CompletedProcess(process.args, ended, streams[1].read_text(), streams[2].read_text())
 
 
-def _run(words: list[str], env: dict[str, str], cwd: Path, folder: Path) -> None:
+def _run(words: list[str], streams: tuple[Path, Path, Path], env: dict[str, str], cwd: Path) -> None:
+    from setproctitle import setproctitle
+
     from rhai_tasks import launch
     from rhai_tasks.cli import main
 
-    for number, (name, mode, errors) in enumerate(
-        [("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace")]
-    ):
-        with (folder / name).open(mode) as file:
+    modes = [("stdin", "r", "strict"), ("stdout", "a", "strict"), ("stderr", "a", "backslashreplace")]
+    for number, ((name, mode, errors), path) in enumerate(zip(modes, streams, strict=True)):
+        with path.open(mode) as file:
             os.dup2(file.fileno(), number)
-        setattr(sys, name, open(number, mode, buffering=1 if number == 2 else -1, errors=errors, closefd=False))  # noqa: SIM115  (stays open)
+        buffering = 1 if name == "stderr" else -1
+        setattr(sys, name, open(number, mode, buffering, errors=errors, closefd=False))  # noqa: SIM115  (stays open)
+    sys.orig_argv = [sys.executable, *words]
+    # Before the variables change: their place in memory is the title's.
+    setproctitle(" ".join(sys.orig_argv).encode(errors="replace").decode())
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
@@ -85,4 +141,4 @@ def _run(words: list[str], env: dict[str, str], cwd: Path, folder: Path) -> None
     try:
         sys.exit(commands[Path(words[0]).name]())
     finally:
-        atexit._run_exitfuncs()  # else they do not run: multiprocessing ends its processes with os._exit
+        atexit._run_exitfuncs()  # multiprocessing ends its processes with os._exit, and runs none

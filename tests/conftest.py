@@ -22,7 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from rhai_tasks import Client
 from rhai_tasks.protocol import RHAI, Dialect, DialectName, dialect_named
-from tests.commands import BIN
+from tests.commands import BIN, Forked
 
 if TYPE_CHECKING:
     from tests.rabbitmq import RabbitServer
@@ -103,7 +103,7 @@ def _is_alive(process: psutil.Process) -> bool:
 class Worker:
     """A process of ours, with the tree below it."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Forked
     log: Path
 
     def children(self) -> list[psutil.Process]:
@@ -244,6 +244,9 @@ def app(server_url: str, client: Any, dialect: Dialect) -> Iterator[Client]:
         yield app
 
 
+Start = Callable[[Sequence[str], Path, Mapping[str, str]], Worker]
+
+
 def start_process(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Worker:
     """Start a command of this project."""
     with log.open("w") as stderr:
@@ -258,15 +261,22 @@ def start_process(command: Sequence[str], log: Path, env: Mapping[str, str] | No
     return Worker(process, log)
 
 
+def fork_process(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Worker:
+    """Start a command of this project as `start_process` does, sooner; see tests/commands.py."""
+    log.touch()
+    streams = (Path(os.devnull), log, log)
+    return Worker(Forked(command, streams, {**os.environ, **(env or {})}, Path(__file__).parent.parent), log)
+
+
 @pytest.fixture
 def spawn(server_url: str, tmp_path: Path, dialect: Dialect) -> Iterator[Callable[..., Worker]]:
     """Start a command; whatever it leaves behind is killed after the test."""
     started: list[Worker] = []
     named = {} if dialect is RHAI else {"RHAI_TASKS_DIALECT": dialect.name}
 
-    def spawn(*command: str, env: dict[str, str] | None = None) -> Worker:
+    def spawn(*command: str, env: dict[str, str] | None = None, start: Start = start_process) -> Worker:
         log = tmp_path / f"log-{len(started)}.txt"
-        started.append(start_process(command, log, {"RHAI_TASKS_REDIS_URL": server_url, **named, **(env or {})}))
+        started.append(start(command, log, {"RHAI_TASKS_REDIS_URL": server_url, **named, **(env or {})}))
         return started[-1]
 
     yield spawn
@@ -280,7 +290,9 @@ def start_worker(spawn: Callable[..., Worker]) -> Callable[..., Worker]:
     """Start a drop-in worker for a circle."""
 
     def start(circle: str = "circle", *options: str, env: dict[str, str] | None = None) -> Worker:
-        return spawn("rhai-worker", "--circle-public-key", circle, *options, env=env)
+        own = all(name == "RUST_LOG" or name.startswith("RHAI_TASKS_") for name in env or ())
+        command = ("rhai-worker", "--circle-public-key", circle, *options)
+        return spawn(*command, env=env, start=fork_process if own else start_process)
 
     return start
 
