@@ -106,8 +106,11 @@ class StatusWriter:
     def count_crash(self, delivery: Delivery) -> bool:
         """Count a crash of this delivery before the script can end the process; wait until the server has done it.
 
+        Outcomes are written first: a task that has ended must not end with the process, and count a crash.
         `False`: the message is another broker's by now.
         """
+        with self._writing:
+            self._flush_once()
         keys = delivery.keys
         call = partial(
             self._deliver_script,
@@ -122,10 +125,7 @@ class StatusWriter:
         self._ended.extend(finished)
         if at_once and self._writing.acquire(blocking=False):
             try:
-                self._flush()
-            except redis.RedisError as error:
-                self._outage.failed(error)
-                self._count_retry()
+                self._flush_once()
             finally:
                 self._writing.release()
         if self._ended and self._asleep:
@@ -212,6 +212,14 @@ class StatusWriter:
             except redis.RedisError:
                 self._count_retry()
                 raise
+
+    def _flush_once(self) -> None:
+        """Write all endings; those that could not be written stay for the writer's thread."""
+        try:
+            self._flush()
+        except redis.RedisError as error:
+            self._outage.failed(error)
+            self._count_retry()
 
     def _count_retry(self) -> None:
         self._context.recorder.counts.add(WRITE_RETRIES)

@@ -187,10 +187,11 @@ def test_deaths_are_counted_on_by_another_worker_after_the_first_was_stopped(
     assert client.hlen("rhai_dramatiq:rhai-circle.deliveries") == 0
 
 
+@pytest.mark.parametrize("script", ["nap(0.1); crash()", "crash()"], ids=["later", "at once"])
 def test_tasks_beside_a_poison_task_complete(
-    dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
+    script: str, dispatcher: Dispatcher, start_worker: Callable[..., Worker], runs: Path
 ) -> None:
-    dispatcher.submit("circle", "poison", "nap(0.1); crash()")
+    dispatcher.submit("circle", "poison", script)
     tasks = submit_many(dispatcher, runs, 20)
 
     start_worker("circle", *ENGINE, "--threads", "4")

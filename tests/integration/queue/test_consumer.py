@@ -15,10 +15,10 @@ from dramatiq.middleware import CurrentMessage
 from bridge.circle import CircleBridge
 from rhai_tasks import Engine, Settings
 from rhai_tasks.connection.direct import DirectConnection
-from rhai_tasks.protocol import failed, queue_name
+from rhai_tasks.protocol import completed, failed, queue_name
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.consumer import TaskConsumer
-from rhai_tasks.queue.endings import Released
+from rhai_tasks.queue.endings import Finished, Released
 from rhai_tasks.queue.sources import Taken
 from rhai_tasks.worker import actor
 from rhai_tasks.worker.make import make_worker
@@ -463,6 +463,25 @@ def test_a_delivery_is_not_counted_once_another_broker_holds_the_message(
 
     assert not broker.writer.count_crash(message.run.delivery)
     assert client.hgetall(keys.deliveries) == {}
+
+
+def test_outcomes_are_written_before_a_task_starts_that_may_end_the_process(
+    broker: TaskBroker, dispatcher: Dispatcher, client: Any
+) -> None:
+    keys = broker.keys(queue_name("c"))
+    for task_id in ("quick", "suspect"):
+        client.hset(f"rhai_task_details:{task_id}", "timeout", "5")  # so that each is a message of its own
+        dispatcher.submit("c", task_id, "1")
+        client.lmove("rhai_tasks:c", keys.messages)
+    consumer = broker.consume(keys.queue, 2, 100)
+    source: Any = consumer.source
+    consumer._hold(source.fetch(2))
+    first, second = consumer._fetched
+    broker.writer.finish(Finished(first.run.delivery, completed("1"), [], ended=0.0), at_once=False)
+
+    assert broker.writer.count_crash(second.run.delivery)
+
+    assert dispatcher.status(first.run.delivery.task_id) == "completed"
 
 
 def test_a_process_recovers_what_its_name_held_before_it_holds_anything_itself(broker: TaskBroker, client: Any) -> None:
