@@ -61,8 +61,10 @@ pub(super) struct Frame<'a> {
     quantum: Cell<u64>,
     checked: Cell<Option<Instant>>,
     pub(super) stop: Cell<Option<Stop>>,
-    /// Whether the next check lets the script go on, although it has been stopped by its memory.
-    passes: Cell<bool>,
+    /// Once the script has been stopped: live bytes at the last check, and the most up to it. There, `peak` becomes
+    /// `isize::MIN`, so that the next allocation sets it.
+    last_live: Cell<isize>,
+    peak_before: Cell<isize>,
     deadline: Option<Instant>,
     pub(super) named: NamedLimits,
 }
@@ -147,7 +149,8 @@ impl<'a> Frame<'a> {
             quantum: Cell::new(FIRST_CHECK),
             checked: Cell::new(None),
             stop: Cell::new(None),
-            passes: Cell::new(false),
+            last_live: Cell::new(isize::MAX),
+            peak_before: Cell::new(start),
             deadline,
             named,
         };
@@ -201,9 +204,9 @@ impl<'a> Frame<'a> {
     #[cold]
     fn check_memory(&self, live: isize) {
         if live > self.ceiling {
-            // Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If it fails, Rhai writes the
-            // value's text itself, without bounds; so let `to_string` do it, which stops at once.
-            self.passes.set(self.passes.get() || self.stop.get().is_none());
+            if self.stop.get().is_none() {
+                self.last_live.set(isize::MIN);
+            }
             self.stop(Stop::Memory);
         } else {
             self.alarm
@@ -230,6 +233,25 @@ impl<'a> Frame<'a> {
         } else if self.stop.get().is_none() {
             self.check_after(next_check(operations, self.quantum.get(), self.max_operations));
         }
+    }
+
+    /// Say whether a check ends a script that has been stopped.
+    ///
+    /// Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If it fails, Rhai writes the
+    /// value's text itself, without bounds; so let `to_string` do it, which stops at once. That check is the first one that
+    /// finds the stop, or the copy has taken memory since the check before it. Others pass as well: no script takes memory
+    /// between all its checks, and only one passes above the ceiling.
+    fn ends(&self, live: isize) -> bool {
+        let before = self.last_live.get();
+        let took_memory = self.peak.get() != isize::MIN;
+        self.begin_anew(live);
+        !took_memory || before >= self.ceiling
+    }
+
+    fn begin_anew(&self, live: isize) {
+        self.last_live.set(live);
+        self.peak_before
+            .set(self.peak_before.get().max(self.peak.replace(isize::MIN)));
     }
 
     /// How many operations may pass before the next check, by the memory that the script holds.
@@ -317,7 +339,7 @@ impl Meter {
     /// Operations so far, and the most bytes that were allocated at once.
     pub(super) fn used(&self) -> (u64, usize) {
         self.frame().map_or((0, 0), |frame| {
-            let peak = frame.held(frame.peak.get());
+            let peak = frame.held(frame.peak.get().max(frame.peak_before.get()));
             (frame.operations(), usize::try_from(peak).unwrap_or(0))
         })
     }
@@ -364,12 +386,13 @@ pub fn freed(bytes: usize) {
 fn check() -> Option<Dynamic> {
     METER.with(|meter| {
         let frame = meter.frame()?;
-        if frame.stop.get().is_some() {
-            frame.check_after(1);
-            if frame.passes.replace(false) {
-                return None;
-            }
+        let live = meter.live.get();
+        if frame.stop.get().is_none() {
+            meter.check()?;
+            frame.begin_anew(live);
+            return None;
         }
-        meter.check().map(|_| Dynamic::UNIT)
+        frame.check_after(1);
+        frame.ends(live).then_some(Dynamic::UNIT)
     })
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use rhai::{
     Array, Blob, Dynamic, EvalAltResult, FnPtr, FuncRegistration, INT, ImmutableString, Map, Module,
-    NativeCallContext, RhaiFunc, RhaiNativeFunc, Variant,
+    NativeCallContext, Position, RhaiFunc, RhaiNativeFunc, Variant,
 };
 
 use crate::bounds::guard::{self, Fallible};
@@ -36,6 +36,7 @@ pub fn add_to(library: &mut Module) {
     json(&mut library);
     ordering(&mut library);
     formatting::add_to(&mut library);
+    moving(&mut library);
 }
 
 pub struct Library<'a>(&'a mut Module);
@@ -121,6 +122,41 @@ fn building(library: &mut Library<'_>) {
         guard::allow(blob.len().saturating_mul(ELEMENT))?;
         Ok::<Array, Box<EvalAltResult>>(blob.iter().map(|&byte| INT::from(byte).into()).collect())
     });
+}
+
+/// Add the functions that move a value out of its place. They fail in a script that has been stopped: where Rhai
+/// interpolates what they return, it could write a text without bounds, see `Frame::ends`.
+fn moving(library: &mut Library<'_>) {
+    library.add("take", |value: &mut Dynamic| {
+        guard::proceed()?;
+        if value.is_read_only() {
+            let name = "take".to_owned();
+            return Err(EvalAltResult::ErrorNonPureMethodCallOnConstant(name, Position::NONE).into());
+        }
+        Fallible::Ok(std::mem::take(value))
+    });
+    library.add_change("pop", |array: &mut Array| {
+        guard::proceed().map(|()| array.pop().unwrap_or_default())
+    });
+    library.add_change("shift", |array: &mut Array| move_out(array, 0));
+    library.add_change("remove", move_out);
+    library.add_change("remove", |map: &mut Map, name: ImmutableString| {
+        guard::proceed().map(|()| map.remove(name.as_str()).unwrap_or_default())
+    });
+}
+
+/// `index`: from the end if it is negative.
+fn move_out(array: &mut Array, index: INT) -> Fallible<Dynamic> {
+    guard::proceed()?;
+    let from_start = if index < 0 {
+        index.saturating_add_unsigned(array.len() as u64)
+    } else {
+        index
+    };
+    Ok(match usize::try_from(from_start) {
+        Ok(place) if place < array.len() => array.remove(place),
+        _ => Dynamic::UNIT,
+    })
 }
 
 fn splitting(library: &mut Library<'_>) {

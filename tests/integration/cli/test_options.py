@@ -56,6 +56,7 @@ TAKEN: dict[str, list[str]] = {
     "--timeout": ["0", "1e-9"],
     "--wait-timeout": ["0", "1e-9"],
     "--stale": ["0", "1e-9"],
+    "--shadow": ["1e-9"],
     "--token": [*NUMBERS, "x"],
     "--count": ["1" + "0" * 30],  # lines, after which to end
 }

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from rhai_tasks.engine import CancelToken, Engine, Limits, Scope
+from rhai_tasks.engine import CancelToken, Engine, Limits, Scope, last_use
 from rhai_tasks.errors import (
     RhaiCancelled,
     RhaiError,
     RhaiMemoryLimit,
+    RhaiOperationLimit,
     RhaiThrow,
     RhaiTimeout,
 )
@@ -35,6 +36,30 @@ def test_a_limit_of_memory_that_ends_the_reading_of_an_interpolated_string_is_no
         engine.compile(INTERPOLATED * 4)
     with pytest.raises(RhaiMemoryLimit):
         engine.eval(INTERPOLATED * 4)
+
+
+# Rhai writes the text itself, without bounds, if the check before `to_string` ends the script.
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("v", "[v]", "#{v: v}", "take(v)", "f(v)", "if true { v }", "{ let w = v; w }", "()}${v", "'a'}b${[v, v]"),
+        *("w[0]", "w.pop()", "w.shift()", "w.remove(0)", "w.remove(-1)", "w.drain(0, 1)", "w.map(|x| x)"),
+        *("m.v", "m.remove(`v`)", "m.values()", "w.reduce(|sum, x| x, 0)", "w.filter(|x| true)", "v ?? 1", "eval(`v`)"),
+    ],
+)
+def test_a_stop_at_any_operation_leaves_the_text_of_an_interpolated_value_bounded(expression: str) -> None:
+    scope = Scope()
+    Engine().run("let v = []; let s = blob(1_000_000, 97).as_string(); for i in 0..500 { v += s; }", scope=scope)
+    source = f"fn f(x) {{ x }} let w = [v, v]; let m = #{{v: v}}; `${{{expression}}}`"
+    ends = set()
+    for operations in range(1, 45):
+        engine = Engine(limits=Limits(max_memory=32 * MIB, max_operations=operations))
+        with pytest.raises(RhaiError) as raised:
+            engine.run(source, scope=scope.copy())
+        ends.add(raised.type)
+
+        assert last_use()[1] < 64 * MIB, f"after {operations} operations"
+    assert ends == {RhaiOperationLimit, RhaiMemoryLimit}
 
 
 def test_a_limit_of_time_that_ends_the_reading_of_an_interpolated_string_is_no_panic() -> None:
