@@ -22,6 +22,8 @@ const MOST_UNCHECKED: u64 = 1024;
 const SMALL: isize = 256 * 1024;
 const LARGE_BLOCK: usize = 16 * 1024;
 const SLOW: Duration = Duration::from_millis(1);
+/// For which checks may let a stopped script go on, see `Frame::ends`.
+const GRACE: Duration = Duration::from_millis(10);
 /// Time between two checks for pending signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(8);
 
@@ -65,6 +67,8 @@ pub(super) struct Frame<'a> {
     /// `isize::MIN`, so that the next allocation sets it.
     last_live: Cell<isize>,
     peak_before: Cell<isize>,
+    /// When a check first let the stopped script go on.
+    passed: Cell<Option<Instant>>,
     deadline: Option<Instant>,
     pub(super) named: NamedLimits,
 }
@@ -151,6 +155,7 @@ impl<'a> Frame<'a> {
             stop: Cell::new(None),
             last_live: Cell::new(isize::MAX),
             peak_before: Cell::new(start),
+            passed: Cell::new(None),
             deadline,
             named,
         };
@@ -239,16 +244,20 @@ impl<'a> Frame<'a> {
     ///
     /// Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If it fails, Rhai writes the
     /// value's text itself, without bounds; so let `to_string` do it, which stops at once. That check is the first one that
-    /// finds the stop, or the copy has taken memory since the check before it. Others pass as well: no script takes memory
-    /// between all its checks, and only one passes above the ceiling.
+    /// finds the stop, or the copy has taken memory since the check before it. Others pass as well, as those of a library
+    /// function that compares items: for a moment, and only one above the ceiling.
     fn ends(&self, live: isize) -> bool {
         let before = self.last_live.get();
         let took_memory = self.peak.get() != isize::MIN;
         self.begin_anew(live);
-        !took_memory || before >= self.ceiling
+        !took_memory
+            || before >= self.ceiling
+            || self.passed.get().is_some_and(|first| first.elapsed() > GRACE)
     }
 
     fn begin_anew(&self, live: isize) {
+        self.passed
+            .set(self.passed.get().or_else(|| Some(Instant::now())));
         self.last_live.set(live);
         self.peak_before
             .set(self.peak_before.get().max(self.peak.replace(isize::MIN)));
