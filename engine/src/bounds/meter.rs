@@ -22,7 +22,7 @@ const MOST_UNCHECKED: u64 = 1024;
 const SMALL: isize = 256 * 1024;
 const LARGE_BLOCK: usize = 16 * 1024;
 const SLOW: Duration = Duration::from_millis(1);
-/// For which checks may let a stopped script go on, see `Frame::ends`.
+/// How long checks may let a stopped script go on, see `Frame::ends`.
 const GRACE: Duration = Duration::from_millis(10);
 /// Time between two checks for pending signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(8);
@@ -243,9 +243,10 @@ impl<'a> Frame<'a> {
     /// Say whether a check ends a script that has been stopped.
     ///
     /// Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If it fails, Rhai writes the
-    /// value's text itself, without bounds; so let `to_string` do it, which stops at once. That check is the first one that
-    /// finds the stop, or the copy has taken memory since the check before it. Others pass as well, as those of a library
-    /// function that compares items: for a moment, and only one above the ceiling.
+    /// value's text itself, without bounds. So that check must pass: `to_string` then stops at once. Nothing tells it from
+    /// others. But it is the first check that finds the stop, or the copy has taken memory since the check before it.
+    /// Every such check passes, for `GRACE` at most, since a library function that compares items takes memory between all
+    /// its checks; and one at most above the ceiling.
     fn ends(&self, live: isize) -> bool {
         let before = self.last_live.get();
         let took_memory = self.peak.get() != isize::MIN;

@@ -1,4 +1,4 @@
-//! Safe versions of the library's functions that read numbers: the text of an error holds the text that is no number.
+//! Safe versions of the library's functions that read numbers: the text of an error holds the text that is not a number.
 
 use std::str::FromStr;
 

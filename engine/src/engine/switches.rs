@@ -12,7 +12,7 @@ use crate::engine::lookup;
 
 /// No identifier begins with this sign.
 const NAME: &str = "$switch";
-/// Bytes that no value of a case has: it stands in the script.
+/// More bytes than the value of any case has, since cases stand in the source.
 const TOO_LARGE: usize = 64 * 1024 * 1024;
 /// Bytes that each part of a value counts.
 const PART: usize = 16;

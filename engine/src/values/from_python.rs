@@ -273,12 +273,13 @@ fn callable(value: &Bound<'_, PyAny>) -> PyResult<Dynamic> {
     .map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
-/// Call a Python function for a script.
+/// Call a Python function for a script, unless the script has been stopped.
 pub fn call(
     context: &NativeCallContext<'_>,
     function: &Py<PyAny>,
     arguments: &mut [&mut Dynamic],
 ) -> Result<Dynamic, Box<EvalAltResult>> {
+    guard::proceed()?; // the check that found the stop lets one operation pass, see `Frame::ends`
     evaluation::serve(context, |py| {
         let arguments = arguments
             .iter()

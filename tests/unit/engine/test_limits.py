@@ -62,6 +62,48 @@ def test_a_stop_at_any_operation_leaves_the_text_of_an_interpolated_value_bounde
     assert ends == {RhaiOperationLimit, RhaiMemoryLimit}
 
 
+@pytest.mark.parametrize(
+    "call",
+    ["hit()", "hit(1, [2])", "hits::hit()", "Hit()", "hit.hit()", "hit.count", "hit[0]", "hit + 1", "given.call()"],
+)
+def test_no_function_of_the_host_begins_in_a_script_that_has_been_stopped(call: str) -> None:
+    calls: list[object] = []
+
+    class Hit:
+        def __init__(self) -> None:
+            calls.append(self)
+
+        @property
+        def count(self) -> int:
+            calls.append(self)
+            return 1
+
+        def hit(self) -> None:
+            calls.append(self)
+
+        __getitem__ = __add__ = lambda self, _: calls.append(self)
+
+    def run(operations: int) -> bool:
+        engine = Engine(limits=Limits(max_operations=operations))
+        engine.register("hit", lambda *values: calls.append(values))
+        engine.register_module("hits", {"hit": lambda: calls.append(1)})
+        engine.register_type(Hit)
+        scope = Scope(hit=Hit(), given=lambda: calls.append(1))
+        calls.clear()
+        try:
+            engine.run(call, scope=scope)
+        except RhaiOperationLimit:
+            return False
+        return True
+
+    enough = next(operations for operations in range(1, 50) if run(operations))
+
+    assert len(calls) == 1
+    for operations in range(1, enough):
+        assert not run(operations)
+        assert calls == [], f"after {operations} of {enough} operations"
+
+
 def test_a_limit_of_time_that_ends_the_reading_of_an_interpolated_string_is_no_panic() -> None:
     engine = Engine(limits=Limits(timeout=1e-4, max_memory=0))
 
