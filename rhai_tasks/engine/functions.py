@@ -254,9 +254,9 @@ def _library() -> dict[tuple[str, int], list[str]]:
     return {key: sorted(set(types)) for key, types in found.items()}
 
 
-def order(function: Function) -> tuple[str, int]:
-    """Return the key by which functions are listed."""
-    return function.name, len(function.parameters)
+def order(function: Function) -> tuple[str, int, tuple[str, ...]]:
+    """Return the key by which functions are listed, a different one for each: Rhai's order changes with the process."""
+    return function.name, len(function.parameters), tuple(function.parameters)
 
 
 def _parsed(name: str, signature: str, comments: list[str]) -> Function:

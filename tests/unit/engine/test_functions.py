@@ -698,8 +698,15 @@ def test_a_module_of_python_functions_and_constants() -> None:
     assert engine.eval('[shop::price("abc"), shop::price("abc", 2), shop::VAT, shop::stock::left()]') == [3, 6, 19, 3]
 
 
+def test_functions_of_the_library_are_listed_in_the_same_order_by_each_process() -> None:
+    command = "from rhai_tasks.engine import Engine; print(*Engine().functions(), sep='\\n')"
+    listed = {subprocess.check_output([sys.executable, "-c", command]) for _ in range(3)}
+
+    assert len(listed) == 1
+
+
 def test_a_modules_function_that_needs_too_many_arguments_is_refused() -> None:
-    def add(a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int, i: int) -> int:
+    def add(a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int, i: int) -> int:  # noqa: PLR0917
         return a + b + c + d + e + f + g + h + i
 
     with pytest.raises(TypeError, match="m::add: functions of modules take at most 8 arguments"):
