@@ -5,9 +5,9 @@ Each file lies in the folder `lua` of a package. Its line `-- Needs` names the f
 the details or a status is written as `FIELD.callerId` or `STATUS.pending`; the script gets the dialect's word as a
 string.
 
-The server makes each function again at each call of a script, which takes as long as a fifth of a command. So a script
-has only the functions that it uses, and a block that few calls enter can have its own: it begins with the line
-`-- Functions that only this block uses are made here.`
+The server creates every function of a script again at each call; five functions cost as much as a command. So a script
+has only the functions that it uses. A block that few calls enter can have functions of its own: it begins with the
+line `-- Functions that only this block uses are made here.`
 """
 
 import re

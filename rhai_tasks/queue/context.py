@@ -81,7 +81,7 @@ class QueueContext:
     queues_with_turns: set[str] = field(default_factory=set)
     """Queues whose callers take turns: the server is told how long scripts ran."""
     held_up: dict[str, Callable[[], None]] = field(default_factory=dict)
-    """By queue whose tasks wait for others to end: has them asked for again."""
+    """By queue whose tasks wait for a running task to end: called after each end, it makes the consumer fetch again."""
     process_id: str = field(default_factory=lambda: str(uuid4()))  # never used again, as a broker's name may be
 
     @cached_property

@@ -79,7 +79,8 @@ class FinishedWrite:
                 _log_unrecorded(one.delivery, result)
         if recorded:
             self._context.recorder.record(circle_of(recorded[0].delivery.keys.queue), recorded)
-            if self._context.held_up and (ask_again := self._context.held_up.get(recorded[0].delivery.keys.queue)):
+            ask_again = self._context.held_up.get(recorded[0].delivery.keys.queue)
+            if ask_again:
                 ask_again()
         if self._context.tracer:
             _end_traces((one.trace, one.outcome) for position, one in enumerate(batch) if position not in refusals)

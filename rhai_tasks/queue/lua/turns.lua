@@ -21,9 +21,9 @@ local function number_of_turns(number)
   return string.format('%-65.3f', number)
 end
 
--- Say whether a number that was read can be reckoned with. `number`: nil: it is none.
+-- Say whether a number that was read is one that `write` may have written: finite, not NaN, and not nil.
 local function is_number_of_turns(number)
-  return number ~= nil and math.abs(number) < 1e15 -- neither is NaN
+  return number ~= nil and math.abs(number) < 1e15 -- false for NaN, too
 end
 
 -- Read the turns of a circle. Returns nil where no bridge keeps turns, else a table with these functions; they are made

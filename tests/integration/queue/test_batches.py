@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,13 @@ from bridge.circle import CircleBridge
 from rhai_tasks import Client, Engine, Limits, Settings, current_task
 from rhai_tasks.errors import RhaiSystemMemoryError
 from rhai_tasks.protocol import changes_key, completed, queue_name, state_channel
+from rhai_tasks.queue.batch import RunBatch
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.consumer import TaskConsumer
 from rhai_tasks.worker.batches import Batches
-from rhai_tasks.worker.make import make_worker
 from rhai_tasks.worker.shortage import Shortage
 from tests.conftest import FINAL, Dispatcher, wait_until
+from tests.own_worker import worker_of
 
 QUEUE = queue_name("c")
 MANY = 200
@@ -33,24 +34,6 @@ def fill(dispatcher: Dispatcher, settings: Settings, client: Any, scripts: list[
     while client.llen("rhai_tasks:c"):
         bridge.forward(0)
     bridge.close()
-
-
-@contextmanager
-def worker_of(
-    settings: Settings, engine: Engine, *middleware: dramatiq.Middleware, batches: bool = True
-) -> Iterator[TaskBroker]:
-    """Run a worker that takes scripts for quick from the first one on."""
-    broker, worker = make_worker(settings, engine)
-    broker.runs_batches = batches
-    for one in middleware:
-        broker.add_middleware(one)
-    broker.context.pace.record_runs([1e-5] * 50)
-    broker.declare_circle("c")
-    worker.start()
-    try:
-        yield broker
-    finally:
-        worker.stop()
 
 
 def waiting_engine() -> tuple[Engine, threading.Event]:
@@ -144,8 +127,15 @@ def test_where_the_system_has_no_memory_the_rest_of_a_batch_goes_back_and_its_th
     dispatcher: Dispatcher, settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[str] = []
+    released: list[int] = []
     monkeypatch.setattr(Shortage, "pause", lambda *_: pauses.append(threading.current_thread().name))
-    end = Batches._end
+    end, release = Batches._end, RunBatch.release
+
+    def count_released(batch: RunBatch) -> None:
+        released.append(batch.left)
+        release(batch)
+
+    monkeypatch.setattr(RunBatch, "release", count_released)
 
     def without_memory(batches: Batches, batch: Any, runs: list[Any], ended: list[Any]) -> None:
         if not pauses:  # as the engine tells it
@@ -153,11 +143,13 @@ def test_where_the_system_has_no_memory_the_rest_of_a_batch_goes_back_and_its_th
         end(batches, batch, runs, ended)
 
     monkeypatch.setattr(Batches, "_end", without_memory)
-    fill(dispatcher, settings, client, ["1"] * 30)
+    # So slow that a batch ends its turn with the first one, and has a rest.
+    fill(dispatcher, settings, client, ["sleep(0.01)"] * 30)
 
-    with worker_of(settings, Engine()):
+    with worker_of(replace(settings, threads=1), Engine()):
         assert [dispatcher.result(f"t{number}")["status"] for number in range(30)] == ["completed"] * 30
-    assert pauses
+    assert max(released) > 0
+    assert len(pauses) == 1
     assert "status-writer" not in pauses
 
 

@@ -1,8 +1,9 @@
 """Lone tasks, which run on the thread that has fetched them, in this process, against a real server."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import dramatiq
@@ -12,8 +13,8 @@ from dramatiq.worker import ConsumerThread, WorkerThread
 from rhai_tasks import Client, Engine, Settings
 from rhai_tasks.protocol import QueueKeys, queue_name
 from rhai_tasks.queue.broker import TaskBroker
-from rhai_tasks.worker.make import make_worker
 from tests.conftest import FINAL, Dispatcher, wait_until
+from tests.own_worker import worker_of
 
 MESSAGES = QueueKeys(Settings().namespace, queue_name("c")).messages
 
@@ -23,7 +24,7 @@ class Functions:
 
     def __init__(self) -> None:
         self.threads: list[threading.Thread] = []
-        self.most, self._now, self._counting = 0, 0, threading.Lock()
+        self.most_at_once, self._now, self._counting = 0, 0, threading.Lock()
         self.freed = threading.Event()
         self.engine = Engine()
         for function in (self.note, self.wait, self.free):
@@ -44,136 +45,130 @@ class Functions:
     def _inside(self) -> Iterator[None]:
         with self._counting:
             self._now += 1
-            self.most = max(self.most, self._now)
+            self.most_at_once = max(self.most_at_once, self._now)
         yield
         with self._counting:
             self._now -= 1
 
 
-@pytest.fixture
-def functions() -> Functions:
-    return Functions()
+class Lone:
+    """A worker of four threads, and the tasks that it gets one by one."""
+
+    def __init__(self, settings: Settings, dispatcher: Dispatcher, client: Any) -> None:
+        self.settings, self.functions = replace(settings, threads=4), Functions()
+        self._dispatcher, self._client = dispatcher, client
+
+    def worker(self, *middleware: dramatiq.Middleware, **options: Any) -> AbstractContextManager[TaskBroker]:
+        return worker_of(replace(self.settings, **options), self.functions.engine, *middleware)
+
+    def submit(self, task_id: str, script: str) -> None:
+        """Submit a task to the circle's queue, where no bridge has to bring it."""
+        self._dispatcher.put(task_id, {"script": script, "status": "pending", "callerId": "caller"})
+        self._client.rpush(MESSAGES, task_id)
+
+    def run(self, task_id: str, script: str = "note()") -> None:
+        """Submit a task, and wait until it has completed."""
+        self.submit(task_id, script)
+        assert self._dispatcher.result(task_id)["status"] == "completed"
+
+    def begin_slow(self, script: str = "wait()") -> None:
+        """Submit the task `slow`, and wait until it runs."""
+        self.submit("slow", f"note(); {script}")
+        wait_until(lambda: self.functions.threads, what="the slow task to begin")
 
 
 @pytest.fixture
-def submit(dispatcher: Dispatcher, client: Any) -> Callable[[str, str], None]:
-    """Submit a task to the circle's queue, where no bridge has to bring it."""
-
-    def submit(task_id: str, script: str) -> None:
-        dispatcher.put(task_id, {"script": script, "status": "pending", "callerId": "caller"})
-        client.rpush(MESSAGES, task_id)
-
-    return submit
+def lone(server_url: str, dispatcher: Dispatcher, client: Any) -> Lone:
+    return Lone(Settings(redis_url=server_url), dispatcher, client)
 
 
-@contextmanager
-def worker_of(
-    engine: Engine, server_url: str, *middleware: dramatiq.Middleware, **options: Any
-) -> Iterator[TaskBroker]:
-    """Run a worker that takes scripts for quick from the first one on."""
-    broker, worker = make_worker(Settings(redis_url=server_url, **{"threads": 4, **options}), engine)
-    for one in middleware:
-        broker.add_middleware(one)
-    broker.context.pace.record_runs([1e-5] * 50)
-    broker.declare_circle("c")
-    worker.start()
-    try:
-        yield broker
-    finally:
-        worker.stop()
+def test_a_lone_task_runs_on_the_thread_that_fetched_it(lone: Lone) -> None:
+    with lone.worker():
+        lone.run("t")
+
+    assert [type(thread) for thread in lone.functions.threads] == [ConsumerThread]
 
 
-def test_a_lone_task_runs_on_the_thread_that_fetched_it(
-    functions: Functions, submit: Callable[[str, str], None], dispatcher: Dispatcher, server_url: str
-) -> None:
-    with worker_of(functions.engine, server_url):
-        submit("t", "note()")
-        assert dispatcher.result("t")["status"] == "completed"
-
-    assert [type(thread) for thread in functions.threads] == [ConsumerThread]
-
-
-def test_while_a_lone_task_is_slow_others_are_fetched_and_run(
-    functions: Functions, submit: Callable[[str, str], None], dispatcher: Dispatcher, server_url: str
-) -> None:
-    with worker_of(functions.engine, server_url):
-        submit("slow", "note(); wait()")
-        wait_until(lambda: functions.threads, what="the slow task to begin")
+def test_while_a_lone_task_is_slow_others_are_fetched_and_run(lone: Lone, dispatcher: Dispatcher) -> None:
+    with lone.worker():
+        lone.begin_slow()
         for number in range(5):
-            submit(f"t{number}", "note()")
-            assert dispatcher.result(f"t{number}")["status"] == "completed"
+            lone.run(f"t{number}")
         assert dispatcher.status("slow") == "processing"
-        submit("last", "note(); free()")
+        lone.run("last", "note(); free()")
+        assert dispatcher.result("slow")["status"] == "completed"
+        lone.run("after")
 
-        assert dispatcher.result("slow")["status"] == dispatcher.result("last")["status"] == "completed"
-        submit("after", "note()")
-        assert dispatcher.result("after")["status"] == "completed"
-
-    first, *others = functions.threads
+    first, *others = lone.functions.threads
     assert isinstance(first, ConsumerThread)
+    # The one after these may run on either thread: the slow task has ended.
     assert {type(thread) for thread in others[:6]} == {WorkerThread}
 
 
-def test_no_more_scripts_run_at_a_time_than_there_are_threads(
-    functions: Functions, submit: Callable[[str, str], None], dispatcher: Dispatcher, server_url: str, client: Any
-) -> None:
-    with worker_of(functions.engine, server_url, threads=1):
-        submit("slow", "note(); wait()")
-        wait_until(lambda: functions.threads, what="the slow task to begin")
+def test_no_more_scripts_run_at_a_time_than_there_are_threads(lone: Lone, dispatcher: Dispatcher, client: Any) -> None:
+    with lone.worker(threads=1):
+        lone.begin_slow()
         for number in range(3):
-            submit(f"t{number}", "note(); free()")
+            lone.submit(f"t{number}", "note(); free()")
         wait_until(lambda: client.llen(MESSAGES) == 0, what="the others to be fetched")
         assert dispatcher.status("t0") not in FINAL
 
-        functions.freed.set()
+        lone.functions.freed.set()
 
         for task_id in ("slow", "t0", "t1", "t2"):
             assert dispatcher.result(task_id)["status"] == "completed"
-    assert functions.most == 1
+    assert lone.functions.most_at_once == 1
 
 
-def test_a_slow_lone_task_goes_back_when_the_worker_stops(
-    functions: Functions, submit: Callable[[str, str], None], dispatcher: Dispatcher, server_url: str, client: Any
-) -> None:
-    with worker_of(functions.engine, server_url, shutdown_timeout=0.2):
-        submit("slow", "note(); loop {}")
-        wait_until(lambda: functions.threads, what="the slow task to begin")
+def test_a_slow_lone_task_goes_back_when_the_worker_stops(lone: Lone, dispatcher: Dispatcher, client: Any) -> None:
+    with lone.worker(shutdown_timeout=0.2):
+        lone.begin_slow("loop {}")
 
     assert dispatcher.status("slow") == "pending"
     assert client.llen(MESSAGES) == 1
-    assert isinstance(functions.threads[0], ConsumerThread)
+    assert isinstance(lone.functions.threads[0], ConsumerThread)
 
 
-def test_a_queue_is_drained_while_a_lone_task_is_slow(
-    functions: Functions, submit: Callable[[str, str], None], server_url: str
-) -> None:
-    """The end of a process with a stuck script waits for that."""
-    with worker_of(functions.engine, server_url) as broker:
-        submit("slow", "note(); wait()")
-        wait_until(lambda: functions.threads, what="the slow task to begin")
+def test_a_queue_is_drained_while_a_lone_task_is_slow(lone: Lone) -> None:
+    """A process whose script is stuck ends only once its consumers are drained."""
+    with lone.worker() as broker:
+        lone.begin_slow()
         recall: Any = broker.context.recalls[queue_name("c")]
-        assert not recall.__self__.drained
+        consumer = recall.__self__
+        assert not consumer.drained
 
         broker.context.draining.set()
-        recall.__self__.unblock()
+        consumer.unblock()
 
-        wait_until(lambda: recall.__self__.drained, what="the consumer to be drained")
-        functions.freed.set()
+        wait_until(lambda: consumer.drained, what="the consumer to be drained")
+        lone.functions.freed.set()
 
 
-def test_a_lone_task_can_be_cancelled(
-    functions: Functions, submit: Callable[[str, str], None], dispatcher: Dispatcher, server_url: str
-) -> None:
-    with worker_of(functions.engine, server_url) as broker, Client(server_url) as app:
-        submit("slow", "note(); loop {}")
-        wait_until(lambda: functions.threads, what="the task to begin")
+def test_a_lone_task_can_be_cancelled(lone: Lone, dispatcher: Dispatcher, server_url: str) -> None:
+    with lone.worker() as broker, Client(server_url) as app:
+        lone.begin_slow("loop {}")
 
         assert app.task("slow").cancel()
 
         wait_until(lambda: not broker.context.held.all(), what="the script to end")
-        submit("after", "note()")
-        assert dispatcher.result("after")["status"] == "completed"
+        lone.run("after")
     assert dispatcher.details("slow")["error"] == "cancelled"
+
+
+def test_a_fault_of_consuming_beside_a_slow_script_is_logged_once(
+    lone: Lone, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with lone.worker():
+        lone.begin_slow()
+        monkeypatch.setattr(ConsumerThread, "handle_message", lambda *_: 1 / 0)
+        lone.submit("lost", "1")
+        wait_until(lambda: "Consuming beside a slow script failed" in caplog.text)
+        monkeypatch.undo()
+        lone.submit("waits", "1")
+        lone.functions.freed.set()
+        assert dispatcher.result("slow")["status"] == dispatcher.result("waits")["status"] == "completed"
+
+    assert caplog.text.count("Consuming beside a slow script failed") == 1
 
 
 class Prepares(dramatiq.Middleware):
@@ -183,11 +178,8 @@ class Prepares(dramatiq.Middleware):
         """Prepare the thread."""
 
 
-def test_a_task_runs_on_a_worker_thread_where_a_middleware_prepares_these(
-    functions: Functions, submit: Callable[[str, str], None], dispatcher: Dispatcher, server_url: str
-) -> None:
-    with worker_of(functions.engine, server_url, Prepares()):
-        submit("t", "note()")
-        assert dispatcher.result("t")["status"] == "completed"
+def test_a_task_runs_on_a_worker_thread_where_a_middleware_prepares_these(lone: Lone) -> None:
+    with lone.worker(Prepares()):
+        lone.run("t")
 
-    assert {type(thread) for thread in functions.threads} == {WorkerThread}
+    assert {type(thread) for thread in lone.functions.threads} == {WorkerThread}
