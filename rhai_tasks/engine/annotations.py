@@ -215,11 +215,11 @@ def _instance(cls: type, make: Callable[[Any], Any] | None) -> Reader:
 
 
 def _fields(
-    readers: Callable[[], dict[str, tuple[Reader, bool]]], wanted: str, of: str, value: Any, path: str
+    readers: Callable[[], dict[str, tuple[Reader, bool]]], expected: str, of: str, value: Any, path: str
 ) -> dict[str, Any]:
     """Read the entries of a map by their names."""
     if not isinstance(value, dict):
-        raise _wrong_type(path, wanted, value)
+        raise _wrong_type(path, expected, value)
     known = readers()
     for name in value.keys() - known:
         raise TypeError(f"{path}.{name}: {of} has no such field")
@@ -274,8 +274,8 @@ def _make(make: Callable[[Any], Any], value: Any, path: str) -> Any:
         raise kind(f"{path}: {reason}") from error
 
 
-def _wrong_type(path: str, wanted: str, value: Any) -> TypeError:
-    return TypeError(f"{path}: expected {wanted}, not {type(value).__name__}")
+def _wrong_type(path: str, expected: str, value: Any) -> TypeError:
+    return TypeError(f"{path}: expected {expected}, not {type(value).__name__}")
 
 
 def _classes(hint: Any) -> Iterator[type]:

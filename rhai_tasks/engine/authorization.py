@@ -6,7 +6,7 @@ from typing import TypeVar
 from rhai_tasks.current import TaskRequest
 
 from .functions import is_coroutine_function
-from .wanted import refusal
+from .refusals import refusal
 
 Authorize = Callable[[TaskRequest], bool | str]
 Authorizer = TypeVar("Authorizer", bound=Authorize)

@@ -15,8 +15,8 @@ from .evaluator import Evaluator
 from .language import language
 from .limits import Limits, check_timeout
 from .pool import Pool
+from .refusals import refusal
 from .registry import Modules
-from .wanted import refusal
 
 Value = TypeVar("Value")
 

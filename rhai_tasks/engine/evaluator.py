@@ -6,9 +6,9 @@ from typing import Any, Literal, Unpack, overload
 from ._engine import Batch, CancelToken, FnPtr
 from .evaluation import AST, Args, Debug, EvaluationOptions, Result, measure, text_of
 from .functions import Function, order
+from .refusals import refusal
 from .registry import Registry
 from .scope import Scope
-from .wanted import refusal
 
 
 class Evaluator(Registry):
@@ -144,7 +144,8 @@ class Evaluator(Registry):
     def eval(self, script: str | AST, *, details: Literal[True], **options: Unpack[EvaluationOptions]) -> Result: ...
     @overload
     def eval(self, script: str | AST, *, details: bool, **options: Unpack[EvaluationOptions]) -> Any: ...
-    def eval(  # here not keyword-only: Python would look up each default, which takes as long as a short script
+    # Not keyword-only: Python would look up each default, which takes as long as a short script.
+    def eval(  # noqa: PLR0917
         self,
         script: str | AST,
         scope: Scope | Mapping[str, Any] | None = None,

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 from .annotations import Readers
 from .coroutines import make_blocking
 from .functions import is_coroutine_function
-from .wanted import refusal
+from .refusals import refusal
 
 Instance = TypeVar("Instance")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from .functions import Native, is_symbol, standard_functions
-from .wanted import refusal
+from .refusals import refusal
 
 _TYPES = {
     "Dynamic": "any",

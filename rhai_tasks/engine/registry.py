@@ -34,7 +34,7 @@ from .hooks import Conversions
 from .language import Language
 from .limits import Limits
 from .output import log_debug, script_logger
-from .wanted import refusal
+from .refusals import refusal
 
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)

@@ -12,7 +12,7 @@ const MOST_STEPS: usize = 8;
 pub fn refusal(name: &str, value: &Bound<'_, PyAny>) -> PyErr {
     let made = value
         .py()
-        .import("rhai_tasks.engine.wanted")
+        .import("rhai_tasks.engine.refusals")
         .and_then(|module| module.call_method1("refusal", (name, value)));
     match made {
         Ok(error) => PyErr::from_value(error),

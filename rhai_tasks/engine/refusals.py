@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 from .limits import check_bound, check_timeout
 
-_WANTED = {
+_EXPECTED = {
     "cancel": "a CancelToken",
     "cls": "a class",
     "constants": "a mapping of names to values",
@@ -48,4 +48,4 @@ def refusal(name: str, value: object) -> Exception:
         hint = "; its text is path.read_text()"
     elif name == "modules" and isinstance(value, str):
         hint = f"; the folder is Path({value!r})"
-    return TypeError(f"{name} is {reprlib.repr(value)}: expected {_WANTED.get(name, 'something else')}{hint}")
+    return TypeError(f"{name} is {reprlib.repr(value)}: expected {_EXPECTED.get(name, 'something else')}{hint}")
