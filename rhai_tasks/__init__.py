@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _OF_CLIENT = {"AsyncClient", "AsyncTask", "Client", "ScriptActor", "Stats", "Task", "TaskSpec"}
-"""Names that are imported at their first use: redis-py takes twice as long to import as the engine."""
+"""Names that are imported at first use: the client, with redis-py and dramatiq, takes twice as long as the engine."""
 
 _MOVED = dict.fromkeys(("RHAI_VERSION", "Function", "Timestamp"), "rhai_tasks.engine") | dict.fromkeys(
     (
@@ -71,14 +71,16 @@ _MOVED = dict.fromkeys(("RHAI_VERSION", "Function", "Timestamp"), "rhai_tasks.en
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_OF_CLIENT]
+    return sorted({*globals(), *__all__, "__version__", "client"})
 
 
 def __getattr__(name: str) -> typing.Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("rhai-tasks")
-    if name in _OF_CLIENT:
-        return getattr(importlib.import_module(".client", __name__), name)
+    if name == "client" or name in _OF_CLIENT:
+        client = importlib.import_module(".client", __name__)
+        value = globals()[name] = client if name == "client" else getattr(client, name)
+        return value
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     place = _MOVED[name]

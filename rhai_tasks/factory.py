@@ -36,13 +36,13 @@ def load_engine(settings: Settings) -> Callable[[], Engine]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigurationError(f"{option}: expected module:function: {error}") from error
+            raise ConfigurationError(f"{option}: {error}; expected module:function") from error
         raise _failure(f"{option} cannot be imported", error) from error
     except (Exception, SystemExit) as error:  # it is the operator's code, and may raise anything
         raise _failure(f"{option} cannot be imported", error) from error
     factory = getattr(module, name, None)
     if factory is None:
-        raise ConfigurationError(f"{option}: expected module:function: {module.__file__} has no {name!r}")
+        raise ConfigurationError(f"{option}: {module.__file__} has no {name!r}; expected module:function")
 
     def make() -> Engine:
         try:

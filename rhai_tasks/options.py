@@ -75,7 +75,7 @@ def utf8(_context: click.Context, _option: click.Parameter, text: str | None) ->
 def secret(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
     """Check that a token can be typed, as a callback of an option; the error does not show the token."""
     if text is not None and not (text.strip() and text.isprintable()):
-        raise click.BadParameter("expected a text of printable characters, not empty.")
+        raise click.BadParameter("expected one or more printable characters.")
     return text
 
 

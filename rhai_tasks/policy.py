@@ -92,7 +92,7 @@ def _read_rules(content: Mapping[str, Any]) -> Iterator[PolicyRule]:
     _check_names(content, {"allow"})
     rules = content.get("allow")
     if not isinstance(rules, list) or not rules:
-        raise ConfigurationError("expected a table [[allow]] at least: without one, no task could run")
+        raise ConfigurationError("expected at least one [[allow]] table: without one, no task could run")
     for number, rule in enumerate(rules, 1):
         try:
             yield _read_rule(number, rule)
@@ -116,13 +116,13 @@ def _read_rule(number: int, rule: object) -> PolicyRule:
 
 def _check_names(table: Mapping[str, object], known: set[str]) -> None:
     if unknown := table.keys() - known:
-        raise ConfigurationError(f"{min(unknown)!a} is not known here: expected {', '.join(sorted(known))}")
+        raise ConfigurationError(f"{min(unknown)!a} is unknown: expected {', '.join(sorted(known))}")
 
 
 def _read_texts(rule: Mapping[str, Any], name: str) -> list[str] | None:
     texts = rule.get(name)
     if name in rule and not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
-        raise ConfigurationError(f"{name} = {shown(texts)}: expected a list of texts, not empty")
+        raise ConfigurationError(f"{name} = {shown(texts)}: expected a non-empty list of strings")
     return texts
 
 

@@ -194,7 +194,7 @@ def read_address(option: str, address: object) -> tuple[str, int]:
         is_port = port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536
         if is_port and host.isprintable() and " " not in host:
             return host or "127.0.0.1", int(port)
-    raise ConfigurationError(f"{option} {_brief(address)}: expected HOST:PORT: a port is from 0 to 65535")
+    raise ConfigurationError(f"{option} {_brief(address)}: expected HOST:PORT, with a port from 0 to 65535")
 
 
 def _is_engine(text: object) -> bool:

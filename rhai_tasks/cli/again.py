@@ -48,18 +48,19 @@ _NOT_OF_THE_SCRIPT = {CANCELLED, EXPIRED}
 
 
 class Percent(click.ParamType[float]):
-    """The type of an option that is a part of a hundred, such as `1%`."""
+    """The type of an option that is a percentage, such as `1%`."""
 
     name = "percent"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read a part of a hundred."""
+        """Read a percentage above 0 and up to 100."""
         try:
             percent = float(str(value).removesuffix("%"))
         except ValueError:
             percent = 0.0
         if not 0 < percent <= 100:
-            self.fail(f"{str(value)!a} is no part of a hundred: wanted is a number up to 100, such as 1%.", param, ctx)
+            text = f"{str(value)!a} is not a percentage: expected a number above 0, up to 100, such as 1%."
+            self.fail(text, param, ctx)
         return percent
 
 
@@ -130,12 +131,12 @@ def replay(
 
 @main.command()
 @_options
-@click.option("-n", "--count", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@click.option("-n", "--count", type=click.IntRange(1), default=1000, show_default=True, help="End after so many.")
 @click.option(
     "--shadow",
     type=Percent(),
     metavar="PERCENT",
-    help="Instead of stored tasks, of those that end from now on this part, until Ctrl-C: 1%.",
+    help="Compare this share of the tasks that end from now on, such as 1%, until Ctrl-C or --count.",
 )
 @click.pass_obj
 def compare(

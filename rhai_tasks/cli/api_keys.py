@@ -58,8 +58,9 @@ def make_api_key(
 ) -> None:
     """Make a key and print it; only its hash is stored."""
     with Queues(settings) as queues:
-        key = ApiKeys(queues.client, settings.namespace).make(name, scopes, circles, callers, rate)
-        queues.note("", f"make API key {name} ({id_of(key)})")
+        keys = ApiKeys(queues.client, settings.namespace)
+        key = keys.make(name, scopes, circles, callers, rate)
+        queues.note("", f"make {_label(keys, id_of(key))}")
     echo(key)
     echo("Keep it now: it is not stored, and cannot be shown again.", err=True)
 
@@ -95,10 +96,17 @@ def list_api_keys(settings: Settings, *, as_json: bool) -> None:
 def delete_api_key(settings: Settings, key_id: str) -> None:
     """Delete a key; within 5 s, no server accepts it."""
     with Queues(settings) as queues:
-        if not ApiKeys(queues.client, settings.namespace).delete(key_id):
+        keys = ApiKeys(queues.client, settings.namespace)
+        label = _label(keys, key_id)
+        if not keys.delete(key_id):
             echo(f"There is no API key {key_id!a}: `rhai-tasks api-keys list` shows the ids.", err=True)
             sys.exit(NOT_FOUND)
-        queues.note("", f"delete API key {key_id}")
+        queues.note("", f"delete {label}")
+
+
+def _label(keys: ApiKeys, key_id: str) -> str:
+    """Return the name of a key in the log; of one that cannot be read, its id."""
+    return next((key.label for key in keys.list() if key.id == key_id), f"API key {key_id}")
 
 
 def _time(key: ApiKey) -> str:

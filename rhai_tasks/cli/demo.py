@@ -128,8 +128,8 @@ LOAD = {
 }
 """Scripts of the load behind the web page, and how often each comes, of a hundred."""
 
-_QUIET_AT_THE_END = "info,rhai_tasks.connection.outage=off,bridge.circle=error"
-"""Ctrl-C ends the server, too: that it is gone is no news."""
+_WORKER_LOG = "info,rhai_tasks.connection.outage=off,bridge.circle=error"
+"""`RUST_LOG` of the demo's worker: Ctrl-C also ends the server, and the worker must not warn of that."""
 
 _BURST = 8  # tasks that arrive together, at most
 _PAUSE_SECONDS = 0.5  # between arrivals, at most
@@ -190,7 +190,7 @@ def main(show_page: Callable[[str], None] | None = None) -> int:
         command = [str(Path(sys.executable).parent / "rhai-worker"), *options]
         # Variables of the user's own worker, such as its dialect, are not for this one.
         env = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-        env.setdefault("RUST_LOG", _QUIET_AT_THE_END)
+        env.setdefault("RUST_LOG", _WORKER_LOG)
         worker = subprocess.Popen(command, process_group=0, env=env)  # noqa: S603  (no shell, and no argument from outside)
         try:
             expected = follow(client, console)

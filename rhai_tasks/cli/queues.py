@@ -260,7 +260,7 @@ def _repair(settings: Settings, findings: list[Finding]) -> list[Finding]:
         for finding in findings:
             if finding.repair:
                 finding.repair()
-                queues.note("", finding.repaired)
+                queues.note("", finding.log_entry)
                 repaired.append(finding)
     return repaired
 

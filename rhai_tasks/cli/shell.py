@@ -17,8 +17,6 @@ _HELP = """\
 :variables          what the lines so far have left
 :reset              forget variables and functions
 :quit               leave; Ctrl-D too. Ctrl-C stops a script"""
-
-
 _COMMANDS = (":functions", ":help", ":quit", ":reset", ":variables")
 
 
@@ -144,10 +142,11 @@ def repl(session: Session, engine: Engine) -> None:
 
 
 def complete(session: Session, engine: Engine, start: str) -> list[str | None]:
-    """List the commands, variables and functions that begin so; `None` is the end of the list."""
+    """List the commands, variables and functions that begin with `start`; `None` is the end of the list."""
     functions = (function.name for function in engine.functions())
     names = {*_COMMANDS, *(name for name, _ in session.scope.items()), *functions}
-    return [*sorted(name for name in names if name.startswith(start)), None]
+    found = (name for name in names if name.startswith(start) and (name.isidentifier() or name in _COMMANDS))
+    return [*sorted(found), None]
 
 
 def _show_value(session: Session, source: str, engine: Engine) -> None:
@@ -186,7 +185,8 @@ def _inputs(engine: Engine) -> Iterator[str]:
             echo()
             source = ""
             continue
-        if source and line.startswith(_COMMANDS):  # no script goes on so
+        # A command ends an open script. Not so in an open text, and not where a map ends as in `:quit }`.
+        if source and line.rstrip().partition(" ")[0] in _COMMANDS and source.count("`") % 2 == 0 and "}" not in line:
             yield source
             source = ""
         source += line

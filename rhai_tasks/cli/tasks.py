@@ -70,7 +70,7 @@ if TYPE_CHECKING:  # an extra
 @click.option("--wait-timeout", type=Seconds(), metavar="SECONDS", help="Longest wait; by default without end.")
 @click.option("--json", "as_json", is_flag=True, help="Ask for the value as JSON too, and print JSON for programs.")
 @click.pass_obj
-def submit(
+def submit(  # noqa: PLR0917  (click names them)
     settings: Settings,
     /,
     script: str | None,
@@ -343,6 +343,7 @@ def cancel(settings: Settings, task_ids: tuple[str, ...], where: Where | None, y
 
 
 def _note_cancels(settings: Settings, task_ids: list[str]) -> None:
+    if not task_ids:
+        return
     with Queues(settings) as queues, suppress(NoPermissionError):  # a client may cancel, and not write the log
-        if task_ids:
-            queues.note_cancels(task_ids)
+        queues.note_cancels(task_ids)

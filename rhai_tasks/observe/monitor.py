@@ -38,7 +38,7 @@ def listen(address: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except (ValueError, OverflowError, OSError) as error:
-        raise ConfigurationError(f"--metrics-address {address!r}: expected HOST:PORT: {error}") from error
+        raise ConfigurationError(f"--metrics-address {address!r}: {error}; expected HOST:PORT") from error
     host, port = listener.getsockname()[:2]
     logger.info("Health and metrics are at http://%s:%d", f"[{host}]" if ":" in host else host, port)
     if find_spec("prometheus_client") is None:

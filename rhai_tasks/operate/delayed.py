@@ -70,22 +70,30 @@ class DelayedTasks:
     def hand_over(self, tasks: Sequence[DelayedTask]) -> int:
         """Hand delayed tasks over now; return how many, without those that came due in the meantime."""
         handed_over = 0
-        for task in tasks:
-            handed_over += int(self._client.zadd(self._waits_in(task), {to_bytes(task.name): 0}, xx=True, ch=True))
-            self._hand_over_due(task.circle)
-        self._note(common_circle(tasks), f"run {handed_over} delayed task(s) now")
+        try:
+            for task in tasks:
+                handed_over += int(self._client.zadd(self._waits_in(task), {to_bytes(task.name): 0}, xx=True, ch=True))
+                self._hand_over_due(task.circle)
+        finally:  # also what was done before an error or Ctrl-C
+            self._note_some(tasks, handed_over, "run {} delayed task(s) now")
         return handed_over
 
     def remove(self, tasks: Sequence[DelayedTask]) -> int:
         """Remove delayed tasks, and leave their details as they are; return how many."""
         removed = 0
-        for task in tasks:
-            if self._client.zrem(self._waits_in(task), to_bytes(task.name)):  # else it is due, and its body is needed
-                removed += 1
-                if task.is_message:
-                    self._client.hdel(self._keys(task.circle).bodies, to_bytes(task.name))
-        self._note(common_circle(tasks), f"cancel {removed} delayed task(s)")
+        try:
+            for task in tasks:
+                if self._client.zrem(self._waits_in(task), to_bytes(task.name)):  # else it is due, and needs its body
+                    removed += 1
+                    if task.is_message:
+                        self._client.hdel(self._keys(task.circle).bodies, to_bytes(task.name))
+        finally:
+            self._note_some(tasks, removed, "cancel {} delayed task(s)")
         return removed
+
+    def _note_some(self, tasks: Sequence[DelayedTask], count: int, what: str) -> None:
+        if count:
+            self._note(common_circle(task.circle for task in tasks), what.format(count))
 
     def _waits_in(self, task: DelayedTask) -> str:
         """Return the sorted set that a task is in, also if a plain dramatiq broker has delayed it."""

@@ -14,6 +14,6 @@ class Finding:
     repair: Callable[[], object] | None = None  # repairs only what is still wrong; loses nothing, however late it runs
 
     @property
-    def repaired(self) -> str:
-        """The name of its repair in the log."""
+    def log_entry(self) -> str:
+        """What the log says of its repair."""
         return f"repair {self.where}: {self.what}"

@@ -1,6 +1,6 @@
 """Dead letters: messages that could not be processed, and had no details to say so in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,30 +57,35 @@ class DeadLetters:
 
     def retry(self, letters: Sequence[DeadLetter]) -> int:
         """Put dead letters back at the end of their queues; return how many."""
-        retried = 0
-        for letter in letters:
-            keys = self._keys(letter.circle)
-            retried += int(
-                self._retry(
-                    keys=[keys.messages, keys.bodies, keys.dead, keys.dead_bodies, keys.dead_reasons],
-                    args=[to_bytes(letter.message_id)],
-                )
-            )
-        self._note(common_circle(letters), f"retry {retried} dead letter(s)")
-        return retried
+        return self._each(letters, "retry", self._retry_one)
+
+    def _retry_one(self, letter: DeadLetter) -> bool:
+        keys = self._keys(letter.circle)
+        names = [keys.messages, keys.bodies, keys.dead, keys.dead_bodies, keys.dead_reasons]
+        return bool(self._retry(keys=names, args=[to_bytes(letter.message_id)]))
 
     def delete(self, letters: Sequence[DeadLetter]) -> int:
         """Delete dead letters; return how many."""
-        deleted = 0
-        for letter in letters:
-            keys, name = self._keys(letter.circle), to_bytes(letter.message_id)
-            with self._client.pipeline() as pipeline:
-                pipeline.zrem(keys.dead, name)
-                pipeline.hdel(keys.dead_bodies, name)
-                pipeline.hdel(keys.dead_reasons, name)
-                deleted += int(pipeline.execute()[0])
-        self._note(common_circle(letters), f"delete {deleted} dead letter(s)")
-        return deleted
+        return self._each(letters, "delete", self._delete_one)
+
+    def _delete_one(self, letter: DeadLetter) -> bool:
+        keys, name = self._keys(letter.circle), to_bytes(letter.message_id)
+        with self._client.pipeline() as pipeline:
+            pipeline.zrem(keys.dead, name)
+            pipeline.hdel(keys.dead_bodies, name)
+            pipeline.hdel(keys.dead_reasons, name)
+            return bool(pipeline.execute()[0])
+
+    def _each(self, letters: Sequence[DeadLetter], verb: str, act: Callable[[DeadLetter], bool]) -> int:
+        """Act on dead letters, note in the log how many there were, and return how many."""
+        done = 0
+        try:
+            for letter in letters:
+                done += act(letter)
+        finally:  # also what was done before an error or Ctrl-C
+            if done:
+                self._note(common_circle(letter.circle for letter in letters), f"{verb} {done} dead letter(s)")
+        return done
 
     def _keys(self, circle: str) -> QueueKeys:
         return QueueKeys(self._namespace, queue_name(circle))

@@ -30,7 +30,7 @@ from rhai_tasks.settings import Settings
 
 from .delayed import DelayedTasks
 from .letters import DeadLetters
-from .rules import Rules
+from .rules import Rules, common_circle
 from .workers import count_running, read_workers
 
 _COUNTED = 100  # circles in a script call
@@ -70,7 +70,7 @@ class Queue:
 
     @property
     def is_unserved(self) -> bool:
-        """Whether tasks wait, and no worker process serves the circle."""
+        """Whether tasks have not ended, and no worker process serves the circle."""
         return self.left > 0 and not self.workers
 
 
@@ -148,7 +148,7 @@ class Queues:
         circles = {to_text(reply[0] or reply[1] or b"") for reply in replies if isinstance(reply, list)}
         more = ", ..." if len(task_ids) > _NAMED else ""
         what = f"cancel {len(task_ids)} task(s): {', '.join(task_ids[:_NAMED])}{more}"
-        self.rules(by).note(circles.pop() if len(circles) == 1 else "", what)
+        self.rules(by).note(common_circle(circles), what)
 
     def keys(self, circle: str) -> QueueKeys:
         """Return the keys of a circle's queue."""
@@ -230,10 +230,13 @@ class Queues:
         """Cancel all tasks whose scripts have not begun, and return how many; running tasks go on."""
         total = 0
         self.delayed.adopt(circle)
-        # A worker may release a prefetched task into its queue meanwhile.
-        while removed := self._purge_lists(circle) or self._purge_held(circle):
-            total += removed
-        self.note(circle, f"purge {total} task(s)")
+        try:
+            # A worker may release a prefetched task into its queue meanwhile.
+            while removed := self._purge_lists(circle) or self._purge_held(circle):
+                total += removed
+        finally:  # also what was done before an error or Ctrl-C
+            if total:
+                self.note(circle, f"purge {total} task(s)")
         return total
 
     def _purge_lists(self, circle: str) -> int:

@@ -1,12 +1,12 @@
-"""Sets and shows the rules of circles: pauses and blocks; keeps a log of the changes."""
+"""Sets and shows the rules of circles, and keeps the log of what operators do."""
 
 import getpass
 import json
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.protocol import (
@@ -24,17 +24,12 @@ from .workers import read_workers
 
 _ENDS = {"pause": "resume", "block": "unblock", "limit": "clear the limit of"}
 AUDITED = 1000
-"""How many changes the log keeps, of all circles together."""
+"""How many acts the log keeps, of all circles together."""
 
 _LONGEST = 1000  # characters of a text in the log: ids of tasks have any length
 
 Note = Callable[[str, str], None]
 """Notes in the log what was done: the circle, empty for none or several, and what."""
-
-
-class _OfACircle(Protocol):
-    @property
-    def circle(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +93,7 @@ class Rules:
     def changes(self, circle: str | None = None) -> list[Change]:
         """List the last changes, newest first: of one circle, or of all."""
         entries = self._client.lrange(audit_key(self._namespace), 0, -1)
-        return [change for change in _read_changes(entries) if circle in {None, change.circle}]
+        return [change for change in _read_changes(entries) if circle is None or change.circle == circle[:_LONGEST]]
 
     def _change(self, circle: str, rule: Rule, values: dict[bytes, str], verb: str, reason: str) -> None:
         keys = self._keys(circle)
@@ -128,10 +123,10 @@ class Rules:
         return float(seconds + microseconds / 1e6)
 
 
-def common_circle(parts: Sequence[_OfACircle]) -> str:
-    """Return the circle of all parts; empty if they are of several, or there is none."""
-    circles = {part.circle for part in parts}
-    return circles.pop() if len(circles) == 1 else ""
+def common_circle(circles: Iterable[str]) -> str:
+    """Return the circle if all are the same; empty if they are several, or there is none."""
+    first, *others = set(circles) or {""}
+    return "" if others else first
 
 
 def _read_changes(entries: list[bytes]) -> Iterator[Change]:

@@ -147,7 +147,7 @@ def check_names(prefixes: Prefixes, namespace: str) -> None:
         names["--stop-prefix"] = prefixes.stop
     for option, name in names.items():
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise ConfigurationError(f"{option} {name!a}: expected a text of printable characters, not empty")
+            raise ConfigurationError(f"{option} {name!a}: expected one or more printable characters")
     names["--namespace"] += ":"  # all keys under it begin with this
     for (option, name), (other, longer) in permutations(names.items(), 2):
         if {option, other} != {"--queue-prefix", "--details-prefix"} and longer.startswith(name):

@@ -163,9 +163,9 @@ def _parse(term: Term, value: bytes) -> Any:
         raise unreadable_term(term.field, text, str(error)) from error
 
 
-def unreadable_term(field: str, text: str | None, wanted: str) -> TaskMalformed:
+def unreadable_term(field: str, text: str | None, expected: str) -> TaskMalformed:
     """Return the error of a field that cannot be read."""
-    return TaskMalformed(f"Field '{field}' of the task is {shown(text)}: expected {wanted}")
+    return TaskMalformed(f"Field '{field}' of the task is {shown(text)}: expected {expected}")
 
 
 def write_terms(terms: Sequence[Any]) -> list[str]:

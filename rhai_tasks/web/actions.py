@@ -160,7 +160,7 @@ def repair(site: Site, form: Form) -> Done:
     finding = site.doctor_run.repair(int(found[1]), int(found[2])) if found else None
     if finding is None:
         return None, "The findings have changed. Nothing was done."
-    site.queues.note("", finding.repaired)
+    site.queues.note("", finding.log_entry)
     return None, "Repaired."
 
 

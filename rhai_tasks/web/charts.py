@@ -11,7 +11,14 @@ _GAP_SECONDS = 10.0  # without a sample, as no page was open; no line is drawn
 _SHORTEST_SECONDS = 120.0
 _TICKS = (30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
 _MOST_TICKS = 5
-_LONG = (60.0, 600.0, 3600.0, 36_000.0, 864_000.0)  # marks of long durations: their powers of ten are odd to read
+_LONG = (
+    60.0,
+    600.0,
+    3600.0,
+    36_000.0,
+    864_000.0,
+    8_640_000.0,
+)  # marks of long durations: their powers of ten are odd to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,10 @@ def _decades(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _marks(least: float, most: float, *, seconds: bool) -> list[float]:
-    """Return some powers of ten, four at most; of durations above 10 s, whole minutes, hours and days."""
-    powers = [least * 10.0**power for power in range(round(log10(most / least)) + 1)]
-    marks = (
-        [mark for mark in powers if mark < 60] + [mark for mark in _LONG if least <= mark <= most]
-        if seconds
-        else powers
-    )
+    """Return some powers of ten, four at most; of durations from a minute on, round minutes, hours and days."""
+    marks = [least * 10.0**power for power in range(round(log10(most / least)) + 1)]
+    if seconds:
+        marks = [mark for mark in marks if mark < 60] + [mark for mark in _LONG if least <= mark <= most]
     return marks[:: -(-(len(marks) - 1) // 3) or 1]
 
 

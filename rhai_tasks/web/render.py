@@ -30,7 +30,7 @@ def dereference(text: str) -> str:
 
 def exact(text: str) -> Markup:
     """Return a text that a form sends back, or that is copied, as it is: only what no page can hold is replaced."""
-    return Markup(escape(_UNFIT.sub("\ufffd", text)).replace("\r", "&#13;"))  # noqa: S704  (it is escaped)
+    return Markup(str(escape(_UNFIT.sub("\ufffd", text))).replace("\r", "&#13;"))  # noqa: S704  (it is escaped)
 
 
 def brief(text: str, length: int = 60) -> str:

@@ -26,7 +26,7 @@ from .security import csrf_token
 from .trial import Trial
 from .walks import ErrorWalks
 
-_SAID = 300  # characters
+_SAID = 200  # characters: each takes up to 16 bytes of the cookie, which has JSON escapes in base64
 
 BY = "the web page"
 """Who changes something, in the log: the page does not know its visitors apart."""

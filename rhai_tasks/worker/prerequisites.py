@@ -54,5 +54,5 @@ class Prerequisites:
                 return list(map(to_bytes, ids))
         except UNREADABLE:
             pass
-        wanted = f"a JSON array of the ids of at most {_MOST} tasks"
-        raise unreadable_term(self._field, value.decode(errors="replace"), wanted) from None
+        expected = f"a JSON array of the ids of at most {_MOST} tasks"
+        raise unreadable_term(self._field, value.decode(errors="replace"), expected) from None

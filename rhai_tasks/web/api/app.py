@@ -112,11 +112,12 @@ async def queues(
     """Count the tasks of circles by place; the counts are up to four seconds old."""
     site: Site = request.app.state.site
     sample = await run_in_threadpool(site.sampler.sample)
-    wanted = {check_circle(name) for name in circle} or sample.queues.keys()
-    wanted = {name for name in wanted if name in (key.circles or (name,))}
-    # Names of strangers are counted now, and not kept: there may be any number of them.
-    others = await run_in_threadpool(site.queues.count, sorted(wanted - sample.queues.keys()))
-    found = [*(sample.queues[name] for name in wanted & sample.queues.keys()), *others]
+    asked = {check_circle(name) for name in circle} or set(sample.queues)
+    allowed = {name for name in asked if name in (key.circles or (name,))}
+    # Circles outside the sample are counted now, and not kept: a request may name any.
+    unknown = sorted(allowed - sample.queues.keys())
+    others = await run_in_threadpool(site.queues.count, unknown) if unknown else []
+    found = [*(sample.queues[name] for name in allowed & sample.queues.keys()), *others]
     return Queues(
         at=datetime.fromtimestamp(sample.at, UTC),
         queues=[CircleQueue.of(queue) for queue in sorted(found, key=lambda queue: queue.circle)],

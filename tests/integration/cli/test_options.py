@@ -359,7 +359,7 @@ BROKEN_ENGINES = {
     "from os import nothing": " cannot be imported: ImportError: cannot import name 'nothing' from 'os'",
     "def": " cannot be imported: SyntaxError: invalid syntax (broken.py, line 1)",
     "raise SystemExit(3)": " cannot be imported: SystemExit: 3 ({file}, line 1)",
-    "": ": expected module:function: {file} has no 'make'",
+    "": ": {file} has no 'make'; expected module:function",
     "def make():\n    return {}['x']": " failed: KeyError: 'x' ({file}, line 2)",
     "def make():\n    exit(1)": " failed: SystemExit: 1",
     "from rhai_tasks import *\ndef make():\n    Engine().register('get$', 5)": " failed: ValueError: 'get$' is not a",
@@ -384,7 +384,8 @@ def test_an_engine_that_cannot_be_made_is_said_with_the_place(server_url: str, t
 def test_an_engine_that_is_nowhere_is_said(tmp_path: Path, engine: str) -> None:
     ended = run("rhai-worker", "--circle-public-key", "c", "--engine", engine, cwd=tmp_path)
 
-    refused(ended, f"--engine '{engine}': expected module:function: ")
+    refused(ended, f"--engine '{engine}': No module named '{engine.partition(':')[0]}'")
+    assert ended.stderr.endswith("; expected module:function\n")
 
 
 @pytest.mark.parametrize("is_package", [False, True])

@@ -56,7 +56,9 @@ def test_status_shows_terms_and_answers_in_a_table(
     run("1", "--task-id=plain", "--wait")
 
     def status(*tasks: str) -> str:
-        return run_command("rhai-tasks", "--redis-url", server_url, "status", *tasks).stdout
+        ended = run_command("rhai-tasks", "--redis-url", server_url, "status", *tasks)
+        assert ended.returncode == 0, ended
+        return ended.stdout
 
     rows = [line.split(maxsplit=2) for line in status("t", "plain").partition("\n\n")[2].splitlines()]
     values = {name: value.strip() for task, name, value in rows[1:] if task == "t"}

@@ -98,7 +98,7 @@ def test_a_policy_that_cannot_be_used_ends_the_command_at_its_start(
     worker = spawn(command, *rest, env={"RHAI_TASKS_POLICY": str(policy)})
 
     assert worker.process.wait(60) != 0
-    assert "[[allow]] number 1: 'caller' is not known here: expected callers, circles, limits" in worker.text()
+    assert "[[allow]] number 1: 'caller' is unknown: expected callers, circles, limits" in worker.text()
 
 
 def test_a_worker_of_the_dramatiq_command_obeys_the_policy_too(
@@ -151,7 +151,7 @@ def test_the_command_line_tries_a_policy(policy: Path, tmp_path: Path) -> None:
     )
     policy.write_text("[[allow]]\ncaller = 4\n")
     status, text = check("--caller", "03a", "--circle", "other")
-    assert (status, "'caller' is not known here" in text) == (2, True)
+    assert (status, "'caller' is unknown" in text) == (2, True)
 
 
 def test_a_task_that_costs_its_process_in_the_function_that_decides_ends_as_an_error(

@@ -216,6 +216,12 @@ def test_a_script_comes_back_to_the_letter_and_what_cannot_be_seen_in_it_is_name
     assert "Invisible" not in browser.get("/submit").text
 
 
+def test_lines_that_a_browser_sends_come_back_as_they_were(browser: Browser) -> None:
+    page = try_(browser, "check", script="let a = 1;\r\na\r", circle="c")
+
+    assert "let a = 1;\r\na\r" in page.text
+
+
 @pytest.mark.parametrize("script", ["a\x00b", b"a\xffb"], ids=["NUL", "no UTF-8"])
 def test_what_no_page_can_hold_is_replaced(browser: Browser, client: Any, script: str | bytes) -> None:
     client.hset("rhai_task_details:t", mapping={"script": script, "status": "error"})

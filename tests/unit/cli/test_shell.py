@@ -113,6 +113,8 @@ def test_an_engine_of_ones_own_has_its_functions() -> None:
         (['let s = #"say "fn f( { } ""#;', "s.len()"], "16"),
         (["/* /* */ fn */ let x = 4;", "x"], "4"),
         ([":quit", "1"], ""),
+        (["let quit = 7; #{ a", ":quit }"], '#{"a": 7}'),
+        (["let s = `a", ":help is text`; s.len()"], "15"),
     ],
 )
 def test_lines_share_variables_and_functions(lines: list[str], shown: str) -> None:

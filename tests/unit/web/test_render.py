@@ -4,7 +4,7 @@ import pytest
 
 from rhai_tasks.terminal import visible
 from rhai_tasks.web.charts import HEIGHT, draw, duration, number
-from rhai_tasks.web.render import brief, dereference, environment, format_time, reference
+from rhai_tasks.web.render import brief, dereference, environment, exact, format_time, reference
 from rhai_tasks.web.security import is_loopback, own_path
 
 
@@ -31,6 +31,13 @@ def test_whatever_a_template_shows_is_visible_and_escaped() -> None:
     assert template.render(text="<b>'\"&\x00\udcff", none=None) == (
         "<i title='&lt;b&gt;&#39;&#34;&amp;\\x00\\xff'>&lt;b&gt;&#39;&#34;&amp;\\x00\\xff</i>None"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "written"), [("a\r\nb\rc<&", "a&#13;\nb&#13;c&lt;&amp;"), ("\u200b\x00\ud800", "\u200b\ufffd\ufffd")]
+)
+def test_a_text_for_a_form_is_escaped_once_and_keeps_all_that_a_page_can_hold(text: str, written: str) -> None:
+    assert exact(text) == written
 
 
 @pytest.mark.parametrize("task_id", ["plain", "a/../b", "?&=#% +", "\udcff\udc00"[:1], "Grüße", '"><script>', "\n\x00"])
