@@ -1,7 +1,7 @@
 """Runs commands of the project, each in a process that is forked from one which has imported them.
 
-To import them takes ten times as long as most of them run. A test of how a process starts, of its title, its terminal
-or variables that Python itself reads starts a process of its own.
+Importing them takes ten times as long as most commands run. Some tests need a new process: those of its start, its
+title, its terminal, and of variables that Python itself reads.
 """
 
 import atexit
@@ -10,13 +10,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 BIN = Path(sys.executable).parent
-OURS = {"rhai-tasks", "rhai-worker", "rhai-bridge"}
+OURS = {command.name: command for command in distribution("rhai-tasks").entry_points.select(group="console_scripts")}
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["bridge.cli", "bridge.worker", "rhai_tasks.cli", "rhai_tasks.worker", __name__])
@@ -64,7 +65,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it ends right now: the fork server, not this process, waits for it
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -117,9 +119,6 @@ def run_command(
 def _run(words: list[str], streams: tuple[Path, Path, Path], env: dict[str, str], cwd: Path) -> None:
     from setproctitle import setproctitle
 
-    from rhai_tasks import launch
-    from rhai_tasks.cli import main
-
     modes = [("stdin", "r", "strict"), ("stdout", "a", "strict"), ("stderr", "a", "backslashreplace")]
     for number, ((name, mode, errors), path) in enumerate(zip(modes, streams, strict=True)):
         with path.open(mode) as file:
@@ -133,12 +132,7 @@ def _run(words: list[str], streams: tuple[Path, Path, Path], env: dict[str, str]
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = words
-    commands: dict[str, Callable[[], Any]] = {
-        "rhai-tasks": main,
-        "rhai-worker": launch.worker,
-        "rhai-bridge": launch.bridge,
-    }
     try:
-        sys.exit(commands[Path(words[0]).name]())
+        sys.exit(OURS[Path(words[0]).name].load()())
     finally:
         atexit._run_exitfuncs()  # multiprocessing ends its processes with os._exit, and runs none

@@ -211,15 +211,16 @@ class Attack:
         """Run a script with `v`; return what it took, if that is too much each time."""
         excess = None
         for _ in range(ATTEMPTS):
-            excess = self.attempt(setting, source)
-            if excess is None:
+            excess, is_certain = self.attempt(setting, source)
+            if excess is None or is_certain:
                 break
         return excess
 
-    def attempt(self, setting: str, source: str) -> str | None:
-        """Run a script with `v` once; return what it took, if that is too much."""
+    def attempt(self, setting: str, source: str) -> tuple[str | None, bool]:
+        """Run a script with `v` once; return what it took, if that is too much, and whether the measure is exact."""
         # Made anew: a text that an earlier call has changed may hold more memory than its length says.
-        self.builder.run(setting, scope=(scope := Scope(n=self.large)))
+        scope = Scope(n=self.large)
+        self.builder.run(setting, scope=scope)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
         held, start = peak_memory(), time.process_time()
         try:
@@ -231,10 +232,11 @@ class Attack:
         counted = last_use()[1] / self.limit
         resident = (peak_memory() - held + self.large) / self.limit
         most = MOST_OF_OPERATORS if OPERATOR.search(source) else MOST_MEMORY
-        if took > TIMEOUT + self.late or counted > most or resident > most + GROWING or end == RhaiPanic.__name__:
-            memory = f"{counted:.2f} times the memory ({resident:.2f} by the system's count)"
-            return f"{end} after {took:.2f} s with {memory}: {self.large} {setting} {source}"
-        return None
+        is_certain = counted > most or end == RhaiPanic.__name__
+        if not is_certain and took <= TIMEOUT + self.late and resident <= most + GROWING:
+            return None, False
+        memory = f"{counted:.2f} times the memory ({resident:.2f} by the system's count)"
+        return f"{end} after {took:.2f} s with {memory}: {self.large} {setting} {source}", is_certain
 
 
 def work(functions: Sequence[Function], chosen: str, *, every: bool) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from .guests import Run
 CRASHED = "crashed"  # why the runs beside a guest that ends its process may have been in vain
 _TOKEN = re.compile(r"<\d+-[\d.]+>")
 _DEATHS = re.compile(r"The worker process died (\d+) times")
-_MANY = 100  # tasks of others that begin while a caller waits: fewer are no sign of an unfair turn
+_LEAST_OTHERS = 100  # tasks of others that begin while a caller waits: fewer do not show an unfair turn
 _MARGIN = 2.0  # seconds: what ended so shortly before its process was killed may not have been written yet
 
 
@@ -52,7 +52,7 @@ class Excuse:
 
 @dataclass
 class Account:
-    """What became of the tasks under one fault; the last ten are defects if they are not empty."""
+    """What became of the tasks under one fault; the lists are defects if they are not empty."""
 
     fault: str
     seconds: float = 0.0
@@ -181,7 +181,7 @@ def starved(submitted: Mapping[str, Submitted], runs: Mapping[str, list[Run]], s
         place = bisect_left(begins[caller], began)
         since = max(at, begins[caller][place - 1]) if place else at  # no task of the caller began from then on
         others = bisect_left(all_begins, began) - bisect_right(all_begins, since)
-        if began - since > seconds and others >= _MANY:
+        if began - since > seconds and others >= _LEAST_OTHERS:
             found[caller] = f"{caller} ({task}: {began - since:.1f} s, {others} tasks of others)"
     return list(found.values())
 

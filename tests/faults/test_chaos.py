@@ -57,12 +57,9 @@ def test_no_caller_starves_or_exceeds_its_limit_where_callers_take_turns(tmp_pat
     every_task_ends_once(SHORT - {"kill-bridge"}, tmp_path, seed=8, seconds=10.0, turns=3, limit=3, fair=True)
 
 
-def test_every_task_ends_once_whatever_strangers_do_to_turns(tmp_path: Path) -> None:
-    every_task_ends_once(STRANGERS, tmp_path, seed=6006, seconds=0.0, turns=3, limit=5, fair=True)
-
-
-def test_every_task_ends_once_whatever_strangers_do(tmp_path: Path) -> None:
-    happened = every_task_ends_once(STRANGERS, tmp_path, seed=6006, seconds=0.0, turns=3)
+@pytest.mark.parametrize("rules", [{}, {"limit": 5, "fair": True}], ids=["without rules", "with turns and limits"])
+def test_every_task_ends_once_whatever_strangers_do(tmp_path: Path, rules: dict[str, Any]) -> None:
+    happened = every_task_ends_once(STRANGERS, tmp_path, seed=6006, seconds=0.0, turns=3, **rules)
 
     assert {name for together in happened for name in together.split(" + ")} == STRANGERS
 

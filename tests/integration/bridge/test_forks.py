@@ -9,7 +9,7 @@ from rhai_tasks.settings import Settings
 
 
 def test_the_thread_that_has_asked_the_server_is_not_ending_while_the_tree_forks(server_url: str, client: Any) -> None:
-    """OpenSSL holds a lock while such a thread ends, and a fork would get the lock, and nobody who gives it back."""
+    """OpenSSL holds a lock while a thread ends: a process forked then could never take it."""
     before = set(threading.enumerate())
 
     with Signals() as signals:

@@ -34,29 +34,31 @@ def limit(url: str, scope: Any, waiting: int) -> None:
 @contextmanager
 def actor(url: str) -> Iterator[ScriptActor]:
     script_actor = ScriptActor(url, circle=CIRCLE, caller_id="a")
-    yield script_actor
-    script_actor.broker.close()
+    try:
+        yield script_actor
+    finally:
+        script_actor.broker.close()
 
 
-def submit_and_await_refusal(act: Submit) -> None:
+def expect_queue_full(submit: Submit) -> None:
     with pytest.raises(QueueFull, match=FULL):
-        act()
+        submit()
 
 
 def by_client(url: str) -> None:
     with Client(url, circle=CIRCLE, caller_id="a") as app:
-        submit_and_await_refusal(lambda: app.submit("1"))
+        expect_queue_full(lambda: app.submit("1"))
 
 
 def by_many(url: str) -> None:
     with Client(url, circle=CIRCLE, caller_id="a") as app:
-        submit_and_await_refusal(lambda: app.submit_many(["1"]))
+        expect_queue_full(lambda: app.submit_many(["1"]))
 
 
 def by_client_to_dramatiq(url: str) -> None:
     with Client(url, circle=CIRCLE, caller_id="a") as app:
-        submit_and_await_refusal(lambda: app.submit("1", via="urgent"))
-        submit_and_await_refusal(lambda: app.submit("1", via="dramatiq", delay=60.0))
+        expect_queue_full(lambda: app.submit("1", via="urgent"))
+        expect_queue_full(lambda: app.submit("1", via="dramatiq", delay=60.0))
 
 
 def by_async_client(url: str) -> None:
@@ -64,26 +66,26 @@ def by_async_client(url: str) -> None:
         async with AsyncClient(url, circle=CIRCLE, caller_id="a") as app:
             await app.submit("1")
 
-    submit_and_await_refusal(lambda: asyncio.run(submit()))
+    expect_queue_full(lambda: asyncio.run(submit()))
 
 
 def by_actor(url: str) -> None:
     with actor(url) as run_script:
-        submit_and_await_refusal(lambda: run_script.send("1"))
-        submit_and_await_refusal(lambda: run_script.send_with_options(args=("1",), delay=60_000))
-        submit_and_await_refusal(lambda: run_script.send_with_options(args=("1",), urgent=True))
+        expect_queue_full(lambda: run_script.send("1"))
+        expect_queue_full(lambda: run_script.send_with_options(args=("1",), delay=60_000))
+        expect_queue_full(lambda: run_script.send_with_options(args=("1",), urgent=True))
 
 
 def by_group(url: str) -> None:
     with actor(url) as run_script:
         scripts = dramatiq.group([run_script.message("1")], broker=run_script.broker)
-        submit_and_await_refusal(scripts.run)
+        expect_queue_full(scripts.run)
 
 
 def by_pipeline(url: str) -> None:
     with actor(url) as run_script:
         steps = dramatiq.pipeline([run_script.message("1"), run_script.message("2")], broker=run_script.broker)
-        submit_and_await_refusal(steps.run)
+        expect_queue_full(steps.run)
 
 
 def by_page(url: str) -> None:
@@ -185,7 +187,7 @@ def test_a_further_step_of_a_pipeline_is_not_refused(
         dramatiq.pipeline(steps, broker=run_script.broker).run()
         limit(server_url, "callers", 1)
         run_script.send_with_options(args=("1",), delay=3_600_000)
-        submit_and_await_refusal(lambda: run_script.send("1"))
+        expect_queue_full(lambda: run_script.send("1"))
     start_worker(CIRCLE)
     wait_until(lambda: client.exists(f"rhai_task_details:{steps[1].args[0]}"), what="the step to come")
     assert app.task(steps[1].args[0]).result(timeout=60) == "11"
