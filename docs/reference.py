@@ -6,7 +6,9 @@ The results are in the repository, so that the pages are whole wherever they are
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import click
@@ -34,16 +36,54 @@ def texts() -> dict[Path, str]:
 
 
 def _helps() -> Iterator[str]:
+    shared = _shared_options()
+    yield "| option | meaning |\n| --- | --- |"
+    for option in sorted(shared.values(), key=_name):
+        metavar = "" if option.is_flag or not option.metavar else f" {option.metavar}"
+        yield f"| `{', '.join(option.opts)}{metavar}` | {_escaped(option.help or '')} |"
+    yield ""
     for name, command in COMMANDS.items():
-        yield from _help(command, click.Context(command, info_name=name, **command.context_settings), 2)
+        yield from _help(command, click.Context(command, info_name=name, **command.context_settings), 2, shared)
 
 
-def _help(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+def _help(
+    command: click.Command, context: click.Context, level: int, shared: dict[tuple[str, ...], click.Option]
+) -> Iterator[str]:
     context.terminal_width = context.max_content_width = _WIDTH
-    yield f"{'#' * level} {context.command_path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    elsewhere = {_name(option): option for option in _elsewhere(command, shared)}
+    shown = copy(command)
+    shown.params = [one for one in command.params if one not in elsewhere.values()]
+    shown.add_help_option = False
+    yield f"{'#' * level} {context.command_path}\n\n```text\n{shown.get_help(context).rstrip()}\n```\n"
+    if elsewhere:
+        yield f"Also: {', '.join(f'`{name}`' for name in elsewhere)}.\n"
     if isinstance(command, click.Group):
         for name, below in sorted(command.commands.items()):
-            yield from _help(below, click.Context(below, context, info_name=name), min(level + 1, 4))
+            yield from _help(below, click.Context(below, context, info_name=name), min(level + 1, 4), shared)
+
+
+def _elsewhere(command: click.Command, shared: dict[tuple[str, ...], click.Option]) -> Iterator[click.Option]:
+    """Yield the options that the page on options, or the table of shared ones, explains."""
+    for option in command.params:
+        if isinstance(option, click.Option) and (option.show_envvar or _identity(option) in shared):
+            yield option
+
+
+def _shared_options() -> dict[tuple[str, ...], click.Option]:
+    """Return the options without a variable that several commands have with one text, if no other text is shared."""
+    options = [option for command in COMMANDS.values() for option, _ in _options(command) if not option.show_envvar]
+    counts = Counter(_identity(option) for option in options if option.help)
+    repeated = {_identity(option): option for option in options if counts[_identity(option)] > 1}
+    names = Counter(_name(option) for option in repeated.values())
+    return {identity: option for identity, option in repeated.items() if names[_name(option)] == 1}
+
+
+def _identity(option: click.Option) -> tuple[str, ...]:
+    return (*option.opts, option.help or "", str(option.type), str(option.default), str(option.required))
+
+
+def _name(option: click.Option) -> str:
+    return next(name for name in option.opts if name.startswith("--"))
 
 
 def _index() -> Iterator[str]:
@@ -69,7 +109,7 @@ def options_table() -> Iterator[str]:
     for command, definition in COMMANDS.items():
         for option, read_from in _options(definition):
             if option.show_envvar:
-                key = next(name for name in option.opts if name.startswith("--")), "`<br>`".join(read_from)
+                key = _name(option), "`<br>`".join(read_from)
                 options.setdefault(key, option)
                 readers.setdefault(key, {})[command.removeprefix("rhai-")] = None
     yield "| option, variable | default | of | meaning |"

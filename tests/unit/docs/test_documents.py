@@ -3,12 +3,14 @@
 import ast
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from docs.reference import texts
+from docs.reference import COMMANDS, texts
 from rhai_tasks import protocol
 from rhai_tasks.cli.services import web
 from rhai_tasks.protocol import QueueKeys
@@ -136,3 +138,27 @@ def test_every_key_and_field_is_in_the_protocol() -> None:
     assert properties
     assert [key for key in keys if key not in page] == []
     assert [field for field in (*protocol.DETAIL_FIELDS, *json.loads(reply)) if f"`{field}`" not in page] == []
+
+
+def test_the_page_of_commands_names_each_option_and_explains_it_once() -> None:
+    page, options = (ROOT / "docs/commands.md").read_text(), (ROOT / "docs/options.md").read_text()
+    sections = dict(re.findall(r"^#+ (rhai-.*)\n((?:(?!#).*\n)*)", page, re.MULTILINE))
+    shared = page.partition("<!-- commands -->")[2].partition("\n## ")[0]
+
+    for path, command in _commands():
+        usage, _, also = sections[path].partition("\nAlso: ")
+        for option in command.params:
+            if isinstance(option, click.Option):
+                name = next(name for name in option.opts if name.startswith("--"))
+                is_elsewhere = f"`{name}`" in also
+                assert is_elsewhere != (f" {name}" in usage.partition("Options:")[2]), (path, name)
+                assert not is_elsewhere or re.search(rf"`(?:-\w, )?{name}\b", shared + options), (path, name)
+
+
+def _commands() -> Iterator[tuple[str, click.Command]]:
+    below: list[tuple[str, click.Command]] = list(COMMANDS.items())
+    while below:
+        path, command = below.pop()
+        yield path, command
+        if isinstance(command, click.Group):
+            below += [(f"{path} {name}", one) for name, one in command.commands.items()]
