@@ -12,17 +12,12 @@ from .engine import CALLER, CONTEXT
 
 _BATCH = 1000  # tasks of one pipeline
 CIRCLES = int(os.environ.get("BENCH_CIRCLES", "1"))  # over which tasks are spread; the first is CONTEXT
-CALLERS = int(os.environ.get("BENCH_CALLERS", "1"))  # likewise; the first is CALLER
+CALLERS = int(os.environ.get("BENCH_CALLERS", "1"))  # whose tasks they are in turn; the first is CALLER
 
 
-def circle(number: int) -> str:
-    """Name one of the circles."""
-    return CONTEXT if number % CIRCLES == 0 else f"{CONTEXT}{number % CIRCLES}"
-
-
-def caller(number: int) -> str:
-    """Name one of the callers."""
-    return CALLER if number % CALLERS == 0 else f"{CALLER}{number % CALLERS}"
+def numbered(name: str, number: int) -> str:
+    """Name one of several; number 0 has the bare name."""
+    return f"{name}{number}" if number else name
 
 
 class Application(Contender):
@@ -41,7 +36,8 @@ class Application(Contender):
         for start in range(0, len(scripts), _BATCH):
             with self._client.pipeline(transaction=False) as pipeline:
                 for number in range(start, min(start + _BATCH, len(scripts))):
-                    self._write(pipeline, names[number], scripts[number], circle(number), caller(number))
+                    circle, caller = numbered(CONTEXT, number % CIRCLES), numbered(CALLER, number % CALLERS)
+                    self._write(pipeline, names[number], scripts[number], circle, caller)
                 pipeline.execute()
         return names
 
