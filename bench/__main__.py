@@ -91,13 +91,16 @@ class Run:
         """Take every step of the growth measurements once."""
         for step in steps:
             if (step.name, step.axis) not in self._results.errors():
-                self._try(step.name, step.axis, number, step.measure)
+                with CONDITIONS[step.condition]():
+                    self._try(step.name, step.axis, number, step.measure, step.condition)
 
-    def _try(self, contender: str, workload: str, number: int, work: Callable[[], Figures]) -> None:
+    def _try(
+        self, contender: str, workload: str, number: int, work: Callable[[], Figures], condition: str = AS_THEY_COME
+    ) -> None:
         try:
-            self._keep(contender, workload, number, work())
+            self._keep(contender, workload, number, work(), condition)
         except FAILURES as failure:
-            self._keep(contender, workload, number, {"error": f"{failure}"})
+            self._keep(contender, workload, number, {"error": f"{failure}"}, condition)
 
     def _keep(
         self, contender: str, workload: str, number: int, figures: Figures, condition: str = AS_THEY_COME

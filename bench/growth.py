@@ -11,7 +11,7 @@ from rhai_tasks import Settings
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import Quota, Rule
 
-from .conditions import CONDITIONS, ONE_CORE
+from .conditions import AS_THEY_COME, ONE_CORE
 from .contenders import CIRCLE, CONTENDERS, Contender
 from .measure import PATIENCE_SECONDS, Figures, session, until
 from .workloads import DRAINED, TRIVIAL, Workload, large
@@ -19,7 +19,7 @@ from .workloads import DRAINED, TRIVIAL, Workload, large
 AXES = {
     "workers": "processes and threads",
     "circles": "circles of one bridge",
-    "callers": "callers of one circle, on one core",
+    "callers": "callers of one circle",
     "backlog": "tasks that wait",
     "size": "size of a script",
 }
@@ -42,6 +42,16 @@ class Step:
     axis: str
     name: str
     measure: Callable[[], Figures]
+
+    @property
+    def condition(self) -> str:
+        """The condition of the cores."""
+        return condition(self.axis)
+
+
+def condition(axis: str) -> str:
+    """Return the condition of the cores that an axis is measured in: callers differ by little, so on one core."""
+    return ONE_CORE if axis == "callers" else AS_THEY_COME
 
 
 def steps(axes: list[str], most: int) -> list[Step]:
@@ -94,7 +104,6 @@ def _callers(count: int, how: str) -> Figures:
     option, quota = SHARED[how]
     contender = replace(DEFAULT, commands=(DEFAULT.commands[0] + option,))
     with (
-        CONDITIONS[ONE_CORE](),
         tempfile.TemporaryDirectory() as folder,
         session(contender, Path(folder), BENCH_CALLERS=str(count)) as running,
     ):

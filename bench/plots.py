@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from .conditions import AS_THEY_COME, ONE_CORE
 from .results import Results
 
 OURS, REFERENCE, OTHERS = "#3b8eea", "#e0803a", "#8a8f98"
@@ -47,8 +48,10 @@ def _save(figure: Figure, results: Results, path: Path) -> None:
     figure.savefig(path, transparent=True, metadata={"Date": None})
 
 
-def _medians(results: Results, names: list[str], workload: str, figure: str) -> list[float]:
-    return [statistics.median(results.values(name, workload, figure).values()) for name in names]
+def _medians(
+    results: Results, names: list[str], workload: str, figure: str, condition: str = AS_THEY_COME
+) -> list[float]:
+    return [statistics.median(results.values(name, workload, figure, condition).values()) for name in names]
 
 
 def compare(results: Results, folder: Path) -> None:
@@ -145,7 +148,7 @@ def grow(results: Results, folder: Path) -> None:
             axis.set_xscale("log")
             axis.set_xlabel("circles of one bridge")
         _save(figure, results, folder / "growth-circles.svg")
-    if results.contenders("callers"):
+    if results.contenders("callers", ONE_CORE):
         _by_callers(results, folder)
     if results.contenders("backlog"):
         figure, (axis,) = _figure(2.4)
@@ -170,9 +173,10 @@ def grow(results: Results, folder: Path) -> None:
 def _by_callers(results: Results, folder: Path) -> None:
     figure, (axis,) = _figure(2.4)
     for how, style in zip(("first come", "limits", "turns", "turns and limits"), ("-", "-.", "--", ":"), strict=True):
-        some = [name for name in results.contenders("callers") if name.endswith(f", {how}")]
-        where = _medians(results, some, "callers", "callers")
-        parts = [_medians(results, some, "callers", part) for part in ("tree_cpu_us", "server_cpu_us")]
+        some = [name for name in results.contenders("callers", ONE_CORE) if name.endswith(f", {how}")]
+        where, *parts = (
+            _medians(results, some, "callers", part, ONE_CORE) for part in ("callers", "tree_cpu_us", "server_cpu_us")
+        )
         axis.plot(
             where,
             [sum(both) for both in zip(*parts, strict=True)],

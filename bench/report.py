@@ -9,16 +9,29 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from .conditions import AS_THEY_COME, AWAKE, CONDITIONS, ONE_CORE
+from .conditions import AS_THEY_COME, AWAKE, CONDITIONS, EVERYWHERE, ONE_CORE
 from .engine import CALL, CONVERSION, PARALLEL, SCRIPTS
+from .growth import condition
 from .results import Results
 from .workloads import DRAINED, TITLES
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
-IMAGES = DOCUMENT.parent / "images"
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "README.md")
+IMAGES = ROOT / "docs" / "images"
 REFERENCE = "reference"
 DEFAULT = "ours 1x8"
 TWO_PROCESSES = "ours 2x8"
+SUMMARY = {
+    DEFAULT: "`rhai-worker`, 1 process",
+    TWO_PROCESSES: "`rhai-worker`, 2 processes",
+    REFERENCE: "the original worker, rebuilt in Rust",
+    "ardiq": "ArdiQ",
+    "dramatiq": "dramatiq",
+    "taskiq": "taskiq",
+    "celery": "Celery, prefork",
+    "rq simple": "RQ, without forks",
+}
+"""The contenders of README.md, and what it calls them."""
 MISSING = "-"
 SERVER_LOAD = 0.7  # of one core: beyond it what waits for the server grows fast
 QUIET = 1.0  # load average below which figures are trusted
@@ -50,12 +63,12 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _spread(results: Results, contender: str, workload: str, figure: str, condition: str = AS_THEY_COME) -> str:
-    values = list(results.values(contender, workload, figure, condition).values())
-    if not values:
-        return MISSING
-    if len(values) == 1:
-        return number(values[0])
+def _median(results: Results, contender: str, workload: str, figure: str, condition: str = AS_THEY_COME) -> str:
+    values = results.values(contender, workload, figure, condition).values()
+    return number(statistics.median(values)) if values else MISSING
+
+
+def _spread(values: Sequence[float]) -> str:
     return f"{number(statistics.median(values))} ({number(min(values))} .. {number(max(values))})"
 
 
@@ -69,17 +82,34 @@ def _ratios(results: Results, upper: Where, lower: Where) -> list[float]:
     return [above[one] / below[one] for one in sorted(above) if below.get(one)]
 
 
-def _by_contender(results: Results, title: str, workload: str, columns: dict[str, tuple[str, str]]) -> Table:
-    names = results.contenders(workload)
-    rows = [[name, *(_spread(results, name, *column) for column in columns.values())] for name in names]
+def _by_contender(
+    results: Results, title: str, workload: str, columns: dict[str, tuple[str, str]], condition: str = AS_THEY_COME
+) -> Table:
+    names = results.contenders(workload, condition)
+    rows = [[name, *(_median(results, name, *column, condition) for column in columns.values())] for name in names]
     return Table(title, ["", *columns], rows)
+
+
+def conditions(results: Results) -> Table:
+    """Compare ours with the reference in each condition of the cores, round by round, if all were measured."""
+    rows = []
+    for title, workload, figure in (
+        ("trivial scripts a second", "W1", "tasks_per_second"),
+        ("the same, each different", "W1d", "tasks_per_second"),
+        ("one task, p50", "W4", "p50_ms"),
+        ("one task, p99", "W4", "p99_ms"),
+    ):
+        found = [_versus(workload, figure, condition)(results) for condition in CONDITIONS]
+        if all(found):
+            rows.append([title, *map(_spread, found)])
+    return Table("Ours / reference", ["ours / reference", *CONDITIONS], rows)
 
 
 def trivial(condition: str) -> Callable[[Results], Table]:
     """Make the table of trivial scripts in one condition of the cores."""
     columns = {
         "tasks a second": ("W1", "tasks_per_second"),
-        "each different, tasks a second": ("W1d", "tasks_per_second"),
+        "each different": ("W1d", "tasks_per_second"),
         "CPU of the workers, µs": ("W1", "tree_cpu_us"),
         "of it in the system": ("W1", "tree_system_us"),
         "CPU of the server, µs": ("W1", "server_cpu_us"),
@@ -87,19 +117,26 @@ def trivial(condition: str) -> Callable[[Results], Table]:
         "alone, p50 ms": ("W4", "p50_ms"),
         "alone, p99 ms": ("W4", "p99_ms"),
     }
-
-    def table(results: Results) -> Table:
-        names = results.contenders("W1", condition)
-        rows = [[name, *(_spread(results, name, *column, condition) for column in columns.values())] for name in names]
-        return Table(f"Trivial scripts, {condition}", ["", *columns], rows)
-
-    return table
+    return lambda results: _by_contender(results, f"Trivial scripts, {condition}", "W1", columns, condition)
 
 
 def throughput(results: Results) -> Table:
     """Say how many tasks a second each contender runs from a full queue."""
-    columns = {TITLES[name]: (name, "tasks_per_second") for name in DRAINED}
-    return _by_contender(results, "Tasks a second from a full queue: medians (least .. most)", "W1", columns)
+    columns = {TITLES[name]: (name, "tasks_per_second") for name in DRAINED if name not in EVERYWHERE}
+    return _by_contender(results, "Tasks a second from a full queue", "W1", columns)
+
+
+def summary(results: Results) -> Table:
+    """Make the table of README.md."""
+    columns = {
+        "trivial script": ("W1", "tasks_per_second"),
+        "3 ms of CPU": ("W2", "tasks_per_second"),
+        "20 ms blocked": ("W3", "tasks_per_second"),
+        "workers' CPU a trivial task, µs": ("W1", "tree_cpu_us"),
+    }
+    able = [name for name in SUMMARY if name in results.contenders("W1")]
+    rows = [[SUMMARY[name], *(_median(results, name, *column) for column in columns.values())] for name in able]
+    return Table("In short", ["tasks a second", *columns], rows)
 
 
 def latency(results: Results) -> Table:
@@ -260,10 +297,10 @@ def _sharing(results: Results) -> list[float]:
 TRIVIAL, *WORK = SCRIPTS
 TARGETS = (
     Target("trivial script, one core: ours / reference", _versus("W1", "tasks_per_second", ONE_CORE), 3.0),
-    Target("the same, cores awake", _versus("W1", "tasks_per_second", AWAKE), 3.0),
-    Target("the same, as they come", _versus("W1", "tasks_per_second"), 3.0),
+    Target("trivial script, cores awake: ours / reference", _versus("W1", "tasks_per_second", AWAKE), 3.0),
+    Target("trivial script, as they come: ours / reference", _versus("W1", "tasks_per_second"), 3.0),
     Target("trivial script, one core: ours / best of Python", _versus_python(ONE_CORE), 4.0),
-    Target("the same, as they come", _versus_python(AS_THEY_COME), 4.0),
+    Target("trivial script, as they come: ours / best of Python", _versus_python(AS_THEY_COME), 4.0),
     Target("trivial script, two processes: tasks a second", _own("W1", "tasks_per_second", ours=TWO_PROCESSES), 40_000),
     Target("workers' CPU a trivial task, one core, µs", _own("W1", "tree_cpu_us", ONE_CORE), 18, at_most=True),
     Target("server's CPU a trivial task, one core, µs", _own("W1", "server_cpu_us", ONE_CORE), 10, at_most=True),
@@ -302,8 +339,7 @@ def targets(results: Results) -> Table:
             median = statistics.median(values)
             met = median <= target.bound if target.at_most else median >= target.bound
             bound = f"{'at most' if target.at_most else 'at least'} {target.bound:g}"
-            spread = f"{number(median)} ({number(min(values))} .. {number(max(values))})"
-            rows.append([target.title, bound, spread, "yes" if met else "no"])
+            rows.append([target.title, bound, _spread(values), "yes" if met else "no"])
     title = f"Targets; the best of Python is {best_python(results) or 'not measured'}"
     return Table(title, ["", "target", "median", "met"], rows)
 
@@ -342,26 +378,29 @@ def growth_tables(results: Results) -> dict[str, Table]:
     names = {"workers": "processes x threads", "backlog": "waiting tasks", "size": "script"}
     found = {}
     for axis, shown in columns.items():
+        where = condition(axis)
         rows = [
-            [step, *(_spread(results, step, axis, figure) for figure in shown.values())]
-            for step in results.contenders(axis)
+            [step, *(_median(results, step, axis, figure, where) for figure in shown.values())]
+            for step in results.contenders(axis, where)
         ]
         if rows:
             name = names.get(axis, axis)
-            found[axis] = Table(f"Growth by {name}", [name, *shown], rows)
+            found[axis] = Table(f"Growth by {name}, {where}", [name, *shown], rows)
     return found
 
 
-def setting(results: Results) -> str:
-    """Say where and when, in one paragraph."""
+def setting(results: Results, *names: str) -> str:
+    """Say where and when, in one paragraph: all that is known, or these parts of it."""
     rounds = max((one["round"] for one in results.records), default=0)
-    machine = "; ".join(f"{name}: {value}" for name, value in results.machine.items())
+    machine = "; ".join(f"{name}: {results.machine[name]}" for name in names or results.machine)
     busy = float(results.machine["load before"].split(",")[0]) > QUIET
     warning = " **Others used the machine meanwhile: these figures are rough.**" if busy else ""
     return f"{machine}; rounds: {rounds}.{warning}"
 
 
 TABLES: dict[str, Callable[[Results], Table]] = {
+    "summary": summary,
+    "conditions": conditions,
     "targets": targets,
     **{condition.replace(" ", "-"): trivial(condition) for condition in CONDITIONS},
     "throughput": throughput,
@@ -372,7 +411,7 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "fleet": fleet,
     "failures": failures,
 }
-"""By the name of the place in docs/performance.md."""
+"""By the name of the place in a document."""
 
 
 def show(results: Results, console: Console) -> None:
@@ -392,26 +431,37 @@ def show_growth(results: Results, console: Console) -> None:
             console.print(table.rich())
 
 
+def parts(results: Results) -> dict[str, str]:
+    """Write the parts of documents that a run has figures for, by their names."""
+    made = {name: table(results) for name, table in TABLES.items()}
+    found = {name: table.markdown() for name, table in made.items() if table.rows}
+    if "targets" in found:
+        found["targets"] = f"{made['targets'].title}.\n\n{found['targets']}"
+    return {"failures": "Nothing failed.", **found, "setting": setting(results)}
+
+
+def growth_parts(results: Results) -> dict[str, str]:
+    """Write the parts of the axes that a run has figures for: each says where and when, as runs may have one axis."""
+    where = setting(results, "processor", "date", "load before")
+    return {f"growth-{axis}": f"{table.markdown()}\n\n{where}" for axis, table in growth_tables(results).items()}
+
+
 def write_documents(results: Results, grown: Results | None) -> None:
-    """Put tables into docs/performance.md, between their markers, and plots into docs/images/."""
+    """Put what was measured between the markers of the documents, and plots into docs/images/."""
     from . import plots  # noqa: PLC0415  (only here matplotlib is needed)
 
     IMAGES.mkdir(exist_ok=True)
-    parts = {"setting": setting(results)}
-    for name, table in TABLES.items():
-        made = table(results)
-        parts[name] = made.markdown() if made.rows else "Nothing failed." if table is failures else MISSING
-    parts["targets"] = f"{targets(results).title}.\n\n{parts['targets']}"
+    found = parts(results)
     plots.compare(results, IMAGES)
     if grown:
-        parts |= {f"growth-{axis}": table.markdown() for axis, table in growth_tables(grown).items()}
-        parts["growth-setting"] = setting(grown)
+        found |= growth_parts(grown)
         plots.grow(grown, IMAGES)
-    DOCUMENT.write_text(_filled(DOCUMENT.read_text(), parts))
+    for document in DOCUMENTS:
+        document.write_text(filled(document.read_text(), found))
 
 
-def _filled(text: str, parts: dict[str, str]) -> str:
-    """Replace what stands between `<!-- measured: NAME -->` and `<!-- end -->`."""
+def filled(text: str, parts: dict[str, str]) -> str:
+    """Replace what stands between `<!-- measured: NAME -->` and `<!-- end -->`, where there are figures for it."""
 
     def replace(found: re.Match[str]) -> str:
         return f"{found[1]}\n\n{parts[found[2]]}\n\n{found[3]}" if found[2] in parts else found[0]

@@ -10,8 +10,8 @@ import psutil
 
 from bench.conditions import AS_THEY_COME, AWAKE, CONDITIONS, ONE_CORE
 from bench.engine import CALL, CONVERSION, SCRIPTS
-from bench.report import targets
-from bench.results import Results
+from bench.report import filled, growth_parts, targets
+from bench.results import FOLDER, Results
 from tests.conftest import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -104,3 +104,15 @@ def test_the_engine_is_judged_by_what_each_work_allows(tmp_path: Path) -> None:
         ("at least 1.9", "yes"),
         ("at least 1.9", "yes"),
     ]
+
+
+def test_a_run_of_one_axis_leaves_the_tables_of_others_as_they_are() -> None:
+    page = (
+        "<!-- measured: growth-size -->\n\nas before\n\n<!-- end -->\n<!-- measured: growth-callers --><!-- end -->\n"
+    )
+
+    found = filled(page, growth_parts(Results(FOLDER / "callers.json")))
+
+    assert "as before" in found
+    assert "| 1, first come |" in found
+    assert "load before: 6.02" in found
