@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from bench.conditions import AS_THEY_COME, AWAKE, CONDITIONS, ONE_CORE
 from bench.engine import CALL, CONVERSION, SCRIPTS
-from bench.report import filled, growth_parts, targets
+from bench.report import DOCUMENTS, filled, growth_parts, parts, targets
 from bench.results import FOLDER, Results
 from tests.conftest import wait_until
 
@@ -104,6 +105,15 @@ def test_the_engine_is_judged_by_what_each_work_allows(tmp_path: Path) -> None:
         ("at least 1.9", "yes"),
         ("at least 1.9", "yes"),
     ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_tables_of_documents_are_those_of_the_results(document: Path) -> None:
+    found = parts(Results(FOLDER / "latest.json"))
+    for axes in ("growth", "callers"):
+        found |= growth_parts(Results(FOLDER / f"{axes}.json"))
+
+    assert document.read_text() == filled(document.read_text(), found), "run: python -m bench report --docs"
 
 
 def test_a_run_of_one_axis_leaves_the_tables_of_others_as_they_are() -> None:

@@ -30,34 +30,6 @@ def test_the_readmes_python_runs_as_it_stands() -> None:
     assert callable(names["main"])
 
 
-def test_the_readmes_figures_are_those_of_the_page_on_performance() -> None:
-    contenders = {
-        "`rhai-worker`, 1 process": "ours 1x8",
-        "`rhai-worker`, 2 processes": "ours 2x8",
-        "the original worker, rebuilt in Rust": "reference",
-        "ArdiQ": "ardiq",
-        "dramatiq": "dramatiq",
-        "taskiq": "taskiq",
-        "Celery, prefork": "celery",
-        "RQ, without forks": "rq simple",
-    }
-    page = (ROOT / "docs/performance.md").read_text()
-    measured = dict(re.findall(r"<!-- measured: (throughput|cost) -->(.*?)<!-- end -->", page, re.DOTALL))
-    rows = re.findall(r"^\| (.+?) \| ([\d.,]+) \| ([\d.,]+) \| ([\d.,]+) \| ([\d.,]+) \|$", README, re.MULTILINE)
-
-    assert [name for name, *_ in rows] == list(contenders)
-    for name, *shown in rows:
-        trivial, _, computing, waiting, _ = _medians(measured["throughput"], contenders[name])
-        cpu, *_ = _medians(measured["cost"], contenders[name])
-        assert shown == [trivial, computing, waiting, cpu], name
-
-
-def _medians(table: str, contender: str) -> list[str]:
-    row = re.search(rf"^\| {contender} \| (.*) \|$", table, re.MULTILINE)
-    assert row, contender
-    return [cell.partition(" (")[0] for cell in row[1].split(" | ")]
-
-
 @pytest.mark.parametrize("path", texts(), ids=lambda path: path.name)
 def test_generated_pages_are_those_of_the_code(path: Path) -> None:
     assert path.read_text() == texts()[path], "run: make reference"
