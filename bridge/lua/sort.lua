@@ -37,15 +37,16 @@ end
 if #natives == 0 and #ids == 0 then
   return {0, 1}
 end
-local callers, parked, submissions = {}, {}, {}
+local number = redis.call('INCRBY', lines.number, #ids) - #ids -- one that is not used does no harm
+local callers, parked = {}, {}
 for i, id in ipairs(ids) do
   local caller, submission = caller_of_task(ARGV[2], id)
-  if not parked[caller] then
-    parked[caller] = {}
-    callers[#callers + 1] = caller
+  local some = parked[caller]
+  if not some then
+    some = {}
+    parked[caller], callers[#callers + 1] = some, caller
   end
-  table.insert(parked[caller], i)
-  submissions[i] = submission
+  some[#some + 1] = parked_form(number + i, submission, id)
 end
 
 -- 2. Prove that the rest can be done.
@@ -55,26 +56,23 @@ require_right('RPUSH', KEYS[3], '')
 require_right('LPUSH', KEYS[3], '')
 
 -- 3. Add.
-local known, scores = call_with_all('ZMSCORE', lines.lines, callers), {}
+local come, scores, known = {}, {}, call_with_all('ZMSCORE', lines.lines, callers)
+for i, caller in ipairs(callers) do come[#come + 1] = not known[i] and caller or nil end
 if turns then
-  turns.load(callers)
+  turns.load(come)
 end
-for i, caller in ipairs(callers) do
-  if not known[i] then
-    local start = milliseconds(time)
-    if turns then
-      turns.join(caller, first)
-      start = turns.callers[caller].virtual
-    end
-    scores[#scores + 1], scores[#scores + 2] = start, caller
+for _, caller in ipairs(come) do
+  local start = milliseconds(time)
+  if turns then
+    turns.join(caller, first)
+    start = turns.callers[caller].virtual
   end
+  scores[#scores + 1], scores[#scores + 2] = start, caller
 end
-local number, pushed = redis.call('INCRBY', lines.number, #ids) - #ids, 0
+local pushed = 0
 local added, failure = pcall(function()
   for n, caller in ipairs(callers) do
-    local some = {}
-    for k, i in ipairs(parked[caller]) do some[k] = parked_form(number + i, submissions[i], ids[i]) end
-    call_with_all('RPUSH', line_of(KEYS[2], caller), some)
+    call_with_all('RPUSH', line_of(KEYS[2], caller), parked[caller])
     pushed = n
   end
   call_with_all('ZADD', lines.lines, scores)

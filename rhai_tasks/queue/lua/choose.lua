@@ -78,7 +78,7 @@ local function choose(queue, count, idle, time, details, actor, turns)
     if redis.call('HLEN', queue.callers) > 2 * total + 1000 then
       redis.call('DEL', queue.callers) -- most of these are held no more
     end
-    local callers = call_with_all('HMGET', queue.callers, ids)
+    local callers = turns and turns.callers_of(ids) or call_with_all('HMGET', queue.callers, ids)
     for i, id in ipairs(ids) do
       local caller = callers[i]
       if not caller then
@@ -87,7 +87,7 @@ local function choose(queue, count, idle, time, details, actor, turns)
       end
       held[caller] = (held[caller] or 0) + 1
     end
-    call_with_all('HSET', queue.callers, missing)
+    call_with_all('HSET', queue.callers, turns and {} or missing)
   end
 
   -- Read how many tokens a bucket has by now. A clock that has gone back fills none.
@@ -126,7 +126,9 @@ local function choose(queue, count, idle, time, details, actor, turns)
 
   -- Say whether the circle's own limits let one more begin.
   local function circle_has_room()
-    if circle.concurrency then
+    if circle == none then
+      return true
+    elseif circle.concurrency then
       if not held then count_held() end
       if total >= tonumber(circle.concurrency) then
         return refuse(100)
@@ -158,13 +160,12 @@ local function choose(queue, count, idle, time, details, actor, turns)
   local function begin(element, body, caller)
     local n = #plan.elements + 1
     plan.elements[n], plan.bodies[n], plan.callers[n] = element, body, caller or ''
-    local callers_waiting = caller and limits_of(caller).waiting
-    if circle.waiting or callers_waiting then
+    local limit = caller and limits_of(caller)
+    if circle.waiting or limit and limit.waiting then
       local task = body and task_of(body, actor) or element
       plan.begun[#plan.begun + 1] = circle.waiting and {queue.messages .. '.waiting', task}
-      plan.begun[#plan.begun + 1] = callers_waiting and {queue.messages .. '.waiting.' .. caller, task}
+      plan.begun[#plan.begun + 1] = limit and limit.waiting and {queue.messages .. '.waiting.' .. caller, task}
     end
-    local limit = caller and limits_of(caller)
     if limit and not limit.is_blocked then
       spend('', circle)
       if limit.rate then

@@ -122,7 +122,6 @@ local function choose_by_turns(queue, plan, count, turns, rules)
     end
     local element, submission, number = split_parked(line[line.at])
     line.at, plan.taken[caller] = line.at + 1, taken + 1
-    plan.left[caller] = #line - line.at + 1 -- at least
     local body = number == 0 and bodies_of({element}, queue)[1] or false
     if not body then -- a message knows its submission itself
       plan.submissions[element] = submission
@@ -154,24 +153,33 @@ local function choose_by_turns(queue, plan, count, turns, rules)
   local function take_turn(virtual, caller)
     local weight, use, used = rules.weight_of(caller), turns.expected(caller), 0
     local charge = {use, weight, caller} -- of each of its tasks
+    local may_begin, found
     repeat
-      if not rules.may_begin(caller) then
-        held_up[#held_up + 1] = caller
-        return
+      local element, body
+      may_begin, found = rules.may_begin(caller), false
+      if may_begin then
+        found, element, body = next_of(caller)
       end
-      local found, element, body = next_of(caller)
-      if not found then
-        if not plan.taken[caller] and not own[caller] then -- somebody has deleted its line
-          plan.taken[caller], plan.left[caller] = 0, 0
-        end
-        return
+      if found then
+        rules.begin(element, body, caller)
+        plan.charges[element], used = charge, used + use
       end
-      rules.begin(element, body, caller)
-      plan.charges[element] = charge
-      used, latest = used + use, math.max(latest or virtual, virtual)
+    until not found or used >= milliseconds_of_turn or #plan.elements >= count or not rules.has_room()
+    local line = lines[caller]
+    if line then
+      plan.left[caller] = #line - line.at + 1 -- at least
+    end
+    if used > 0 then
+      latest = math.max(latest or virtual, virtual)
       turns.set(caller, virtual + used / weight)
-    until used >= milliseconds_of_turn or #plan.elements >= count or not rules.has_room()
-    add(caller)
+    end
+    if not may_begin then
+      held_up[#held_up + 1] = caller
+    elseif found then
+      add(caller)
+    elseif not plan.taken[caller] and not own[caller] then -- somebody has deleted its line
+      plan.taken[caller], plan.left[caller] = 0, 0
+    end
   end
 
   add_page()

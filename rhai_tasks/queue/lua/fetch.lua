@@ -48,7 +48,7 @@ if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
   if #plan.elements > 0 then
     local function remove() settle(queue, plan, time, turns) end
     rows, ids = hold(plan.elements, plan.bodies, keys, hold_options(time), remove, plan.submissions)
-    if plan.counted then -- else nothing would take them out again
+    if plan.counted and not turns then -- else nothing would take them out again
       local callers, noted = {}, {}
       for i, element in ipairs(plan.elements) do callers[element] = plan.callers[i] end
       for n, row in ipairs(rows) do noted[2 * n - 1], noted[2 * n] = ids[n], callers[row[2] or row[1]] end
@@ -61,8 +61,8 @@ if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
   if turns then
     pcall(function() -- turns that are not written harm no task
       local charges = {}
-      for n, row in ipairs(rows) do charges[ids[n]] = plan.charges[row[2] or row[1]] end
-      turns.charge(charges)
+      for n, row in ipairs(rows) do charges[n] = plan.charges[row[2] or row[1]] end
+      turns.charge(ids, charges)
       turns.write()
     end)
   end

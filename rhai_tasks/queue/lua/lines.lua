@@ -24,13 +24,16 @@ end
 
 -- Return the caller of a task, and the submission that its details are of. `details`: prefix of details keys.
 local function caller_of_task(details, task)
-  local fields = read('HMGET', details .. task, FIELD.callerId, FIELD.publicKey, FIELD.submission) or {}
+  local fields = redis.pcall('HMGET', details .. task, FIELD.callerId, FIELD.publicKey, FIELD.submission)
+  if fields.err then
+    fields = read('HMGET', details .. task, FIELD.callerId) or {} -- raises the error unless it is no hash
+  end
   return fields[1] or fields[2] or '', fields[3] or ''
 end
 
 -- Write an element of a line.
 local function parked_form(number, submission, element)
-  return string.format('%.0f', number) .. ':' .. submission .. ' ' .. element -- `%s` would end at a NUL
+  return string.format('%.0f:', number) .. submission .. ' ' .. element -- `%s` would end at a NUL
 end
 
 -- Return the ids of the messages that are parked: they are at the heads of lines, with the number 0.

@@ -69,33 +69,35 @@ local function read_turns(messages, time)
     turns.changed[caller] = true
   end
 
-  -- Read a charge. Returns when the task began, the time from which it counts, the milliseconds charged, the weight,
-  -- the caller; nothing if there is no charge.
-  local function read_charge(charge)
-    if not charge or #charge < 65 then
-      return nil
+  -- Read charges; a caller's tasks of one turn have the same. Returns for each, by position, {begun = when the task
+  -- began, since = the time from which it counts, charged = milliseconds, weight, caller}, false: there is none; and
+  -- those that differ. Their callers are loaded.
+  local function read_charges(charges)
+    local found, seen, callers, different = {}, {}, {}, {}
+    for i, charge in ipairs(charges) do
+      local one = charge and seen[charge]
+      if one == nil and charge and #charge >= 65 then
+        local begun, since, charged, weight = struct.unpack('>dddd', charge)
+        one = is_number_of_turns(begun) and is_number_of_turns(since) and is_number_of_turns(charged) and weight > 0
+          and {begun = begun, since = since, charged = charged, weight = weight, caller = string.sub(charge, 66)}
+        if one then
+          callers[#callers + 1], different[#different + 1] = one.caller, one
+          if since < turns.since or since > now then -- it was charged for a time that counts no more
+            one.begun, one.since, one.charged = math.min(begun, now), turns.since, 0
+          end
+        end
+        seen[charge] = one
+      end
+      found[i] = one or false
     end
-    local begun, since, charged, weight = struct.unpack('>dddd', charge)
-    local caller = string.sub(charge, 66)
-    if not (is_number_of_turns(begun) and is_number_of_turns(since) and is_number_of_turns(charged) and weight > 0) then
-      return nil
-    elseif since < turns.since or since > now then -- it was charged for a time that counts no more
-      return math.min(begun, now), turns.since, 0, weight, caller
-    end
-    return begun, since, charged, weight, caller
+    turns.load(callers)
+    return found, different
   end
 
   -- Write a charge, as long as `number_of_turns` makes numbers, and for the same reason.
   local filler = string.rep(' ', 33)
   local function charge_of(begun, since, charged, weight, caller)
     return struct.pack('>dddd', begun, since, charged, weight) .. filler .. caller
-  end
-
-  -- Read the callers of charges, in one command.
-  local function load_callers(charges)
-    local callers = {}
-    for i, charge in ipairs(charges) do callers[i] = charge and string.sub(charge, 66) or '' end
-    turns.load(callers)
   end
 
   local function add_use(caller, used, weight)
@@ -119,18 +121,17 @@ local function read_turns(messages, time)
     for _, key in ipairs(#ids > 0 and acks or {}) do
       for i, is_held in ipairs(call_with_all('SMISMEMBER', key, ids)) do held[i] = held[i] or is_held == 1 end
     end
-    load_callers(values)
-    local changed, gone = {}, {}
+    local ones, changed, gone = read_charges(values), {}, {}
     for i, id in ipairs(ids) do
-      local begun, since, charged, weight, caller = read_charge(values[i])
-      if not held[i] or not begun then
+      local one = ones[i]
+      if not held[i] or not one then
         gone[#gone + 1] = id
       else
-        begun, since = math.min(begun + skipped, now), math.min(since + skipped, now)
-        local used = math.max(now - since, charged)
-        if used > charged or skipped > 0 then
-          add_use(caller, used - charged, weight)
-          changed[#changed + 1], changed[#changed + 2] = id, charge_of(begun, since, used, weight, caller)
+        local begun, since = math.min(one.begun + skipped, now), math.min(one.since + skipped, now)
+        local used = math.max(now - since, one.charged)
+        if used > one.charged or skipped > 0 then
+          add_use(one.caller, used - one.charged, one.weight)
+          changed[#changed + 1], changed[#changed + 2] = id, charge_of(begun, since, used, one.weight, one.caller)
         end
       end
     end
@@ -157,31 +158,41 @@ local function read_turns(messages, time)
     return turns.callers[caller].mean or turns.mean or 1000
   end
 
-  -- Note what messages are charged that begin now. `charges`: by message id, {milliseconds, weight, caller}.
-  function turns.charge(charges)
+  -- Note what messages are charged that begin now. `ids`: of the messages; `charges`: by position, {milliseconds,
+  -- weight, caller}, nil: nobody is charged.
+  function turns.charge(ids, charges)
     local values, n, written = {}, 0, {} -- one turn's are the same
-    for id, one in pairs(charges) do
-      written[one] = written[one] or charge_of(now, now, one[1], one[2], one[3])
-      values[n + 1], values[n + 2], n = id, written[one], n + 2
+    for i, id in ipairs(ids) do
+      local one = charges[i]
+      if one then
+        written[one] = written[one] or charge_of(now, now, one[1], one[2], one[3])
+        values[n + 1], values[n + 2], n = id, written[one], n + 2
+      end
     end
     call_with_all('HSET', keys.charges, values)
   end
 
+  -- Return the callers that messages are charged to, by position; false: not known. `ids`: of the messages.
+  function turns.callers_of(ids)
+    local callers = call_with_all('HMGET', keys.charges, ids)
+    for i, charge in ipairs(callers) do callers[i] = charge and #charge >= 65 and string.sub(charge, 66) end
+    return callers
+  end
+
   -- Charge what tasks used that have ended. `ids`: of their messages; `seconds`: by position, how long they ran.
   function turns.finish(ids, seconds)
-    local charges = call_with_all('HMGET', keys.charges, ids)
-    load_callers(charges)
-    for i, charge in ipairs(charges) do
-      local begun, since, charged, weight, caller = read_charge(charge)
-      if begun then
+    local ones, different = read_charges(call_with_all('HMGET', keys.charges, ids))
+    for i, one in ipairs(ones) do
+      if one then
         -- A worker has more to do for a task than to run its script, and even one that runs none takes a turn.
-        local ran = math.max(math.min(now - begun, (seconds[i] or math.huge) * 1000), 0.1)
-        add_use(caller, math.max(math.min(now - since, ran), 0.1) - charged, weight)
-        local one = turns.callers[caller]
-        one.mean = one.mean and one.mean + 0.2 * (ran - one.mean) or ran
+        local ran = math.max(math.min(now - one.begun, (seconds[i] or math.huge) * 1000), 0.1)
+        one.owed = (one.owed or 0) + math.max(math.min(now - one.since, ran), 0.1) - one.charged
+        local caller = turns.callers[one.caller]
+        caller.mean = caller.mean and caller.mean + 0.2 * (ran - caller.mean) or ran
         turns.mean = turns.mean and turns.mean + 0.05 * (ran - turns.mean) or ran
       end
     end
+    for _, one in ipairs(different) do add_use(one.caller, one.owed, one.weight) end
     call_with_all('HDEL', keys.charges, ids)
   end
 

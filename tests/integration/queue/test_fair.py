@@ -237,7 +237,7 @@ for _, step in ipairs(cjson.decode(ARGV[1])) do
     local use = turns.expected(caller)
     turns.set(caller, turns.callers[caller].virtual + use / weight)
     redis.call('SADD', 'acks', task)
-    turns.charge({[task] = {use, weight, caller}})
+    turns.charge({task}, {{use, weight, caller}})
   elseif what == 'leave' then
     redis.call('ZREM', 'q.lines', caller)
   else
