@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import redis
 from dramatiq import Message, Middleware
 from dramatiq.middleware import CurrentMessage
 
@@ -214,29 +215,11 @@ class TaskBroker(HookedBroker):
 
         dramatiq counts bodies. A task has none until a worker fetches it, and no message counts twice.
         """
-        keys, holders, callers = self.keys(queue_name), set[bytes](), set[bytes]()
-        while True:
-            with self.client.pipeline() as pipeline:
-                pipeline.zrange(keys.leases, 0, -1)
-                pipeline.zrange(keys.lines, 0, -1)
-                pipeline.llen(keys.messages)
-                pipeline.zcard(keys.published)
-                pipeline.zcard(keys.delayed_messages)
-                pipeline.hlen(keys.delay_bodies)
-                for caller in callers:
-                    pipeline.llen(keys.line(to_text(caller)))
-                for broker_id in holders:
-                    pipeline.scard(keys.acks(broker_id.decode()))
-                leases, lines, *counts = pipeline.execute()
-            if holders.issuperset(leases) and callers.issuperset(lines):
-                return sum(counts)
-            # A broker with a new lease, or a new line, may have messages that were counted nowhere.
-            holders.update(leases)
-            callers.update(lines)
+        return _count(self.client, self.keys(queue_name))
 
     def _state(self) -> State:
         """Return what this process serves, holds and runs now."""
-        running = self.writer.running_tasks()
+        running = self.writer.running.tasks()
         gauges = {IN_FLIGHT.name: len(self.context.held.all()), RUNNING.name: len(running)}
         return State(
             self.context.held.queues(),
@@ -249,6 +232,28 @@ class TaskBroker(HookedBroker):
     def interrupt(self) -> None:
         """Stop running scripts; tasks that have not ended are released."""
         self.context.held.interrupt()
+
+
+def _count(client: redis.Redis, keys: QueueKeys) -> int:
+    holders, callers = set[bytes](), set[bytes]()
+    while True:
+        with client.pipeline() as pipeline:
+            pipeline.zrange(keys.leases, 0, -1)
+            pipeline.zrange(keys.lines, 0, -1)
+            pipeline.llen(keys.messages)
+            pipeline.zcard(keys.published)
+            pipeline.zcard(keys.delayed_messages)
+            pipeline.hlen(keys.delay_bodies)
+            for caller in callers:
+                pipeline.llen(keys.line(to_text(caller)))
+            for broker_id in holders:
+                pipeline.scard(keys.acks(broker_id.decode()))
+            leases, lines, *counts = pipeline.execute()
+        if holders.issuperset(leases) and callers.issuperset(lines):
+            return sum(counts)
+        # A broker with a new lease, or a new line, may have messages that were counted nowhere.
+        holders.update(leases)
+        callers.update(lines)
 
 
 def _tracer() -> "Tracer":

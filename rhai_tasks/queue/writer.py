@@ -19,8 +19,6 @@ from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.outage import retry_until_answered
 from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.observe.metrics import WRITE_RETRIES
-from rhai_tasks.observe.recorder import RunningTask, shorten
-from rhai_tasks.protocol import circle_of
 from rhai_tasks.threads import vital_thread
 
 from .batch import RunBatch
@@ -28,6 +26,7 @@ from .context import QueueContext
 from .delivery import Delivery, no_acknowledgement
 from .endings import LARGE_BYTES, Dead, Finished, Released, Written
 from .run import Run
+from .running import Running
 from .writes import DeadWrite, FinishedWrite, HoldAgain, PendingReleases, ProcessingMark, Refusals, ReleasedWrite
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,8 @@ class StatusWriter:
             Released: ReleasedWrite(context, self._client, self._releases),
             Dead: DeadWrite(context, self._client),
         }
-        self._running: dict[int, Run | RunBatch] = {}  # by thread
+        self.running = Running()
+        """The scripts that run now."""
         self._ended: deque[Written] = deque()
         self._writing = threading.Lock()
         self._wake = threading.Event()
@@ -93,13 +93,13 @@ class StatusWriter:
     def begin(self, run: Run) -> None:
         """Note that this thread runs the task's script from now on."""
         run.started = time.monotonic()
-        self._running[threading.get_ident()] = run
+        self.running.begin(run)
         if self._asleep and not run.marked:
             self._wake.set()
 
     def begin_batch(self, batch: RunBatch) -> None:
         """Note that this thread runs the scripts of a batch from now on."""
-        self._running[threading.get_ident()] = batch
+        self.running.begin(batch)
         if self._asleep:
             self._wake.set()
 
@@ -121,7 +121,7 @@ class StatusWriter:
 
     def finish(self, *finished: Finished, at_once: bool) -> None:
         """Write outcomes. `at_once`: now, in this thread, unless another one is writing."""
-        self._running.pop(threading.get_ident(), None)
+        self.running.end()
         self._ended.extend(finished)
         if at_once and self._writing.acquire(blocking=False):
             try:
@@ -151,12 +151,8 @@ class StatusWriter:
         else:
             self._hand_over(ending)
 
-    def drop(self) -> None:
-        """Note that this thread's script has ended, and that nothing is written for it."""
-        self._running.pop(threading.get_ident(), None)
-
     def _hand_over(self, ending: Written) -> None:
-        self._running.pop(threading.get_ident(), None)
+        self.running.end()
         self._ended.append(ending)
         if self._asleep:
             self._wake.set()
@@ -165,30 +161,12 @@ class StatusWriter:
         """Return the ids of messages whose endings are not written yet."""
         return {ending.delivery.message_id for ending in list(self._ended)}
 
-    def running(self) -> list[Run]:
-        """List the runs whose scripts run now."""
-        found = [one.current() if isinstance(one, RunBatch) else one for one in list(self._running.values())]
-        return [run for run in found if run is not None]
-
-    def running_tasks(self) -> list[RunningTask]:
-        """List the tasks whose scripts run now."""
-        now, clock = time.time(), time.monotonic()
-        return [
-            RunningTask(
-                shorten(run.delivery.task_id),
-                circle_of(run.delivery.keys.queue),
-                now - clock + (run.started or clock),
-                run.delivery.crashes + 1,
-            )
-            for run in self.running()
-        ]
-
     # --- the writer
 
     def _run(self) -> None:
         while True:
             self._asleep = True  # before the check, so that no thread that comes later takes us for awake
-            if not self._ended and all(isinstance(one, Run) and one.marked for one in list(self._running.values())):
+            if not self._ended and self.running.are_marked():
                 if self._closing.is_set():
                     return
                 self._wake.wait()
@@ -256,11 +234,8 @@ class StatusWriter:
             raise
 
     def _mark(self) -> None:
-        due = time.monotonic() - MARK_AFTER
-        for one in list(self._running.values()):
-            if isinstance(one, RunBatch) and one.is_slow(MARK_AFTER):
-                one.hand_over()
-        slow = [run for run in self.running() if not run.marked and (run.started or due) <= due]
+        self.running.hand_over(MARK_AFTER)
+        slow = self.running.unmarked(MARK_AFTER)
         if slow:
             self._processing(slow)
 

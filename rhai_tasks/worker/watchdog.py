@@ -60,7 +60,7 @@ class Watchdog(Middleware):
 
     def _unfinished(self, broker: TaskBroker) -> list[Run]:
         """Return the runs whose threads have not handed their ending over yet, also of lost messages."""
-        broker.writer.running()  # notes when runs of batches began; the writer itself may be waiting for the server
+        broker.writer.running.runs()  # notes when runs of batches began; the writer may be waiting for the server
         return [run for run in broker.context.held.all() if run.started is not None and run not in self._stuck]
 
     def _overdue(self, running: list[Run], now: float) -> list[tuple[Run, str]]:

@@ -117,7 +117,7 @@ def test_none_waits_behind_a_slow_script_and_it_is_marked_as_processing(
             assert dispatcher.result(f"t{number}")["output"] == "1"
         for number in slow:
             wait_until(partial(is_processing, dispatcher, number))
-        assert {task.task_id for task in broker.writer.running_tasks()} == {f"t{number}" for number in slow}
+        assert {task.task_id for task in broker.writer.running.tasks()} == {f"t{number}" for number in slow}
         end.set()
         assert [dispatcher.result(f"t{number}")["output"] for number in slow] == [""] * len(slow)
     assert max(batches) > 10
@@ -160,7 +160,7 @@ def test_where_all_threads_run_slow_scripts_the_rest_of_their_batches_goes_back(
     fill(dispatcher, settings, client, ["wait()"] * 100)
 
     with worker_of(settings, engine) as broker:
-        wait_until(lambda: len(broker.writer.running()) == settings.threads)
+        wait_until(lambda: len(broker.writer.running.runs()) == settings.threads)
         wait_until(lambda: client.scard(broker.keys(QUEUE).acks(broker.broker_id)) == settings.threads, within=20)
         assert client.llen(broker.keys(QUEUE).messages) == 100 - settings.threads
         end.set()

@@ -19,6 +19,7 @@ from rhai_tasks.protocol import completed, failed, queue_name
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.consumer import TaskConsumer
 from rhai_tasks.queue.endings import Finished, Released
+from rhai_tasks.queue.leftovers import Leftovers
 from rhai_tasks.queue.sources import Taken
 from rhai_tasks.worker import actor
 from rhai_tasks.worker.make import make_worker
@@ -219,12 +220,14 @@ def test_a_lease_with_messages_under_it_outlasts_the_worker(
     broker: TaskBroker, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = broker.keys(queue_name("c"))
-    monkeypatch.setattr(TaskConsumer, "_release_unknown", lambda _: None)  # it came too early to see what follows
+    monkeypatch.setattr(Leftovers, "release", lambda _: None)  # it came too early to see what follows
     broker.declare_circle("c")
     worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
     worker.start()
     thread = worker.consumers[keys.queue]
-    wait_until(lambda: getattr(thread.consumer, "_recovered", False))  # what it held when it died is seen to
+    wait_until(
+        lambda: isinstance(thread.consumer, TaskConsumer) and thread.consumer._leftovers._recovered
+    )  # what it held when it died is seen to
     wait_until(lambda: client.zscore(keys.leases, broker.broker_id))
     client.sadd(keys.acks(broker.broker_id), "m")  # by a fetch that the server did after we had given it up
 
@@ -514,12 +517,12 @@ def test_a_run_that_was_lost_is_reported_as_running_no_longer_once_it_has_ended(
 ) -> None:
     consumer, message = held
     broker.writer.begin(message.run)
-    assert [task.task_id for task in broker.writer.running_tasks()] == ["t"]
+    assert [task.task_id for task in broker.writer.running.tasks()] == ["t"]
 
     message.run.lose()
     consumer.ack(message)
 
-    assert broker.writer.running_tasks() == []
+    assert broker.writer.running.tasks() == []
 
 
 def test_a_cancel_that_comes_late_does_not_stop_a_task_that_was_submitted_again(

@@ -104,7 +104,7 @@ class World:
     @cached_property
     def consumer(self) -> TaskConsumer:
         consumer = self.broker.consume(self.keys.queue, 20, 10)
-        consumer._recovered = True
+        consumer._leftovers._recovered = True
         return consumer
 
     @cached_property
@@ -447,7 +447,7 @@ def dead_letter(world: World) -> Act:
 def mark(world: World) -> Act:
     for message in world.fetch():
         message.run.marked, message.run.started = False, 0.0
-        world.broker.writer._running[hash(message.run.delivery.task_id)] = message.run
+        world.broker.writer.running._by_thread[hash(message.run.delivery.task_id)] = message.run
     return world.broker.writer._mark
 
 
