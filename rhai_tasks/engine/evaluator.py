@@ -1,46 +1,16 @@
 """Evaluations in the caller's thread."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Unpack, overload
 
 from ._engine import Batch, CancelToken, FnPtr
 from .evaluation import AST, Args, Debug, EvaluationOptions, Result, measure, text_of
-from .functions import Function, order
-from .refusals import refusal
-from .registry import Registry
+from .reader import Reader
 from .scope import Scope
 
 
-class Evaluator(Registry):
-    """The part of an `Engine` that compiles and runs scripts in the caller's thread."""
-
-    def compile(self, source: str, *, name: str | None = None, variables: Iterable[str] = ()) -> AST:
-        """Compile a script, and return it with its functions.
-
-        Args:
-            source: The script.
-            name: Name of the script in texts of errors.
-            variables: Names of variables and constants that evaluations will give it; a strict engine refuses others.
-
-        Raises:
-            RhaiSyntaxError: The script does not compile.
-            RhaiTimeout: Compiling takes longer than the limits allow.
-            RhaiMemoryLimit: Compiling takes more than eight times `max_memory`.
-        """
-        if not isinstance(source, str):
-            raise refusal("source", source)
-        if name is not None and not isinstance(name, str):
-            raise refusal("name", name)
-        if isinstance(variables, str) or not isinstance(variables, Iterable):
-            raise refusal("variables", variables)
-        names = list(variables)
-        if not all(isinstance(each, str) for each in names):
-            raise refusal("variables", names)
-        functions = (
-            Function(name=name, parameters=tuple(parameters), returns="", doc=doc)
-            for name, parameters, doc in self._native.compile(source, name, names)
-        )
-        return AST(source, name, tuple(sorted(functions, key=order)))
+class Evaluator(Reader):
+    """The part of an `Engine` that runs scripts in the caller's thread."""
 
     def run(
         self,

@@ -1,22 +1,17 @@
 """What an application adds to an engine: functions, classes and modules that scripts can use."""
 
 import functools
-import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
-from rhai_tasks.errors import RhaiSyntaxError
-
 from ._engine import NativeEngine
+from .additions import Additions, Key, by_key, described, merged
 from .authorization import Authorization
-from .check import CONSTANTS, Finding, Names, find_mistakes
-from .classes import HostType, Module, constructor_of, make_type, shared_members, standard_types, take_slot
+from .classes import Module, constructor_of, make_type, shared_members, standard_types, take_slot
 from .coroutines import make_blocking
-from .definitions import files
 from .evaluation import Debug, Print
 from .functions import (
     MOST_OF_A_MODULES,
@@ -27,7 +22,6 @@ from .functions import (
     check_name,
     describe,
     overloads,
-    standard_functions,
     warn_if_hidden,
 )
 from .hooks import Conversions
@@ -39,7 +33,6 @@ from .refusals import refusal
 HostFunction = TypeVar("HostFunction", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 Modules = Path | Mapping[str, str] | Callable[[str], str | None]
-_Key = tuple[str, tuple[str, ...]]  # by what Rhai tells functions apart: name and types
 
 
 class Registry(Authorization, Conversions):
@@ -59,12 +52,9 @@ class Registry(Authorization, Conversions):
         self._print = print_ or script_logger.info
         self._debug = debug or log_debug
         self._sources = None if modules is None else _sources(modules)
-        self._described: dict[_Key, Function] = {}
-        self._functions: dict[_Key, Native] = {}
-        self._modules: dict[str, Module] = {}
         self._language = language
-        self._types = {known.slot: known for known in standard_types(self._slots)}
-        self._native = self._build(self._functions, self._types, self._modules)
+        self._additions = Additions(types={known.slot: known for known in standard_types(self._slots)})
+        self._native = self._build(self._additions)
         self.calls_host = callable(self._sources)
         """Whether scripts can call functions of the host."""
         self._adding = threading.RLock()
@@ -97,7 +87,8 @@ class Registry(Authorization, Conversions):
         functions = overloads(name, self._adapt(function), self._slots)
         check_indexer(functions)
         warn_if_hidden(name, functions)
-        self._add(_by_key(functions, describe(name, function, self._slots)), functions=functions)
+        texts = described(functions, describe(name, function, self._slots))
+        self._add(Additions(described=texts, functions=by_key(functions)))
 
     @overload
     def function(self, function: HostFunction) -> HostFunction: ...
@@ -151,13 +142,14 @@ class Registry(Authorization, Conversions):
             name = name or cls.__name__
             try:
                 check_identifier(name)
-                described = make_type(cls, name, members, self._slots, adapt=self._adapt)
-                functions = [(name, types, make_blocking(function)) for name, types, function in described.functions]
+                made = make_type(cls, name, members, self._slots, adapt=self._adapt)
+                functions = [(name, types, make_blocking(function)) for name, types, function in made.functions]
                 of_class = shared_members(cls, members, self._slots, self._native.passes)
                 texts, shared = self._module(name, of_class)
                 constructor = [native for native in functions if native[0] == name]
-                texts |= _by_key(constructor, describe(name, constructor_of(cls), self._slots))
-                self._add(texts, types={slot: replace(described, functions=functions, shared=shared)})
+                texts |= described(constructor, describe(name, constructor_of(cls), self._slots))
+                of_type = replace(made, functions=functions, shared=shared)
+                self._add(Additions(described=texts, types={slot: of_type}))
             except BaseException:
                 if cls not in known:
                     del self._slots[cls]
@@ -168,7 +160,7 @@ class Registry(Authorization, Conversions):
     def _constructor(self, cls: type) -> Any:
         """Return what scripts are given in place of a class: a pointer to the function that makes its objects."""
         slot = self._slots.get(cls)
-        known = None if slot is None else self._types.get(slot)
+        known = None if slot is None else self._additions.types.get(slot)
         if known is None or all(name != known.name for name, *_ in known.functions):
             raise TypeError(
                 f"the class {cls.__qualname__} cannot be passed to a script; Engine.register_type makes it known"
@@ -199,88 +191,40 @@ class Registry(Authorization, Conversions):
             raise ValueError(f"{name!r} is not a valid name of a module: scripts reach their constants by 'global'")
         with self._adding:
             texts, module = self._module(name, members)
-            former = self._modules.get(name, Module(functions=[], constants={}))
-            self._add(texts, modules={name: _merged(former, module)})
+            former = self._additions.modules.get(name, Module(functions=[], constants={}))
+            self._add(Additions(described=texts, modules={name: merged(former, module)}))
 
-    def functions(self, *, standard: bool = True) -> list[Function]:
-        """Return the functions that scripts can call: the host's, then, if `standard`, Rhai's own library."""
-        own = (_with_names(function, self._types) for function in dict.fromkeys(self._described.values()))
-        return [*own, *(standard_functions() if standard else ())]
-
-    def check(self, source: str, constants: Collection[str] = CONSTANTS) -> list[Finding]:
-        """Find mistakes in a script without running it.
-
-        Args:
-            source: The script.
-            constants: Names of the constants that it is given; by default those of a worker.
-
-        Returns:
-            A syntax error alone; or unknown functions and variables, and code that never runs. An empty list is no
-            proof: types are known only when a script runs.
-        """
-        if not isinstance(source, str):
-            raise refusal("source", source)
-        try:
-            mentions, functions = self._native.mentions(source), self._native.compile(source, None, list(constants))
-        except RhaiSyntaxError as error:
-            return [Finding(error.line, error.column, "syntax", str(error))]
-        own = [(name, len(parameters)) for name, parameters, _ in functions]
-        host = {function.name for function in self.functions(standard=False)}
-        host |= {name for cls in self._types.values() for name, *_ in cls.functions}
-        return find_mistakes(mentions, Names(host, own, constants))
-
-    def definitions(self) -> dict[str, str]:
-        """Return definition files for editors of scripts, and a page of Markdown with the host's functions, by name.
-
-        `__builtin__.d.rhai` defines Rhai's own functions, `__static__.d.rhai` the host's functions, types and modules;
-        `functions.md` is the page.
-        """
-        return files(self.functions(standard=False), self._types.values(), _all_modules(self._types, self._modules))
-
-    def _module(self, name: str, members: Mapping[str, Any]) -> tuple[dict[_Key, Function], Module]:
+    def _module(self, name: str, members: Mapping[str, Any]) -> tuple[dict[Key, Function], Module]:
         """Make a module, and describe its functions."""
         functions: list[Native] = []
-        texts: dict[_Key, Function] = {}
+        texts: dict[Key, Function] = {}
         for key, function in members.items():
             if callable(function):
                 whole = f"{name}::{key}"
                 found = overloads(whole, self._adapt(function), self._slots, most=MOST_OF_A_MODULES)
-                texts |= _by_key(found, describe(whole, function, self._slots))
+                texts |= described(found, describe(whole, function, self._slots))
                 functions += [(key, types, called) for _, types, called in found]
         constants = {key: value for key, value in members.items() if not callable(value)}
         return texts, Module(functions=functions, constants=constants)
 
-    def _add(
-        self,
-        described: Mapping[_Key, Function],
-        *,
-        functions: Iterable[Native] = (),
-        types: Mapping[int, HostType] = MappingProxyType({}),
-        modules: Mapping[str, Module] = MappingProxyType({}),
-    ) -> None:
+    def _add(self, later: Additions) -> None:
         """Add all of this or, if the native engine refuses any of it, nothing."""
         with self._adding:
-            all_functions = {**self._functions, **{_key(native): native for native in functions}}
-            all_types, all_modules = {**self._types, **types}, {**self._modules, **modules}
-            replaced = {key for slot in types.keys() & self._types.keys() for key in _keys_of(self._types[slot])}
-            self._native = self._build(all_functions, all_types, all_modules)
+            additions = self._additions.plus(later)
+            self._native = self._build(additions)
             self.calls_host = True
-            self._functions, self._types, self._modules = all_functions, all_types, all_modules
-            kept = {key: text for key, text in self._described.items() if key not in replaced}
-            self._described = {**kept, **described}
+            self._additions = additions
 
-    def _build(
-        self, functions: Mapping[_Key, Native], types: Mapping[int, HostType], modules: Mapping[str, Module]
-    ) -> NativeEngine:
-        known, all_modules = types.values(), _all_modules(types, modules)
-        outer_first = sorted(all_modules.items(), key=lambda entry: entry[0].count("::"))
+    def _build(self, additions: Additions) -> NativeEngine:
+        types = additions.types.values()
+        outer_first = sorted(additions.all_modules().items(), key=lambda entry: entry[0].count("::"))
         return NativeEngine(
             [
                 *self._language.functions,  # first: the host may have its own in their place
-                *(function for cls in known for function in cls.functions),
-                *functions.values(),
+                *(function for cls in types for function in cls.functions),
+                *additions.functions.values(),
             ],
-            [(cls.slot, cls.name, cls.iterable) for cls in known],
+            [(cls.slot, cls.name, cls.iterable) for cls in types],
             [(name, module.functions, module.constants) for name, module in outer_first],
             self._sources,
             self._slots,
@@ -298,43 +242,6 @@ def _check(limits: object, print_: object, debug: object) -> None:
             raise refusal(name, output)
     if limits is not None and not isinstance(limits, Limits):
         raise refusal("limits", limits)
-
-
-def _with_names(function: Function, types: Mapping[int, HostType]) -> Function:
-    """Put the names of classes in place of their slots."""
-
-    def named(text: str) -> str:
-        return re.sub(r"#(\d+)\b", lambda found: types[int(found[1])].name, text)
-
-    return replace(function, parameters=tuple(map(named, function.parameters)), returns=named(function.returns))
-
-
-def _all_modules(types: Mapping[int, HostType], modules: Mapping[str, Module]) -> dict[str, Module]:
-    """Return all modules by name: those of the host, and those of classes."""
-    shared = {cls.name: cls.shared for cls in types.values() if cls.shared}
-    found = {name: module for name, module in shared.items() if module.functions or module.constants}
-    return found | {name: _merged(found[name], own) if name in found else own for name, own in modules.items()}
-
-
-def _key(native: Native) -> _Key:
-    return native[0], tuple(native[1])
-
-
-def _keys_of(cls: HostType) -> Iterable[_Key]:
-    """Return the keys of a class's constructor and shared functions."""
-    shared = cls.shared.functions if cls.shared else []
-    yield from (_key(native) for native in cls.functions if native[0] == cls.name)
-    yield from ((f"{cls.name}::{name}", tuple(types)) for name, types, _ in shared)
-
-
-def _by_key(functions: Iterable[Native], text: Function) -> dict[_Key, Function]:
-    """Return a description for each overload that it describes."""
-    return {_key(native): text for native in functions}
-
-
-def _merged(former: Module, later: Module) -> Module:
-    functions = {_key(native): native for native in (*former.functions, *later.functions)}
-    return Module(functions=list(functions.values()), constants={**former.constants, **later.constants})
 
 
 def _sources(modules: Modules) -> Path | Callable[[str], str | None]:
