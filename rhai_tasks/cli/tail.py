@@ -9,6 +9,7 @@ import click
 from redis.client import PubSub
 from rich.text import Text
 
+from rhai_tasks.client.details import DetailsWriter
 from rhai_tasks.client.requests import Requests
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.options import CIRCLE_OPTION
@@ -51,7 +52,8 @@ def tail(settings: Settings, circle: str | None, count: int | None, as_json: boo
 @contextmanager
 def changes(settings: Settings) -> Iterator[Iterator[Change]]:
     """Subscribe to the changes of tasks' states."""
-    requests = Requests(dialect=settings.dialect, prefixes=settings.prefixes, namespace=settings.namespace)
+    writer = DetailsWriter(dialect=settings.dialect)
+    requests = Requests(details_writer=writer, prefixes=settings.prefixes, namespace=settings.namespace)
     channels = state_channel(settings.namespace) + settings.prefixes.details
     with connect(settings.redis_url) as database, database.pubsub(ignore_subscribe_messages=True) as channel:
         channel.psubscribe(key_pattern(channels))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from rhai_tasks.errors import ServerUnavailable, TaskTimeout
 from rhai_tasks.protocol import DialectName, Prefixes
+from rhai_tasks.settings import Settings
 
+from .details import DetailsWriter
 from .requests import POLLED_AT_ONCE, Ending, Requests, batched
 from .spec import Submitted, check_seconds
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # an extra
 ClientType = TypeVar("ClientType")
 SenderType = TypeVar("SenderType")
 
+_DEFAULT = Settings()
 _NEW_SECONDS = 0.05  # after its submission a task is unlikely to have ended
 
 
@@ -48,16 +51,20 @@ class ClientOptions(TypedDict, total=False):
     signing_key: "SigningKey | None"
 
 
-def make_requests(*, prefixes: Prefixes | None = None, traces: bool = False, **fields: Any) -> Requests:
+def make_requests(
+    *, prefixes: Prefixes | None = None, namespace: str = _DEFAULT.namespace, traces: bool = False, **fields: Any
+) -> Requests:
     """Make the builder of a client's requests from its `ClientOptions`.
 
     Raises:
-        ConfigurationError, ValueError: As `Requests`; or `traces`, and OpenTelemetry is not installed.
+        ConfigurationError, ValueError: As `Requests` and `DetailsWriter`; or OpenTelemetry is not installed,
+            and `traces` asks for it.
         TypeError: There is no such option.
     """
     if unknown := fields.keys() - ClientOptions.__annotations__.keys():
         raise TypeError(f"a client has no option {min(unknown)!r}")
-    return Requests(prefixes=prefixes or Prefixes(), traceparent=traceparent_if(traces), **fields)
+    writer = DetailsWriter(traceparent=traceparent_if(traces), **fields)
+    return Requests(details_writer=writer, prefixes=prefixes or Prefixes(), namespace=namespace)
 
 
 class Handle(Generic[ClientType, SenderType]):

@@ -16,7 +16,7 @@ from rhai_tasks.queue.follow_ups import CALLBACKS, RESULT_KEY, callback_options,
 from rhai_tasks.settings import Settings
 
 from .base import traceparent_if
-from .requests import Requests
+from .details import DetailsWriter
 from .spec import TaskSpec, check_seconds
 
 if TYPE_CHECKING:  # an extra
@@ -67,7 +67,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         signing_key: "SigningKey | None" = None,
     ) -> None:
         settings = Settings(redis_url=url, dialect=dialect, prefixes=prefixes or _DEFAULT.prefixes, namespace=namespace)
-        self._requests = Requests(
+        self._details = DetailsWriter(
             circle=circle,
             caller_id=caller_id,
             context_id=context_id,
@@ -111,7 +111,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
         if spec.start_within is not None:
             spec = replace(spec, start_within=None, start_before=self._server_time() + spec.start_within)
         task_id = spec.task_id or str(uuid4())
-        pairs = iter(self._requests.details_of(spec, task_id, timestamp(time.time())))
+        pairs = iter(self._details.write(spec, task_id, timestamp(time.time())))
         if options.get("delay") is not None:
             options["delay"] = milliseconds(options["delay"])
         for option in CALLBACKS:
@@ -166,7 +166,7 @@ class ScriptActor(dramatiq.Actor[..., str]):
             milliseconds(delay)
             number = delay.total_seconds() * 1000 if isinstance(delay, timedelta) else delay
             delay = round(check_seconds("delay", number, most=LONGEST * 1000, unit="milliseconds"))
-            if self._requests.signing_key is not None:
+            if self._details.signing_key is not None:
                 kwargs = {**(kwargs or {}), "delay": delay / 1000}  # its signature counts from when it is due
         return super().send_with_options(args=args, kwargs=kwargs, delay=delay, **options)
 

@@ -4,12 +4,11 @@ Pure: no connection, no thread. `sender.py` sends them.
 """
 
 import itertools
-import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from rhai_tasks.errors import (
@@ -23,40 +22,28 @@ from rhai_tasks.errors import (
 )
 from rhai_tasks.protocol import (
     CANCELLED,
-    NO_TERMS,
     Dialect,
-    DialectName,
-    Field,
     Outcome,
     Prefixes,
     QueueKeys,
     Status,
-    Terms,
     cancel_channel,
-    check_circle,
     check_names,
-    dialect_named,
     queue_full,
     queue_name,
     scripts_key,
-    signed_form,
     state_channel,
     timestamp,
     to_bytes,
     to_text,
-    write_terms,
 )
 from rhai_tasks.settings import Settings
 
 from .answers import STATS_FIELDS, VALUE_FIELDS, Stats, read_stats, read_value
-from .spec import WAYS, Submitted, TaskSpec, Via, check_seconds, to_spec
-
-if TYPE_CHECKING:  # an extra
-    from rhai_tasks.signatures import SigningKey
+from .details import REFERENCES, DetailsWriter
+from .spec import WAYS, Submitted, TaskSpec, Via, to_spec
 
 T = TypeVar("T")
-
-_PENDING = Status.PENDING.value
 
 Destination = tuple[str, Via, float, bool, float | None, bool]
 """What the tasks of one request have in common: circle, `via`, `delay`, `unique`, `start_within`, and whether the
@@ -68,11 +55,7 @@ Ending = Outcome | RhaiTasksError
 POLLED_AT_ONCE = 500  # tasks in one request
 _BATCH_TASKS = 500  # submitted in one request: some milliseconds of the server's time
 _BATCH_BYTES = 1024 * 1024  # of scripts and arguments
-_KEEP_SECONDS = "60"  # a worker with --delete-finished keeps our tasks for so long: their results are awaited
-_REFERENCES = ("@", "s")
-"""How references to stored scripts begin: no function is called for any other script."""
 _DEFAULT = Settings()
-_terms_of: Callable[[TaskSpec], tuple[Any, ...]] = operator.attrgetter(*Terms._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,36 +78,25 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requests:
-    """Builds the requests of a client; holds the fields that its tasks have by default.
+    """Builds the requests of a client.
 
     Raises:
-        ConfigurationError: A circle, a prefix or the namespace cannot be used.
-        ValueError: `expire_finished` is below a millisecond and not 0, longer than a hundred years, or no number; or
-            another caller is named than the key's.
+        ConfigurationError: A prefix or the namespace cannot be used.
     """
 
-    circle: str | None = None
-    caller_id: str = ""
-    context_id: str | None = None
-    expire_finished: float | None = None  # seconds; `None`: as the worker is set
-    dialect: DialectName = "rhai"
+    details_writer: DetailsWriter = field(default_factory=DetailsWriter)
+    """Writes the fields of submitted tasks."""
     prefixes: Prefixes = field(default_factory=Prefixes)
     namespace: str = _DEFAULT.namespace
-    traceparent: Callable[[], str | None] | None = None  # gives the current span, whose trace workers join
-    signing_key: "SigningKey | None" = None
-    table: Dialect = field(init=False)
-    """Of the dialect."""
 
     def __post_init__(self) -> None:
-        if self.signing_key is not None:
-            self._check_caller(self.caller_id or None)
-        object.__setattr__(self, "table", dialect_named(self.dialect))
         object.__setattr__(self, "prefixes", self.table.complete(self.prefixes))
         check_names(self.prefixes, self.namespace)
-        if self.circle is not None:
-            check_circle(self.circle)
-        if self.expire_finished is not None and self.expire_finished != 0:
-            check_seconds("expire_finished", self.expire_finished, least=0.001)
+
+    @property
+    def table(self) -> Dialect:
+        """The dialect of workers and tasks."""
+        return self.details_writer.table
 
     def submit(self, specs: Iterable[Submitted]) -> Iterator[Batch]:
         """Build the requests that submit tasks, in the order of the tasks.
@@ -134,14 +106,15 @@ class Requests:
             ValueError: No circle is named, a field is one that the client writes itself, or a limit is out of range.
         """
         now = timestamp(time.time())
-        given = map(to_spec, specs) if self.signing_key is None else map(_with_start, map(to_spec, specs))
+        write, is_signed = self.details_writer.write, self.details_writer.signing_key is not None
+        given = map(_with_start, map(to_spec, specs)) if is_signed else map(to_spec, specs)
         for destination, group in itertools.groupby(given, key=self._destination):
             task_ids: list[str] = []
             args: list[Any] = []
             size = 0
             for spec in group:
                 task_id = spec.task_id or str(uuid4())
-                details = self.details_of(spec, task_id, now)
+                details = write(spec, task_id, now)
                 task_ids.append(task_id)
                 args += (to_bytes(task_id), len(details), *details)
                 size += len(str(spec.script)) if spec.args is None else sum(map(len, details))
@@ -152,76 +125,22 @@ class Requests:
                 yield self._batch(destination, task_ids, args)
 
     def _destination(self, spec: TaskSpec) -> Destination:
-        circle = spec.circle if spec.circle is not None else self.circle
+        circle = spec.circle if spec.circle is not None else self.details_writer.circle
         if circle is None:
             raise ValueError(
                 "no circle: name one for the client or for the task; neither reads an environment variable"
             )
         if spec.via not in WAYS:
             raise ValueError(f"via={spec.via!r}: expected one of {', '.join(WAYS)}")
-        reference = "" if spec.script.__class__ is str and spec.script[:1] not in _REFERENCES else spec.reference
+        reference = "" if spec.script.__class__ is str and spec.script[:1] not in REFERENCES else spec.reference
         if spec.materialize and not reference:
             raise ValueError("materialize=True: the script is not a reference to a stored script")
         is_looked_up = spec.materialize or reference.startswith("@")
-        if is_looked_up and self.signing_key is not None:
+        if is_looked_up and self.details_writer.signing_key is not None:
             raise ValueError(
                 f"script={reference!a}: sign the hash, as in client.submit(client.scripts.find({reference!a}))"
             )
         return circle, spec.via, spec.delay, spec.unique, spec.start_within, is_looked_up
-
-    def details_of(self, spec: TaskSpec, task_id: str, now: str) -> list[str]:
-        """Return the fields of a task that is submitted `now`: each name, and its value after it."""
-        caller = spec.caller_id if spec.caller_id is not None else self.caller_id
-        reference = "" if spec.script.__class__ is str and spec.script[:1] not in _REFERENCES else spec.reference
-        details: list[str] = [Field.SCRIPT, str(spec.script)] if not reference else [Field.SCRIPT_REF, reference]
-        if spec.materialize:
-            details += (Field.SCRIPT, "")  # which `submit.lua` looks up
-        details += (Field.STATUS, _PENDING, Field.CALLER_ID, caller)
-        details += (Field.CREATED_AT, now, Field.UPDATED_AT, now)
-        context = spec.context_id if spec.context_id is not None else self.context_id
-        if context is not None:
-            details += (Field.CONTEXT_ID, context)
-        circle = spec.circle if spec.circle is not None else self.circle
-        # Other clients read UTF-8.
-        if circle is not None and (circle.isascii() or circle.encode(errors="replace") == to_bytes(circle)):
-            details += (Field.CIRCLE, circle)
-        if self.expire_finished is not None:
-            details += (Field.EXPIRE_FINISHED, f"{self.expire_finished:.15g}")
-        else:
-            details += (Field.KEEP_FINISHED, _KEEP_SECONDS)
-        if self.traceparent and (parent := self.traceparent()):
-            details += (Field.TRACEPARENT, parent)
-        asked = _terms_of(spec)
-        if asked != NO_TERMS:
-            details += write_terms(asked)
-        own = {*details[::2], Field.CIRCLE, Field.SUBMISSION}
-        if self.signing_key is not None:
-            own |= {Field.SIGNED_AT, Field.SIGNATURE_SCHEME, Field.SIGNATURE}
-        if self.table.renames:
-            own |= {*self.table.stored_names(own), *filter(None, [self.table.id_field])}
-        for name, value in (spec.fields or {}).items():
-            if name in own:
-                raise ValueError(f"the field {name!r} is the client's own; it is set by an argument")
-            details += (name, value)
-        if self.signing_key is not None:
-            self._sign(self.signing_key, details, spec, task_id)
-        return self.table.write(details, task_id) if self.table.renames else details
-
-    def _sign(self, key: "SigningKey", details: list[str], spec: TaskSpec, task_id: str) -> None:
-        """Make the task one of the key's caller, and add its signature. A delayed task counts as signed when due."""
-        self._check_caller(spec.caller_id)
-        details[details.index(Field.CALLER_ID) + 1] = key.public_key
-        details += (Field.SIGNED_AT, timestamp(time.time() + spec.delay), Field.SIGNATURE_SCHEME, key.scheme)
-        circle = spec.circle if spec.circle is not None else self.circle
-        texts = iter(map(to_bytes, details))
-        form = signed_form(
-            task_id, circle or "", {to_text(name): value for name, value in zip(texts, texts, strict=True)}
-        )
-        details += (Field.SIGNATURE, key.sign(form))
-
-    def _check_caller(self, caller: str | None) -> None:
-        if self.signing_key is not None and caller not in {None, self.signing_key.public_key}:
-            raise ValueError(f"caller_id={caller!r}: the signing key is {self.signing_key.public_key}'s")
 
     def _batch(self, destination: Destination, task_ids: list[str], args: list[Any]) -> Batch:
         circle, via, delay, unique, start_within, is_looked_up = destination

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rhai_tasks import Client, TaskSpec
-from rhai_tasks.client.requests import Requests
+from rhai_tasks.client.details import DetailsWriter
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.protocol import HERO, RHAI, SIGNATURE_FIELDS, SIGNED_FIELDS, Field, signed_form
 from rhai_tasks.queue.delivery import READ_FIELDS
@@ -368,12 +368,12 @@ def test_a_file_without_a_key_is_refused_and_not_shown(
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 def test_a_client_signs_what_it_submits(key: SigningKey) -> None:
-    requests = Requests(circle="kreis", signing_key=key)
+    writer = DetailsWriter(circle="kreis", signing_key=key)
     spec = TaskSpec(
         "40 + 2", timeout=2.5, context_id="c", delay=10.0, start_before=2e9, fields={"replyToQueue": "r", "other": "o"}
     )
 
-    pairs = iter(requests.details_of(spec, "tâsk", "now"))
+    pairs = iter(writer.write(spec, "tâsk", "now"))
 
     details = {name: text.encode() for name, text in zip(pairs, pairs, strict=True)}
     assert details["callerId"].decode() == key.public_key
@@ -395,7 +395,7 @@ def test_a_private_key_is_in_no_representation() -> None:
     key = KEYS["ed25519"]
     secret = _pem(key._private_key)
 
-    shown = repr(Requests(signing_key=key)) + str(key)
+    shown = repr(DetailsWriter(signing_key=key)) + str(key)
 
     assert key.public_key in shown
     assert secret.splitlines()[1].decode() not in shown

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from rhai_tasks import Status, TaskSpec
+from rhai_tasks.client.details import DetailsWriter
 from rhai_tasks.client.numbers import RequestNumbers
 from rhai_tasks.client.requests import Request, Requests
 from rhai_tasks.protocol import Outcome, key_pattern
 
-REQUESTS = Requests(circle="circle")
+REQUESTS = Requests(details_writer=DetailsWriter(circle="circle"))
 
 
 def sizes(specs: Any) -> list[int]:
