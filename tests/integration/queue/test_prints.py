@@ -12,8 +12,8 @@ import pytest
 from rhai_tasks import AsyncClient, Client, TaskSpec
 from rhai_tasks.errors import NotAsked, ScriptError, TaskNotFound, TaskTimeout
 from rhai_tasks.protocol import Dialect
-from tests.commands import run_command
 from tests.conftest import Dispatcher, Worker, wait_until
+from tests.integration.conftest import Run
 
 pytestmark = pytest.mark.each_dialect
 
@@ -140,23 +140,20 @@ def test_prints_are_read_in_asyncio_and_by_many_tasks(
     assert asyncio.run(read()) == [[str(n), str(n + 1)] for n in range(5)]
 
 
-def test_a_terminal_follows_the_prints_of_a_task(
-    server_url: str, app: Client, start_worker: Callable[..., Worker], dialect: Dialect
-) -> None:
-    start_worker("circle")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        done = run_command("rhai-tasks", "--redis-url", server_url, "--dialect", dialect.name, *arguments)
+def test_a_terminal_follows_the_prints_of_a_task(run: Run, app: Client, start_worker: Callable[..., Worker]) -> None:
+    def tell(*arguments: str) -> tuple[int, str, str]:
+        done = run(*arguments)
         return done.returncode, done.stdout, done.stderr
 
+    start_worker("circle")
     script = 'print("a"); sleep(0.3); print("b"); 42'
-    assert run("submit", "--circle=circle", "--wait", "--prints", script) == (0, "42\n", "a\nb\n")
-    assert run("submit", "--circle=circle", "--prints", "--task-id=t", 'print("a"); loop {}')[0] == 0
+    assert tell("submit", "--wait", "--prints", script) == (0, "42\n", "a\nb\n")
+    assert tell("submit", "--prints", "--task-id=t", 'print("a"); loop {}')[0] == 0
     wait_until(lambda: app.task("t").details().get("printed"))
-    assert run("logs", "t") == (0, "a\n", "")
+    assert tell("logs", "t") == (0, "a\n", "")
     threading.Timer(1.0, app.cancel, ["t"]).start()
-    assert run("logs", "-f", "t") == (0, "a\n", "")
-    code, _, error = run("logs", app.submit("1").id)
+    assert tell("logs", "-f", "t") == (0, "a\n", "")
+    code, _, error = tell("logs", app.submit("1").id)
     assert code == 1
     assert "has no prints" in error
 

@@ -13,8 +13,8 @@ from rhai_tasks.errors import ScriptError, ScriptNotFound, TaskExists
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.protocol import Dialect, Rule
 from rhai_tasks.settings import Settings
-from tests.commands import run_command
 from tests.conftest import Dispatcher, Worker, wait_until
+from tests.integration.conftest import Run
 
 pytestmark = pytest.mark.each_dialect
 
@@ -195,27 +195,21 @@ def test_asyncio_has_the_same(server_url: str, start_worker: Callable[..., Worke
     assert (output, [ref.name for ref in names], source) == ("42", ["answer"], "40 + 2")
 
 
-def test_a_terminal_stores_and_names_scripts(
-    server_url: str, start_worker: Callable[..., Worker], tmp_path: Path, dialect: Dialect
-) -> None:
-    def run(*arguments: str) -> tuple[int, str]:
-        done = run_command("rhai-tasks", "--redis-url", server_url, "--dialect", dialect.name, *arguments)
-        return done.returncode, done.stdout
-
+def test_a_terminal_stores_and_names_scripts(run: Run, start_worker: Callable[..., Worker], tmp_path: Path) -> None:
     file = tmp_path / "answer.rhai"
     file.write_text("40 + 2")
     start_worker("circle")
 
-    code, ref = run("scripts", "put", str(file), "--name", "answer")
-    assert (code, ref) == (0, f"sha256:{sha256(b'40 + 2').hexdigest()}\n")
-    assert run("submit", "-c", "circle", "--wait", "@answer") == (0, "42\n")
-    assert "answer" in run("scripts", "list")[1]
-    assert run("scripts", "show", "@answer") == (0, "40 + 2\n")
-    assert ref.strip() in run("scripts", "history", "answer")[1]
-    assert run("scripts", "delete", ref.strip())[0] == 2
-    assert run("scripts", "delete", "@answer") == (0, "")
-    assert run("scripts", "show", "@answer")[0] == 3
-    assert run("submit", "-c", "circle", "@answer")[0] == 3
+    ref = run("scripts", "put", str(file), "--name", "answer").stdout
+    assert ref == f"sha256:{sha256(b'40 + 2').hexdigest()}\n"
+    assert run("submit", "--wait", "@answer").stdout == "42\n"
+    assert "answer" in run("scripts", "list").stdout
+    assert run("scripts", "show", "@answer").stdout == "40 + 2\n"
+    assert ref.strip() in run("scripts", "history", "answer").stdout
+    assert run("scripts", "delete", ref.strip()).returncode == 2
+    assert run("scripts", "delete", "@answer").returncode == 0
+    assert run("scripts", "show", "@answer").returncode == 3
+    assert run("submit", "@answer").returncode == 3
 
 
 @pytest.mark.parametrize("form", ["text", "hash", "name", "name of a dispatcher"])
