@@ -105,7 +105,7 @@ class CircleBridge:
         try:
             native.give_back(self._client, self._settings, self.circle)
         except redis.RedisError as error:
-            logger.warning("Circle %s: tasks stay where the next bridge finds them: %s", self.circle, error)
+            logger.warning("Circle %s: tasks stay in the queue for the next bridge: %s", self.circle, error)
 
     @property
     def delayed_keys(self) -> list[str | bytes]:

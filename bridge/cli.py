@@ -96,7 +96,7 @@ class _Command(click.Command):
     "--burst",
     is_flag=True,
     show_envvar=True,
-    help="End with status 0 once no task is left: none waits or runs, and none that is delayed is due.",
+    help="End with status 0 once no task waits or runs, and no delayed task is due.",
 )
 @broker_options
 @bridge_options
@@ -127,7 +127,7 @@ def worker(circle: str, *, burst: bool, **options: Any) -> None:
     show_envvar=True,
     metavar="KEY",
     envvar="RHAI_TASKS_CIRCLES",
-    help="Whose tasks to bridge; repeat it. In the variable: separated by blanks.",
+    help="Circle to bridge; repeat it for several. In the variable: separated by blanks.",
 )
 @click.option("--all-circles", is_flag=True, show_envvar=True, help="Every circle, as its native list appears.")
 @server_options

@@ -54,4 +54,4 @@ class Stops:
         channels = cancel_channel(settings.namespace), state_channel(settings.namespace)
         args: list[Any] = [settings.prefixes.details, timestamp(time.time()), *channels, _AT_ONCE]
         if cancelled := self._script(keys=self._lists.copy(), args=args):
-            logger.info("Stopped %d task(s) at the request of others", cancelled)
+            logger.info("Stopped %d task(s) of stop lists", cancelled)

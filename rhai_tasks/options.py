@@ -245,7 +245,7 @@ run_options = _together(
         "--max-deliveries",
         default=_DEFAULT.max_deliveries,
         type=whole_number("max_deliveries"),
-        help="A task ends as an error after its worker process died so often while it ran.",
+        help="Deaths of worker processes after which the task that ran ends as an error.",
     ),
     _option(
         "--reply-lists",
@@ -257,14 +257,14 @@ run_options = _together(
         default=_DEFAULT.reply_expiry,
         type=Seconds(),
         metavar="SECONDS",
-        help="After which those lists expire; 0: never.",
+        help="Time until those lists expire; 0: never.",
     ),
     _option(
         "--expire-finished",
         default=_DEFAULT.expire_finished,
         type=Seconds(),
         metavar="SECONDS",
-        help="Delete a task's details so long after its end, unless its field expireFinished says else; 0: keep them.",
+        help="Time from a task's end until its details are deleted, unless its field expireFinished differs; 0: never.",
     ),
     _option(
         "--error-format",
@@ -284,7 +284,7 @@ run_options = _together(
         default=_DEFAULT.signature_age,
         type=Seconds(1),
         metavar="SECONDS",
-        help="Within which a signed task has to begin.",
+        help="Age up to which a signed task may begin.",
     ),
     _option(
         "--policy",

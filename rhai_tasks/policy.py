@@ -172,7 +172,7 @@ class PolicyFile:
         try:
             self.policy = Policy.read(self._path)
         except ConfigurationError as error:
-            logger.error("The policy stays as it was: %s", error)  # noqa: TRY400  (the text says it all)
+            logger.error("Kept the policy: %s", error)  # noqa: TRY400  (the text says it all)
             return False
         logger.info("Read the policy again: %d rules", len(self.policy.rules))
         return True

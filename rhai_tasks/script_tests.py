@@ -75,17 +75,17 @@ def _is_test(name: str, parameters: tuple[str, ...]) -> bool:
 
 def _assert(condition: bool) -> None:
     if not condition:
-        raise AssertionError("assert: it is false")
+        raise AssertionError("assert: the value is false")
 
 
 def _assert_eq(actual: Any, expected: Any) -> None:
     if not _are_equal(actual, expected):
-        raise AssertionError(f"assert_eq: it is {actual!r}, and not {expected!r}")
+        raise AssertionError(f"assert_eq: expected {expected!r}, not {actual!r}")
 
 
 def _assert_ne(actual: Any, other: Any) -> None:
     if _are_equal(actual, other):
-        raise AssertionError(f"assert_ne: it is {actual!r}")
+        raise AssertionError(f"assert_ne: expected another value than {actual!r}")
 
 
 def _assert_throws(function: FnPtr) -> str:
@@ -94,7 +94,7 @@ def _assert_throws(function: FnPtr) -> str:
         function()
     except RhaiError as error:
         return str(error)
-    raise AssertionError("assert_throws: it has not failed")
+    raise AssertionError("assert_throws: the function did not fail")
 
 
 def _are_equal(one: Any, other: Any) -> bool:

@@ -166,8 +166,7 @@ class Settings:
     def _take_turns(self) -> None:
         if self.broker_url is not None:
             raise ConfigurationError(
-                "--fair with --broker-url: callers take no turns through RabbitMQ, which has delivered tasks already; "
-                "leave one of them out"
+                "--fair with --broker-url: callers cannot take turns through RabbitMQ; give one of them"
             )
         object.__setattr__(self, "order", "oldest")  # within a line, and when tasks are given back
 

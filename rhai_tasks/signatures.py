@@ -54,7 +54,7 @@ class Scheme(NamedTuple):
 def _load_ed25519(key: bytes) -> Verify:
     y = int.from_bytes(key, "little") & (2**255 - 1)
     if y >= _ED25519_PRIME or y in _LOW_ORDER:
-        raise ValueError("no key of its own has this point")
+        raise ValueError("its point is not canonical, or of low order")
     return ed25519.Ed25519PublicKey.from_public_bytes(key).verify
 
 

@@ -1,4 +1,4 @@
-"""Check the wording of the documents, docstrings and comments.
+"""Check the wording of the documents, docstrings, comments and errors.
 
 python -m tests.style
 
@@ -40,7 +40,7 @@ RULES = [
     Rule(
         r"who(?:ever|soever)\b|\b(?:process|worker|bridge|client|server|dispatcher|message|task)s? who",
         "that, or the noun",
-        "a process is no person",
+        "only persons are 'who'",
         "Whoever holds the message.",
     ),
     Rule(
@@ -174,6 +174,8 @@ def _words_of_code(source: str) -> Iterator[Unit]:
             docstring = ast.get_docstring(node, clean=False)
             if docstring is not None:
                 yield from _prose(docstring, node.body[0].lineno)
+        elif isinstance(node, ast.Raise):
+            yield from (Unit(text.lineno, _text(text)) for text in _texts(node))
     lines, last = list[str](), 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -184,6 +186,20 @@ def _words_of_code(source: str) -> Iterator[Unit]:
             lines.append(token.string.lstrip("# "))
             last = token.start[0]
     yield from _prose("\n".join(lines), last - len(lines) + 1)
+
+
+def _texts(node: ast.AST) -> Iterator[ast.Constant | ast.JoinedStr]:
+    """Yield the texts in an expression, each with its parts."""
+    for below in ast.iter_child_nodes(node):
+        if isinstance(below, ast.JoinedStr) or (isinstance(below, ast.Constant) and isinstance(below.value, str)):
+            yield below
+        else:
+            yield from _texts(below)
+
+
+def _text(node: ast.Constant | ast.JoinedStr) -> str:
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "`x`" for part in parts)
 
 
 if __name__ == "__main__":

@@ -154,4 +154,4 @@ class Tree:
             try:
                 give_back(client, self._settings, self._circle, held_by=self._broker_ids)
             except redis.RedisError as error:
-                logger.warning("Redis does not answer; what was not finished comes back by its lease: %s", error)
+                logger.warning("Redis does not answer; unfinished tasks run again when their leases end: %s", error)

@@ -48,7 +48,7 @@ def _utf8(context: click.Context, option: click.Parameter, where: Where | None) 
     return where
 
 
-really_option = click.option("-y", "--yes", is_flag=True, help="Do it; without, only say how many.")
+really_option = click.option("-y", "--yes", is_flag=True, help="Do it; by default, only count the tasks.")
 
 
 @main.command()

@@ -24,7 +24,7 @@ def policy() -> None:
 @click.option("--caller", required=True, callback=utf8, metavar="KEY", help="Public key of the caller.")
 @circle_option(required=True)
 @click.option(
-    "--script", type=TextFile(), metavar="FILE", help="Of a script; by default, all rules are shown that fit."
+    "--script", type=TextFile(), metavar="FILE", help="File of a script; by default, show all rules that fit."
 )
 def check(file: Path, caller: str, circle: str, script: TextIO | None) -> None:
     """Say what FILE allows a caller in a circle.

@@ -32,7 +32,7 @@ from .output import brief, make_console, make_table, print_json, print_table, st
     is_flag=False,
     flag_value=1.0,
     metavar="[SECONDS]",
-    help="Again and again, the fullest circles first; in a pipe, a table or a line of JSON each time.",
+    help="Update until Ctrl-C, the fullest circles first; in a pipe, print a table or a line of JSON each time.",
 )
 @json_option
 @click.pass_obj
@@ -231,7 +231,7 @@ def _chosen_letters(
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="After which a task that is processing, and held by nobody, counts as orphaned.",
+    help="Age from which a task in processing that no worker holds counts as orphaned.",
 )
 @json_option
 @click.pass_obj

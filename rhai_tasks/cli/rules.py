@@ -39,7 +39,7 @@ _caller = click.option("--caller", callback=utf8, metavar="KEY", help="Public ke
 _script = click.option(
     "--script", callback=_read_with(script_hash), metavar="sha256:HASH", help="Hash of one script's text."
 )
-_reason = click.option("--reason", callback=utf8, default="", metavar="TEXT", help="Is shown wherever the rule is.")
+_reason = click.option("--reason", callback=utf8, default="", metavar="TEXT", help="Reason, shown with the rule.")
 _by = click.option("--by", callback=utf8, metavar="NAME", help="Your name in the log; by default user and machine.")
 
 
@@ -138,10 +138,15 @@ _each = click.option("--each-caller", "each", is_flag=True, help="For each calle
 @_each
 @click.option("--concurrency", type=_count, metavar="N", help="Tasks at once, in the whole fleet.")
 @click.option(
-    "--rate", callback=_read_with(parse_rate), metavar="N/s", help="Tasks that begin a second: 10/s, 600/m or 36000/h."
+    "--rate",
+    callback=_read_with(parse_rate),
+    metavar="N/s",
+    help="Most tasks that begin in a time: 10/s, 600/m or 36000/h.",
 )
-@click.option("--burst", type=_count, metavar="N", help="Of these at once, after a pause.")
-@click.option("--waiting", type=_count, metavar="N", help="Tasks that clients of this project let wait.")
+@click.option("--burst", type=_count, metavar="N", help="Tasks that begin at once after a pause.")
+@click.option(
+    "--waiting", type=_count, metavar="N", help="Most waiting tasks; then this project's clients submit no more."
+)
 @click.option("--weight", type=_weight, metavar="N", help="Share of the caller under --fair; by default 1.")
 @_reason
 @_by

@@ -162,5 +162,5 @@ def start_repl(context_id: str, caller_id: str, arg: tuple[str, ...], args: str 
     except RhaiError as error:
         raise Failure(str(error), FAILED) from error
     if sys.stdin.isatty():
-        echo(f"Rhai {RHAI_VERSION}. :help tells what there is, Ctrl-D leaves.")
+        echo(f"Rhai {RHAI_VERSION}. :help lists the commands, Ctrl-D ends.")
     repl(Session(engine, {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}, given), engine)

@@ -53,7 +53,7 @@ def _address(value: str) -> str:
     show_envvar=True,
     callback=secret,
     metavar="TEXT",
-    help="Asked for at a login; needed where other machines reach the page.",
+    help="Token for logins; required if other machines can reach the page.",
 )
 @click.option("--read-only", is_flag=True, show_envvar=True, help="Show everything, and change nothing.")
 @click.option("--api", is_flag=True, show_envvar=True, help="Serve the HTTP API at /v1, too (docs/http-api.md).")
@@ -63,7 +63,7 @@ def _address(value: str) -> str:
     show_envvar=True,
     type=_address,
     metavar="ADDRESS",
-    help="Address of a proxy before the page, whose X-Forwarded-For counts; repeat it. In the variable: with blanks.",
+    help="Proxy before the page, whose X-Forwarded-For counts; repeat it. In the variable: separated by blanks.",
 )
 @click.pass_obj
 def web(

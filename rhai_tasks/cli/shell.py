@@ -13,8 +13,8 @@ from rhai_tasks.terminal import echo, shown
 T = TypeVar("T")
 
 _HELP = """\
-:functions [TEXT]   functions that scripts can call, or those whose signature holds TEXT, with what they do
-:variables          what the lines so far have left
+:functions [TEXT]   functions that scripts can call, or those whose signature has TEXT, with their documentation
+:variables          variables of the lines so far
 :reset              forget variables and functions
 :quit               leave; Ctrl-D too. Ctrl-C stops a script"""
 _COMMANDS = (":functions", ":help", ":quit", ":reset", ":variables")
@@ -136,7 +136,7 @@ def repl(session: Session, engine: Engine) -> None:
             case ":functions":
                 _show(function for function in engine.functions() if argument in str(function))
             case _ if command.startswith(":"):
-                echo(f"There is no {command}; :help tells what there is.", err=True)
+                echo(f"There is no {command}; :help lists the commands.", err=True)
             case _:
                 _show_value(session, source, engine)
 

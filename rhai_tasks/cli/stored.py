@@ -23,7 +23,7 @@ _reference = click.argument("reference", metavar="@NAME|sha256:HASH")
 
 @scripts.command()
 @click.argument("file", type=TextFile())
-@click.option("--name", help="Points to the script from now on.")
+@click.option("--name", help="Name that points to the script from now on.")
 @click.pass_obj
 def put(settings: Settings, file: TextIO, name: str | None) -> None:
     """Store the script in FILE (- is stdin), and print its reference."""

@@ -50,13 +50,13 @@ if TYPE_CHECKING:  # an extra
 @click.argument("script", callback=utf8, required=False)
 @click.option("-f", "--file", type=TextFile(), help="Read the script from here; - is stdin.")
 @circle_option(required=True)
-@click.option("--caller-id", callback=utf8, default="", help="Public key of whoever asks: CALLER_ID in the script.")
+@click.option("--caller-id", callback=utf8, default="", help="Public key of the caller: CALLER_ID in the script.")
 @click.option("--key", type=FileName(exists=True), metavar="FILE", help="Sign it with this key; see `keys new`.")
 @click.option("--context-id", callback=utf8, help="Field contextId of the details.")
 @args_options
 @click.option("--task-id", help="By default a new UUID.")
 @click.option("--unique", is_flag=True, help="Refuse an id that was used before.")
-@click.option("--delay", type=Seconds(), default=0.0, metavar="SECONDS", help="Hand it over later.")
+@click.option("--delay", type=Seconds(), default=0.0, metavar="SECONDS", help="Time until workers get the task.")
 @click.option("--via", type=click.Choice(WAYS), default="native", show_default=True)
 @click.option(
     "--timeout", type=Seconds(), metavar="SECONDS", help="Longest run of the script; the worker may allow less."
@@ -64,8 +64,8 @@ if TYPE_CHECKING:  # an extra
 @click.option("--max-operations", type=operations, help="Engine operations; the worker may allow fewer.")
 @click.option("--max-memory", type=mebibytes, metavar="MIB", help="Memory of the script; the worker may allow less.")
 @click.option("--start-within", type=Seconds(0.001), metavar="SECONDS", help="End it as an error if it begins later.")
-@click.option("--stats", is_flag=True, help="Keep what the run takes; with --wait, print it to stderr.")
-@click.option("--prints", is_flag=True, help="Keep 1 MiB of what it prints; with --wait, show it on stderr at once.")
+@click.option("--stats", is_flag=True, help="Keep the cost of the run; with --wait, print it to stderr.")
+@click.option("--prints", is_flag=True, help="Keep 1 MiB of its prints; with --wait, show them on stderr at once.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the result and print it instead of the id.")
 @click.option("--wait-timeout", type=Seconds(), metavar="SECONDS", help="Longest wait; by default without end.")
 @click.option("--json", "as_json", is_flag=True, help="Ask for the value as JSON too, and print JSON for programs.")
@@ -316,7 +316,7 @@ def cancel(settings: Settings, task_ids: tuple[str, ...], where: Where | None, y
     Named ones at once, those of --where with --yes. Status 1 if a named one had ended already.
     """
     if bool(task_ids) == (where is not None):
-        raise click.UsageError("Name tasks, or say which by --where.")
+        raise click.UsageError("Name tasks, or choose them by --where.")
     if where is not None:
         act(settings, "cancel", where, yes=yes, as_json=as_json)
         return

@@ -182,7 +182,7 @@ class Requests:
             try:
                 return Status(status)
             except ValueError as error:
-                raise TaskMalformed(f"task {task_id!r} has a status that nobody knows: {status!r}") from error
+                raise TaskMalformed(f"task {task_id!r} has an unknown status: {status!r}") from error
 
         return Request("states", [], [self.prefixes.details, 0, to_bytes(task_id)], read)
 

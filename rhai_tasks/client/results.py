@@ -149,7 +149,7 @@ class ResultListener:
                 problem = f"is not allowed, so that results come up to a second late: {errors.exceptions[0]}"
             except* Exception as errors:
                 if not is_transient(errors.exceptions[0]):  # else the polls report it
-                    problem = f"failed, and begins anew: {errors.exceptions[0]!r:.500}"
+                    problem = f"failed, and starts again: {errors.exceptions[0]!r:.500}"
             if problem and problem != logged:
                 logged = problem
                 logger.warning("The %s of a client %s", name, problem)

@@ -82,7 +82,7 @@ class TaskSpec:
 
     def _check_start(self) -> None:
         if self.start_before is not None:
-            raise ValueError("start_before and start_within are two ways to say the same: give one of them")
+            raise ValueError("start_before and start_within exclude each other: give one of them")
         if check_seconds("start_within", self.start_within, least=0.001) <= self.delay:
             raise ValueError(
                 f"start_within={self.start_within:g}: the task would expire before its delay of "

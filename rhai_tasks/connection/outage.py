@@ -68,7 +68,9 @@ def to_our_error(error: redis.RedisError, url: str) -> RhaiTasksError:
         how = "refuses" if isinstance(error, _ANSWERS) else "does not answer"
         return ServerUnavailable(f"Redis at {redact(url)} {how}: {error}")
     if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError):
-        return ConfigurationError(f"Redis at {redact(url)} refuses us: {error}. Check user and password in the URL")
+        return ConfigurationError(
+            f"Redis at {redact(url)} refuses the login: {error}. Check user and password in the URL"
+        )
     return ServerError(f"Redis at {redact(url)} refuses: {advised(error)}")
 
 

@@ -31,7 +31,7 @@ def await_server(url: str, give_up: threading.Event) -> None:
             return dict(client.info("server"))
         except redis.AuthenticationError as error:
             raise ConfigurationError(
-                f"Redis at {redact(url)} refuses us: {error}. Check user and password in --redis-url"
+                f"Redis at {redact(url)} refuses the login: {error}. Check user and password in --redis-url"
             ) from error
         except redis.ConnectionError as error:
             if wrong := tls_failure(error):
@@ -42,7 +42,7 @@ def await_server(url: str, give_up: threading.Event) -> None:
         except redis.ResponseError as error:
             if is_transient(error):
                 raise
-            raise ConfigurationError(f"Redis at {redact(url)} refuses us: {advised(error)}") from error
+            raise ConfigurationError(f"Redis at {redact(url)} refuses: {advised(error)}") from error
 
     with client:
         found = retry_until_answered(read_info, Outage(url), give_up)

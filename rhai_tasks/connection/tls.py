@@ -20,7 +20,7 @@ def tls_failure(error: BaseException | None) -> str:
     while error is not None:
         if isinstance(error, ssl.SSLError) and not isinstance(error, _CUT_OFF):
             why = getattr(error, "verify_message", "")
-            return f"no TLS connection comes about: {_tls_reason(error)}{f': {why}' if why else ''}".rstrip(".")
+            return f"the TLS handshake failed: {_tls_reason(error)}{f': {why}' if why else ''}".rstrip(".")
         error = error.__cause__ or error.__context__
     return ""
 

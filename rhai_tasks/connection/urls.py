@@ -127,7 +127,7 @@ def _read_text(url: str, schemes: tuple[str, ...]) -> Url:
     if not separator or scheme not in schemes:
         raise UrlError(f"expected a URL that begins with one of {', '.join(f'{name}://' for name in schemes)}")
     if any(char <= " " or char == "\x7f" or char.isspace() or "\ud800" <= char <= "\udfff" for char in url):
-        raise UrlError("a blank, a control character and what is not UTF-8 must be written as %xx")
+        raise UrlError("write blanks, control characters and bytes that are not UTF-8 as %xx")
     if "#" in rest:
         raise UrlError("a # must be written as %23")
     place, question_mark, query = rest.partition("?")
@@ -281,8 +281,8 @@ def _query(parts: _Parts) -> dict[str, Any]:
         if name not in known:
             may_be_quoted = name in FOREIGN or (parts.is_clear and separator and name.isidentifier())
             raise UrlError(
-                f"{f'the parameter {name}' if may_be_quoted else 'a parameter after the ?'} is not taken here; "
-                f"{parts.scheme} URLs take {', '.join(known)}"
+                f"{f'the parameter {name}' if may_be_quoted else 'a parameter after the ?'} is not allowed; "
+                f"{parts.scheme} URLs allow {', '.join(known)}"
             )
         if name in found:
             raise UrlError(f"the parameter {name} is given twice")
@@ -290,7 +290,7 @@ def _query(parts: _Parts) -> dict[str, Any]:
         found[name] = known[name].read(_decoded(value.replace("+", " "), what), what)
     for prefix in ("", SENTINEL_PREFIX):
         if f"{prefix}ssl_keyfile" in found and f"{prefix}ssl_certfile" not in found:
-            raise UrlError(f"the parameter {prefix}ssl_keyfile needs {prefix}ssl_certfile beside it")
+            raise UrlError(f"the parameter {prefix}ssl_keyfile needs {prefix}ssl_certfile")
     return found
 
 

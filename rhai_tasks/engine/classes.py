@@ -77,9 +77,7 @@ def take_slot(cls: type, slots: dict[type, int]) -> int:
     if not isinstance(cls, type):
         raise TypeError(f"{cls!r} is not a class")
     if cls in _RHAIS:
-        raise TypeError(
-            f"{cls.__name__} cannot be a type of scripts: these have their own values, or none, in its place"
-        )
+        raise TypeError(f"{cls.__name__} cannot be a type of scripts, which have their own values, or none, for it")
     if cls not in slots and len(slots) >= _MOST_SLOTS:
         raise OverflowError(f"the scripts of an engine can know at most {_MOST_SLOTS} classes")
     registered.add(cls)

@@ -191,7 +191,7 @@ def overloads(name: str, function: Callable[..., Any], slots: Slots, *, most: in
         parameter.name for parameter in named if parameter.kind is Parameter.KEYWORD_ONLY and _is_needed(parameter)
     ]
     if needed and not places:
-        raise TypeError(f"{name}: there is no place for a map with {needed[0]!r}, which has no default")
+        raise TypeError(f"{name}: no parameter can be the map with {needed[0]!r}, which has no default")
     by_name = _by_name(function)
     return [
         *((name, list(each), function) for count in counts if not needed for each in _combined(types[:count])),

@@ -58,7 +58,7 @@ class Pool:
             raise RuntimeError("the engine is closed: it runs scripts in the caller's thread only")
         depth = _depth.get()
         if depth >= _DEEPEST:
-            raise RecursionError(f"{depth} scripts wait for this one, each for the next: no more nest with eval_async")
+            raise RecursionError(f"{depth} scripts wait for this one, each for the next: eval_async allows no more")
         run_in_context(_depth.set, depth + 1)
         key = (os.getpid(), depth)  # a fork has none of the threads
         executor = self._executors.get(key)

@@ -163,7 +163,7 @@ class Registry(Authorization, Conversions):
         known = None if slot is None else self._additions.types.get(slot)
         if known is None or all(name != known.name for name, *_ in known.functions):
             raise TypeError(
-                f"the class {cls.__qualname__} cannot be passed to a script; Engine.register_type makes it known"
+                f"the class {cls.__qualname__} cannot be passed to a script: register it with Engine.register_type"
             )
         return self._native.evaluate("value", f'Fn("{known.name}")', None, None, None, None, None, None, None)
 

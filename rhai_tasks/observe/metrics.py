@@ -74,7 +74,7 @@ QUEUE_TASKS = Metric(
     "prefetched by workers, running, delayed, dead (letters)",
     ("circle", "state"),
 )
-LEASES = Metric("rhai_tasks_leases", "gauge", "Worker processes with a lease that stands, on all machines", ("circle",))
+LEASES = Metric("rhai_tasks_leases", "gauge", "Worker processes with a valid lease, on all machines", ("circle",))
 OLDEST = Metric(
     "rhai_tasks_oldest_waiting_seconds",
     "gauge",

@@ -48,7 +48,9 @@ class Reports:
         directory = Path(tempfile.gettempdir(), f"rhai-tasks-{os.getuid()}-{parent}-{started}")
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.lstat().st_uid != os.getuid():
-            raise ConfigurationError(f"{directory} is not ours; set TMPDIR to a directory that nobody else writes to")
+            raise ConfigurationError(
+                f"{directory} belongs to another user; set TMPDIR to a directory that nobody else writes to"
+            )
         return cls(directory)
 
     def remove(self) -> None:

@@ -150,7 +150,7 @@ def _due(queues: Queues, circle: str) -> set[bytes]:
 
 def _check_delays(circle: str, before: set[bytes], now: set[bytes]) -> Iterator[Finding]:
     if before & now:
-        what = "delayed tasks are due, or were delayed by a broker of dramatiq's own, and nobody hands them over"
+        what = "delayed tasks are due, or were delayed by a broker of dramatiq's own, and no bridge hands them over"
         yield Finding(circle, what, "start rhai-worker or rhai-bridge for it")
 
 

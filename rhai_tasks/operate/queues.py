@@ -50,7 +50,7 @@ class Queue:
     running: int  # by the workers' heartbeats, which are 3 s old at most
     delayed: int
     dead: int
-    workers: int  # processes with a lease that stands
+    workers: int  # processes with a valid lease
     paused: bool = False  # the circle begins no more tasks
     rules: int = 0  # set by operators, a pause among them
     due: bool = False  # delayed tasks are due, and a bridge will hand them over

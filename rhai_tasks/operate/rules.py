@@ -71,8 +71,8 @@ class Rules:
         for report in read_workers(self._client, self._namespace):
             if report.rabbitmq and (circle in report.circles or report.circle_count > len(report.circles)):
                 raise ConfigurationError(
-                    f"rules do not hold through RabbitMQ, and process {report.pid} on {report.host} serves circle "
-                    f"{circle} so: start it without --broker-url"
+                    f"rules do not hold through RabbitMQ, by which process {report.pid} on {report.host} serves circle "
+                    f"{circle}: start it without --broker-url"
                 )
         rule = replace(rule, by=self._by, at=self._now())
         self._change(circle, rule, {rule.field: rule.note}, rule.verb, rule.reason)

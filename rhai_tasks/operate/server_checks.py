@@ -51,7 +51,7 @@ def _replication(client: Any, replication: Mapping[str, Any]) -> Iterator[Findin
 def _memory(memory: Mapping[str, Any]) -> Iterator[Finding]:
     most = memory["maxmemory"]
     used = memory["used_memory"] - memory["mem_not_counted_for_evict"]  # as the server itself compares them
-    remedy = "raise maxmemory, or let finished tasks go (--expire-finished)"
+    remedy = "raise maxmemory, or let finished tasks expire (--expire-finished)"
     if 0 < most <= used:
         what = f"its memory is full, so that it takes no more tasks: maxmemory is {memory['maxmemory_human']}"
         yield Finding("server", what, remedy)

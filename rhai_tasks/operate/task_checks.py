@@ -83,7 +83,7 @@ def find_orphans(queues: Queues, circles: list[str], holders: list[Holder], stal
             task_id = to_text(key).removeprefix(prefix)
             if status != running or task_id in known or _age(updated) < stale_seconds:
                 continue
-            what = f"task {task_id!r} is processing, and no worker of ours holds it"
+            what = f"task {task_id!r} is processing, and no worker of this project holds it"
             circle = to_text(home_circle) if home_circle else ""
             repair = partial(_submit_again, queues, circle, key, updated) if circle in circles else None
             yield Finding(circle or "tasks", what, "unless an original worker runs it, submit it again", repair)

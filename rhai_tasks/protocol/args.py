@@ -86,7 +86,7 @@ def _plain_parts(value: Any, path: str, depth: int) -> Any:
         return _object(((field.name, getattr(value, field.name)) for field in fields(value)), path, depth)
     if isinstance(value, datetime):
         if value.utcoffset() is None:
-            raise ValueError(f"{path}: a datetime without an offset is a time of no place: give it a timezone")
+            raise ValueError(f"{path}: expected a datetime with an offset: give it a timezone")
         return value.isoformat()
     if isinstance(value, date):
         return value.isoformat()

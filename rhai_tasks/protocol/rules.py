@@ -38,7 +38,7 @@ class Quota:
 
     concurrency: int | None = None  # tasks that workers hold at once, in the whole fleet
     rate: float | None = None  # tasks that begin a second
-    burst: int | None = None  # of these at once, after a pause; by default as many as a second has, at least 1
+    burst: int | None = None  # tasks that begin at once after a pause; by default as many as a second has, at least 1
     waiting: int | None = None  # tasks that wait, of clients of this project
     weight: int | None = None  # of a caller where callers take turns; by default 1
 

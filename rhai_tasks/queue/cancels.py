@@ -73,7 +73,7 @@ def hear_cancels(settings: Settings, cancel: Callable[[str], object], stop: thre
             except redis.RedisError:
                 stop.wait(RETRY_SECONDS)  # others log the outage
             except Exception as error:  # a foreign message must not leave this process deaf to all later ones
-                logger.warning("Hearing cancels failed, and begins anew: %.500r", error)
+                logger.warning("The subscription to cancels failed, and starts again: %.500r", error)
                 stop.wait(RETRY_SECONDS)
 
 

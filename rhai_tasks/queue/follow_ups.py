@@ -127,7 +127,7 @@ def _callback(message: Message[Any], option: str, when: str, told: object) -> li
         return []
     queue = message.options.get(f"{option}_queue")
     if not isinstance(name, str) or not isinstance(queue, str):
-        raise TypeError(f"{option}={name!r} does not tell the actor's queue; give ScriptActor the actor itself")
+        raise TypeError(f"{option}={name!r} does not name the actor's queue; give ScriptActor the actor itself")
     called: Message[Any] = Message(
         queue_name=queue, actor_name=name, args=(message.asdict(), told), kwargs={}, options={}
     )

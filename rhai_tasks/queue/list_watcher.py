@@ -92,7 +92,7 @@ class ListWatcher:
                     self._outage.failed(error)
                     self._stop.wait(RETRY_SECONDS)
             except Exception as error:  # one odd push must not leave all lists unwatched
-                logger.warning("Waiting for lists failed, and begins anew: %.500r", error)
+                logger.warning("Waiting for lists failed, and starts again: %.500r", error)
                 self._stop.wait(RETRY_SECONDS)
 
     def _listen(self) -> None:

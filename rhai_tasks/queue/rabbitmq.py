@@ -51,7 +51,7 @@ def connect_rabbitmq(url: str) -> RabbitmqBroker:
         broker = RabbitmqBroker(url=url, confirm_delivery=True, middleware=[])
     except Exception as error:  # pika evaluates `ssl_options`, which may raise anything
         why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        wrong = f"{why}. Wanted is a dict as {{'ca_certs': '/path/ca.pem'}}, %-encoded, of files that can be read"
+        wrong = f"{why}. Expected a dict such as {{'ca_certs': '/path/ca.pem'}}, %-encoded, of files that can be read"
     else:
         wrong = ""
     if wrong:  # outside of `except`: the error's text may hold a part of a password
@@ -81,7 +81,8 @@ def await_rabbitmq(url: str, give_up: threading.Event) -> None:
             pika.BlockingConnection(parameters).close()
         except (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError) as error:
             raise ConfigurationError(
-                f"RabbitMQ at {redact(url)} refuses us: {error}. Check user, password and virtual host in --broker-url"
+                f"RabbitMQ at {redact(url)} refuses the login: {error}. "
+                "Check user, password and virtual host in --broker-url"
             ) from error
         except ssl.SSLError as error:
             if wrong := tls_failure(error):
@@ -117,8 +118,8 @@ class RabbitBroker(TaskBroker):
         with suppress(redis.RedisError):  # a server that is away is waited for later
             if self.client.exists(self.keys(queue_name).rules):
                 raise ConfigurationError(
-                    f"circle {circle_of(queue_name)} has rules, as a pause or a block, and these do not hold through "
-                    "RabbitMQ: work without --broker-url, or clear them (rhai-tasks rules shows them)"
+                    f"circle {circle_of(queue_name)} has rules, such as a pause, which do not hold through "
+                    "RabbitMQ: start without --broker-url, or clear the rules (rhai-tasks rules shows them)"
                 )
         super().declare_queue(queue_name)
 

@@ -276,7 +276,7 @@ def _as_recorded(one: Finished, reply: Any) -> Any:
     if not isinstance(reply, bytes) or not reply.startswith(b"recorded: "):
         return reply
     result, _, why = reply.partition(b": ")
-    logger.error("What follows the task fails: %s", why.decode(errors="replace"), extra=one.delivery.about())
+    logger.error("A follow-up of the task failed: %s", why.decode(errors="replace"), extra=one.delivery.about())
     return result
 
 
@@ -287,7 +287,7 @@ def _log_unrecorded(delivery: Delivery, result: Any) -> None:
             extra=delivery.about(),
         )
     elif result == b"superseded":
-        logger.info("Result dropped: the task was submitted anew", extra=delivery.about())
+        logger.info("Result dropped: the task was submitted again", extra=delivery.about())
     else:
         reason = result[0].decode(errors="replace")
         logger.error("Task goes to the dead letters: %s", reason, extra=delivery.about())

@@ -255,11 +255,11 @@ async def read_form(request: Request, most: int = MOST_BYTES) -> Form:
         async with asyncio.timeout(FORM_SECONDS):
             body = await _read_body(request, most)
     except TimeoutError as error:
-        raise HTTPException(408, f"The form has not come within {FORM_SECONDS:.0f} s.") from error
+        raise HTTPException(408, f"The form did not arrive within {FORM_SECONDS:.0f} s.") from error
     try:
         form = parse_qs(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
     except ValueError as error:
-        raise HTTPException(400, "That is not a form.") from error
+        raise HTTPException(400, "The body is not a form.") from error
     sent = form.get("csrf", [""])[0].encode()
     if not hmac.compare_digest(sent, csrf_token(request).encode()):
         raise HTTPException(403, "This form is of another session. Load the page again, and repeat what you did.")

@@ -84,9 +84,9 @@ def worker(site: Site, query: Query) -> Rendering:
 
 _TITLES = {"cancel": "Cancel tasks", "resubmit": "Submit tasks again", "delete": "Delete tasks"}
 _QUESTIONS = {
-    "cancel": "Cancel {} task(s)? What waits never begins, and what runs is stopped.",
+    "cancel": "Cancel {} task(s)? Waiting tasks never begin, and running ones stop.",
     "resubmit": "Submit {} task(s) again? Copies under new ids begin at once; the tasks stay as they are.",
-    "delete": "Delete the details of {} task(s), with their results? Nothing brings them back.",
+    "delete": "Delete the details of {} task(s), with their results? This cannot be undone.",
 }
 
 

@@ -38,7 +38,7 @@ class Trial:
             self._engine.compile(script)
         except RhaiError as error:
             return _failed(error)
-        return Tried(False, "The syntax is right.")
+        return Tried(False, "The syntax is correct.")
 
     def run(self, script: str, args: Mapping[str, Any], constants: Mapping[str, str]) -> Tried:
         """Run a script."""

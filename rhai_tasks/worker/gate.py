@@ -128,7 +128,7 @@ class Gate:
         if Field.SIGNATURE not in details:
             return Refusal("unsigned: the task has no signature of its caller", "Unsigned")
         if name_in(task.script_ref or ""):
-            why = "it is of a name of a script, which may come to name another one: sign the hash"
+            why = "it signs the name of a script, which can change: sign the hash"
             return Refusal(f"wrong signature: {why}", "WrongSignature")
         form = signed_form(task.id, circle_of(delivery.keys.queue), details)
         try:

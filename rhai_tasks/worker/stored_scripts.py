@@ -56,7 +56,7 @@ class StoredScripts:
     def _fetch(self, digest: str) -> str:
         found = self._ask(scripts_key(self._context.settings.namespace), digest)
         if found is None:
-            raise TaskMalformed(f"The script sha256:{digest} is not stored, or no longer")
+            raise TaskMalformed(f"The script sha256:{digest} is not stored: it was deleted, or never put")
         try:
             source = found.decode()
             is_right = hash_of(source) == digest

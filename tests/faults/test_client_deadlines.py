@@ -216,7 +216,7 @@ def test_a_user_who_may_not_subscribe_gets_results(
     assert "come up to a second late" in lines[0]
 
 
-def test_a_part_of_the_listener_that_fails_says_so_and_begins_anew(
+def test_a_part_of_the_listener_that_fails_says_so_and_starts_again(
     app: Client, start_worker: Callable[..., Worker], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = {"_read": 2, "pop_due": 2}
@@ -236,7 +236,7 @@ def test_a_part_of_the_listener_that_fails_says_so_and_begins_anew(
         assert app.submit("sleep(0.5); 5").result(timeout=60) == "5"
 
     assert broken == {"_read": 0, "pop_due": 0}
-    told = [record.message for record in caplog.records if "begins anew" in record.message]
+    told = [record.message for record in caplog.records if "starts again" in record.message]
     assert len(told) == 2
     assert not any(record.exc_info for record in caplog.records), "one line each"
 

@@ -165,7 +165,7 @@ def test_health_says_that_nobody_answers() -> None:
     ended = health(address, "--live")
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"nobody answers at {address}: ")
+    assert ended.stderr.startswith(f"no answer at {address}: ")
 
 
 def test_a_process_without_a_sign_of_life_is_not_alive(tmp_path: Path) -> None:

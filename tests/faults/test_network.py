@@ -221,11 +221,11 @@ def test_waiting_for_lists_that_failed_is_logged_and_begins_again(
     assert arrived.wait(60)
     stop.set()
     lists.stop()
-    told = [record.message for record in caplog.records if "begins anew" in record.message]
+    told = [record.message for record in caplog.records if "starts again" in record.message]
     assert [line.partition(": ")[2] for line in told] == ["ZeroDivisionError('first')", "ZeroDivisionError('second')"]
 
 
-def test_hearing_cancels_says_that_it_failed_and_begins_anew(
+def test_the_subscription_to_cancels_says_that_it_failed_and_starts_again(
     server_url: str, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     stop = threading.Event()
@@ -250,6 +250,6 @@ def test_hearing_cancels_says_that_it_failed_and_begins_anew(
         client.publish("rhai_dramatiq:__cancel__", "the end")
         thread.join(60)
 
-    assert [record.message for record in caplog.records if "begins anew" in record.message] == [
-        "Hearing cancels failed, and begins anew: ZeroDivisionError('first')"
+    assert [record.message for record in caplog.records if "starts again" in record.message] == [
+        "The subscription to cancels failed, and starts again: ZeroDivisionError('first')"
     ]

@@ -151,7 +151,7 @@ def test_a_broken_file_leaves_the_policy_as_it_was(
 
     assert not kept.reload()
     assert len(kept.policy.rules) == 3
-    assert "The policy stays as it was: the policy " in caplog.text
+    assert "Kept the policy: the policy " in caplog.text
 
     file.write_text("[[allow]]")
     assert kept.reload()

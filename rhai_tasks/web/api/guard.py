@@ -124,7 +124,7 @@ def _bounded(receive: Receive) -> Receive:
             async with asyncio.timeout_at(end):
                 message = await receive()
         except TimeoutError:
-            raise Problem(408, "body-too-slow", f"The body has not come within {_BODY_SECONDS:.0f} s.") from None
+            raise Problem(408, "body-too-slow", f"The body did not arrive within {_BODY_SECONDS:.0f} s.") from None
         size += len(message.get("body", b""))
         if size > MOST_BYTES:
             raise Problem(413, "body-too-large", f"The body has more than {MOST_BYTES // 1024} KiB.")

@@ -64,7 +64,7 @@ class Submission(_Model):
     max_memory: _Bound | None = Field(None, description="Bytes.")
     start_before: Annotated[AwareDatetime, Field(strict=False)] | None = None
     result_format: Literal["json"] | None = Field(None, description="Keep the value as JSON, too.")
-    stats: bool = Field(default=False, description="Keep what the run takes.")
+    stats: bool = Field(default=False, description="Keep the cost of the run.")
     keep_prints: Annotated[int, Field(ge=1, le=_PRINTS)] | None = Field(None, description="Bytes of prints to keep.")
 
     @field_validator("*")

@@ -75,7 +75,7 @@ def need(scope: Scope) -> Any:
     def key_of(request: Request) -> ApiKey:
         key: ApiKey = request.state.key
         if scope not in key.scopes:
-            raise Problem(403, "missing-scope", f"This key has no scope {scope!r}: make one that has.")
+            raise Problem(403, "missing-scope", f"This key lacks the scope {scope!r}: make a key with it.")
         if scope != "read" and request.app.state.read_only:
             raise Problem(403, "read-only", "This server runs with --read-only.")
         return key
@@ -251,7 +251,7 @@ def _allowed(name: str, value: str | None, allowed: Sequence[str], default: str 
     if value is None:
         value = allowed[0] if len(allowed) == 1 else default if not allowed else None
     if value is None:
-        raise Problem(422, "invalid-request", f"Name the {name}: this key has not exactly one.")
+        raise Problem(422, "invalid-request", f"Name the {name}: this key does not have exactly one.")
     if allowed and value not in allowed:
         raise Problem(403, "not-for-this-key", f"This key is for another {name}.")
     return value

@@ -499,7 +499,7 @@ def test_a_doctor_repairs_what_dead_processes_left(
 
     found = findings(run("doctor", "--json"))
     assert "1 task(s) are held by a worker process that died" in found
-    assert f"task {orphan!r} is processing, and no worker of ours holds it" in found
+    assert f"task {orphan!r} is processing, and no worker of this project holds it" in found
     assert "1 id(s) in the native list have no details, as 'nothing'" in found
 
     assert "repaired" in run("doctor", "--repair").stdout

@@ -440,7 +440,7 @@ def test_the_page_says_that_its_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        refused(run("rhai-tasks", "web", "--port", str(port)), f"--port {port} cannot be listened on: ")
+        refused(run("rhai-tasks", "web", "--port", str(port)), f"--port {port}: cannot listen there: ")
 
 
 # --- what waiting cannot mend
@@ -456,8 +456,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("", "no TLS connection comes about: certificate verify failed: self"),
-        ("?ssl_ca_certs={certificate}", "no TLS connection comes about: "),  # of another host
+        ("", "the TLS handshake failed: certificate verify failed: self"),
+        ("?ssl_ca_certs={certificate}", "the TLS handshake failed: "),  # of another host
         ("?ssl_ca_certs=/nothing.pem", "ssl_ca_certs cannot be read: No such file or directory"),
         ("?ssl_ca_certs=/etc/hostname", "ssl_ca_certs cannot be used: "),
         ("?ssl_ca_certs=/", "ssl_ca_certs cannot be "),
@@ -482,7 +482,7 @@ def test_a_broker_whose_certificate_nobody_vouches_for_is_said(tls: TlsServer, s
     broker = f"amqps://guest:guest@127.0.0.1:{tls.port}/"
     options = ("--circle-public-key", "c", "--redis-url", server_url, "--broker-url", broker)
 
-    refused(run("rhai-worker", *options), "no TLS connection comes about: ")
+    refused(run("rhai-worker", *options), "the TLS handshake failed: ")
 
 
 def test_a_sentinel_that_refuses_the_password_is_said(server: ValkeyServer, tmp_path: Path) -> None:
@@ -500,7 +500,7 @@ def test_a_sentinel_that_refuses_the_password_is_said(server: ValkeyServer, tmp_
         sentinel.terminate()
         sentinel.wait()
 
-    refused(ended, "refuses us: a Sentinel of 'mymaster' refuses sentinel_username and sentinel_password")
+    refused(ended, "refuses the login: a Sentinel of 'mymaster' refuses sentinel_username and sentinel_password")
     assert "wr0ng" not in ended.stderr
 
 

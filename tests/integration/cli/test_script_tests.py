@@ -30,10 +30,10 @@ fn helper() { throw 1 }
 fn test_with_parameter(a) { throw 1 }
 """
 FAILING = {
-    "fn test_it() { assert_eq(1, 2); }": "assert_eq: it is 1, and not 2",
-    "fn test_it() { assert_ne(1, 1); }": "assert_ne: it is 1",
-    "fn test_it() { assert(1 > 2); }": "assert: it is false",
-    "fn test_it() { assert_throws(|| 1); }": "assert_throws: it has not failed",
+    "fn test_it() { assert_eq(1, 2); }": "assert_eq: expected 2, not 1",
+    "fn test_it() { assert_ne(1, 1); }": "assert_ne: expected another value than 1",
+    "fn test_it() { assert(1 > 2); }": "assert: the value is false",
+    "fn test_it() { assert_throws(|| 1); }": "assert_throws: the function did not fail",
     'fn test_it() { total("coffee", 1); }': "'coffee'",
     "fn test_it() { nope() }": "Function not found: nope",
     'fn test_it() { throw "\\x1b[31m" }': "31m",
@@ -120,5 +120,5 @@ def test_pytest_collects_them(folder: Path) -> None:
 
     assert "5 passed" in ended.stdout, ended.stdout
     assert "1 failed" in ended.stdout
-    assert "assert_eq: it is 1, and not 2 (line 1, position 19)" in ended.stdout
+    assert "assert_eq: expected 2, not 1 (line 1, position 19)" in ended.stdout
     assert "_pytest" not in ended.stdout.partition("FAILURES")[2]

@@ -141,7 +141,7 @@ def test_an_unknown_task_is_not_found(app: Client, ask: str) -> None:
 def test_a_status_that_nobody_knows_is_said_to_be_one(app: Client, client: Any) -> None:
     client.hset("rhai_task_details:t", "status", "odd")
 
-    with pytest.raises(TaskMalformed, match="task 't' has a status that nobody knows: 'odd'"):
+    with pytest.raises(TaskMalformed, match="task 't' has an unknown status: 'odd'"):
         app.task("t").status()
 
 

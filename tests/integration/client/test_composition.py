@@ -580,7 +580,7 @@ def test_a_callback_that_workers_cannot_reach_is_refused(run_script: ScriptActor
         for odd in (print, 5, {"a": 1}, True):
             with pytest.raises(TypeError, match=f"{option} value must be an Actor"):
                 run_script.message_with_options(args=("1",), **cast("dict[str, Any]", {option: odd}))
-    with pytest.raises(TypeError, match="on_success='note' does not tell the actor's queue"):
+    with pytest.raises(TypeError, match="on_success='note' does not name the actor's queue"):
         run_script.broker.enqueue(run_script.message("1").copy(options={"on_success": "note"}))
     assert not client.keys("*")
 
@@ -749,7 +749,7 @@ def test_a_queue_that_takes_no_message_gets_a_dead_letter_and_holds_no_outcome_u
     assert len(reasons) == 2
     assert all("refuses a message: WRONGTYPE" in reason for reason in reasons)
     assert not client.exists(f"{NS}:default.msgs", f"{NS}:default.DQ.msgs", f"{NS}:rhai-circle.msgs")
-    assert worker.text().count("What follows the task fails: queue default") == 2
+    assert worker.text().count("A follow-up of the task failed: queue default") == 2
 
 
 @pytest.mark.usefixtures("group_callbacks", "results")

@@ -66,7 +66,7 @@ def test_sighup_has_all_workers_read_the_policy_again_and_a_broken_one_changes_n
 
     policy.write_text("[[allow]]\ncaller = 4\n")
     worker.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "The policy stays as it was" in worker.text())
+    wait_until(lambda: "Kept the policy" in worker.text())
     processes[1].kill()
     wait_until(lambda: worker.children()[1:] != processes[1:] and len(worker.children()) == 3)
     for _ in range(6):  # by the worker process that has just been started, too

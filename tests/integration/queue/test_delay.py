@@ -188,13 +188,13 @@ def test_what_a_plain_broker_delays_outlives_restarts_and_is_seen(
 
     assert queues.circles() == ["circle"]
     assert queues.count(["circle"])[0].delayed == 1200
-    assert any("nobody hands them over" in finding.what for finding in examine(Settings(redis_url=server_url)))
+    assert any("no bridge hands them over" in finding.what for finding in examine(Settings(redis_url=server_url)))
     start_worker("circle")
 
     wait_until(lambda: all(_has_ended(app, message) for message in messages[-5:]))
     wait_until(lambda: _has_ended(app, messages[0]))
     assert queues.count(["circle"])[0].delayed == 0
-    assert not any("nobody hands them over" in finding.what for finding in examine(Settings(redis_url=server_url)))
+    assert not any("no bridge hands them over" in finding.what for finding in examine(Settings(redis_url=server_url)))
 
 
 def test_what_a_plain_broker_delays_is_purged(

@@ -268,7 +268,7 @@ def test_the_doctor_and_dramatiqs_join_know_parked_tasks(
     findings = [finding.what for finding in examine(Settings(redis_url=server_url), stale_seconds=0.0)]
 
     assert dispatcher.status("t") == "processing"
-    assert not [what for what in findings if "no worker of ours holds it" in what]
+    assert not [what for what in findings if "no worker of this project holds it" in what]
     assert TaskBroker(Settings(redis_url=server_url)).do_qsize(queue_name(CIRCLE)) == 1
 
 

@@ -371,7 +371,7 @@ def test_a_refused_login_or_host_ends_with_one_line(
     ended = start_in_vain(*program.split(), server_url=server_url, broker_url=wrong.format(rabbitmq.port))
 
     assert ended.returncode == 2
-    assert "refuses us" in ended.stderr
+    assert "refuses the login" in ended.stderr
     assert "Check user, password and virtual host" in ended.stderr
     assert "guest:secret" not in ended.stderr
 

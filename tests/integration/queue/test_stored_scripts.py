@@ -84,7 +84,7 @@ def test_a_script_crosses_the_network_once_for_a_process(
 @pytest.mark.parametrize(
     ("reference", "error"),
     [
-        (f"sha256:{'0' * 64}", f"The script sha256:{'0' * 64} is not stored, or no longer"),
+        (f"sha256:{'0' * 64}", f"The script sha256:{'0' * 64} is not stored: it was deleted, or never put"),
         ("@nobody", "' of the task is '@nobody': no script has this name"),
         ("", "expected sha256: and 64 hex digits, or @ and a name"),
         ("sha256:ABC", "expected sha256: and 64 hex digits, or @ and a name"),
@@ -154,7 +154,7 @@ def test_scripts_and_names_are_deleted_one_by_one(app: Client, start_worker: Cal
     with pytest.raises(ScriptNotFound):
         app.scripts.get(ref)
     start_worker("circle")
-    with pytest.raises(ScriptError, match="is not stored, or no longer"):
+    with pytest.raises(ScriptError, match="is not stored: it was deleted, or never put"):
         waiting.result(60)
 
 

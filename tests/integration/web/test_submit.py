@@ -33,9 +33,9 @@ def try_(browser: Browser, what: str, **fields: str | list[str]) -> Page:
     ("script", "expected"),
     [
         ("let a = 1;\nlet b = ;", r"Not accepted: line 2, column 9 .*unexpected"),
-        ("let a = 1; a", r"Accepted The syntax is right"),
-        ("", r"Accepted The syntax is right"),
-        ("unknown()", r"Accepted The syntax is right"),
+        ("let a = 1; a", r"Accepted The syntax is correct"),
+        ("", r"Accepted The syntax is correct"),
+        ("unknown()", r"Accepted The syntax is correct"),
     ],
 )
 def test_the_syntax_is_checked_before_anything_is_sent(

@@ -103,7 +103,7 @@ def test_an_engine_of_ones_own_has_its_functions() -> None:
         (["let x = 1;", ":reset", "x"], "Variable not found: x (line 1, position 1)\n  x\n  ^"),
         (["let x = [1, 2];", ":variables"], "x = [1, 2]"),
         ([":functions to_upper"], "to_upper(string: ImmutableString) -> ImmutableString"),
-        ([":nonsense"], "There is no :nonsense; :help tells what there is."),
+        ([":nonsense"], "There is no :nonsense; :help lists the commands."),
         (["1 + ;", "5"], "Syntax error: Unexpected ';' (line 1, position 5)\n  1 + ;\n      ^\n5"),
         (
             ["let x = 1; throw x", "x"],

@@ -49,6 +49,12 @@ def test_docstrings_are_read_at_their_lines(tmp_path: Path) -> None:
     assert complaint.startswith("7: 'Likewise'")
 
 
+def test_the_texts_of_raised_errors_are_read_and_those_of_values_are_not(tmp_path: Path) -> None:
+    source = 'x = "likewise"\nraise ValueError(f"no {x}, likewise" if x else "likewise") from None\n'
+
+    assert [line.partition(":")[0] for line in complain(source, tmp_path, "py")] == ["2", "2"]
+
+
 def test_comments_are_read_at_their_lines_and_together_if_they_stand_together(tmp_path: Path) -> None:
     apart, together = "x = 1  # word\n" * (LONGEST + 1), "# word\n" * (LONGEST + 1)
     source = f"# Likewise.\n\n{apart}\n{together}"
@@ -59,5 +65,5 @@ def test_comments_are_read_at_their_lines_and_together_if_they_stand_together(tm
     assert second.startswith(f"{LONGEST + 5}: {LONGEST + 1} words")
 
 
-def test_pages_docstrings_and_comments_pass() -> None:
+def test_pages_docstrings_comments_and_errors_pass() -> None:
     assert complaints(documents()) == []

@@ -98,7 +98,7 @@ def test_a_function_that_scripts_cannot_call_is_refused_when_it_is_registered() 
     def keyword(*rest: object, needed: int) -> int:
         return needed
 
-    with pytest.raises(TypeError, match="keyword: there is no place for a map with 'needed', which has no default"):
+    with pytest.raises(TypeError, match="keyword: no parameter can be the map with 'needed', which has no default"):
         Engine().register("keyword", keyword)
 
 

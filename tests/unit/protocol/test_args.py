@@ -97,7 +97,7 @@ def test_a_value_becomes_json(value: object, text: str) -> None:
             r"args.v\['a b'\]\[0\].c: a value of type timedelta has no JSON form",
         ),
         ({1: 2}, TypeError, "args.v: the key 1 is of type int: expected a string"),
-        (datetime(2026, 1, 31), ValueError, "args.v: a datetime without an offset is a time of no place"),
+        (datetime(2026, 1, 31), ValueError, "args.v: expected a datetime with an offset"),
         ("\ud800", ValueError, r"args.v: '\\ud800' has half of a pair of surrogates"),
         ({"\udc80": 1}, ValueError, "has half of a pair of surrogates"),
     ],
