@@ -17,6 +17,27 @@ MOST_ARGUMENTS = 16  # Rhai finds no function with more `Dynamic` parameters
 MOST_OF_A_MODULES = 8  # Rhai tries all combinations of types and `Dynamic` at each call
 _MOST_OVERLOADS = 64  # of one function; beyond, its parameters take anything
 
+TYPES = {
+    "Dynamic": "any",
+    "&str": "string",
+    "ImmutableString": "string",
+    "char": "char",
+    "()": "()",
+    "bool": "bool",
+    "i64": "i64",
+    "u8": "u8",  # the items of a blob in a loop
+    "f64": "f64",
+    "Decimal": "decimal",
+    "Array": "array",
+    "Map": "map",
+    "Blob": "blob",
+    "FnPtr": "Fn",
+    "Instant": "timestamp",
+    "Range<i64>": "range",
+    "RangeInclusive<i64>": "range=",
+}
+"""The types of values that scripts have, by Rust's names."""
+
 Native = tuple[str, list[str], Callable[..., Any]]
 """A function as the extension registers it: name, Rhai's types of the parameters, callable."""
 
@@ -243,14 +264,20 @@ def warn_if_hidden(name: str, functions: Iterable[Native]) -> None:
             )
 
 
+def types_of(function: Function) -> list[str]:
+    """Return the types of the parameters of a function of Rhai's library, by their names in Rust; `_`: not known."""
+    types = (parameter.rpartition(": ")[2].removeprefix("&mut ") for parameter in function.parameters)
+    return [name.removeprefix("std::ops::") for name in types]
+
+
 @functools.cache
 def _library() -> dict[tuple[str, int], list[str]]:
     """Return the types of the first parameters of Rhai's own functions, by name and number of parameters."""
     found: dict[tuple[str, int], list[str]] = {}
     for function in standard_functions():
-        types = [parameter.rpartition(": ")[2].removeprefix("&mut ") for parameter in function.parameters]
-        if types and set(types) != {"Dynamic"}:
-            found.setdefault((function.name, len(types)), []).append(types[0])
+        types = types_of(function)
+        if types and set(types) != {"Dynamic"} and types[0] in TYPES:
+            found.setdefault((function.name, len(types)), []).append(TYPES[types[0]])
     return {key: sorted(set(types)) for key, types in found.items()}
 
 

@@ -1,29 +1,12 @@
 """What an engine's scripts may say: which keywords, operators, functions, names and forms."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from .functions import Native, is_symbol, standard_functions
+from .functions import TYPES, Native, is_symbol, standard_functions, types_of
 from .refusals import refusal
-
-_TYPES = {
-    "Dynamic": "any",
-    "&str": "string",
-    "ImmutableString": "string",
-    "char": "char",
-    "bool": "bool",
-    "i64": "i64",
-    "f64": "f64",
-    "Decimal": "decimal",
-    "Array": "array",
-    "Map": "map",
-    "Blob": "blob",
-    "FnPtr": "Fn",
-    "Instant": "timestamp",
-    "Range<i64>": "range",
-    "RangeInclusive<i64>": "range=",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,9 +56,13 @@ def _refusing(form: object, name: str) -> Iterable[Native]:
     """Return a function that raises for each of the library's with a name; values of other types no script has."""
     for function in standard_functions():
         if function.name == form:
-            types = [parameter.rpartition(": ")[2].removeprefix("&mut ") for parameter in function.parameters]
-            if all(each in _TYPES for each in types):
-                yield function.name, [_TYPES[each] for each in types], _raising(name)
+            # In the place of one for any value, the engine has functions of its own for some types.
+            known = [
+                list(TYPES.values()) if each in {"_", "Dynamic"} else [TYPES.get(each)] for each in types_of(function)
+            ]
+            for types in itertools.product(*known):
+                if None not in types:
+                    yield function.name, [each for each in types if each], _raising(name)
 
 
 def _raising(name: str) -> Callable[..., Any]:

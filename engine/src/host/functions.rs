@@ -78,6 +78,7 @@ fn type_id(name: &str) -> PyResult<TypeId> {
         "any" => TypeId::of::<Dynamic>(),
         "()" => TypeId::of::<()>(),
         "bool" => TypeId::of::<bool>(),
+        "u8" => TypeId::of::<u8>(), // of the items of a blob in a loop
         "i64" => TypeId::of::<INT>(),
         "f64" => TypeId::of::<FLOAT>(),
         "decimal" => TypeId::of::<Decimal>(),

@@ -1,11 +1,20 @@
 """What scripts of an engine may say, and every way around that."""
 
+import itertools
+import re
 from typing import Any
 
 import pytest
 
 from rhai_tasks import errors
-from rhai_tasks.engine import Engine, Scope
+from rhai_tasks.engine import Engine, Limits, Scope
+from tests.attacks.library import script as library_call
+from tests.attacks.library import values
+
+BYTE = "(|| { for byte in blob(1, 3) { return byte } }).call()"
+"""Only a loop over a blob makes a `u8`."""
+UNKNOWN = [BYTE, "1", "1.5", "'x'", '"x"', 'parse_decimal("1")', "true"]
+"""For a parameter whose type the library does not tell."""
 
 
 @pytest.mark.parametrize(
@@ -86,6 +95,36 @@ def test_all_of_the_library_can_be_disabled_by_name() -> None:
     quiet = Engine(disable={name for name in names if "$" not in name})
     with pytest.raises(errors.RhaiError):
         quiet.run("[1].push(2)")
+
+
+def of_type(parameter: str) -> list[str]:
+    """Return expressions of the type of a parameter; of several, if the library does not tell it."""
+    match parameter.rpartition(": ")[2]:
+        case "u8":
+            return [BYTE]
+        case "_" | "Dynamic" | "&mut Dynamic":
+            return UNKNOWN
+    return values(parameter)[:1]
+
+
+def test_no_call_of_a_disabled_function_succeeds() -> None:
+    """Each function of the library, called with values of each type that it takes."""
+    succeeded = []
+    functions = [function for function in Engine().functions() if re.fullmatch(r"(?:[gs]et\$)?\w+", function.name)]
+    for function in functions:
+        name = function.name.removeprefix("get$").removeprefix("set$")
+        engine = Engine(disable={name}, limits=Limits(timeout=5))
+        kinds = [of_type(parameter) for parameter in function.parameters]
+        for arguments in itertools.product(*kinds):
+            source = f"{library_call(function, arguments)}; ()"
+            try:
+                engine.run(source, print=str, debug=lambda *_: None)
+            except errors.RhaiError:
+                continue
+            succeeded.append(source)
+
+    assert len(functions) > 300
+    assert succeeded == []
 
 
 def test_the_host_can_put_its_own_function_in_place_of_a_disabled_one() -> None:
