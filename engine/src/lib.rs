@@ -9,6 +9,7 @@ mod engine;
 mod host;
 mod values;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::bounds::{cancel, guard};
@@ -19,6 +20,15 @@ use crate::values::{scope, to_python};
 #[pyfunction]
 fn stopped() -> bool {
     guard::stopped().is_some()
+}
+
+/// Count bytes that the host keeps for the script that this thread runs as memory of the script, until it ends.
+///
+/// Raises:
+///     RuntimeError: The script has been stopped, by this or before.
+#[pyfunction]
+fn charge(bytes: usize) -> PyResult<()> {
+    guard::charge(bytes).map_err(|_| PyRuntimeError::new_err("the script has been stopped"))
 }
 
 #[pymodule]
@@ -33,5 +43,6 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ArgsError", module.py().get_type::<args::ArgsError>())?;
     module.add_function(wrap_pyfunction!(request::last_use, module)?)?;
     module.add_function(wrap_pyfunction!(recipe::standard_library, module)?)?;
+    module.add_function(wrap_pyfunction!(charge, module)?)?;
     module.add_function(wrap_pyfunction!(stopped, module)?)
 }

@@ -9,6 +9,7 @@ from .engine import Engine
 from .evaluation import AST, Result
 from .functions import Function
 from .limits import Limits
+from .live import LiveList, LiveMap
 from .scope import Scope
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "FnPtr",
     "Function",
     "Limits",
+    "LiveList",
+    "LiveMap",
     "Result",
     "Scope",
     "Timestamp",

@@ -17,6 +17,7 @@ __all__ = [
     "NativeEngine",
     "NativeScope",
     "Timestamp",
+    "charge",
     "last_use",
     "standard_library",
     "stopped",
@@ -174,5 +175,12 @@ class NativeEngine:
     def call_pointer(self, pointer: FnPtr, arguments: tuple[Any, ...]) -> Any: ...
 
 def last_use() -> tuple[int, int]: ...
+def charge(bytes: int) -> None:
+    """Count bytes that the host keeps for the script that this thread runs as memory of the script, until it ends.
+
+    Raises:
+        RuntimeError: The script has been stopped, by this or before.
+    """
+
 def stopped() -> bool: ...
 def standard_library() -> list[tuple[str, str, list[str]]]: ...

@@ -9,11 +9,13 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from rhai_tasks.errors import make_rhai_error
 
 from ._engine import CancelToken, FnPtr
+from .additions import Additions
 from .coroutines import awaiting_loop
 from .evaluation import AST, CallOptions, Debug, EvaluationOptions, Result, RunOptions
 from .evaluator import Evaluator
 from .language import language
 from .limits import Limits, check_timeout
+from .live import LiveList, LiveMap, live_types
 from .pool import Pool
 from .refusals import refusal
 from .registry import Modules
@@ -65,6 +67,27 @@ class Engine(Evaluator):
         allowed = language(disable, strict=strict, expressions=expressions)
         super().__init__(limits, print, debug, modules, allowed)
         self._pool = Pool(threads)
+
+    @overload
+    def live(self, value: list[Any]) -> LiveList: ...
+    @overload
+    def live(self, value: dict[str, Any]) -> LiveMap: ...
+    def live(self, value: list[Any] | dict[str, Any]) -> LiveList | LiveMap:
+        """Return a value that stands for a list or a dictionary in scripts: they use it in place, without a copy.
+
+        What a script adds to it counts as memory of the script until its evaluation ends. Two classes become types of
+        the engine's scripts with the first call.
+
+        Raises:
+            TypeError: The value is neither.
+            OverflowError: The engine knows too many classes.
+        """
+        if not isinstance(value, list | dict):
+            raise refusal("value", value)
+        with self._adding:
+            if LiveMap not in self._slots:
+                self._add(Additions(types=live_types(self._slots)))
+        return LiveList(value) if isinstance(value, list) else LiveMap(value)
 
     @overload
     async def eval_async(

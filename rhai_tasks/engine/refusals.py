@@ -23,6 +23,7 @@ _EXPECTED = {
     "source": "a text",
     "strict": "True or False",
     "target": "the name of a function, or a FnPtr",
+    "value": "a list, or a dictionary",
     "variables": "a collection of names",
 }
 

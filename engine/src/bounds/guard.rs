@@ -128,6 +128,15 @@ pub fn allow(bytes: usize) -> Result<(), Box<EvalAltResult>> {
     proceed()
 }
 
+/// Count memory that the host keeps for the script as the script's, until the evaluation ends; stop the script if there is
+/// no more room.
+pub fn charge(bytes: usize) -> Fallible<()> {
+    step();
+    allow(bytes)?;
+    meter::allocated(bytes);
+    Ok(())
+}
+
 /// Check whether the file of a module may be read; if not, stop the script.
 pub fn allow_module(path: &str, bytes: u64) -> Result<(), Box<EvalAltResult>> {
     proceed()?;

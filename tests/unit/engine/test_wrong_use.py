@@ -86,6 +86,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "eval(script)": lambda value: Engine().eval(value),
     "run(script)": lambda value: Engine().run(value),
     "run_json(script)": lambda value: Engine().run_json(value),
+    "live(value)": lambda value: Engine().live(value),
     "call(script)": lambda value: Engine().call(value, "f"),
     "call(target)": lambda value: Engine().call("fn f() { 1 }", value),
     "call(arguments)": lambda value: Engine().call("fn f(x) { 1 }", "f", value),
