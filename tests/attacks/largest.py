@@ -117,6 +117,14 @@ REPORTED = {
             for name in ("all", "drain", "filter", "map", "reduce", "retain", "some", "sort")
         ),
         *("[1, 2].dedup(v)", "[1].index_of(v)", "[1].reduce_rev(v, 1)", "v.trim()", "#{}.set(v, 1)"),
+        *(
+            "[1].map(Fn(v))",
+            "Fn(v).call()",
+            "let f = Fn(v); f.call(1)",
+            "[2, 1].sort(Fn(v + ``))",
+            "[1].index_of(Fn(v))",
+        ),
+        *("fn f(v) { Fn(v).call() } f(v)", "[v].map(|v| Fn(v).call())", "Fn(v).curry(1).call()"),
         *("parse_int(v)", "parse_int(v, 8)", "parse_float(v)", "parse_decimal(v)"),
     ],
     # Its text would have 2 TB. Rhai writes that without bounds, if the copy of `v` has stopped the script.

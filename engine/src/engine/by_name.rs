@@ -1,16 +1,25 @@
-//! Library functions that take another function by its name. A name may be as long as the script's memory, and Rhai copies it
-//! into the texts of errors.
+//! Functions that take another function by its name: those of the library, and `Fn`. A name may be as long as the script's
+//! memory, and Rhai copies it into the texts of errors.
 
 use std::any::TypeId;
+use std::mem;
+use std::sync::LazyLock;
 
 use rhai::{
-    Array, Dynamic, EvalAltResult, FnPtr, FuncRegistration, INT, ImmutableString, NativeCallContext,
-    RhaiFunc, Shared,
+    Array, Dynamic, EvalAltResult, Expr, FnCallExpr, FnPtr, FuncRegistration, INT, ImmutableString,
+    NativeCallContext, RhaiFunc, Shared,
 };
 
 use crate::bounds::guard::{self, Fallible};
+use crate::engine::lookup;
 use crate::engine::safe_library::Library;
 use crate::engine::sorting::sort_by;
+
+/// Rhai's keyword for a pointer to a function, and the function that looks at the name first, which no script can name.
+const POINTER: &str = "Fn";
+const NAME: &str = "$name";
+
+static CALL: LazyLock<Option<FnCallExpr>> = LazyLock::new(|| lookup::unnameable(NAME, "f(1)"));
 
 /// Functions of arrays, and the number of arguments behind the name.
 const PURE: [(&str, usize); 6] = [
@@ -26,8 +35,34 @@ const CHANGING: [(&str, usize); 4] = [("drain", 0), ("filter", 0), ("map", 0), (
 /// Times its length that a name takes in the text of an error, whose memory doubles while it is written.
 const IN_ERROR: usize = 2;
 
+/// Whether a source may have an `Fn`.
+pub fn may_be_in(source: &str) -> bool {
+    source.contains(POINTER)
+}
+
+/// Let an `Fn` of a name that is not in the source check first whether there is memory for the error of a missing function.
+pub fn bound(call: &mut FnCallExpr) {
+    if call.name != POINTER {
+        return;
+    }
+    let ([argument], Some(mut check)) = (&mut call.args[..], CALL.clone()) else {
+        return;
+    };
+    if !argument.is_constant() {
+        let position = argument.position();
+        check.args = [mem::take(argument)].into_iter().collect();
+        *argument = Expr::FnCall(check.into(), position);
+    }
+}
+
 /// Put these functions into Rhai's library.
 pub fn add_to(library: &mut Library<'_>) {
+    library.add(NAME, |name: Dynamic| {
+        if let Ok(name) = name.as_immutable_string_ref() {
+            allow(&name)?;
+        }
+        Fallible::Ok(name)
+    });
     for (functions, is_pure) in [(&PURE[..], true), (&CHANGING[..], false)] {
         for &(name, others) in functions {
             add(library, name, others, is_pure);
@@ -61,8 +96,12 @@ pub fn add_to(library: &mut Library<'_>) {
 
 /// Return the pointer to a function, if there is memory for the error that there is no such function.
 pub fn pointer(name: ImmutableString) -> Fallible<FnPtr> {
-    guard::allow(name.len().saturating_mul(IN_ERROR))?;
+    allow(&name)?;
     FnPtr::try_from(name)
+}
+
+fn allow(name: &str) -> Fallible<()> {
+    guard::allow(name.len().saturating_mul(IN_ERROR))
 }
 
 /// Add a function that calls the one of the same name that takes a pointer.
@@ -70,7 +109,7 @@ fn add(library: &mut Library<'_>, name: &str, others: usize, is_pure: bool) {
     let call = |context: Option<NativeCallContext<'_>>, arguments: &mut [&mut Dynamic]| {
         let context = context.ok_or("Rhai calls a function without its context")?;
         if let Some(argument) = arguments.get_mut(1) {
-            let name = std::mem::take(*argument).into_immutable_string();
+            let name = mem::take(*argument).into_immutable_string();
             **argument = pointer(name.map_err(str::to_owned)?)?.into();
         }
         context.call_native_fn_raw(context.fn_name(), true, arguments)
@@ -96,7 +135,7 @@ fn index_of(
 ) -> Fallible<INT> {
     let text = Dynamic::from(sought.clone());
     if let Ok(function) = pointer(sought.clone()) {
-        let mut items = Dynamic::from(std::mem::take(array));
+        let mut items = Dynamic::from(mem::take(array));
         let arguments = &mut [
             &mut items,
             &mut Dynamic::from(function),

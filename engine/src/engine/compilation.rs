@@ -18,7 +18,7 @@ use crate::engine::lookup::Kind;
 use crate::engine::mentions::{self, Mention};
 use crate::engine::run::ended_by;
 use crate::engine::scripts::{self, Scripts};
-use crate::engine::{compiling, constants, switches, token_limits};
+use crate::engine::{compiling, constants, token_limits};
 use crate::host::failure::Failure;
 use crate::values::functions::Functions;
 use crate::values::refused::refusal;
@@ -111,7 +111,7 @@ impl Compilation<'_> {
                         compiling::compile(&mut compiler, &scope, source)
                     };
                     let compiled = compiled.map(|ast| match &*constants {
-                        [] if !switches::may_be_in(source) => ast,
+                        [] if !constants::may_be_unbounded(source) => ast,
                         constants => constants::look_up(&ast, constants),
                     });
                     match guard::stopped() {

@@ -13,8 +13,14 @@ use rhai::{AST, Module, ScriptFuncDef, Shared, StmtBlock};
 use crate::engine::lookup::{Constant, Constants, Kind};
 use crate::engine::names::{Meaning, Names};
 use crate::engine::survey::{Survey, evaluates};
+use crate::engine::{by_name, switches};
 
-/// Put look-ups of these constants into a compiled script, and bound its `switch`es.
+/// Whether a source may have what `look_up` bounds.
+pub fn may_be_unbounded(source: &str) -> bool {
+    switches::may_be_in(source) || by_name::may_be_in(source)
+}
+
+/// Put look-ups of these constants into a compiled script, and bound its `switch`es and `Fn`s.
 pub fn look_up(ast: &AST, constants: &[(&str, Kind)]) -> AST {
     let survey = Survey::of(ast);
     let constants = constants

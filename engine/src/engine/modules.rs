@@ -11,7 +11,7 @@ use crate::bounds::guard::Fallible;
 use crate::crossing;
 use crate::crossing::evaluation::{self, Evaluation};
 use crate::engine::limits::Limits;
-use crate::engine::{compiling, constants, folder, switches, token_limits};
+use crate::engine::{compiling, constants, folder, token_limits};
 
 /// The longest chain of modules that import each other while they load: each takes stack.
 const MAX_LOADING: usize = 16;
@@ -112,7 +112,7 @@ impl Loader {
         compiler.set_max_string_size(self.limits.longest_string(&source));
         let mut ast = compiling::compile(&mut compiler, &Scope::new(), &compiling::without_marks(&source))
             .map_err(|error| in_module(error.into()))?;
-        if switches::may_be_in(&source) {
+        if constants::may_be_unbounded(&source) {
             ast = constants::look_up(&ast, &[]);
         }
         ast.set_source(path);

@@ -4,7 +4,7 @@ use rhai::{ASTFlags, BinaryExpr, Expr, FnCallExpr, Ident, ImmutableString, Posit
 
 use crate::engine::lookup::{self, Constant, Constants, Kind};
 use crate::engine::survey::{Survey, closure, is_eval, is_place, key, variable};
-use crate::engine::switches;
+use crate::engine::{by_name, switches};
 
 /// What a name means in a part of a script.
 #[derive(Clone, Copy, PartialEq)]
@@ -254,8 +254,7 @@ impl<'a> Names<'a> {
         }
         if closure(call).is_some() {
             for argument in call.args.iter_mut().skip(1) {
-                let name = variable(argument);
-                let is_looked_up = name.is_some_and(|name| {
+                let is_looked_up = variable(argument).is_some_and(|name| {
                     let constant = self.constants.get(name);
                     constant.is_some_and(Constant::is_never_captured)
                 });
@@ -265,6 +264,7 @@ impl<'a> Names<'a> {
             }
         }
         self.expressions(&mut call.args);
+        by_name::bound(call);
     }
 
     fn chain(&mut self, expression: &mut Expr, in_chain: bool) {
