@@ -18,6 +18,9 @@ from rhai_tasks.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_IN_A_ROW = 4  # lone tasks that the server moves until it answers: each answer would keep a core from the worker
+_SILENT = pack("CLIENT", "REPLY", "SKIP")  # neither this command nor the next has a reply
+
 
 class CircleBridge:
     """Moves one circle's tasks. No step can lose a task: after a crash, the next bridge finds it.
@@ -65,10 +68,32 @@ class CircleBridge:
         return DirectConnection(self._blocking)
 
     @cached_property
-    def _take_next(self) -> tuple[bytes, bytes]:
+    def _take_packed(self) -> bytes:
+        return pack_call(self.take, **self.call)
+
+    @cached_property
+    def _wait_for_one(self) -> bytes:
+        return self._wait(BLOCK_SECONDS)
+
+    @cached_property
+    def _wait_for_some(self) -> bytes:
+        """Wait for some tasks, as long as for one; only the last wait has a reply, so that errors are seen."""
+        if self._settings.fair:  # `sort.lua` is to see each
+            return self._wait_for_one
+        try:
+            self._blocking.client_reply("ON")
+        except redis.ResponseError:  # the user has no right to this command
+            return self._wait_for_one
+        wait = self._wait(BLOCK_SECONDS / _IN_A_ROW)
+        return (_SILENT + wait) * (_IN_A_ROW - 1) + wait
+
+    def _wait(self, seconds: float) -> bytes:
+        """Write a wait for a task, which moves it.
+
+        By default it pops at the same end as the original's BLPOP, but the id never leaves Redis.
+        """
         end = "RIGHT" if self._settings.order == "oldest" else "LEFT"
-        wait = pack("BLMOVE", self.native_key, self._keys.messages, end, "RIGHT", BLOCK_SECONDS)
-        return pack_call(self.take, **self.call), wait
+        return pack("BLMOVE", self.native_key, self._keys.messages, end, "RIGHT", seconds)
 
     def run(self, stop: threading.Event, readiness: Readiness, outage: Outage) -> None:
         """Take tasks until `stop` is set; wait whenever the server does not answer."""
@@ -91,9 +116,9 @@ class CircleBridge:
             How many messages dramatiq's queue can still take, for the next call.
         """
         if room > 0:
-            # By default it pops at the same end as the original's BLPOP, but the id never leaves Redis. A worker that
-            # waits for it has it before this returns. Then `take.lua` moves the other ids of the list.
-            _, room = self._connection.run(self.take, *self._take_next)
+            # A worker that waits for a task has it before this returns. Then `take.lua` moves the list's other ids.
+            wait = self._wait_for_some if room > _IN_A_ROW else self._wait_for_one
+            _, room = self._connection.run(self.take, self._take_packed, wait)
             return max(room, 0)
         taken, room = self.take(**self.call)
         if room <= 0 and not taken:

@@ -460,7 +460,8 @@ _OPERATOR = _SCRIPTED | {
     *("watch", "unwatch", "multi", "exec"),  # transactions of the doctor's
 }
 DIRECTLY = {
-    "rhai-bridge": _SCRIPTED | {"client|tracking", "info", "ping", "blmove", "blpop", "scan", "exists", "hgetall"},
+    "rhai-bridge": _SCRIPTED
+    | {"client|tracking", "client|reply", "info", "ping", "blmove", "blpop", "scan", "exists", "hgetall"},
     "rhai-worker": _SCRIPTED | {"client|tracking", "info", "ping", "blmove", "scan", "subscribe", "unsubscribe"},
     "rhai-client": _SCRIPTED | {"ping", "hgetall", "subscribe", "unsubscribe"},
     "rhai-dispatcher": CONNECT | {"hset", "hmset", "hget", "hgetall", "lpush", "blpop"},

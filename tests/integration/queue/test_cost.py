@@ -71,7 +71,7 @@ def test_a_task_of_a_full_queue_costs_the_server_few_commands_and_hardly_a_reque
     assert (requests(client) - look.count) / MANY < 0.5
 
 
-def test_a_task_of_an_idle_worker_takes_three_requests(
+def test_a_task_of_an_idle_worker_takes_few_requests(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], client: Any
 ) -> None:
     start_worker("circle")
@@ -84,8 +84,9 @@ def test_a_task_of_an_idle_worker_takes_three_requests(
         wait_until(partial(look, f"t{number}"), what="the task to end")
 
     submitting = 2 * alone
-    # 3.0: the bridge's wait and take; the worker's wait and fetch; finish. Idle requests, two a second, come on top.
-    assert (requests(client) - before - submitting - look.count) / alone < 3.5
+    # 2.25: the bridge's wait and take, for four tasks; the worker's wait and fetch; finish. Idle requests, two a
+    # second, come on top.
+    assert (requests(client) - before - submitting - look.count) / alone < 2.75
 
 
 def test_a_submission_is_one_request_and_takes_few_calls_of_python_functions(app: Client, client: Any) -> None:
