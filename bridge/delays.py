@@ -56,7 +56,7 @@ class Delays:
                 self._stop.wait(RETRY_SECONDS)
 
     def _await_wake_up(self, seconds: float) -> None:
-        """Wait until a task or message is delayed, for at most so many seconds."""
+        """Wait until a task or message is delayed, for at most `seconds`."""
         end = time.monotonic() + seconds
         while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
             keys = [key for bridge in self._bridges for key in bridge.wake_keys]

@@ -57,14 +57,14 @@ class Bounds(NamedTuple):
 BOUNDS = {
     "processes": Bounds(1, 1000),  # more than a machine has cores
     "threads": Bounds(1, 1000),  # of a process; each reserves about 288 MiB of address space
-    "buffer": Bounds(1, 1_000_000),  # one Lua script moves so many, and the server does nothing else meanwhile
+    "buffer": Bounds(1, 1_000_000),  # one Lua script moves that many, and the server does nothing else meanwhile
     "shutdown_timeout": Bounds(0, LONGEST_SECONDS, whole=False),
     # An idle process has 13 MiB; a limit below that would kill it.
     "memory_limit": Bounds(40 * MIB, 1024 * TIB, or_zero=True, unit=MIB),
     "max_deliveries": Bounds(1, 1_000_000),
     "reply_expiry": Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False, or_zero=True),
     "expire_finished": Bounds(SHORTEST_SECONDS, LONGEST_SECONDS, whole=False, or_zero=True),
-    "signature_age": Bounds(1, 86_400, whole=False),  # the server remembers each signature so long
+    "signature_age": Bounds(1, 86_400, whole=False),  # the server remembers each signature that long
 }
 """Bounds of the numbers in `Settings`, wide enough for any use: a value beyond is a mistake that would fail later."""
 
@@ -88,12 +88,12 @@ class Settings:
         shutdown_timeout: Seconds for which running scripts may continue after SIGTERM.
         limits: Limits of each script.
         memory_limit: Bytes of a worker process, above which the supervisor kills it; 0: no limit.
-        max_deliveries: A task ends as an error after so many worker processes died while they ran it.
+        max_deliveries: Deaths of worker processes after which the task that ran ends as an error.
         reply_lists: Also push each result to the task's own reply list, `rhai_reply:<task_id>`.
         reply_expiry: Seconds after which such a list expires; 0: never. A list that the task names never expires.
         expire_finished: Seconds after its end at which a task's details expire; 0 keeps them.
         error_format: How tasks store a script's error: as Rust's `{}` (`display`) or `{:?}` (`debug`) formats it.
-        delete_finished: Delete a task's details once it has ended and replied, as some dispatchers want.
+        delete_finished: Delete a task's details once it has ended and replied, as some dispatchers expect.
         engine: `package.module:factory` that returns the `Engine` to use.
         log_format: `text` or `json`.
         metrics_address: `HOST:PORT` at which a tree of processes serves health and metrics; `None`: nowhere.

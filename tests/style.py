@@ -44,7 +44,25 @@ RULES = [
         "Whoever holds the message.",
     ),
     Rule(
-        r"(?:of|to|for|than) (?:ours|theirs)",
+        r"(?:it|they|this|that|which|what) (?:is|are) none",
+        "is not a, and the noun",
+        "the reader has to look for the noun",
+        "An error if it is none.",
+    ),
+    Rule(
+        r"so (?:many|much|long)(?=[.:;,]|$| (?!as|that))(?!, that)",
+        "that many, or the argument's name",
+        "it names no amount",
+        "Wait so long.",
+    ),
+    Rule(
+        r"^\w+(?: \([^)]*\))?: Of (?:the|its|this|that|all|one)",
+        "the noun after it",
+        "it is half of a phrase",
+        "client: Of the server.",
+    ),
+    Rule(
+        r"(?:of|to|for|than|is|are|was|were|not) (?:ours|theirs)",
         "this project's, or the owner's name",
         "it names no owner",
         "Workers of ours.",
@@ -56,8 +74,8 @@ RULES = [
         "The bridge is told.",
     ),
     Rule(
-        r"hears?|heard|believes?|verdicts?",
-        "receive, assume, decision",
+        r"hears?|heard|believes?|verdicts?|wants?|deaf|impatient",
+        "receive, assume, decision, expect",
         "processes have no minds",
         "A bridge hears it.",
     ),

@@ -61,7 +61,7 @@ class Children:
         """Run the circle's tasks. After a signal running scripts may finish; a second signal interrupts them.
 
         Args:
-            name: Of the process, in reports.
+            name: Name of the process in reports.
             broker_id: Under which the process holds messages.
             signals: End it; SIGHUP does not wait for scripts. SIGUSR1 makes it read the policy again.
         """

@@ -49,7 +49,7 @@ def supervise(settings: Settings, circle: str, make_engine: Callable[[], Engine]
     processes = ["bridge", *(f"worker {number}" for number in range(1, settings.processes + 1))]
     with Signals(*wanted) as signals, _monitored(settings, processes) as monitoring:
         tree = Tree(Children(settings, circle, make_engine, monitoring, policy, burst), processes)
-        with tree.monitored():  # before the wait: health checks want an answer while the server is away, too
+        with tree.monitored():  # before the wait: health checks need an answer while the server is away, too
             if not _server_is_there(settings, signals, monitoring.notifier):
                 return 0
             return tree.run(signals)

@@ -64,7 +64,7 @@ def _count(queues: Queues, circle: str | None) -> list[Queue]:
 
 
 def _watch(queues: Queues, circle: str | None, seconds: float) -> None:
-    """Show the table on the whole terminal, and update it every so many seconds, through any outage."""
+    """Show the table on the whole terminal, and update it at each interval, through any outage."""
     counts, problem = _count(queues, circle), ""
     console = make_console()
     with Live(console=console, auto_refresh=False, screen=True) as live:

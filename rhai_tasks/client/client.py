@@ -40,7 +40,7 @@ class Task(Handle["Client", Sender]):
         """Return the fields of the task's details, as the server has them now; docs/protocol.md lists the fields.
 
         Args:
-            names: Of the fields; by default all. A field that the task does not have is left out.
+            names: Names of the fields; by default all. A field that the task does not have is omitted.
 
         Raises:
             TaskNotFound: The task has no details, or none of the fields.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # an extra
     from rhai_tasks.signatures import SigningKey
 
 _PENDING = Status.PENDING.value
-_KEEP_SECONDS = "60"  # a worker with --delete-finished keeps our tasks for so long: their results are awaited
+_KEEP_SECONDS = "60"  # a worker with --delete-finished keeps a client's tasks that long: their results are awaited
 REFERENCES = ("@", "s")
 """How references to stored scripts begin: no function is called for any other script."""
 _terms_of: Callable[[TaskSpec], tuple[Any, ...]] = operator.attrgetter(*Terms._fields)

@@ -15,7 +15,7 @@ class PrintsReader:
 
     Args:
         task_id: The task's id.
-        key: Of its details.
+        key: Key of the task's details.
     """
 
     def __init__(self, task_id: str, key: bytes) -> None:

@@ -38,6 +38,6 @@ class Progress:
             self._bar.stop()
 
     def advance(self, count: int) -> None:
-        """Count so many more as done."""
+        """Count `count` more as done."""
         if self._bar:
             self._bar.advance(self._task, count)

@@ -37,7 +37,7 @@ class Send(Protocol):
     """Sends a request."""
 
     def __call__(self, request: Request[Any], seconds: float, /) -> Awaitable[Any]:
-        """Return what the request reads, or raise redis-py's error, within so many seconds."""
+        """Return what the request reads, or raise redis-py's error, within `seconds`."""
 
 
 class ResultListener:

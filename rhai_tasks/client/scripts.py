@@ -110,7 +110,7 @@ def _parse(reference: str | ScriptRef) -> tuple[str | None, str | None]:
     """Return the name or the hash of a reference.
 
     Raises:
-        ValueError: It is none.
+        ValueError: `reference` is not a reference to a stored script.
     """
     if isinstance(reference, ScriptRef):
         return None, reference.hash

@@ -40,7 +40,7 @@ class Url:
     path: str  # of a Unix socket; else empty
     service: str  # that Sentinels watch; else empty
     database: int | None  # of the path
-    query: Mapping[str, Any] = field(repr=False)  # values have the types that redis-py wants
+    query: Mapping[str, Any] = field(repr=False)  # values have the types that redis-py takes
     shown: str  # for messages: without passwords
 
 

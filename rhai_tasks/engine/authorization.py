@@ -32,7 +32,7 @@ class Authorization:
         if not callable(function):
             raise refusal("function", function)
         if is_coroutine_function(function):
-            raise TypeError("authorize wants a function, not a coroutine function: the thread waits for its answer")
+            raise TypeError("expected a function, not a coroutine function: the thread waits for the answer")
         self.authorizers = (*self.authorizers, function)
         return function
 

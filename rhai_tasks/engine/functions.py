@@ -221,7 +221,7 @@ def overloads(name: str, function: Callable[..., Any], slots: Slots, *, most: in
 
 
 def are_too_many(types: Iterable[tuple[str, ...]]) -> bool:
-    """Whether parameters with so many alternatives of types take anything, since Rhai would need too many overloads."""
+    """Whether the parameters take anything, since their alternatives of types would need too many overloads in Rhai."""
     return math.prod(map(len, types)) > _MOST_OVERLOADS
 
 

@@ -101,7 +101,7 @@ def resolve(hint: Any) -> Any:
 
 
 def parts_of_union(hint: Any) -> tuple[Any, ...] | None:
-    """Return the alternatives of a union; `None` if it is none."""
+    """Return the alternatives of a union; `None` for any other annotation."""
     return get_args(hint) if get_origin(hint) in {Union, types.UnionType} else None
 
 

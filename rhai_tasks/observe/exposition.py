@@ -29,7 +29,7 @@ class Exposition(Collector):
     """Shows the counts of a tree.
 
     Args:
-        reports: Of the tree.
+        reports: Reports of the tree.
         samples: Further values, read with each scrape.
     """
 

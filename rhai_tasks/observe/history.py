@@ -22,7 +22,7 @@ class HistoryWriter:
     """Writes the history of this process. One thread calls it.
 
     Args:
-        counts: Of this process.
+        counts: Counts of this process.
         namespace: Prefix of this project's keys.
         client: A connection of that thread's.
     """

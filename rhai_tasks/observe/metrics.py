@@ -179,7 +179,7 @@ def quantile(metric: Metric, histogram: Sequence[float], share: float) -> float 
 
     Args:
         metric: Has the buckets' bounds.
-        histogram: Of that metric.
+        histogram: Counts of that metric.
         share: From 0 to 1; the quantile is the value that this share of the values stays below.
     """
     *buckets, _ = histogram

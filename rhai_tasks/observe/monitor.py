@@ -51,7 +51,7 @@ def serve(listener: socket.socket, reports: Reports, samples: Samples = tuple) -
 
     Args:
         listener: Bound to the port.
-        reports: Of the tree.
+        reports: Reports of the tree.
         samples: Further values for /metrics.
     """
     threading.Thread(target=_Server(listener, reports, samples).serve_forever, name="monitor", daemon=True).start()

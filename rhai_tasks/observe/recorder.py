@@ -105,7 +105,7 @@ class Recorder:
     Threads: one at a time calls `record`. Any calls `report`, which copies the counts without releasing the GIL.
 
     Args:
-        readiness: Of the process; a new one by default.
+        readiness: Readiness of the process; a new one by default.
         threads: How many scripts can run at a time.
         state: Returns what the process holds now.
     """

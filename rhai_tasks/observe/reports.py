@@ -28,7 +28,7 @@ class Reports:
     """The reports of one tree.
 
     Args:
-        directory: Of the files.
+        directory: Directory of the files.
         expected: Names of processes that have to report; others may report, too.
     """
 
@@ -103,9 +103,9 @@ class Reporter:
     A process that takes the place of one that died goes on with the counts of that one.
 
     Args:
-        reports: Of the tree.
+        reports: Reports of the tree.
         process: Name of this process.
-        recorder: Of this process.
+        recorder: Recorder of this process.
     """
 
     def __init__(self, reports: Reports, process: str, recorder: Recorder) -> None:

@@ -14,7 +14,7 @@ class Notifier:
     """Notifies systemd of the state of a tree; call `tell` every `pause` seconds, or more often.
 
     Args:
-        reports: Of the tree.
+        reports: Reports of the tree.
         main: Id of the process that systemd started, if it is not this one.
     """
 

@@ -33,8 +33,8 @@ class Bulk:
     Args:
         verb: What is done.
         where: Which tasks are meant, for `find`.
-        queues: Of the server.
-        client: Of the same server.
+        queues: Queues of the server.
+        client: Client of the same server.
 
     Raises:
         ConfigurationError: The filter means every task.

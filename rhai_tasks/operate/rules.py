@@ -48,7 +48,7 @@ class Rules:
 
     Args:
         client: A connection.
-        namespace: Of this project's keys.
+        namespace: Prefix of this project's keys.
         by: The person or program to name in the log; by default user and machine.
     """
 

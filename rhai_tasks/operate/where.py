@@ -78,7 +78,7 @@ def parse_where(text: str) -> Where:
     """Read a filter; the inverse of `str`.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is not a filter.
     """
     try:
         terms = shlex.split(text)
@@ -107,7 +107,7 @@ def parse_age(text: str) -> float:
     """Read a duration such as `90`, `90s`, `15m`, `1h` or `7d`, as seconds.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is not a duration.
     """
     found = _AGE.fullmatch(text.strip())
     if not found:

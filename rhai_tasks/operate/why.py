@@ -34,7 +34,7 @@ def explain(queues: Queues, task_id: str, circle: str | None = None) -> Why:
     """Explain why a task waits.
 
     Args:
-        queues: Of the server; their settings name the order of native lists.
+        queues: Queues of the server; their settings name the order of native lists.
         task_id: The task's id.
         circle: Where it was submitted to; by default its details say so, or all circles are searched.
 

@@ -123,7 +123,7 @@ class Dialect:
     def complete(self, prefixes: Prefixes) -> Prefixes:
         """Return prefixes of keys; the dialect's own ones replace those that are the defaults.
 
-        `check_names` refuses what is none.
+        `check_names` refuses what is not a prefix.
         """
         if isinstance(prefixes, Prefixes):
             default = Prefixes()

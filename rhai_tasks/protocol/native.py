@@ -179,7 +179,7 @@ class Task(NamedTuple):
     caller_id: str = ""
     context_id: str | None = None  # as the dispatcher wrote it; scripts see the worker's own circle
     created_at: str | None = None
-    reply_to: str | None = None  # list that wants the final details; older clients only
+    reply_to: str | None = None  # list for the final details; older clients only
     script_ref: str | None = None  # of a stored script, where there is no `script`
 
 
@@ -251,7 +251,7 @@ def reply_json(
     Args:
         task: Its details.
         outcome: Its outcome.
-        updated_at: Of the outcome.
+        updated_at: Time of the outcome.
         answers: Further fields, for which the task has asked.
         named: Gives the fields their names; by default they keep those of `Field`.
     """

@@ -125,7 +125,7 @@ def script_hash(text: str) -> str:
     """Read the SHA-256 of a script, with or without `sha256:` before it.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is not a hash of a script.
     """
     found = _HASH.fullmatch(text.strip().lower())
     if not found:
@@ -137,7 +137,7 @@ def parse_rate(text: str) -> float:
     """Read a rate, such as `10/s`, `600/m` or `36000/h`; return tasks a second.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is not a rate.
     """
     found = _RATE.fullmatch(text)
     if not found or not 0.0001 <= float(found[1]) / _SECONDS[found[2]] <= 1e6:

@@ -39,13 +39,13 @@ def hash_of(source: str) -> str:
 
 
 def hash_in(reference: str) -> str | None:
-    """Return the hash of a reference `sha256:<hash>`; `None`: it is none."""
+    """Return the hash of a reference `sha256:<hash>`; `None` for any other text."""
     found = _HASH.fullmatch(reference)
     return found[1] if found else None
 
 
 def name_in(reference: str) -> str | None:
-    """Return the name of a reference `@name`; `None`: it is none."""
+    """Return the name of a reference `@name`; `None` for any other text."""
     found = _NAME.fullmatch(reference)
     return found[1] if found else None
 

@@ -82,7 +82,7 @@ def read_moment(text: str) -> float:
     """Read a time, RFC 3339 with its offset or seconds since the epoch, as seconds since the epoch.
 
     Raises:
-        ValueError: It is none; the text says what is expected.
+        ValueError: The text is not such a value; the error says what is expected.
     """
     try:
         moment = float(text) if _NUMBER.fullmatch(text) else _date(text)

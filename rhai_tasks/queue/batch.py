@@ -40,7 +40,7 @@ class RunBatch:
         """Begin with the runs.
 
         Args:
-            names: Of the constants for the circle and the caller.
+            names: Names of the constants for the circle and the caller.
             circle: In UTF-8.
             record: Ends runs as their scripts have ended.
         """
@@ -83,7 +83,7 @@ class RunBatch:
             self._hand_over(runs)
 
     def is_slow(self, seconds: float) -> bool:
-        """Whether the script that runs has taken so long."""
+        """Whether the script that runs has taken `seconds`."""
         running = self.scripts.running if self.scripts else None
         return running is not None and running[1] > seconds
 

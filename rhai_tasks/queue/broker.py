@@ -1,6 +1,6 @@
 """dramatiq's Redis broker for native tasks: it holds messages under leases.
 
-Key layout and hook points are dramatiq's, so its own tools see the queues; the Lua is ours.
+Key layout and hook points are dramatiq's, so its own tools see the queues; the Lua is this project's.
 """
 
 import threading

@@ -72,7 +72,7 @@ def hear_cancels(settings: Settings, cancel: Callable[[str], object], stop: thre
                 return
             except redis.RedisError:
                 stop.wait(RETRY_SECONDS)  # others log the outage
-            except Exception as error:  # a foreign message must not leave this process deaf to all later ones
+            except Exception as error:  # a foreign message must not end the reading of later ones
                 logger.warning("The subscription to cancels failed, and starts again: %.500r", error)
                 stop.wait(RETRY_SECONDS)
 

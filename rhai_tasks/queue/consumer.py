@@ -34,10 +34,10 @@ class TaskConsumer(dramatiq.Consumer):
 
     Args:
         context: The broker's.
-        keys: Of the queue.
+        keys: Keys of the queue.
         source: Where messages come from.
-        leases: Of the broker.
-        cancels: Of the broker.
+        leases: Leases of the broker.
+        cancels: Cancels of the broker.
         writer: Writes the endings.
         batch_size: Returns how many messages a thread gets at once.
         restarted: An earlier consumer of the queue failed; its messages still run.
@@ -127,7 +127,7 @@ class TaskConsumer(dramatiq.Consumer):
             self.requeue(stuck)
 
     def _remove_waiting(self, seconds: float) -> list[TaskMessage]:
-        """Take messages back that have waited so long for a thread."""
+        """Take back messages that have waited `seconds` for a thread."""
         items = self._context.work_queue.remove_stuck(
             seconds, lambda item: bool(item.message.queue_name == self._queue)
         )

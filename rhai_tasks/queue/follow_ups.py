@@ -182,7 +182,7 @@ def milliseconds(delay: object) -> int:
     """Read a delay in the forms of dramatiq: milliseconds, or a `timedelta`; `None` and the past are 0.
 
     Raises:
-        ValueError: It is none.
+        ValueError: `delay` is not a delay.
     """
     if delay is None:
         return 0
@@ -223,8 +223,8 @@ def callback_options(option: str, actor: object, namespace: str, client: redis.R
     Args:
         option: One of `CALLBACKS`.
         actor: An actor, or the name of one of dramatiq's global broker.
-        namespace: Of the keys that workers write to.
-        client: Of the server that they write to.
+        namespace: Prefix of the keys that workers write to.
+        client: Client of the server that they write to.
 
     Raises:
         TypeError: It is neither.

@@ -29,7 +29,7 @@ class HoldAgain:
         """Hold messages again, unless another broker holds them.
 
         Args:
-            deliveries: Of one queue.
+            deliveries: Deliveries of one queue.
 
         Returns:
             Ids of the messages that we hold now. All others have ended, or are another broker's.

@@ -61,7 +61,7 @@ class Leases:
         """Queues of which the server says that this broker holds more messages than it knows of."""
         self._ends: dict[str, float] = {}  # by queue, as far as we know: time.monotonic()
         self._ahead_since: dict[str, float] = {}  # by queue, since when a lease ends too far ahead: time.monotonic()
-        # Of its own, and impatient: a connection that hangs must be noticed while there is time to renew by another.
+        # Its own, with short timeouts: a connection that hangs must be noticed while there is time to renew by another.
         self._client = connect(context.settings.redis_url, outage=context.outage, timeout=RENEW_SECONDS)
         self._renew_script = load_script(context.client, __package__, "renew", context.settings.table)
         self.hold_again = HoldAgain(context, self.lapsed)
@@ -142,13 +142,13 @@ class Leases:
 
         Args:
             queues: Whose messages we hold: one round trip for all of them.
-            heartbeat: Of this process, published with the first of them; empty: none.
+            heartbeat: Heartbeat of this process, published with the first of them; empty: none.
 
         Raises:
             redis.RedisError: The server does not answer, or refuses a queue; the others are renewed.
         """
         began = time.monotonic()
-        # Before the call: messages that are fetched meanwhile are ours.
+        # Before the call: messages that are fetched meanwhile are this broker's.
         held = [self._context.held.of(queue) for queue in queues]
         lapsed = {queue for queue, messages in zip(queues, held, strict=True) if messages and self.lapsed(queue)}
         calls = list(map(self._renewal, queues, held, chain([heartbeat], repeat("")), repeat(began)))

@@ -22,9 +22,9 @@ class Leftovers:
 
     Args:
         context: The broker's.
-        keys: Of the queue.
+        keys: Keys of the queue.
         room: The messages that the consumer holds.
-        leases: Of the broker.
+        leases: Leases of the broker.
         writer: Releases messages.
         restarted: An earlier consumer of the queue failed; its messages still run.
     """

@@ -17,7 +17,7 @@ from .run import Run
 class TaskMessage(MessageProxy):
     """A message with the run of its task, as the actor gets it from `CurrentMessage`.
 
-    It has the message's fields itself: dramatiq reads them a dozen times, and hardly ever wants the message.
+    It has the message's fields itself: dramatiq reads them a dozen times, and hardly ever uses the message.
     """
 
     batch: RunBatch | None = None

@@ -129,7 +129,7 @@ def _listed(client: redis.Redis, settings: Settings) -> list[str]:
 def _registered(client: redis.Redis, settings: Settings) -> dict[str, bool]:
     """Return for each circle that was ever bridged whether it has delayed tasks."""
     names = registered_queues(client, settings)
-    queues = [QueueKeys(settings.namespace, name.decode()) for name in names if name.isascii()]  # others are not ours
+    queues = [QueueKeys(settings.namespace, name.decode()) for name in names if name.isascii()]  # no others are
     with client.pipeline(transaction=False) as pipeline:
         for queue in queues:
             pipeline.exists(queue.delayed, queue.delayed_messages)

@@ -249,7 +249,7 @@ class RabbitSource:
             _acknowledge(self._consumer, message)
 
     def pause(self, seconds: float, end: threading.Event) -> None:
-        """Wait so long, and serve the connection: acknowledgements and heartbeats go over it."""
+        """Wait `seconds`, or until the event, and serve the connection: acknowledgements and heartbeats go over it."""
         if self._consumer is None:
             end.wait(seconds)
             return

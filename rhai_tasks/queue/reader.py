@@ -119,7 +119,7 @@ class DeliveryReader:
         """Read a message for a task.
 
         Raises:
-            _DeadLetter: It is none.
+            _DeadLetter: It is not a message for a task.
         """
         try:
             message = decode(body, self._keys.queue)

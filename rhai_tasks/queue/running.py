@@ -47,12 +47,12 @@ class Running:
         return all(isinstance(one, Run) and one.marked for one in list(self._by_thread.values()))
 
     def hand_over(self, seconds: float) -> None:
-        """Let batches whose script has taken so long hand over the runs that would wait for it."""
+        """Let batches whose script has taken `seconds` hand over the runs that would wait for it."""
         for one in list(self._by_thread.values()):
             if isinstance(one, RunBatch) and one.is_slow(seconds):
                 one.hand_over()
 
     def unmarked(self, seconds: float) -> list[Run]:
-        """List the runs that have taken so long and are not marked `processing`."""
+        """List the runs that have taken `seconds` and are not marked `processing`."""
         due = time.monotonic() - seconds
         return [run for run in self.runs() if not run.marked and (run.started or due) <= due]

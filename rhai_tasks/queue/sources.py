@@ -68,7 +68,7 @@ class Source(Protocol):
         """
 
     def pause(self, seconds: float, end: threading.Event) -> None:
-        """Wait so long, or until the event; serve the connection meanwhile."""
+        """Wait `seconds`, or until the event; serve the connection meanwhile."""
 
     def unblock(self) -> None:
         """End a wait from another thread."""
@@ -128,7 +128,7 @@ class ListSource:
         return self.fetch(room.size() - len(room.held))
 
     def fetch(self, count: int) -> Taken | None:
-        """Fetch so many messages."""
+        """Fetch up to `count` messages."""
         idle, began = self.room.idle_threads(), time.monotonic()
         lapsed, rows, now, changes, *ruled = self._ask(count, idle)
         self.more = len(rows) >= count
@@ -178,7 +178,7 @@ class ListSource:
             self._context.readiness.note(self._read)
 
     def pause(self, seconds: float, end: threading.Event) -> None:
-        """Wait so long, or until the event."""
+        """Wait `seconds`, or until the event."""
         end.wait(seconds)
 
     def unblock(self) -> None:
@@ -219,7 +219,7 @@ class SharedSource(ListSource):
         self._arrived = threading.Event()
 
     def fetch(self, count: int) -> Taken | None:
-        """Fetch so many messages, once the queue is known to have some."""
+        """Fetch up to `count` messages, once the queue is known to have some."""
         if not self.more:
             self._arrived.clear()
             self._lists.watch(to_bytes(self._keys.messages), self._arrived.set)
@@ -254,7 +254,7 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
 
     Args:
         context: The broker's.
-        keys: Of the queue.
+        keys: Keys of the queue.
         which: The first argument: what to take.
         idle: How many threads have nothing to do.
     """

@@ -35,7 +35,7 @@ class Strays:
 
     Args:
         client: For its own thread, or shared.
-        namespace: Of all our keys.
+        namespace: Prefix of this project's keys.
         queues: Returns those that this process serves now.
         lease_seconds: How long a lease lasts.
     """

@@ -113,7 +113,7 @@ class WorkQueue(Generic[T]):
         return len(self._items) + self._busy
 
     def remove_stuck(self, seconds: float, which: Callable[[T], bool]) -> list[T]:
-        """Remove and return, in order, matching items that have waited so long while no thread took any item.
+        """Remove and return, in order, matching items that have waited `seconds` while no thread took any item.
 
         The rests of batches that threads work on are among them.
         """

@@ -38,7 +38,7 @@ Also the longest that an outcome waits for others to be written with it while th
 """
 
 _FLUSH_BYTES = 4 * 1024 * 1024  # of outputs in one script call: the server does nothing else meanwhile
-_CLOSE_SECONDS = 5.0  # a stopping worker waits so long for a server that is away; then leases bring its tasks back
+_CLOSE_SECONDS = 5.0  # of a stopping worker, for a server that is away; then leases bring its tasks back
 
 
 class StatusWriter:

@@ -81,7 +81,7 @@ def make_app(
 
     Args:
         settings: The server and its names.
-        token: Of the login; `None`: there is no login, and only requests by a name of this machine are answered.
+        token: Token of the login; `None`: there is no login, and only requests by a name of this machine are answered.
         read_only: Offer no actions.
         host: Address of the listener.
         port: TCP port of the listener.

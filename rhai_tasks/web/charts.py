@@ -52,8 +52,8 @@ def draw(
     """Lay out a chart.
 
     Args:
-        title: Of the chart.
-        names: Of the lines.
+        title: Title of the chart.
+        names: Names of the lines.
         points: In order of time: seconds since the epoch, and a value for each line, or `None`.
         seconds: The values are durations.
         is_log: The axis of the values is logarithmic: 20 s do not hide 20 ms.

@@ -131,7 +131,7 @@ def where_of(query: Query) -> Where:
     """Read a filter from an address.
 
     Raises:
-        HTTPException: A value of it is none that a filter takes.
+        HTTPException: A filter does not take a value of the query.
     """
     older, younger = query.text("older").strip(), query.text("younger").strip()
     try:

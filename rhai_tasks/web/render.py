@@ -45,7 +45,7 @@ def format_time(seconds: float, length: int = 19) -> str:
 
 
 def moment(text: str) -> str:
-    """Write a time as a dispatcher wrote it in UTC; a text that is none stays as it is."""
+    """Write a dispatcher's time in UTC; any other text stays as it is."""
     seconds = parse_time(text)
     return brief(text, 32) if seconds is None else format_time(seconds)
 

@@ -145,7 +145,7 @@ def _run(  # noqa: PLR0912, PLR0915  (a call more would cost each task)
     context, run, delivery = broker.context, message.run, message.run.delivery
     piped = message.args[1:]  # the output of the previous step of a pipeline, at most one value
     # A process that ends soon begins no task: another one runs it to its end. And once the lease has lapsed, or the
-    # message is not ours, another worker may run it already.
+    # message is another broker's, another worker may run it already.
     if context.draining.is_set() or broker.leases.lapsed(delivery.keys.queue):
         run.release()
         return

@@ -80,7 +80,7 @@ class ApiKeys:
 
     Args:
         client: A connection.
-        namespace: Of this project's keys.
+        namespace: Prefix of this project's keys.
     """
 
     def __init__(self, client: Any, namespace: str) -> None:

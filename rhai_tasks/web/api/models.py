@@ -252,7 +252,7 @@ def _refuse(name: str) -> None:
 
 
 def _is_flat(value: Any, levels: int) -> bool:
-    """Whether a value is nested no deeper than so many levels, as that of every script is."""
+    """Whether a value is nested no deeper than `levels`, as every value of a script is."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels > 0 and all(_is_flat(part, levels - 1) for part in parts)
 

@@ -57,7 +57,7 @@ class Problem(HTTPException):
         status: Of HTTP.
         code: For programs: lower-case words with hyphens.
         detail: For people: what is wrong, and what to do.
-        headers: Of the answer.
+        headers: Headers of the answer.
     """
 
     def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
