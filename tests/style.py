@@ -43,6 +43,19 @@ RULES = [
         "only persons are 'who'",
         "Whoever holds the message.",
     ),
+    Rule(r"but for", "except", 'it can mean "without whom"', "All but for one."),
+    Rule(
+        r"leases?(?: that| which)?(?: did not| does not| do not)? (?:stands?|stood)",
+        "is valid",
+        "the field says so",
+        "While the lease stands.",
+    ),
+    Rule(
+        r"(?:is|are) given in (?:the |their )?place of",
+        "gets for",
+        "the receiver comes first",
+        "Scripts are given in place of it a map.",
+    ),
     Rule(
         r"(?:it|they|this|that|which|what) (?:is|are) none",
         "is not a, and the noun",

@@ -78,7 +78,7 @@ def delete(settings: Settings, where: Where, yes: bool, as_json: bool) -> None:
 
 
 def act(settings: Settings, verb: Verb, where: Where, *, yes: bool, as_json: bool) -> None:
-    """Find the tasks that a filter means, and with `yes` act on them."""
+    """Find the tasks that match a filter, and with `yes` act on them."""
     with make_client(settings) as client, Queues(settings) as queues:
         bulk = Bulk(verb, where, queues, client)
         for _ in bulk.find():

@@ -271,7 +271,7 @@ def _with_start(spec: TaskSpec) -> TaskSpec:
 
 @lru_cache(maxsize=1024)  # called for every submission
 def _places(namespace: str, prefix: str, circle: str) -> tuple[str, tuple[str | bytes, ...]]:
-    """Return a circle's queue name, and the keys of `submit.lua` but for the first."""
+    """Return a circle's queue name, and the keys of `submit.lua` except the first."""
     queue = queue_name(circle)
     keys = QueueKeys(namespace, queue)
     registry = keys.registry(namespace)

@@ -92,7 +92,7 @@ class ResultListener:
         return to_our_error(self._poll_error, self._url) if self._poll_error else None
 
     def has_subscribed(self, task_id: str) -> None:
-        """Poll a task whose subscription stands: no message is missed from here on, but it may have ended before."""
+        """Poll a task whose subscription has begun: no message is missed from here on, but it may have ended before."""
         self._outage.succeeded()
         self._polls.poll_soon(task_id, asyncio.get_running_loop().time())
 

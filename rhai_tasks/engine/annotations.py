@@ -1,4 +1,4 @@
-"""Scripts' values as annotations ask for them: instances of dataclasses, of models, of classes with a hook."""
+"""Converts scripts' values to the types of annotations: dataclasses, models, classes with a hook."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -72,7 +72,7 @@ def take_slot(cls: type, slots: dict[type, int]) -> int:
 
     Raises:
         OverflowError: All are taken.
-        TypeError: The class is none, or scripts have values in place of its objects.
+        TypeError: `cls` is not a class, or scripts have their own values for its objects.
     """
     if not isinstance(cls, type):
         raise TypeError(f"{cls!r} is not a class")

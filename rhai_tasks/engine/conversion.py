@@ -1,4 +1,4 @@
-"""Python values that have no counterpart in Rhai: what scripts are given in their place."""
+"""Converts Python values that have no counterpart in Rhai to values that scripts get for them."""
 
 import collections
 from collections.abc import Iterable, Sequence, Set, ValuesView
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Return what scripts are given in place of a value that the extension does not know; the value itself if nothing.
+    """Return the value that scripts get for one that the extension does not know; by default the value itself.
 
     Methods show the kind of an object, so that no library is imported here: `__index__` an integer, `dtype` and
     `tolist` one of numpy's scalars or arrays, `model_dump` one of pydantic's models.

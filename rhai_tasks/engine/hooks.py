@@ -1,4 +1,4 @@
-"""What an application says about its own classes: what scripts are given in place of instances, and what comes back."""
+"""Conversions of an application's own classes to values of scripts, and back."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
@@ -28,7 +28,7 @@ class Conversions:
         to: Callable[[Instance], object] | None = None,
         from_: Callable[[Any], Instance] | None = None,
     ) -> None:
-        """Say what scripts are given in place of a class's instances, and how these come back.
+        """Set the value that scripts get for a class's instances, and how it becomes an instance again.
 
         Both hold within lists, maps and dataclasses, too. Texts of errors begin with the place: `order.lines[1].price`.
 

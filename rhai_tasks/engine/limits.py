@@ -28,7 +28,7 @@ def check_bound(name: str, value: object) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """The limits of one evaluation. 0 means no limit, but for the three depths; `None` means no timeout.
+    """The limits of one evaluation. 0 means no limit, except for the three depths; `None` means no timeout.
 
     Args:
         timeout: Seconds, above 0.

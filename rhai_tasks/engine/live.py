@@ -149,7 +149,7 @@ def live_types(slots: dict[type, int]) -> dict[int, HostType]:
 
 
 def shown(value: Any) -> Any:
-    """Return what scripts are given in place of a value: a live one if it is a list or a dictionary."""
+    """Return the value that scripts get for a value: a live one for a list or a dictionary."""
     if isinstance(value, list):
         return LiveList(value)
     return LiveMap(value) if isinstance(value, dict) else value

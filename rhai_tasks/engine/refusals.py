@@ -29,7 +29,7 @@ _EXPECTED = {
 
 
 def refusal(name: str, value: object) -> Exception:
-    """Return the exception for an argument that has not what its name asks for."""
+    """Return the exception for an argument of a wrong type or value."""
     try:
         if name == "timeout":
             check_timeout(value)

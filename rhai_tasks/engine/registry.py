@@ -115,7 +115,7 @@ class Registry(Authorization, Conversions):
         Scripts make objects by calling the name, and use static and class methods, constants and enum members as those
         of a module of that name: `Color::RED`. They can use public methods and attributes, operators, `len`, `in`,
         indexing, `for` and equality, and print an object as its `str`. A copy in a script is the same object, as in
-        Python. An object of a subclass has this type, too. In place of the class itself, scripts are given a pointer
+        Python. An object of a subclass has this type, too. For the class itself, scripts get a pointer
         to its constructor.
 
         Args:
@@ -158,7 +158,7 @@ class Registry(Authorization, Conversions):
         return cls
 
     def _constructor(self, cls: type) -> Any:
-        """Return what scripts are given in place of a class: a pointer to the function that makes its objects."""
+        """Return the value that scripts get for a class: a pointer to the function that makes its objects."""
         slot = self._slots.get(cls)
         known = None if slot is None else self._additions.types.get(slot)
         if known is None or all(name != known.name for name, *_ in known.functions):
@@ -170,7 +170,7 @@ class Registry(Authorization, Conversions):
     def register_module(self, name: str, members: Mapping[str, Any]) -> None:
         """Make a module of functions and constants, which scripts use as `name::member` without an import.
 
-        Members of a module of the same name stay, but for those of the same name and types.
+        Members of a module of the same name stay, except those of the same name and types.
 
         Args:
             name: The module's name; `a::b` makes a module within a module.

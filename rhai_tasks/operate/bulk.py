@@ -1,4 +1,4 @@
-"""Acts on all tasks that a filter means: finds them first, so that somebody sees the number, then acts in steps."""
+"""Acts on all tasks that match a filter: finds them first, so that a person sees the number, then acts in steps."""
 
 from collections.abc import Generator, Iterable
 from typing import Any, Literal, get_args
@@ -32,7 +32,7 @@ class Bulk:
 
     Args:
         verb: What is done.
-        where: Which tasks are meant, for `find`.
+        where: The filter, for `find`.
         queues: Queues of the server.
         client: Client of the same server.
 

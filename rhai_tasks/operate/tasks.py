@@ -219,7 +219,7 @@ class Tasks:
         return Search(found, cursor, searched)
 
     def walk(self, where: Where, cursor: str = "0", *, keys: int = _STEP, enough: int = _STEP) -> Iterator[Step]:
-        """Yield the tasks that a filter means, some thousand keys at a time; a task may come twice, as with `SCAN`.
+        """Yield the tasks that match a filter, some thousand keys at a time; a task may come twice, as with `SCAN`.
 
         Args:
             where: The filter.

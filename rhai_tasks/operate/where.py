@@ -35,7 +35,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which tasks are meant: those that match every value that is given."""
+    """A filter of tasks: a task matches if it has every value of the filter."""
 
     status: str = ""
     circle: str = ""
@@ -46,7 +46,7 @@ class Where:
     younger: float | None = None  # seconds since then, at most
 
     def matches(self, found: Found, now: float) -> bool:
-        """Whether a task is meant, `now` seconds since the epoch; a task without a time has no age."""
+        """Whether a task matches, `now` seconds since the epoch; a task without a time has no age."""
         if self.older is not None and (found.at is None or found.at > now - self.older):
             return False
         if self.younger is not None and (found.at is None or found.at < now - self.younger):
@@ -61,7 +61,7 @@ class Where:
 
     @property
     def is_any(self) -> bool:
-        """Whether every task is meant."""
+        """Whether every task matches."""
         return self == Where()
 
     def __str__(self) -> str:

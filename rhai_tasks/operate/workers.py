@@ -12,7 +12,7 @@ from rhai_tasks.queue.leases import LEASE_SECONDS
 
 
 def read_workers(client: Any, namespace: str) -> list[Report]:
-    """Read the heartbeats of the worker processes whose leases stand."""
+    """Read the heartbeats of the worker processes with valid leases."""
     with client.pipeline(transaction=False) as pipeline:
         pipeline.time()
         pipeline.hgetall(workers_key(namespace))
@@ -56,7 +56,7 @@ def parse_heartbeats(reply: Mapping[bytes, bytes] | Exception) -> dict[str, Repo
 
 
 def lease_of(report: Report, now: float) -> float:
-    """Return for how many more seconds the lease of a worker process stands; negative: since when it has ended.
+    """Return how many more seconds the lease of a worker process is valid; negative: how long ago it ended.
 
     `now` is the server's clock, in seconds since the epoch.
     """

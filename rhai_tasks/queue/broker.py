@@ -166,7 +166,7 @@ class TaskBroker(HookedBroker):
 
         Raises:
             QueueFull: As many tasks wait as an operator's limit allows. Nothing was enqueued.
-            TypeError, ValueError: The delay is none, or a worker could not do the follow-ups of the message.
+            TypeError, ValueError: The delay is invalid, or a worker could not do the follow-ups of the message.
         """
         check_steps(message)
         delay = milliseconds(delay)

@@ -44,7 +44,7 @@ class Cancels:
             recall()
         now = time.monotonic()
         self._recent = {known: at for known, at in self._recent.items() if now < at + LEASE_SECONDS}
-        self._recent[task_id] = now  # first: a fetch may be on its way that has not seen it
+        self._recent[task_id] = now  # first: a fetch may be on its way that has not read it
         for queue in {run.delivery.keys.queue for run in self._context.held.all() if run.delivery.task_id == task_id}:
             # The renewal reads whether the task is still cancelled: it may have been submitted again since.
             with suppress(redis.RedisError):  # then the next renewal sees it

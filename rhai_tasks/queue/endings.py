@@ -173,7 +173,7 @@ class Dead(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Another broker has got the message while our lease did not stand, or its keys are gone: nothing is written."""
+    """Another broker got the message after this one's lease had expired, or its keys are gone: nothing is written."""
 
     delivery: Delivery
 

@@ -3,7 +3,7 @@
 dramatiq's own middleware (Pipelines, Callbacks, GroupCallbacks, Results) does these things in a worker process, apart
 from the acknowledgement. Here they are values, which `finish.lua` writes in one step with the outcome.
 
-Pure, but for `refuse_elsewhere`, which reads connection settings.
+Pure, except for `refuse_elsewhere`, which reads connection settings.
 """
 
 import json

@@ -75,7 +75,7 @@ class Leases:
         self._thread.start()
 
     def stop(self) -> None:
-        """Give the leases up, but for those with messages under them; `stopping` has been set."""
+        """Give the leases up, except those with messages under them; `stopping` has been set."""
         context = self._context
         with suppress(redis.RedisError):
             fields = context.broker_id, quiet_field(context.broker_id)
@@ -116,7 +116,7 @@ class Leases:
         self._context.readiness.note(f"lease of {queue}")
 
     def drop_lost(self, queue: str) -> None:
-        """Stop scripts whose messages another broker has got while our lease did not stand."""
+        """Stop scripts whose messages another broker has got while our lease was not valid."""
         held = self._context.held.of(queue)
         acks = self._context.keys(queue).acks(self._context.broker_id)
         ours = cast("set[bytes]", self._context.client.smembers(acks))

@@ -46,7 +46,7 @@ class Taken(NamedTuple):
 
 
 class Source(Protocol):
-    """Where a consumer's messages come from. Threads: the consumer's own, but for `unblock`."""
+    """Where a consumer's messages come from. Threads: the consumer's own, except for `unblock`."""
 
     room: Room
     runs_lone: bool

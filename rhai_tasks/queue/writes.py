@@ -189,7 +189,7 @@ class ReleasedWrite:
         self.script = load_script(client, __package__, "release", context.settings.table)
 
     def __call__(self, batch: list[Released]) -> Refusals:
-        """Write releases of one queue, but for those that are cancelled."""
+        """Write releases of one queue, except those that are cancelled."""
         context, settings, keys = self._context, self._context.settings, batch[0].delivery.keys
         going = [one for one in batch if self._pending.stands(one)]
         arguments: list[Any] = [timestamp(time.time()), state_channel(settings.namespace), context.process_id]

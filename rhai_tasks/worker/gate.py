@@ -1,4 +1,4 @@
-"""The gate before a run: have its prerequisites completed, is it its caller's, and may this caller run it here?"""
+"""The gate before a run: checks prerequisites and signature, and whether the caller may run the script here."""
 
 import logging
 from collections.abc import Callable

@@ -50,7 +50,7 @@ class ApiKey:
 
     @classmethod
     def read(cls, key_id: str, record: bytes) -> Self | None:
-        """Read a record; `None`: it is not one, and nobody gets in by it."""
+        """Read a record; `None`: it is invalid, and so is its key."""
         try:
             values = json.loads(record)
             lists = {name: tuple(map(str, values[name])) for name in ("scopes", "circles", "callers")}
