@@ -81,8 +81,25 @@ class Scope(NativeScope, MutableMapping[str, Any]):
         if snapshot is not self:
             self.become_copy(snapshot)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what a pickle holds: the variables and constants.
+
+        Raises:
+            TypeError: The scope keeps functions of scripts, which only an engine can make.
+        """
+        if self.has_functions():
+            raise TypeError("a scope with functions of scripts cannot be pickled")
+        return _restored, (type(self), [(name, self[name], constant) for name, constant in self.names()])
+
     def __copy__(self) -> Self:
         return self.copy()
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
         return self.copy()
+
+
+def _restored(cls: type[Scope], variables: list[tuple[str, Any, bool]]) -> Scope:
+    scope = cls()
+    for name, value, constant in variables:
+        scope.set_value(name, value, constant)
+    return scope

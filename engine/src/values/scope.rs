@@ -208,6 +208,11 @@ impl NativeScope {
         Ok(())
     }
 
+    /// Whether it keeps functions of scripts.
+    fn has_functions(&self) -> PyResult<bool> {
+        self.with(|state| Ok(state.functions.is_some()))
+    }
+
     /// Set a variable, or add it, as a constant if asked; raises TypeError if it is a constant already.
     fn set_value(&self, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, constant: bool) -> PyResult<()> {
         let name = variable(name)?;

@@ -3,8 +3,10 @@
 import copy
 import functools
 import gc
+import pickle
 import threading
 import weakref
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -263,6 +265,29 @@ def test_a_scope_rewinds_to_a_copy_any_number_of_times(engine: Engine) -> None:
         assert dict(scope) == {"n": 1}
     scope.rewind(scope)
     assert dict(copy.deepcopy(scope)) == {"n": 1}
+
+
+def test_a_scope_pickles_as_its_variables_and_constants(engine: Engine) -> None:
+    scope = Scope(n=1, values=[1, {"a": Decimal("1.5")}, None])
+    scope.set_constant("LIMIT", 3)
+    engine.run("n += 1; let more = blob(2, 7);", scope=scope)
+
+    made = pickle.loads(pickle.dumps(scope))
+
+    assert type(made) is Scope
+    assert (dict(made), made.constants()) == (dict(scope), {"LIMIT": 3})
+    assert engine.eval("n += LIMIT; n", scope=made) == 5
+    assert scope["n"] == 2
+
+
+@pytest.mark.parametrize("script", ["fn f() { 1 }", "let f = || 1;", "let now = timestamp();", "let f = Fn(`abs`);"])
+def test_a_scope_with_what_belongs_to_an_engine_does_not_pickle(engine: Engine, script: str) -> None:
+    scope = Scope()
+    engine.run(script, scope=scope)
+
+    with pytest.raises(TypeError, match="cannot (be )?pickle"):
+        pickle.dumps(scope)
+    assert dict(scope.copy()).keys() == dict(scope).keys()
 
 
 def test_a_scope_with_a_value_that_contains_itself_is_copied(engine: Engine) -> None:
