@@ -105,6 +105,7 @@ def _keys_of(queues: Queues, circle: str) -> dict[str | bytes, str]:
         keys.wake: "list",
         keys.rules: "hash",
         keys.callers: "hash",
+        keys.buckets: "hash",
         keys.lines: "sorted set",
         keys.line_number: "string",
         keys.turns: "hash",

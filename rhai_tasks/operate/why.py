@@ -1,5 +1,6 @@
 """Says why a task has not begun: its place, and everything that holds it up."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -129,20 +130,20 @@ class _Search:
         rate = next((quota.rate for quota in figures if quota.rate), None)
         if circle and circle.quota:
             yield from self._reached("the circle", len(self.held()), circle.quota.concurrency)
-            yield from self._slow("the circle", None, circle.quota.rate)
+            yield from self._slow("the circle", "circle", circle.quota.rate)
         if concurrency:
             yield from self._reached(self._whose, self._count_held(), concurrency)
-        yield from self._slow(self._whose, self._caller, rate)
+        yield from self._slow(self._whose, f"caller {self._caller}", rate)
 
     def _reached(self, whose: str, held: int, concurrency: int | None) -> Iterator[str]:
         if concurrency and held >= concurrency:
             yield f"limit of {whose} reached: {held} of {concurrency} run"
 
-    def _slow(self, whose: str, caller: str | None, rate: float | None) -> Iterator[str]:
+    def _slow(self, whose: str, bucket: str, rate: float | None) -> Iterator[str]:
         if not rate:
             return
-        tokens, _, _ = (self._client.get(self._keys.bucket(caller)) or b"1").partition(b" ")
-        if float(tokens) < 1:
+        tokens = (self._client.hget(self._keys.buckets, bucket) or b"")[:8]  # the first of its doubles
+        if len(tokens) == 8 and struct.unpack(">d", tokens)[0] < 1:
             yield f"limit of {whose} reached: {rate:g} begin a second"
 
     def _count_held(self) -> int:

@@ -168,9 +168,10 @@ class QueueKeys:
         """Set of ids of a caller's tasks, or of the circle's, that clients have submitted and that may still wait."""
         return f"{self.messages}.waiting" if caller is None else f"{self.messages}.waiting.{caller}"
 
-    def bucket(self, caller: str | None) -> str:
-        """Tokens of a caller's rate, or of the circle's, and the microsecond at which they were counted."""
-        return f"{self.messages}.bucket" if caller is None else f"{self.messages}.bucket.{caller}"
+    @property
+    def buckets(self) -> str:
+        """Hash of token buckets, by `circle` or `caller <caller>`."""
+        return f"{self.messages}.buckets"
 
     @property
     def wake(self) -> str:

@@ -1,22 +1,22 @@
 -- Functions that choose the tasks that may begin by the rules of their circle, and park the others.
 --
--- Needs  connection/common, queue/keys, queue/messages, queue/rules, queue/lines, queue/choose_by_turns
+-- Needs  connection/common, queue/keys, queue/messages, queue/rules, queue/lines, queue/buckets, queue/choose_by_turns
 
 -- Choose elements of the lines and of the queue that may begin; those of the queue that may not are to be parked in
 -- their callers' lines. Writes nothing that counts.
 --
 -- `queue`: as for `bodies_of`, and its keys rules, callers (hash of held message to caller, which is rebuilt if it is
--- lost), and buckets, start of the names of token buckets. `count`: how many elements are wanted; `idle`: threads that
+-- lost), and buckets, hash of token buckets. `count`: how many elements are wanted; `idle`: threads that
 -- have nothing to do. `details`: prefix of details keys; `actor`: name of the actor that runs tasks.
 -- Returns a plan: elements, bodies and callers of those that begin; blocks; parked, {caller, element, body, submission}
 -- of those that do not; scanned, how many elements of the queue these are; taken, how many elements each line loses, by
--- caller; left, how many it keeps; buckets, their new values by key; begun, {set of waiting tasks, task id}; wait,
+-- caller; left, how many it keeps; buckets, of `token_buckets`; begun, {set of waiting tasks, task id}; wait,
 -- milliseconds after which others may begin, 0: nothing waits; with turns also charges, by element.
 -- `turns`: of `read_turns`, or nil: callers take none.
 local function choose(queue, count, idle, time, details, actor, turns)
   local plan = {elements = {}, bodies = {}, callers = {}, blocks = {}, parked = {}, scanned = 0, taken = {}, left = {},
-    submissions = {}, buckets = {}, begun = {}, wait = 0}
-  local rules, microseconds = read_rules(queue.rules), time[1] * 1000000 + time[2]
+    submissions = {}, buckets = token_buckets(queue.buckets, time), begun = {}, wait = 0}
+  local rules, buckets = read_rules(queue.rules), plan.buckets
   plan.blocks = blocks_of(rules)
   if rules['pause circle'] then
     plan.wait = 250
@@ -90,38 +90,25 @@ local function choose(queue, count, idle, time, details, actor, turns)
     call_with_all('HSET', queue.callers, turns and {} or missing)
   end
 
-  -- Read how many tokens a bucket has by now. A clock that has gone back fills none.
-  local tokens = {}
-  local function tokens_of(name, rate, burst)
-    local key = queue.buckets .. name
-    if not tokens[key] then
-      local number, at = string.match(read('GET', key) or '', '^(%S+) (%d+)$')
-      local passed = math.max(microseconds - (tonumber(at) or 0), 0) / 1000000
-      tokens[key] = math.min(burst, (tonumber(number) or burst) + passed * rate)
+  -- Read the token buckets of callers that have a rate, in one command.
+  local function load_buckets(callers)
+    local fields, its_limits = {}, {}
+    for _, caller in ipairs(callers) do
+      local limit = limits_of(caller)
+      if limit.rate then
+        fields[#fields + 1], its_limits[#its_limits + 1] = 'caller ' .. caller, limit
+      end
     end
-    return tokens[key], key
+    buckets.load(fields, its_limits)
   end
 
   local function refuse(wait)
     plan.wait = plan.wait == 0 and wait or math.min(plan.wait, wait)
     return false
   end
-  local function has_token(name, limit)
-    if not limit.rate then
-      return true
-    end
-    local burst = tonumber(limit.burst) or math.max(limit.rate, 1)
-    local number = tokens_of(name, limit.rate, burst)
-    return number >= 1 or refuse(math.ceil(math.min((1 - number) / limit.rate * 1000, 1000)))
-  end
-  local function spend(name, limit)
-    if limit.rate then
-      local burst = tonumber(limit.burst) or math.max(limit.rate, 1)
-      local number, key = tokens_of(name, limit.rate, burst)
-      tokens[key] = number - 1
-      local full = math.ceil((burst - tokens[key]) / limit.rate * 1000) + 1000
-      plan.buckets[key] = {string.format('%.6f %.0f', tokens[key], microseconds), full}
-    end
+  local function has_token(field, limit)
+    local wait = limit.rate and buckets.wait(field, limit) or 0
+    return wait == 0 or refuse(wait)
   end
 
   -- Say whether the circle's own limits let one more begin.
@@ -134,9 +121,10 @@ local function choose(queue, count, idle, time, details, actor, turns)
         return refuse(100)
       end
     end
-    return has_token('', circle)
+    return has_token('circle', circle)
   end
 
+  local prefetched = {} -- by caller: how many of its tasks do not begin at once
   local function may_begin(caller)
     local limit = limits_of(caller)
     if limit.is_blocked then
@@ -151,10 +139,10 @@ local function choose(queue, count, idle, time, details, actor, turns)
       end
     end
     -- The rate is of beginnings: beside those that begin at once, as many are fetched as may begin in 20 ms.
-    if limit.rate and #plan.elements >= math.max(idle, limit.rate * 0.02, 1) then
+    if limit.rate and (prefetched[caller] or 0) >= math.max(limit.rate * 0.02, 1) then
       return refuse(5)
     end
-    return not limit.rate or has_token('.' .. caller, limit)
+    return not limit.rate or has_token('caller ' .. caller, limit)
   end
 
   local function begin(element, body, caller)
@@ -167,9 +155,12 @@ local function choose(queue, count, idle, time, details, actor, turns)
       plan.begun[#plan.begun + 1] = limit and limit.waiting and {queue.messages .. '.waiting.' .. caller, task}
     end
     if limit and not limit.is_blocked then
-      spend('', circle)
+      if circle.rate then
+        buckets.spend('circle', circle)
+      end
       if limit.rate then
-        spend('.' .. caller, limit)
+        buckets.spend('caller ' .. caller, limit)
+        prefetched[caller] = (prefetched[caller] or 0) + (n > idle and 1 or 0)
       end
     end
     if held then
@@ -178,9 +169,13 @@ local function choose(queue, count, idle, time, details, actor, turns)
     end
   end
 
+  local has_lines
   local function line_length(caller)
+    if has_lines == nil then
+      has_lines = redis.call('EXISTS', keys_of_lines(queue.messages).lines) == 1
+    end
     if not plan.left[caller] then
-      plan.left[caller] = redis.call('LLEN', line_of(queue.messages, caller))
+      plan.left[caller] = has_lines and redis.call('LLEN', line_of(queue.messages, caller)) or 0
     end
     return plan.left[caller]
   end
@@ -205,6 +200,7 @@ local function choose(queue, count, idle, time, details, actor, turns)
 
   local function choose_of_lines()
     local callers = redis.call('ZRANGE', keys_of_lines(queue.messages).lines, 0, 99)
+    load_buckets(callers)
     for _, caller in ipairs(callers) do
       if #plan.elements >= count or not circle_has_room() then
         return
@@ -219,13 +215,20 @@ local function choose(queue, count, idle, time, details, actor, turns)
 
   local function choose_of_queue()
     while #plan.elements < count do
-      local elements = redis.call('LRANGE', queue.messages, plan.scanned, plan.scanned + 99)
+      local page = math.max(math.min(count - #plan.elements, 100), 10)
+      local elements = redis.call('LRANGE', queue.messages, plan.scanned, plan.scanned + page - 1)
       local bodies = #elements > 0 and bodies_of(elements, queue) or {}
+      local callers, submissions, known = {}, {}, {}
+      for i, element in ipairs(elements) do
+        callers[i], submissions[i] = caller_of(element, bodies[i])
+        known[#known + 1] = callers[i]
+      end
+      load_buckets(known)
       for i, element in ipairs(elements) do
         if #plan.elements >= count or not circle_has_room() then
           return
         end
-        local caller, submission = caller_of(element, bodies[i])
+        local caller, submission = callers[i], submissions[i]
         if not caller or line_length(caller) == 0 and may_begin(caller) then
           begin(element, bodies[i], caller)
         else
@@ -234,7 +237,7 @@ local function choose(queue, count, idle, time, details, actor, turns)
         end
         plan.scanned = plan.scanned + 1
       end
-      if #elements < 100 then
+      if #elements < page then
         return
       elseif plan.scanned >= 1000 then
         refuse(1) -- the server has others to serve
@@ -250,6 +253,7 @@ local function choose(queue, count, idle, time, details, actor, turns)
       may_begin = may_begin,
       begin = begin,
       line_length = line_length,
+      load_buckets = load_buckets,
       weight_of = function(caller) return limits_of(caller).weight end,
     })
   else
@@ -272,16 +276,21 @@ end
 local function prepare(queue, plan, time, turns)
   local keys = keys_of_lines(queue.messages)
   redis.call('LTRIM', queue.messages, 0, -1)
+  local checked = {}
   for _, one in ipairs(plan.parked) do
-    local score = turns and turns.callers[one[1]].virtual or milliseconds(time)
-    redis.call('ZADD', keys.lines, 'NX', score, one[1])
+    local caller = one[1]
+    if not checked[caller] then
+      checked[caller] = redis.call('LLEN', line_of(queue.messages, caller)) -- raises an error if it is no list
+      local score = turns and turns.callers[caller].virtual or milliseconds(time)
+      redis.call('ZADD', keys.lines, 'NX', score, caller)
+    end
   end
   if #plan.parked > 0 then
     require_right('RPUSH', keys.lines, '')
     require_right('LPUSH', keys.lines, '')
     plan.number = redis.call('INCRBY', keys.number, #plan.parked) - #plan.parked
   end
-  for key, bucket in pairs(plan.buckets) do redis.call('SET', key, bucket[1], 'PX', bucket[2]) end
+  plan.buckets.write()
 end
 
 -- Take the elements of a plan from where they are, and park those that may not begin. `turns`: as for `prepare`.

@@ -37,7 +37,7 @@ end
 -- Choose as `choose` does, whose `plan` gets the tasks. Elements of the queue that do not begin are to be parked.
 --
 -- `turns`: of `read_turns`. `rules`: functions of `choose`: caller_of, has_room, may_begin, begin, line_length,
--- weight_of.
+-- load_buckets, weight_of.
 local function choose_by_turns(queue, plan, count, turns, rules)
   local page, offset, is_last, in_list = 50, 0, false, {}
   local horizon -- virtual time: all callers that have a line and a smaller one are candidates
@@ -68,6 +68,7 @@ local function choose_by_turns(queue, plan, count, turns, rules)
     for i = 1, #found, 2 do names[#names + 1] = found[i] end
     horizon = tonumber(found[#found]) or horizon
     turns.load(names)
+    rules.load_buckets(names)
     for _, caller in ipairs(names) do
       if not in_list[caller] then
         in_list[caller] = true

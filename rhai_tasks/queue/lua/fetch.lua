@@ -31,7 +31,7 @@ local queue = {
   name = ARGV[10],
   rules = KEYS[10],
   callers = KEYS[11],
-  buckets = KEYS[1] .. '.bucket',
+  buckets = KEYS[1] .. '.buckets',
 }
 -- One command for all five, which hardly ever exist.
 local there = redis.call('EXISTS', KEYS[4], KEYS[6], KEYS[10], keys_of_lines(KEYS[1]).lines,

@@ -159,6 +159,22 @@ def test_a_rate_is_kept_from_the_burst_on(
     assert began[-1] - began[0] > (20 - 3) / 10 - 0.2  # a token more would take a tenth of a second less
 
 
+def test_a_rate_of_each_caller_holds_no_other_caller_up_and_its_buckets_do_not_pile_up(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], rules: Rules, client: Any
+) -> None:
+    limit(rules, "callers", rate=2.0, burst=1)
+    start_worker(CIRCLE, "--threads", "2")
+
+    for part in range(4):
+        ids = [task_id for number in range(500) for task_id in submit(dispatcher, f"{part} {number}", 2, "1")]
+        await_all(dispatcher, ids)
+
+    began = sorted(start for start, _ in spans(dispatcher, ids))
+    assert began[-1] - began[0] > 0.5 - 0.1  # the second task of each caller waits for its token
+    assert client.hlen(KEYS.buckets) < 1500
+    assert client.pttl(KEYS.buckets) != -1  # the hash expires, or is gone
+
+
 def test_killed_workers_slots_come_back_with_their_lease(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], rules: Rules
 ) -> None:

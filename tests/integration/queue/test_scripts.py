@@ -704,7 +704,7 @@ def commands_called(scripts: str) -> list[str]:
 CASES = [(name, command) for name, (scripts, _) in SCENARIOS.items() for command in commands_called(scripts)]
 KEYS = ["messages", "bodies", "dead", "dead_bodies", "dead_reasons", "sequence", "published", "leases", "deliveries"]
 KEYS += ["full", "room", "delayed", "delayed_messages", "wake", "rules", "callers", "lines"]
-KEYS += ["line_number", "turns", "charges"]
+KEYS += ["line_number", "turns", "charges", "buckets"]
 OTHERS = [
     "acks",
     "released",
@@ -719,7 +719,7 @@ OTHERS = [
     "next messages",
     "next bodies",
 ]
-OTHERS += ["line", "bucket", "waiting", "changes"]
+OTHERS += ["line", "waiting", "changes"]
 
 
 @pytest.fixture
@@ -801,7 +801,6 @@ def named_key(world: World, key: str) -> str | bytes:
         "registry": keys.registry(keys.namespace),
         "workers": workers_key(keys.namespace),
         "line": keys.line("caller"),
-        "bucket": keys.bucket("caller"),
         "waiting": keys.waiting(""),
         "changes": changes_key(keys.namespace),
         "native": f"rhai_tasks:{CIRCLE}",
