@@ -12,8 +12,9 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +70,7 @@ RULES = [
         "Wait so long.",
     ),
     Rule(
-        r"^\w+(?: \([^)]*\))?: Of (?:the|its|this|that|all|one)",
+        r"^[a-z]\w*(?: \([^)]*\))?: Of (?:the|its|this|that|all|one)",
         "the noun after it",
         "it is half of a phrase",
         "client: Of the server.",
@@ -136,6 +137,7 @@ class Unit:
 
     line: int
     text: str
+    is_prose: bool = True  # else a list of keys and arguments may be part of it, which is long
 
     def sentences(self) -> list[str]:
         return [part.strip() for part in re.split(r"(?<=[.!?])[\s\"')*]+|(?<=[a-z]): ", self.text) if part.strip()]
@@ -146,17 +148,19 @@ def complaints(paths: list[Path]) -> list[str]:
     return [
         f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{unit.line}: {complaint}"
         for path in paths
-        for unit in (_words_of_code if path.suffix == ".py" else _prose)(path.read_text())
+        for unit in _READERS[path.suffix](path.read_text())
         for complaint in _judge(unit)
     ]
 
 
 def documents() -> list[Path]:
-    """List the pages, and the modules of the packages."""
+    """List the pages, and the sources of the packages and of the engine."""
     return [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/README.md")),
         *sorted((ROOT / "docs").rglob("*.md")),
         *(path for package in ("rhai_tasks", "bridge") for path in sorted((ROOT / package).rglob("*.py"))),
+        *(path for package in ("rhai_tasks", "bridge") for path in sorted((ROOT / package).rglob("*.lua"))),
+        *sorted((ROOT / "engine/src").rglob("*.rs")),
     ]
 
 
@@ -166,7 +170,7 @@ def _judge(unit: Unit) -> Iterator[str]:
             if unit.text.endswith("?"):  # as of packages, which answer a question
                 continue
             yield f"{found[0].strip(' ,;:.')!r}: write {rule.plainer} ({rule.reason})"
-    for sentence in unit.sentences():
+    for sentence in unit.sentences() if unit.is_prose else []:
         count = len(re.findall(r"[\w`][^\s]*", _NAMES.sub("`x`", sentence)))
         if count > LONGEST:
             yield f"{count} words in one sentence, more than {LONGEST}: {sentence[:60]}..."
@@ -217,6 +221,20 @@ def _words_of_code(source: str) -> Iterator[Unit]:
             lines.append(token.string.lstrip("# "))
             last = token.start[0]
     yield from _prose("\n".join(lines), last - len(lines) + 1)
+
+
+def _comments(mark: str, source: str) -> Iterator[Unit]:
+    """Split the comments on lines of their own into units; `mark` is a pattern of their beginning."""
+    kept = [re.sub(rf"^\s*{mark} ?", "", line) if re.match(rf"\s*{mark}", line) else "" for line in source.split("\n")]
+    yield from (Unit(unit.line, unit.text, is_prose=False) for unit in _prose("\n".join(kept)))
+
+
+_READERS: dict[str, Callable[[str], Iterator[Unit]]] = {
+    ".md": _prose,
+    ".py": _words_of_code,
+    ".lua": partial(_comments, "--"),
+    ".rs": partial(_comments, "//[/!]?"),
+}
 
 
 def _texts(node: ast.AST) -> Iterator[ast.Constant | ast.JoinedStr]:

@@ -54,7 +54,7 @@ impl Blocks {
     }
 }
 
-/// A thread's blocks by size, and whether it keeps what it frees.
+/// A thread's blocks by size, and whether it keeps freed ones.
 struct Kept {
     sizes: [Blocks; SIZES],
     is_keeping: Cell<bool>,
@@ -196,8 +196,9 @@ unsafe impl GlobalAlloc for Counting {
             return block;
         }
         // Not by the system: it would take the block from those that are kept of its size, for good.
-        // SAFETY: the caller promises that the size is not zero, and that the block is ours and of this layout. Both blocks
-        // have as many bytes as are copied, and are not the same. If there is no new one, the old one stays as it is.
+        // SAFETY: the caller promises that the size is not zero, and that this allocator made the block, with this
+        // layout. Both blocks have as many bytes as are copied, and are not the same. If there is no new one, the old one
+        // stays as it is.
         unsafe {
             let moved = self.alloc(wanted);
             if !moved.is_null() {

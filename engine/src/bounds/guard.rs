@@ -59,7 +59,7 @@ pub fn stopped() -> Option<Stop> {
     METER.with(meter::Meter::check)
 }
 
-/// Return what has stopped the script, without a check.
+/// Return the cause that has stopped the script, without a check.
 pub fn stop_so_far() -> Option<Stop> {
     METER.with(|meter| meter.frame()?.stop.get())
 }

@@ -180,7 +180,7 @@ impl<'a> Frame<'a> {
             .saturating_sub(self.counter.0.load(Ordering::Relaxed))
     }
 
-    /// Check after so many more operations.
+    /// Check after `operations` more operations.
     fn check_after(&self, operations: u64) {
         self.operations.set(self.operations() + operations);
         self.counter.0.store(operations, Ordering::Relaxed);

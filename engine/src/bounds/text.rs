@@ -9,7 +9,7 @@ use crate::bounds::guard::{self, Fallible};
 /// Bytes that are written between two checks of the bounds; a piece counts as some more than it has.
 const BETWEEN_CHECKS: usize = 64 * 1024;
 const PIECE: usize = 16;
-/// Bytes of a string whose characters are looked at together.
+/// Bytes of a string whose characters are read together.
 const DEBUG_PIECE: usize = 4096;
 
 /// A text that takes no more memory than the script has left. Once it refuses a piece, the script has been stopped.
@@ -48,7 +48,7 @@ impl Text {
         Ok(())
     }
 
-    /// Push a string as `{:?}` writes it. Rust would look at every character before it writes the first, at a microsecond
+    /// Push a string as `{:?}` writes it. Rust would read every character before it writes the first, at a microsecond
     /// each.
     fn push_quoted(&mut self, string: &str) -> Fallible<()> {
         self.push("\"")?;

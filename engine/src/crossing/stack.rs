@@ -85,12 +85,12 @@ impl Stack {
             size,
             free: low.as_ptr().wrapping_add(size),
         };
-        // SAFETY: the mapping is ours, larger than this part of it, and not in use.
+        // SAFETY: this process made the mapping, which is larger than this part of it, and not in use.
         if unsafe { libc::mprotect(low.as_ptr().cast(), PAGES, libc::PROT_NONE) } != 0 {
             return Err(NoStack::refused()); // without a guard, an overflow would write into what lies below
         }
         // Scripts touch little of the stack: huge pages would waste memory. A kernel without them refuses, which is fine.
-        // SAFETY: the mapping is ours and of that size, and the advice changes no contents.
+        // SAFETY: this process made the mapping, of that size, and the advice changes no contents.
         unsafe { libc::madvise(low.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
         LARGEST.fetch_max(size, Ordering::Relaxed);
         Ok(stack)

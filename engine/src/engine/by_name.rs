@@ -15,7 +15,7 @@ use crate::engine::lookup;
 use crate::engine::safe_library::Library;
 use crate::engine::sorting::sort_by;
 
-/// Rhai's keyword for a pointer to a function, and the function that looks at the name first, which no script can name.
+/// Rhai's keyword for a pointer to a function, and the function that checks the name first, which no script can name.
 const POINTER: &str = "Fn";
 const NAME: &str = "$name";
 

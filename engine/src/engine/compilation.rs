@@ -134,7 +134,7 @@ impl Compilation<'_> {
             .keep(key.into_owned(), Arc::clone(&ast), bytes);
         Ok(DropOnBigStack::new(ast))
     }
-    /// Compile a source without the optimizer, and return what it mentions, as `mentions::of` does.
+    /// Compile a source without the optimizer, and return its mentions, as `mentions::of` does.
     pub fn mentions(&self, py: Python<'_>, source: &str) -> PyResult<Vec<Mention>> {
         let mut compiler = self.limits.compiler();
         compiler.set_strict_variables(false); // all unknown names are wanted, not the first

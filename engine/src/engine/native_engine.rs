@@ -66,7 +66,7 @@ impl NativeEngine {
     ///     modules: Modules: name, functions, constants; a module before those within it.
     ///     sources: Where modules are found: a folder, or a function from a path to a source or `None`.
     ///     classes: The slots of classes.
-    ///     hooks: What scripts are given in place of objects: functions by class.
+    ///     hooks: By class, functions that return the value that scripts get for an object.
     ///     language: What scripts may say.
     ///     limits: The `Limits` of every evaluation.
     ///     print: Receives the lines that scripts print, unless an evaluation has its own.
@@ -151,7 +151,7 @@ impl NativeEngine {
             .collect())
     }
 
-    /// Compile a script without the optimizer, and return what it mentions, as `mentions::of` does.
+    /// Compile a script without the optimizer, and return its mentions, as `mentions::of` does.
     ///
     /// Raises:
     ///     RhaiSyntaxError, RhaiTimeout, RhaiMemoryLimit, RhaiPanic: As `compile`.
@@ -241,7 +241,7 @@ impl NativeEngine {
         })
     }
 
-    /// Evaluate the scripts of a batch, for about so long.
+    /// Evaluate the scripts of a batch, for about `patience` seconds.
     ///
     /// Args:
     ///     batch: The scripts.
@@ -365,7 +365,7 @@ impl NativeEngine {
 
     /// Return what a script compiles with.
     ///
-    /// `variables`: names of variables beside the constants; only a strict engine wants them.
+    /// `variables`: names of variables beside the constants; only a strict engine uses them.
     fn compilation<'a>(
         &'a self,
         constants: &'a [(String, Dynamic)],

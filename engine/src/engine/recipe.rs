@@ -19,7 +19,7 @@ use crate::values::gc::Objects;
 use crate::values::{iteration, object};
 
 /// Rhai's library with the safe functions in place of its own, built once: that takes longer than all else in making an
-/// engine. It is one module, because each call of a closure looks its functions up in every module anew.
+/// engine. It is one module, because each call of a closure looks its functions up in every module again.
 static LIBRARY: LazyLock<Shared<rhai::Module>> = LazyLock::new(|| {
     let mut library = rhai::Module::clone(&StandardPackage::new().as_shared_module());
     safe_library::add_to(&mut library);

@@ -250,7 +250,7 @@ fn back(place: INT) -> usize {
     usize::try_from(place.unsigned_abs()).unwrap_or(usize::MAX)
 }
 
-/// Return what is behind so many characters.
+/// Return the text behind `characters` of its characters.
 fn behind(string: &str, characters: usize) -> &str {
     let mut rest = string.chars();
     if let Some(last) = characters.checked_sub(1) {
@@ -268,7 +268,7 @@ fn from(string: &str, start: INT) -> &str {
     }
 }
 
-/// Return so many characters from a place on.
+/// Return `length` characters from a place on.
 fn part(string: &str, start: INT, length: INT) -> &str {
     let string = from(string, start);
     &string[..string.len() - behind(string, count(length)).len()]

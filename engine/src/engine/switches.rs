@@ -1,5 +1,5 @@
-//! Bounds what a `switch` looks at. Rhai hashes the whole value between two checks of the limits, and an array may hold the
-//! same long text a million times.
+//! Bounds the value that a `switch` hashes. Rhai hashes the whole value between two checks of the limits, and an array
+//! may hold the same long text a million times.
 
 use std::any::TypeId;
 use std::sync::LazyLock;

@@ -26,7 +26,7 @@ enum Items {
     Rest(Py<PyIterator>),
     /// It has failed: its last item.
     Failed(PyErr),
-    /// The last item was this error. Whoever asks for one more has dropped it.
+    /// The last item was this error. A request for one more has dropped it.
     Told(PyErr),
     End,
 }

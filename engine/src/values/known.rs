@@ -1,4 +1,4 @@
-//! What an engine knows of Python's classes: those that are types of its scripts, and what scripts are given in place of
+//! What an engine knows of Python's classes: those that are types of its scripts, and the values that scripts get for
 //! objects of others.
 
 use std::cell::Cell;
@@ -16,7 +16,7 @@ use crate::crossing::Restore;
 pub struct Known {
     /// The slot of each class that is a type of scripts.
     pub classes: Py<PyDict>,
-    /// By class: functions that return what scripts are given in place of an object.
+    /// By class: functions that return the value that scripts get for an object.
     pub hooks: Py<PyDict>,
 }
 
@@ -66,7 +66,7 @@ pub fn is_current(py: Python<'_>, classes: Option<&Py<PyDict>>) -> bool {
     })
 }
 
-/// Return what a script is given in place of an object, if its class or a base class of it has a hook.
+/// Return the value that a script gets for an object, if its class or a base class of it has a hook.
 #[inline(never)] // the conversion of numbers and texts, which have no hooks, stays small
 pub fn stand_in<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     with(|known| {

@@ -153,7 +153,7 @@ impl NativeScope {
         Ok(scope)
     }
 
-    /// Put them back, about so many bytes.
+    /// Put the variables back; they take about `bytes`.
     pub fn put(&self, scope: Scope<'static>, bytes: usize) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.scope = DropOnBigStack::new(scope);

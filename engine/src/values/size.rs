@@ -8,7 +8,7 @@ use rhai::{Dynamic, FnPtr};
 /// Bytes of an element of an array, and of an entry of a map with a short key.
 const ELEMENT: usize = 16;
 const ENTRY: usize = 80;
-/// Bytes of what holds a value outside of its element.
+/// Bytes of the holder of a value, outside of its element.
 const HEAP: usize = 40;
 /// The shortest text that is not inside its element, and the shortest one that is counted once.
 const OUTSIDE: usize = 24;

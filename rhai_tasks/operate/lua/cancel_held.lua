@@ -1,4 +1,4 @@
--- Cancel the tasks of the messages that one broker holds and has not begun to run; the broker is told.
+-- Cancel the tasks of the messages that one broker holds and has not begun to run, and notify the broker.
 --
 -- Needs  connection/common, queue/messages, queue/cancellation, queue/changes
 -- KEYS  1 acks of the broker (set)   2 bodies (hash)

@@ -1,4 +1,4 @@
--- Remove the tasks that wait in a circle, some hundred at a time; their clients are told that they were cancelled.
+-- Remove the tasks that wait in a circle, some hundred at a time; publish to their clients that they were cancelled.
 --
 -- Needs  connection/common, queue/messages, queue/lines, queue/cancellation
 -- KEYS  1 native list   2 messages (list)   3 bodies (hash)   4 deliveries (hash)   5 delayed (sorted set)

@@ -54,7 +54,7 @@ local function token_buckets(key, time)
     tokens[field], spent[field] = tokens[field] - 1, limit
   end
 
-  -- Forget some buckets that are full, once there are very many: more than have been written.
+  -- Forget some buckets that are full, once there are many: more than have been written.
   local function forget(written)
     if redis.call('HLEN', key) < 1000 then
       return

@@ -1,4 +1,4 @@
--- Functions about the number of changes: how often tasks were cancelled, or submitted anew. While it stays, a worker
+-- Functions about the number of changes: how often tasks were cancelled, or submitted again. While it stays, a worker
 -- need not read again what it has read of a task.
 --
 -- Needs  connection/common

@@ -6,7 +6,7 @@
 -- their callers' lines. Writes nothing that counts.
 --
 -- `queue`: as for `bodies_of`, and its keys rules, callers (hash of held message to caller, which is rebuilt if it is
--- lost), and buckets, hash of token buckets. `count`: how many elements are wanted; `idle`: threads that
+-- lost), and buckets, hash of token buckets. `count`: how many elements to choose; `idle`: threads that
 -- have nothing to do. `details`: prefix of details keys; `actor`: name of the actor that runs tasks.
 -- Returns a plan: elements, bodies and callers of those that begin; blocks; parked, {caller, element, body, submission}
 -- of those that do not; scanned, how many elements of the queue these are; taken, how many elements each line loses, by

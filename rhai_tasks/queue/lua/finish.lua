@@ -20,7 +20,7 @@
 --       has no terms), these names and values (answers.py), reply JSON, reply lists...
 -- Returns {positions from 0 and results of the simple tasks that are not "recorded"; the results of the others}:
 -- "recorded"; "recorded: " and why a follow-up could not be done; "lost": this broker does not hold the message any
--- more, nothing was written; "superseded": the task has been submitted anew, nothing was written; {the server's error
+-- more, nothing was written; "superseded": the task has been submitted again, nothing was written; {the server's error
 -- text}: the details key is not a hash, the message is a dead letter; or the server's error: the task is held as
 -- before, and the call can be repeated.
 local ids, held = {}, {}
@@ -151,7 +151,7 @@ end
 
 local gone, seconds, ran = {}, {}, string.gmatch(ARGV[8], '%S+')
 
--- Record the outcome of a task whose message is held and whose script ran for so long, and return the result.
+-- Record the outcome of a task whose message is held and whose script ran for some time, and return the result.
 local function record(one_ran, id, ...)
   held[id] = false
   local succeeded, result = pcall(finish, id, ...)

@@ -18,8 +18,8 @@ end
 -- Read what a worker needs to know of a message.
 --
 -- `number`: of a message that has just been made, if nothing says that a process has died with its task; else nil.
--- Returns a row as `hold` returns it but for the deaths, the key of the details, and whether the message is stale: the
--- task has been submitted anew since the message was made, and waits elsewhere.
+-- Returns a row as `hold` returns it except the deaths, the key of the details, and whether the message is stale: the
+-- task has been submitted again since the message was made, and waits elsewhere.
 local function row_of(id, body, task, options, number)
   local fields = options.fields
   local carried, for_submission
@@ -93,7 +93,7 @@ end
 -- task has at most; head, start of a message, of `dated`; idle, how many of the messages begin to run at once; channel,
 -- start of the names of channels for states; time, as `TIME` tells.
 -- `remove`: takes the elements from where they are; it cannot fail.
--- `submissions`: of tasks that were parked, by element: one that has been submitted anew waits elsewhere, too.
+-- `submissions`: of tasks that were parked, by element: one that has been submitted again waits elsewhere, too.
 -- Returns for each message {message id, task id, body, deaths, details, 1 if cancelled, else 0, submission}. A message
 -- that has just been made has its task's id and no body, any other has a body and no task id. Details is a list of
 -- values (nil where absent) up to the last that is present, or the server's error text where the details key holds no

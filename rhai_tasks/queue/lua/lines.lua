@@ -1,8 +1,8 @@
 -- Functions about lines: each holds the elements of one caller that have left the queue and may not begin yet.
 --
 -- An element of a line is a number, a colon, the task's submission or nothing, a blank, and the element of the queue.
--- By the numbers, all go back in their order. By the submission, a task that has been submitted anew, and waits
--- elsewhere, is told from one that still waits here.
+-- By the numbers, all go back in their order. By the submission, a task that has been submitted again, and waits
+-- elsewhere, differs from one that still waits here.
 --
 -- Needs  connection/common
 

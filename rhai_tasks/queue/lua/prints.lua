@@ -4,7 +4,7 @@
 -- KEYS  1 acks (set)   2 details (hash)
 -- ARGV  1 message id   2 submission as it was fetched or nothing   3 number of the delivery
 --       4 how many bytes this delivery has added before   5 what is new
--- What is there beyond these bytes is dropped: an earlier delivery's, or that of the same write whose reply got lost.
+-- Bytes beyond these are dropped: an earlier delivery's, or that of the same write whose reply got lost.
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
   local known = read('HMGET', KEYS[2], FIELD.submission, FIELD.printed)
   if known and (known[1] or '') == ARGV[2] then

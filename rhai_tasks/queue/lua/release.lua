@@ -1,5 +1,5 @@
 -- Put held messages that did not run to an end back into their queue, `pending` again; once, however often the call is
--- repeated: by the second time the worker may hold the same message anew.
+-- repeated: by the second time the worker may hold the same message again.
 --
 -- Needs  connection/common, queue/keys, queue/delays
 -- KEYS  1 messages (list)   2 acks (set)   3 deliveries (hash)   4 released (string)

@@ -6,14 +6,13 @@
 -- ARGV  1 broker id   2 lease in milliseconds   3 its heartbeat, a JSON object that gets the server's time, or nothing
 --       4 milliseconds from now to which leases that end too far ahead are shortened, or nothing: they stay
 --       then for each message that the broker holds: message id, details key, submission as it was fetched or nothing
--- Returns {1 if the lease still stood, else 0; ids of brokers whose lease has run out; positions of the tasks that were
--- cancelled or submitted anew, from 0; if the lease did not stand, ids of the messages that the broker still holds; how
--- many it holds, -1: its key of acks is not a set; the server's millisecond; 1 if a lease ends more than a lease ahead;
--- if the lease stood, positions of the messages that are not in the acks or have no body; the server's error text
--- for the heartbeat, or nothing; 1 if an operator keeps this broker quiet, 0: not, -1: without a heartbeat it is not
--- known}.
--- A server without memory refuses neither this first write nor those after it: a living worker must keep its lease even
--- while others, by chance, can write.
+-- Returns {1 if the lease was still valid, else 0; ids of brokers whose lease has run out; positions of the tasks that
+-- were cancelled or submitted again, from 0; if the lease was not valid, ids of the messages that the broker still
+-- holds; how many it holds, -1: its key of acks is not a set; the server's millisecond; 1 if a lease ends more than a
+-- lease ahead; if the lease was valid, positions of the messages that are not in the acks or have no body; the server's
+-- error text for the heartbeat, or nothing; 1 if an operator keeps this broker quiet, 0: not, -1: without a heartbeat
+-- it is not known}. A server without memory refuses neither this first write nor those after it: a living worker must
+-- keep its lease even while others, by chance, can write.
 redis.call('ZREM', KEYS[1], '')
 local now = milliseconds(redis.call('TIME'))
 local longest = now + ARGV[2]

@@ -2,7 +2,7 @@
 --
 -- Needs  connection/common, queue/keys, queue/cancellation, queue/changes
 
--- Take ids that are submitted anew out of where they wait: they would run twice otherwise. To search a list costs more
+-- Take ids that are submitted again out of where they wait: they would run twice otherwise. To search a list costs more
 -- the longer it is, so only a task that may still wait is searched for. Raises an error before anything is changed if
 -- the ids could not be submitted afterwards. Returns an id that is a message's id of the queue, too, if there is one:
 -- nothing was changed then, since to remove the id could remove the message.

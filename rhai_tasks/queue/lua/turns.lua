@@ -196,7 +196,7 @@ local function read_turns(messages, time)
     call_with_all('HDEL', keys.charges, ids)
   end
 
-  -- Forget some callers that would begin anew where they are, once very many are known: more than have come.
+  -- Forget some callers that would begin again where they are, once many are known: more than have come.
   local function forget(come)
     if redis.call('HLEN', keys.turns) < 10000 then
       return

@@ -51,7 +51,7 @@ local function sets_of_waiting(native, messages, details, ids, callers)
     return count
   end
 
-  -- Say whether so many more may wait. Those that wait no more are taken out of the set first, some at a time.
+  -- Say whether the ids `more` may wait, too. Those that no longer wait are taken out of the set first, some at a time.
   local function has_room(key, more, limit, listed)
     local count = redis.call('SCARD', key)
     if count + #more > limit then

@@ -65,5 +65,14 @@ def test_comments_are_read_at_their_lines_and_together_if_they_stand_together(tm
     assert second.startswith(f"{LONGEST + 5}: {LONGEST + 1} words")
 
 
+@pytest.mark.parametrize(("suffix", "mark"), [("lua", "--"), ("rs", "///"), ("rs", "//!")])
+def test_comments_of_lua_and_rust_are_read_for_words_and_not_for_length(suffix: str, mark: str, tmp_path: Path) -> None:
+    source = f"likewise()\n  {mark} Likewise.\n{mark} Of tasks:\n{mark} {'word, ' * LONGEST}word.\n"
+
+    (complaint,) = complain(source, tmp_path, suffix)
+
+    assert complaint.startswith("2: 'Likewise'")
+
+
 def test_pages_docstrings_comments_and_errors_pass() -> None:
     assert complaints(documents()) == []
