@@ -3,12 +3,14 @@
 -- Needs  connection/common, queue/lines
 
 -- Ask in one command whether a key exists, and whether a circle has rules. `messages`: key of the circle's queue.
--- Returns both answers.
+-- Returns both answers. A user who may not read the rules may not submit: a limit would be passed over.
 local function exists_beside_rules(key, messages)
   local rules = messages .. '.rules'
   local both = redis.pcall('EXISTS', key, rules)
-  if type(both) ~= 'number' then -- the user has no right to read rules
-    return redis.call('EXISTS', key) == 1, false
+  if is_error(both) then
+    redis.call('EXISTS', key) -- raises the error if it is about this key
+    error('the user lacks the permission to read "' .. rules .. '", which says how many tasks may wait: grant EXISTS '
+      .. 'and HGET of this key', 0)
   end
   local has_rules = both == 2 or both == 1 and redis.call('EXISTS', rules) == 1
   return both == 2 or both == 1 and not has_rules, has_rules
@@ -56,7 +58,9 @@ local function sets_of_waiting(native, messages, details, ids, callers)
     local count = redis.call('SCARD', key)
     if count + #more > limit then
       for _, id in ipairs(redis.call('SRANDMEMBER', key, 200)) do
-        if read('HGET', details .. id, FIELD.status) ~= STATUS.pending then
+        local status = redis.pcall('HGET', details .. id, FIELD.status)
+        local is_hidden = is_error(status) and not is_wrong_type(status) -- another user's
+        if status ~= STATUS.pending and not is_hidden then
           count = count - redis.call('SREM', key, id)
         end
       end

@@ -16,7 +16,9 @@ import pytest
 import redis
 
 from rhai_tasks import AsyncClient, Client, ScriptActor, Status
-from rhai_tasks.errors import ServerError, TaskCancelled, TaskExists
+from rhai_tasks.errors import QueueFull, ServerError, TaskCancelled, TaskExists
+from rhai_tasks.operate.rules import Rules
+from rhai_tasks.protocol import Quota, Rule
 from rhai_tasks.queue.list_watcher import DEDICATED_LIMIT
 from tests.commands import BIN, run_command
 from tests.conftest import PATIENCE, Dispatcher, Worker, free_port, make_server, wait_until
@@ -658,6 +660,36 @@ def test_a_program_with_tasks_of_its_own_needs_no_more_rights_than_documented(
         assert dispatcher.result(dispatcher.submit("02abc", "alice-4", "1"))["output"] == "1"
         assert client.blpop(["rhai_reply:alice-4"], 60)
     assert refused(admin) == []
+
+
+def test_a_limit_of_waiting_tasks_holds_for_programs_that_cannot_see_those_of_others(
+    own: dict[str, str], admin: Any
+) -> None:
+    rules = Rules(admin, "rhai_dramatiq", "me")
+    rules.set("02abc", Rule("limit", "circle", quota=Quota(waiting=2)))
+    rules.set("02abc", Rule("limit", "callers", quota=Quota(waiting=2)))
+    with Client(own["rhai-client"], circle="02abc", caller_id="a") as other:
+        other.submit("1", task_id="bob-1")
+    with Client(own["alice"], circle="02abc", caller_id="a") as app:
+        app.submit("1", task_id="alice-1")
+        with pytest.raises(QueueFull):
+            app.submit("1", task_id="alice-2")
+    assert admin.lrange("rhai_tasks:02abc", 0, -1) == ["alice-1", "bob-1"]
+
+
+@pytest.mark.parametrize("has_limit", [True, False])
+def test_a_client_that_may_not_read_the_rules_is_told_so(own: dict[str, str], admin: Any, has_limit: bool) -> None:
+    right = "%R~rhai_dramatiq:rhai-02abc.rules "
+    (line,) = (line for line in OWN_LINES if right in line)
+    admin.execute_command("ACL", "SETUSER", "alice", *rules_of(line.replace(right, ""))[1])
+    if has_limit:
+        Rules(admin, "rhai_dramatiq", "me").set("02abc", Rule("limit", "circle", quota=Quota(waiting=1)))
+    with (
+        Client(own["alice"], circle="02abc") as app,
+        pytest.raises(ServerError, match='permission to read "rhai_dramatiq:rhai-02abc.rules".*: grant EXISTS'),
+    ):
+        app.submit("1", task_id="alice-1")
+    assert not admin.exists("rhai_tasks:02abc")
 
 
 OTHERS = """
