@@ -57,7 +57,7 @@ class Readers:
         # Rhai does not check what is in a map, so what is given by name is always read.
         by_name = {}
         if len(names) < len(found.parameters):
-            by_name = {name: self.reader(hint) for name, hint in hints.items()}
+            by_name = {name: self.reader(hint) for name, hint in hints.items() if name != "return"}
         if not any(readers) and not by_name:
             return function
         kinds = {parameter.kind: parameter.name for parameter in found.parameters.values()}
@@ -110,7 +110,11 @@ class Readers:
         return Any if self._is_made(hint) else hint
 
     def reader(self, hint: Any) -> Reader:
-        """Return the reader of an annotation. It raises `TypeError` or `ValueError`, with the path in the text."""
+        """Return the reader of an annotation. It raises `TypeError` or `ValueError`, with the path in the text.
+
+        Raises:
+            TypeError: The annotation is a value, and no type.
+        """
         hint = resolve(hint)
         if is_anything(hint):
             return _anything
@@ -121,8 +125,12 @@ class Readers:
         if origin is Literal:
             return _literal(of)
         cls = type(None) if hint is None else origin or hint
+        if cls is Callable:
+            return _callable
+        if not isinstance(cls, type) and not callable(cls) and type(cls).__module__ != "typing":
+            raise TypeError(f"an annotation is {hint!r}: expected a type")
         if not isinstance(cls, type) or getattr(cls, "_is_protocol", False):
-            return _callable if cls is Callable else _anything
+            return _anything
         nested = None if cls in self.hooks else self._nested(cls, of)
         return nested or _instance(cls, self._maker(cls))
 

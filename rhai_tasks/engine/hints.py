@@ -9,7 +9,23 @@ from dataclasses import InitVar
 from decimal import Decimal
 from enum import Enum
 from inspect import Parameter, signature, unwrap
-from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    LiteralString,
+    NewType,
+    NotRequired,
+    Required,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from ._engine import FnPtr, Timestamp
 
@@ -46,6 +62,10 @@ _MADE: dict[Any, tuple[str, ...]] = {
     Iterable: ("array",),
 }
 """Classes that are made of values of Rhai's types."""
+
+
+_AROUND = (Annotated, Final, ClassVar, Required, NotRequired)
+"""What says more about a type."""
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
@@ -86,10 +106,12 @@ def _names_of(function: Any) -> dict[str, Any]:
 
 
 def resolve(hint: Any) -> Any:
-    """Return the type behind an `Annotated`, a `NewType` or a type variable."""
+    """Return the type behind an `Annotated`, a `Final`, a `NewType` or a type variable."""
     while True:
-        if get_origin(hint) is Annotated:
+        if get_origin(hint) in _AROUND:
             hint = get_args(hint)[0]
+        elif hint is LiteralString:
+            hint = str
         elif isinstance(hint, NewType):
             hint = hint.__supertype__
         elif isinstance(hint, TypeVar):

@@ -78,7 +78,7 @@ class Registry(Authorization, Conversions):
 
         Raises:
             TypeError: The function has more than 16 parameters, or there is no place for the names that it needs, or
-                it is an indexer of a type that Rhai itself indexes.
+                it is an indexer of a type that Rhai itself indexes, or an annotation is no type.
             ValueError: Scripts cannot call anything by this name.
         """
         check_name(name)

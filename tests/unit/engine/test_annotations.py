@@ -4,7 +4,21 @@ import enum
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    LiteralString,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Required,
+    Self,
+    TypedDict,
+    TypeVar,
+)
 
 import pytest
 
@@ -43,6 +57,9 @@ class Plain:
 
 TAKEN: list[tuple[Any, str, Any]] = [  # annotation, a script's value, what the function gets
     (int, "1", 1),
+    (Final, "1", 1),
+    (LiteralString, '"a"', "a"),
+    (Self, "5", 5),
     (float, "1", 1),
     (float, "1.5", 1.5),
     (bool, "true", True),
@@ -92,6 +109,8 @@ TAKEN: list[tuple[Any, str, Any]] = [  # annotation, a script's value, what the 
 
 REFUSED: list[tuple[Any, str]] = [  # annotation, a script's value
     (int, "true"),
+    (Required[int], "true"),
+    (LiteralString, "5"),
     (int, "1.5"),
     (float, "true"),
     (float, '"1"'),
@@ -221,6 +240,14 @@ def test_a_function_is_not_called_with_what_its_annotation_excludes(annotation: 
         with pytest.raises((errors.RhaiHostError, errors.RhaiNameError)):
             engine.eval(call.format(value))
         assert got == [], call
+
+
+@pytest.mark.parametrize("annotation", [[int], (int, str), {"a": int}, 5])
+def test_an_annotation_that_is_no_type_is_refused(annotation: Any) -> None:
+    with pytest.raises(TypeError, match=r"^an annotation is .*: expected a type$"):
+        functions_of(annotation, [])
+    with pytest.raises(TypeError, match=r"^an annotation is .*: expected a type$"):
+        Engine().read(1, annotation)
 
 
 @pytest.mark.parametrize("annotation", [Timestamp, FnPtr, Callable, Callable[[int], int]])
