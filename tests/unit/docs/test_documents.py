@@ -63,15 +63,11 @@ def test_the_folders_of_the_engine_are_in_the_order_of_their_imports() -> None:
         assert used <= set(allowed), file.name
 
 
-def test_every_option_of_the_web_page_is_documented_with_its_default() -> None:
-    table = (ROOT / "docs/web.md").read_text()
+def test_every_option_of_the_web_page_is_named_there() -> None:
+    page = (ROOT / "docs/web.md").read_text()
 
     for option in web.params:
-        variable, default = f"RHAI_TASKS_WEB_{str(option.name).upper()}", f"`{option.default}`"
-        default = {"token": "none", "read_only": "off", "api": "off", "proxy": "none"}.get(str(option.name), default)
-        assert re.search(rf"^\| `{option.opts[0]}` \| `{variable}` \| {re.escape(default)} \|", table, re.MULTILINE), (
-            option
-        )
+        assert f"`{option.opts[0]}`" in page.partition("## Options")[2].partition("##")[0], option
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name)
