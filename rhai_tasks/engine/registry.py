@@ -77,8 +77,8 @@ class Registry(Authorization, Conversions):
         For other evaluations it runs in an event loop that all engines of the process share, in a thread of its own.
 
         Raises:
-            TypeError: The function has more than 16 parameters, or there is no place for the names that it needs, or
-                it is an indexer of a type that Rhai itself indexes, or an annotation is no type.
+            TypeError: The function has more than 16 parameters, or there is no place for the names that it needs. An
+                annotation is no type. Or it is an indexer of a type that Rhai itself indexes.
             ValueError: Scripts cannot call anything by this name.
         """
         check_name(name)
