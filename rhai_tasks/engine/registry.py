@@ -78,7 +78,7 @@ class Registry(Authorization, Conversions):
 
         Raises:
             TypeError: The function has more than 16 parameters, or there is no place for the names that it needs. An
-                annotation is no type. Or it is an indexer of a type that Rhai itself indexes.
+                annotation is not a type. Or it is an indexer of a type that Rhai itself indexes.
             ValueError: Scripts cannot call anything by this name.
         """
         check_name(name)
