@@ -179,7 +179,7 @@ def test_no_rule_is_set_for_a_circle_that_is_served_through_rabbitmq(
     broker.consume(queue_name(CIRCLE), 2, 10)
     broker.leases.renew(queue_name(CIRCLE), heartbeat=broker.recorder.report())
 
-    with pytest.raises(ConfigurationError, match="rules do not hold through RabbitMQ, and process"):
+    with pytest.raises(ConfigurationError, match="rules do not hold through RabbitMQ, by which process"):
         rules.set(CIRCLE, PAUSE)
     rules.set("other", PAUSE)
     assert not rules.read(CIRCLE)
