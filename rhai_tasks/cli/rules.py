@@ -51,8 +51,8 @@ _by = click.option("--by", callback=utf8, metavar="NAME", help="Your name in the
 @click.pass_obj
 def pause(settings: Settings, circle: str, caller: str | None, reason: str, by: str | None) -> None:
     """Begin no more tasks of a circle, or of one caller of it. Running tasks go on, and tasks can be submitted."""
-    with Queues(settings) as queues:
-        queues.rules(by).set(circle, _rule_for("pause", caller, reason))
+    with Queues(settings, by) as queues:
+        queues.rules.set(circle, _rule_for("pause", caller, reason))
 
 
 @main.command()
@@ -63,8 +63,8 @@ def pause(settings: Settings, circle: str, caller: str | None, reason: str, by: 
 @click.pass_obj
 def resume(settings: Settings, circle: str, caller: str | None, reason: str, by: str | None) -> None:
     """End a pause; status 1 if there was none."""
-    with Queues(settings) as queues:
-        if not queues.rules(by).clear(circle, _rule_for("pause", caller), reason):
+    with Queues(settings, by) as queues:
+        if not queues.rules.clear(circle, _rule_for("pause", caller), reason):
             echo("It is not paused.", err=True)
             sys.exit(FAILED)
 
@@ -81,8 +81,8 @@ def block(settings: Settings, circle: str, caller: str | None, script: str | Non
 
     They end when a worker fetches them. The error is `blocked: <reason>`.
     """
-    with Queues(settings) as queues:
-        queues.rules(by).set(circle, _block_of(caller, script, reason))
+    with Queues(settings, by) as queues:
+        queues.rules.set(circle, _block_of(caller, script, reason))
 
 
 @main.command()
@@ -96,8 +96,8 @@ def unblock(
     settings: Settings, circle: str, caller: str | None, script: str | None, reason: str, by: str | None
 ) -> None:
     """End a block; status 1 if there was none."""
-    with Queues(settings) as queues:
-        if not queues.rules(by).clear(circle, _block_of(caller, script), reason):
+    with Queues(settings, by) as queues:
+        if not queues.rules.clear(circle, _block_of(caller, script), reason):
             echo("It is not blocked.", err=True)
             sys.exit(FAILED)
 
@@ -114,7 +114,7 @@ def rules(settings: Settings, circle: str | None, as_json: bool) -> None:
 def _show(settings: Settings, circle: str | None, verbs: Container[str], *, as_json: bool) -> None:
     with Queues(settings) as queues:
         circles = [circle] if circle else queues.circles()
-        found = [(name, rule) for name in circles for rule in queues.rules().read(name) if rule.verb in verbs]
+        found = [(name, rule) for name in circles for rule in queues.rules.read(name) if rule.verb in verbs]
     if as_json:
         print_json([{"circle": name, **asdict(rule)} for name, rule in found])
     else:
@@ -172,8 +172,8 @@ def limits_set(
     if figures["weight"] is not None and caller is None and not each:
         raise click.UsageError("--weight needs --caller or --each-caller.")
     quota = Quota(**figures)
-    with Queues(settings) as queues:
-        queues.rules(by).set(circle, replace(_limit_for(caller, each=each), reason=reason, quota=quota))
+    with Queues(settings, by) as queues:
+        queues.rules.set(circle, replace(_limit_for(caller, each=each), reason=reason, quota=quota))
 
 
 @limits.command(name="show")
@@ -194,8 +194,8 @@ def limits_show(context: click.Context, circle: str | None, as_json: bool) -> No
 @click.pass_obj
 def limits_clear(settings: Settings, circle: str, caller: str | None, each: bool, reason: str, by: str | None) -> None:
     """Clear a limit; status 1 if there was none."""
-    with Queues(settings) as queues:
-        if not queues.rules(by).clear(circle, _limit_for(caller, each=each), reason):
+    with Queues(settings, by) as queues:
+        if not queues.rules.clear(circle, _limit_for(caller, each=each), reason):
             echo("It is not limited.", err=True)
             sys.exit(FAILED)
 
@@ -218,7 +218,7 @@ def _limit_for(caller: str | None, *, each: bool) -> Rule:
 def audit(settings: Settings, circle: str | None, as_json: bool) -> None:
     """List the last 1000 acts of operators, newest first."""
     with Queues(settings) as queues:
-        changes = queues.rules().changes(circle)
+        changes = queues.rules.changes(circle)
     if as_json:
         print_json([asdict(change) for change in changes])
     else:

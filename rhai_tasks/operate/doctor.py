@@ -204,7 +204,7 @@ def _check_dead_letters(queues: Queues, circle: str) -> Iterator[Finding]:
 
 
 def _check_rules(queues: Queues, circle: str) -> Iterator[Finding]:
-    for rule in queues.rules().read(circle):
+    for rule in queues.rules.read(circle):
         if rule.verb == "limit":
             continue  # it is not a problem
         verb, remedy = ("paused", "resume") if rule.verb == "pause" else ("blocked", "unblock")

@@ -110,11 +110,11 @@ class Queues:
 
     def __init__(self, settings: Settings, by: str | None = None) -> None:
         self.settings = settings
-        self._by = by
         self.client: Any = connect(settings.redis_url)  # redis-py types replies for both of its clients at once
         self._purge = load_script(self.client, __package__, "purge", settings.table)
         self._cancel_held = load_script(self.client, __package__, "cancel_held", settings.table)
         self._count = load_script(self.client, __package__, "count", settings.table)
+        self.rules = Rules(self.client, settings.namespace, by)
         self.dead_letters = DeadLetters(self.client, settings.namespace, self.note)
         self.delayed = DelayedTasks(self.client, settings, self.note)
 
@@ -130,16 +130,12 @@ class Queues:
         """Disconnect."""
         self.client.close()
 
-    def rules(self, by: str | None = None) -> Rules:
-        """Return the rules of circles; `by` names the person or program that changes them."""
-        return Rules(self.client, self.settings.namespace, self._by if by is None else by)
-
     def note(self, circle: str, what: str) -> None:
         """Note in the log what was done; an empty circle stands for none or several."""
-        self.rules().note(circle, what)
+        self.rules.note(circle, what)
 
     def note_cancels(self, task_ids: Sequence[str], by: str | None = None) -> None:
-        """Note in the log that tasks were cancelled by their ids."""
+        """Note in the log that tasks were cancelled by their ids; `by`: another person or program than usual."""
         names = [self.settings.table.stored(name) for name in (Field.CIRCLE, Field.CONTEXT_ID)]
         with self.client.pipeline(transaction=False) as pipeline:
             for task_id in task_ids:
@@ -148,7 +144,7 @@ class Queues:
         circles = {to_text(reply[0] or reply[1] or b"") for reply in replies if isinstance(reply, list)}
         more = ", ..." if len(task_ids) > _NAMED else ""
         what = f"cancel {len(task_ids)} task(s): {', '.join(task_ids[:_NAMED])}{more}"
-        self.rules(by).note(common_circle(circles), what)
+        self.rules.note(common_circle(circles), what, by=by)
 
     def keys(self, circle: str) -> QueueKeys:
         """Return the keys of a circle's queue."""

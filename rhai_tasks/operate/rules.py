@@ -84,10 +84,13 @@ class Rules:
         self._change(circle, replace(rule, at=self._now()), {}, _ENDS[rule.verb], reason)
         return True
 
-    def note(self, circle: str, what: str, reason: str = "") -> None:
-        """Note in the log what an operator has done otherwise; an empty circle stands for none or several."""
+    def note(self, circle: str, what: str, *, by: str | None = None) -> None:
+        """Note in the log what an operator has done otherwise; an empty circle stands for none or several.
+
+        `by`: another person or program than usual.
+        """
         with self._client.pipeline(transaction=True) as pipeline:
-            self._log(pipeline, [self._now(), self._by, circle, what, reason])
+            self._log(pipeline, [self._now(), by or self._by, circle, what, ""])
             pipeline.execute()
 
     def changes(self, circle: str | None = None) -> list[Change]:

@@ -119,7 +119,7 @@ class _Search:
 
     def rules(self) -> Iterator[str]:
         """Yield what the circle's rules say of the task."""
-        rules = {rule.field: rule for rule in self._queues.rules().read(self._circle)}
+        rules = {rule.field: rule for rule in self._queues.rules.read(self._circle)}
         for pause in (Rule("pause", "circle"), Rule("pause", "caller", self._caller)):
             if rule := rules.get(pause.field):
                 yield f"pause of {rule.subject} since {timestamp(rule.at)} by {rule.by}: {rule.reason}".rstrip(": ")

@@ -120,14 +120,14 @@ def _count(form: Form, name: str) -> int | None:
 
 def _set_rule(site: Site, form: Form, rule: Rule) -> Done:
     try:
-        site.queues.rules().set(dereference(form_text(form, "circle")), rule)
+        site.queues.rules.set(dereference(form_text(form, "circle")), rule)
     except ConfigurationError as error:
         return None, f"{error}. Nothing was done."
     return None, f"Set: {rule.text}. It holds from each worker's next fetch on."
 
 
 def _clear_rule(site: Site, form: Form, rule: Rule) -> Done:
-    found = site.queues.rules().clear(dereference(form_text(form, "circle")), rule, rule.reason)
+    found = site.queues.rules.clear(dereference(form_text(form, "circle")), rule, rule.reason)
     return None, f"Cleared: {rule.text}." if found else f"There was none: {rule.text}. Nothing was done."
 
 

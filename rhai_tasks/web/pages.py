@@ -47,7 +47,7 @@ def overview(site: Site, query: Query) -> Rendering:
     )
     history = sample.history
     shown = _page_of(queues, query.page(), _CIRCLES)
-    rules = site.queues.rules()
+    rules = site.queues.rules
     return "overview.html", {
         "rules": [(one.circle, rule) for one in shown.rows if one.rules for rule in rules.read(one.circle)],
         "sample": sample,

@@ -28,7 +28,7 @@ def circle(site: Site, query: Query) -> Rendering:
     running = [pair for pair in sample.list_running() if pair[0].circle == name]
     ended = [pair for pair in sample.list_recent() if pair[0].circle == name]
     shown = [pair[0].task_id for pair in running[:_SHOWN]] + [pair[0].task_id for pair in ended[:_SHOWN]]
-    rules = site.queues.rules()
+    rules = site.queues.rules
     return "circle.html", {
         "circle": name,
         "sample": sample,

@@ -21,7 +21,7 @@ CIRCLE = "circle"
 
 @pytest.fixture
 def queues(client: Any, server_url: str) -> Queues:
-    return Queues(Settings(redis_url=server_url))
+    return Queues(Settings(redis_url=server_url), "ada")
 
 
 def command(server_url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -60,7 +60,7 @@ def test_tasks_without_a_caller_are_called_so(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
 ) -> None:
     start_worker(CIRCLE)
-    queues.rules("ada").set(CIRCLE, Rule("pause", "caller", ""))
+    queues.rules.set(CIRCLE, Rule("pause", "caller", ""))
     dispatcher.submit(CIRCLE, "t", "1", callerId="")
 
     why = waits(queues, "t", "1 of 1 in the line of tasks without a caller")
@@ -71,7 +71,7 @@ def test_each_rule_that_holds_a_task_up_is_named(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
 ) -> None:
     start_worker(CIRCLE)
-    rules = queues.rules("ada")
+    rules = queues.rules
     rules.set(CIRCLE, Rule("limit", "callers", quota=Quota(concurrency=2)))
     running = [dispatcher.submit(CIRCLE, f"r{number}", "sleep(60.0)") for number in range(2)]
     wait_until(lambda: all(dispatcher.status(task_id) == "processing" for task_id in running))
@@ -92,7 +92,7 @@ def test_a_rate_that_is_reached_is_named(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
 ) -> None:
     start_worker(CIRCLE)
-    queues.rules("ada").set(CIRCLE, Rule("limit", "circle", quota=Quota(rate=0.01, burst=1)))
+    queues.rules.set(CIRCLE, Rule("limit", "circle", quota=Quota(rate=0.01, burst=1)))
     for number in range(2):
         dispatcher.submit(CIRCLE, f"t{number}", "1")
     wait_until(lambda: any(dispatcher.status(f"t{number}") in FINAL for number in range(2)))

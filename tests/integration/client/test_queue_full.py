@@ -27,8 +27,8 @@ Submit = Callable[[], object]
 
 
 def limit(url: str, scope: Any, waiting: int) -> None:
-    with Queues(Settings(redis_url=url)) as queues:
-        queues.rules("me").set(CIRCLE, Rule("limit", scope, quota=Quota(waiting=waiting)))
+    with Queues(Settings(redis_url=url), "me") as queues:
+        queues.rules.set(CIRCLE, Rule("limit", scope, quota=Quota(waiting=waiting)))
 
 
 @contextmanager
@@ -167,8 +167,8 @@ def test_tasks_of_foreign_dispatchers_count_for_the_circle_wherever_they_wait(
     order: tuple[str, ...],
 ) -> None:
     limit(server_url, "circle", 6)
-    with Queues(Settings(redis_url=server_url)) as queues:
-        queues.rules("me").set(CIRCLE, Rule("pause", "circle"))
+    with Queues(Settings(redis_url=server_url), "me") as queues:
+        queues.rules.set(CIRCLE, Rule("pause", "circle"))
     for number in range(6):
         dispatcher.submit(CIRCLE, f"t{number}", "1", callerId=f"k{number}")
     start_worker(CIRCLE, *order)

@@ -12,9 +12,10 @@ from rhai_tasks import Settings
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
-from rhai_tasks.protocol import QueueKeys, Quota, Rule, parse_time, queue_name
+from rhai_tasks.protocol import QueueKeys, Quota, Rule, queue_name
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
 from tests.lua import FILES
+from tests.runs import most_at_once
 from tests.turns import Turns
 
 CIRCLE = "circle"
@@ -24,7 +25,7 @@ KEYS = QueueKeys("rhai_dramatiq", queue_name(CIRCLE))
 
 @pytest.fixture
 def rules(client: Any, server_url: str) -> Rules:
-    return Queues(Settings(redis_url=server_url)).rules("me")
+    return Queues(Settings(redis_url=server_url), "me").rules
 
 
 def submit(dispatcher: Dispatcher, caller: str, count: int, script: str) -> list[str]:
@@ -164,22 +165,8 @@ def test_killed_trees_lose_no_task_and_exceed_no_limit(
 
     assert {dispatcher.status(task_id) for task_id in ids} == {"completed"}
     for caller in ("a", "b", "c"):
-        assert _most_at_once(dispatcher, [task_id for task_id in ids if task_id.startswith(caller)]) <= 2
+        assert most_at_once(dispatcher, [task_id for task_id in ids if task_id.startswith(caller)]) <= 2
     wait_until(lambda: not client.exists(KEYS.lines, KEYS.charges), what="lines and charges to be gone")
-
-
-def _most_at_once(dispatcher: Dispatcher, ids: list[str]) -> int:
-    events = list[tuple[float, int]]()
-    for task_id in ids:
-        details = dispatcher.details(task_id)
-        began = parse_time(details["startedAt"])
-        assert began is not None
-        events += [(began, 1), (began + float(details["runSeconds"]), -1)]
-    running = most = 0
-    for _, step in sorted(events):
-        running += step
-        most = max(most, running)
-    return most
 
 
 def test_each_task_runs_once_beside_an_original_worker_and_one_without_turns(
@@ -378,6 +365,6 @@ def test_callers_may_have_any_name(
 
     for place in range(len(HOSTILE)):
         assert {dispatcher.status(f"t{place}-{number}") for number in range(5)} == {"completed"}
-        assert _most_at_once(dispatcher, [f"t{place}-{number}" for number in range(5)]) == 1
+        assert most_at_once(dispatcher, [f"t{place}-{number}" for number in range(5)]) == 1
     wait_until(lambda: not client.exists(KEYS.lines), what="the lines to be gone")
     assert worker.stop() == 0

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +12,10 @@ from rhai_tasks.errors import QueueFull
 from rhai_tasks.operate.doctor import examine
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
-from rhai_tasks.protocol import QueueKeys, Quota, Rule, parse_time, queue_name
+from rhai_tasks.protocol import QueueKeys, Quota, Rule, queue_name
 from rhai_tasks.queue.broker import TaskBroker
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+from tests.runs import most_at_once, spans
 
 CIRCLE = "circle"
 KEYS = QueueKeys("rhai_dramatiq", queue_name(CIRCLE))
@@ -23,7 +24,7 @@ SLEEP = "sleep(0.1)"
 
 @pytest.fixture
 def rules(client: Any, server_url: str) -> Rules:
-    return Queues(Settings(redis_url=server_url)).rules("me")
+    return Queues(Settings(redis_url=server_url), "me").rules
 
 
 def limit(rules: Rules, scope: Any = "caller", name: str = "", **figures: Any) -> None:
@@ -38,25 +39,6 @@ def submit(dispatcher: Dispatcher, caller: str, count: int, script: str = SLEEP)
 
 def await_all(dispatcher: Dispatcher, ids: list[str]) -> None:
     wait_until(lambda: all(dispatcher.status(task_id) in FINAL for task_id in ids), what="all to end")
-
-
-def spans(dispatcher: Dispatcher, ids: list[str]) -> Iterator[tuple[float, float]]:
-    """Yield when each script began and ended."""
-    for task_id in ids:
-        details = dispatcher.details(task_id)
-        assert details["status"] == "completed", details
-        began = parse_time(details["startedAt"])
-        assert began is not None
-        yield began, began + float(details["runSeconds"])
-
-
-def most_at_once(dispatcher: Dispatcher, ids: list[str]) -> int:
-    events = sorted((at, step) for span in spans(dispatcher, ids) for at, step in zip(span, (1, -1), strict=True))
-    running, most = 0, 0
-    for _, step in events:
-        running += step
-        most = max(most, running)
-    return most
 
 
 def parked(client: Any, caller: str) -> int:

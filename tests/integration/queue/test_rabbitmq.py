@@ -350,8 +350,8 @@ def start_in_vain(
 def test_limits_and_turns_are_refused_with_one_line_at_start(
     server_url: str, rabbitmq: RabbitServer, client: Any
 ) -> None:
-    with Queues(Settings(redis_url=server_url)) as queues:
-        queues.rules("me").set("limited", Rule("limit", "callers", quota=Quota(concurrency=2)))
+    with Queues(Settings(redis_url=server_url), "me") as queues:
+        queues.rules.set("limited", Rule("limit", "callers", quota=Quota(concurrency=2)))
 
     for arguments, told in (
         (("--circle", "limited"), "circle limited has rules"),

@@ -23,7 +23,7 @@ SLOW = "sleep(1.0)"
 
 @pytest.fixture
 def rules(client: Any, server_url: str) -> Rules:
-    return Queues(Settings(redis_url=server_url)).rules("me")
+    return Queues(Settings(redis_url=server_url), "me").rules
 
 
 def begun(dispatcher: Dispatcher, ids: list[str]) -> int:

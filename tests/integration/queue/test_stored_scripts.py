@@ -222,7 +222,7 @@ def test_a_block_of_a_script_holds_however_a_task_names_it(
     dialect: Dialect,
 ) -> None:
     ref = app.scripts.put(DOUBLE, name="double")
-    Queues(Settings(redis_url=server_url, dialect=dialect.name)).rules("ada").set(
+    Queues(Settings(redis_url=server_url, dialect=dialect.name), "ada").rules.set(
         "circle", Rule("block", "script", ref.hash, "it doubles")
     )
     start_worker("circle")
