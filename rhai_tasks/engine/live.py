@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from . import _engine
@@ -14,7 +13,7 @@ _LIST = ("push", "append", "insert", "pop", "shift", "remove", "clear", "to_arra
 _MAP = ("len", "keys", "values", "remove", "clear", "to_map")
 
 
-@dataclass(eq=False, slots=True)
+# Not dataclasses: an engine that does not know the classes would pass a map of the fields, a copy.
 class LiveList:
     """A list of the host as a value of scripts. Lists and dictionaries in it are live, too.
 
@@ -22,7 +21,13 @@ class LiveList:
         value: The list.
     """
 
-    value: list[Any]
+    __slots__ = ("value",)
+
+    def __init__(self, value: list[Any]) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"LiveList({self.value!r})"
 
     def __len__(self) -> int:
         return len(self.value)
@@ -80,7 +85,6 @@ class LiveList:
         return self.value
 
 
-@dataclass(eq=False, slots=True)
 class LiveMap:
     """A dictionary of the host as a value of scripts. Lists and dictionaries in it are live, too.
 
@@ -88,7 +92,13 @@ class LiveMap:
         value: The dictionary.
     """
 
-    value: dict[str, Any]
+    __slots__ = ("value",)
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"LiveMap({self.value!r})"
 
     def __getitem__(self, name: str) -> Any:
         return shown(self.value.get(name))

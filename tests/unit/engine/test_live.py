@@ -159,6 +159,15 @@ def test_scripts_make_no_live_values_themselves(engine: Engine) -> None:
             engine.run(script)
 
 
+def test_only_an_engine_that_has_made_live_values_takes_them(engine: Engine) -> None:
+    live, other = engine.live({"a": [1]}), Engine()
+
+    with pytest.raises(TypeError, match="v: an object of LiveMap cannot be passed to a script"):
+        other.eval("v.a", scope={"v": live})
+    other.live([])
+    assert other.eval("v.a[0]", scope={"v": live}) == 1
+
+
 @pytest.mark.parametrize("value", [(), {1}, None, "text", 5, object()])
 def test_only_lists_and_dictionaries_are_live(engine: Engine, value: Any) -> None:
     with pytest.raises(TypeError, match="^value is .*: expected a list, or a dictionary$"):
