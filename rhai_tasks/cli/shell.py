@@ -1,5 +1,6 @@
 """Scripts at a terminal: one from a file, or one input after the other."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +8,13 @@ from contextlib import suppress
 from typing import TypeVar
 
 from rhai_tasks.engine import CancelToken, Engine, Function, Scope
+from rhai_tasks.engine.functions import TYPES
 from rhai_tasks.errors import RhaiError, RhaiSyntaxError
 from rhai_tasks.terminal import echo, shown
 
 T = TypeVar("T")
 
+_VARIABLE = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\.$")
 _HELP = """\
 :functions [TEXT]   functions that scripts can call, or those whose signature has TEXT, with their documentation
 :variables          variables of the lines so far
@@ -115,7 +118,8 @@ def repl(session: Session, engine: Engine) -> None:
 
         def find(start: str, place: int) -> str | None:
             if place == 0:  # it asks for one after the other
-                found[:] = complete(session, engine, start)
+                before = readline.get_line_buffer()[: readline.get_begidx()]
+                found[:] = complete(session, engine, start, before)
             return found[place]
 
         readline.set_completer_delims(" \t\n()[]{}.,;+-*/%=<>!&|^?`\"'")
@@ -141,12 +145,41 @@ def repl(session: Session, engine: Engine) -> None:
                 _show_value(session, source, engine)
 
 
-def complete(session: Session, engine: Engine, start: str) -> list[str | None]:
-    """List the commands, variables and functions that begin with `start`; `None` is the end of the list."""
-    functions = (function.name for function in engine.functions())
-    names = {*_COMMANDS, *(name for name, _ in session.scope.items()), *functions}
+def complete(session: Session, engine: Engine, start: str, before: str = "") -> list[str | None]:
+    """List what begins with `start`; `None` is the end of the list.
+
+    Behind a dot, these are methods and properties: those of the variable in front of it, if it is one, otherwise all.
+    Elsewhere, they are commands, variables and functions.
+
+    Args:
+        session: Has the variables.
+        engine: Has the functions.
+        start: The beginning of a name.
+        before: The line up to there.
+    """
+    if before.endswith("."):
+        names = set(_members(session, engine, before))
+    else:
+        functions = (function.name for function in engine.functions())
+        names = {*_COMMANDS, *(name for name, _ in session.scope.items()), *functions}
     found = (name for name in names if name.startswith(start) and (name.isidentifier() or name in _COMMANDS))
     return [*sorted(found), None]
+
+
+def _members(session: Session, engine: Engine, before: str) -> Iterator[str]:
+    variable = _VARIABLE.search(before)
+    values = dict(session.scope.items()) if variable else {}
+    name = variable[1] if variable and variable[1] in values else None
+    kind = None if name is None else engine.run(f"type_of({name})", scope=session.scope.copy())
+    for function in engine.functions():
+        if function.parameters:
+            first = function.parameters[0].partition(": ")[2].removeprefix("&mut ")
+            if kind is None or TYPES.get(first, first) in {kind, "any"}:
+                yield function.name.removeprefix("get$")
+    if kind == "map":
+        yield from values[str(name)]
+    elif kind not in {None, *TYPES.values()}:  # an object of a registered class
+        yield from (member for member in dir(values[str(name)]) if not member.startswith("_"))
 
 
 def _show_value(session: Session, source: str, engine: Engine) -> None:

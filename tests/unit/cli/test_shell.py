@@ -177,3 +177,34 @@ def test_names_are_completed() -> None:
     assert complete(session, engine, "len") == ["len", "length_of_all", None]
     assert complete(session, engine, ":v") == [":variables", None]
     assert complete(session, engine, "nothing begins so") == [None]
+
+
+@pytest.mark.parametrize(
+    ("before", "start", "found"),
+    [
+        ("list.", "pu", ["push"]),
+        ("text.", "pu", []),
+        ("1 + text.", "to_u", ["to_upper"]),
+        ("text.", "len", ["len"]),
+        ("order.", "pric", ["price"]),
+        ("order.", "key", ["keys"]),
+        ("cart.", "t", ["tag", "take", "to_debug", "to_string", "total"]),
+        ("cart.", "_", []),
+        ("[1, 2].", "pu", ["push"]),
+        ("order.text.", "to_u", ["to_upper"]),
+        ("unknown.", "to_up", ["to_upper"]),
+        ("list.", "lis", []),
+        ("list.", ":", []),
+    ],
+)
+def test_behind_a_dot_methods_and_properties_are_completed(before: str, start: str, found: list[str]) -> None:
+    class Cart:
+        def total(self) -> float:
+            return 0.0
+
+    engine = Engine()
+    engine.register_type(Cart)
+    session = Session(engine, {})
+    session.evaluate('let list = [1]; let text = "x"; let order = #{price: 1, text: ""}; let cart = Cart();')
+
+    assert complete(session, engine, start, before) == [*found, None]
