@@ -114,7 +114,7 @@ class Folder(click.Path):
 
 def _file_name(value: Any) -> Any:
     # A NUL raises an error that click does not expect; click's message would show other control characters as they are.
-    if isinstance(value, str) and any(char < " " or char == "\x7f" for char in value):
+    if isinstance(value, str) and (not value or any(char < " " or char == "\x7f" for char in value)):
         raise click.BadParameter(f"{value!a} is not a file name.")
     return value
 

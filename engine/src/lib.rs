@@ -13,7 +13,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::bounds::{cancel, guard};
-use crate::engine::{args, batch, native_engine, recipe, request};
+use crate::engine::{args, batch, native_engine, profile, recipe, request};
 use crate::values::{scope, to_python};
 
 /// Return whether the script that this thread runs has been stopped. Then a host function that waits should return.
@@ -41,6 +41,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<to_python::FunctionPointer>()?;
     module.add_class::<to_python::Timestamp>()?;
     module.add("ArgsError", module.py().get_type::<args::ArgsError>())?;
+    module.add_function(wrap_pyfunction!(profile::begin_profile, module)?)?;
+    module.add_function(wrap_pyfunction!(profile::end_profile, module)?)?;
     module.add_function(wrap_pyfunction!(request::last_use, module)?)?;
     module.add_function(wrap_pyfunction!(recipe::standard_library, module)?)?;
     module.add_function(wrap_pyfunction!(charge, module)?)?;

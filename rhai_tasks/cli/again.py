@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
@@ -218,8 +218,10 @@ def _usable(client: Client, task_id: str, circle: str) -> dict[str, str] | None:
     return None if is_elsewhere or details.get(Field.ERROR) in _NOT_OF_THE_SCRIPT else details
 
 
-def _repeat(client: Client, setup: Setup, task_id: str, details: Mapping[str, str], circle: str | None) -> Repetition:
-    """Run a task's script as a worker with this setup would.
+def repetition(
+    client: Client, setup: Setup, task_id: str, details: Mapping[str, str], circle: str | None
+) -> tuple[str, Callable[[CancelToken], Repetition]]:
+    """Return a task's script, and a function that runs it as a worker with this setup would.
 
     Raises:
         TaskMalformed: It has no script, or a field that cannot be read.
@@ -232,7 +234,12 @@ def _repeat(client: Client, setup: Setup, task_id: str, details: Mapping[str, st
         except (ScriptNotFound, ValueError) as error:
             raise TaskMalformed(str(error)) from error
     context = circle or details.get(Field.CIRCLE) or task.context_id or ""
-    return interruptible(lambda cancel: _run(setup, task, terms, context, _recorded(details), cancel))
+    return task.script, lambda cancel: _run(setup, task, terms, context, _recorded(details), cancel)
+
+
+def _repeat(client: Client, setup: Setup, task_id: str, details: Mapping[str, str], circle: str | None) -> Repetition:
+    _, run = repetition(client, setup, task_id, details, circle)
+    return interruptible(run)
 
 
 def _run(setup: Setup, task: Task, terms: Terms, context: str, then: Outcome | None, cancel: CancelToken) -> Repetition:

@@ -31,7 +31,7 @@ from .output import print_json
 from .shell import Session, describe_error, interruptible, repl
 
 
-def _engine_options(command: Command) -> Command:
+def engine_options(command: Command) -> Command:
     """Add the options of an engine, and of the constants that its scripts see."""
     limits = Limits()
     for option in (
@@ -49,9 +49,10 @@ def _engine_options(command: Command) -> Command:
     return command
 
 
-def _engine(
+def make_engine(
     engine: str | None, modules: Path | None, max_memory: int, max_operations: int, timeout: float | None
 ) -> Engine:
+    """Make the engine of `engine_options`."""
     if engine is not None:
         return load_engine(Settings(engine=engine))()
     limits = limits_from(
@@ -62,7 +63,7 @@ def _engine(
 
 @main.command()
 @click.argument("file", type=TextFile())
-@_engine_options
+@engine_options
 @args_options
 def run(file: TextIO, context_id: str, caller_id: str, arg: tuple[str, ...], args: str | None, **options: Any) -> None:
     """Run the script in FILE as a worker would.
@@ -70,7 +71,7 @@ def run(file: TextIO, context_id: str, caller_id: str, arg: tuple[str, ...], arg
     Prints its output. FILE may be -, for stdin.
     """
     given = read_args(arg, args)
-    engine, source = _engine(**options), file.read()
+    engine, source = make_engine(**options), file.read()
     constants = {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}
     try:
         output = interruptible(
@@ -149,12 +150,12 @@ def definitions(directory: Path, engine: str) -> None:
 
 
 @main.command("repl")
-@_engine_options
+@engine_options
 @args_options
 def start_repl(context_id: str, caller_id: str, arg: tuple[str, ...], args: str | None, **options: Any) -> None:
     """Run scripts line by line; variables and functions stay. :help tells more."""
     given = read_args(arg, args)
-    engine = _engine(**options)
+    engine = make_engine(**options)
     try:
         engine.run("", args=given)
     except ValueError as error:

@@ -17,7 +17,9 @@ __all__ = [
     "NativeEngine",
     "NativeScope",
     "Timestamp",
+    "begin_profile",
     "charge",
+    "end_profile",
     "last_use",
     "standard_library",
     "stopped",
@@ -185,3 +187,5 @@ def charge(bytes: int) -> None:
 
 def stopped() -> bool: ...
 def standard_library() -> list[tuple[str, str, list[str]]]: ...
+def begin_profile() -> None: ...
+def end_profile() -> tuple[list[tuple[str | None, str, int]], list[list[int]], bool]: ...

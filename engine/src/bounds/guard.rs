@@ -79,6 +79,16 @@ pub fn used() -> (u64, usize) {
     METER.with(meter::Meter::used)
 }
 
+/// Return the operations of all evaluations that this thread is in.
+pub fn operations() -> u64 {
+    METER.with(meter::Meter::operations)
+}
+
+/// Do not count this many of the script's operations.
+pub fn uncount(operations: u64) {
+    METER.with(|meter| meter.uncount(operations));
+}
+
 /// Describe what stopped the script.
 pub fn describe(stop: Stop) -> String {
     let named = METER.with(|meter| meter.frame().map(|frame| frame.named));

@@ -346,6 +346,40 @@ impl Meter {
         usize::try_from(held).unwrap_or(0)
     }
 
+    /// Operations of the innermost evaluation and of those around it.
+    pub(super) fn operations(&self) -> u64 {
+        let (mut operations, mut frame) = (0, self.frame());
+        while let Some(each) = frame {
+            operations += each.operations.get().saturating_sub(self.left(each));
+            frame = each.outer;
+        }
+        operations
+    }
+
+    /// What an evaluation has in its counter, or had when one within it began to use the same.
+    fn left(&self, frame: &Frame<'_>) -> u64 {
+        let mut left = frame.counter.0.load(Ordering::Relaxed);
+        let mut inner = self.frame();
+        while let Some(each) = inner.filter(|each| !ptr::addr_eq(*each, frame)) {
+            if ptr::eq(each.counter, frame.counter) {
+                left = each.counted_before;
+            }
+            inner = each.outer;
+        }
+        left
+    }
+
+    /// Take back operations that were counted. Not of a stopped script: it could go on as long.
+    pub(super) fn uncount(&self, operations: u64) {
+        if let Some(frame) = self.frame().filter(|frame| frame.stop.get().is_none()) {
+            let left = frame.counter.0.load(Ordering::Relaxed);
+            frame
+                .counter
+                .0
+                .store(left.saturating_add(operations), Ordering::Relaxed);
+        }
+    }
+
     /// Operations so far, and the most bytes that were allocated at once.
     pub(super) fn used(&self) -> (u64, usize) {
         self.frame().map_or((0, 0), |frame| {

@@ -18,7 +18,7 @@ use crate::engine::lookup::Kind;
 use crate::engine::mentions::{self, Mention};
 use crate::engine::run::ended_by;
 use crate::engine::scripts::{self, Scripts};
-use crate::engine::{compiling, constants, token_limits};
+use crate::engine::{compiling, constants, profile, token_limits};
 use crate::host::failure::Failure;
 use crate::values::functions::Functions;
 use crate::values::refused::refusal;
@@ -116,7 +116,7 @@ impl Compilation<'_> {
                     });
                     match guard::stopped() {
                         None => compiled
-                            .map(|ast| (ast, guard::held()))
+                            .map(|ast| (profile::marked(ast, name), guard::held()))
                             .map_err(|error| Failure::script(error.into())),
                         Some(stop) => Err(Failure::stopped(stop, Position::NONE)),
                     }

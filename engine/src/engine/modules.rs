@@ -11,7 +11,7 @@ use crate::bounds::guard::Fallible;
 use crate::crossing;
 use crate::crossing::evaluation::{self, Evaluation};
 use crate::engine::limits::Limits;
-use crate::engine::{compiling, constants, folder, token_limits};
+use crate::engine::{compiling, constants, folder, profile, token_limits};
 
 /// The longest chain of modules that import each other while they load: each takes stack.
 const MAX_LOADING: usize = 16;
@@ -115,6 +115,7 @@ impl Loader {
         if constants::may_be_unbounded(&source) {
             ast = constants::look_up(&ast, &[]);
         }
+        ast = profile::marked(ast, Some(path));
         ast.set_source(path);
         Module::eval_ast_as_new(Scope::new(), &ast, engine)
             .map(Shared::new)

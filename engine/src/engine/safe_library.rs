@@ -12,7 +12,7 @@ use rhai::{
 
 use crate::bounds::guard::{self, Fallible};
 use crate::engine::sorting::{copy, order_by, sort, sort_by};
-use crate::engine::{by_name, formatting, lookup, parsing, safe_strings, switches};
+use crate::engine::{by_name, formatting, lookup, parsing, profile, safe_strings, switches};
 
 /// Bytes of one more `Dynamic` in an array, without and with a short string.
 const ELEMENT: usize = 16;
@@ -26,6 +26,7 @@ const JSON_DEPTH: usize = 100;
 pub fn add_to(library: &mut Module) {
     lookup::add_to(library);
     switches::add_to(library);
+    profile::add_to(library);
     let mut library = Library(library);
     safe_strings::add_to(&mut library);
     by_name::add_to(&mut library);

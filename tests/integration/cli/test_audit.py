@@ -27,7 +27,18 @@ NOT_LOGGED = {
         "audit",
         "rules",
     ),
-    *("run", "repl", "check", "test", "definitions", "replay", "compare", "policy", "keys"),  # change nothing there
+    *(
+        "run",
+        "repl",
+        "check",
+        "test",
+        "definitions",
+        "replay",
+        "compare",
+        "profile",
+        "policy",
+        "keys",
+    ),  # change nothing there
     *("demo", "web"),
 }
 

@@ -58,6 +58,8 @@ TAKEN: dict[str, list[str]] = {
     "--stale": ["0", "1e-9"],
     "--shadow": ["1e-9"],
     "--token": [*NUMBERS, "x"],
+    "--flamegraph": [*NUMBERS, " ", "x", "\udcff"],  # names of files
+    "--speedscope": [*NUMBERS, " ", "x", "\udcff"],
     "--count": ["1" + "0" * 30],  # lines, after which to end
 }
 """What is taken; all else is refused. The tests below show of a sample that it works."""
