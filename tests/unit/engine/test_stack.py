@@ -1,10 +1,12 @@
 """What scripts build is freed and written recursively: no depth of it ends the process, on any thread."""
 
 import gc
+import json
 import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Iterable
 
 import pytest
 
@@ -12,31 +14,32 @@ from rhai_tasks.engine import Engine, Limits, Scope
 
 DEEP = "let f = || 1; for i in 0..200_000 { let g = f; f = || g; }"  # takes some 50 MiB of stack to free
 
-ENDS = {
-    "closures without end": ("let f = || 1; loop { let g = f; f = || g; }", "RhaiMemoryLimit"),
-    "curried without end": ("let f = |x| 1; loop { f = f.curry(f); }", "RhaiMemoryLimit"),
-    "maps of closures": ("let f = || 1; loop { let m = #{f: f}; f = || m; }", "RhaiMemoryLimit"),
-    "freed at the end": (f"{DEEP} 1", "1"),
-    "returned": (f"{DEEP} f", "FnPtr"),
-    "thrown": (f"{DEEP} throw f", "RhaiThrow"),
-    "thrown and caught": (f"{DEEP} try {{ throw f }} catch (e) {{ e = 1 }} 1", "1"),
-    "given to a host function": (f"{DEEP} take(f)", "None"),
-    "printed": (f"{DEEP} print([f]); 1", "1"),
-    "nested arrays": ("let a = []; for i in 0..3000 { a = [a]; } a.to_string().len()", "6002"),
-    "nested arrays, compared": ("let a = []; let b = []; for i in 0..3000 { a = [a]; b = [b]; } a == b", "True"),
-    "nested arrays, thrown": ("let a = []; for i in 0..3000 { a = [a]; } throw a", "RhaiThrow"),
-    "nested arrays, returned": ("let a = []; for i in 0..3000 { a = [a]; } a", "ValueError"),
-    "calls as deep as allowed": ("fn f(n) { if n == 0 { 0 } else { 1 + (0 + (0 + f(n - 1))) } } f(60)", "60"),
-    "calls in callbacks": ("fn f(n) { if n == 0 { [0] } else { [1].map(|x| f(n - 1)) } } f(20).len()", "1"),
-    "a source of brackets": ("(" * 100_000, "RhaiSyntaxError"),
-    "a source of operators": ("!" * 100_000 + "true", "RhaiSyntaxError"),
-    "a source that nests blocks": ("{" * 20_000 + "}" * 20_000, "RhaiSyntaxError"),
-    "modules that import at the bottom of calls": ('import "0" as m; m::N', "58"),
-    "an eval in an eval": ('fn f(n) { if n > 0 { eval("f(" + (n - 1) + ")") } else { 5 } } f(25)', "5"),
-}
+ENDS = [
+    ("let f = || 1; loop { let g = f; f = || g; }", "RhaiMemoryLimit"),  # closures without end
+    ("let f = |x| 1; loop { f = f.curry(f); }", "RhaiMemoryLimit"),  # curried without end
+    ("let f = || 1; loop { let m = #{f: f}; f = || m; }", "RhaiMemoryLimit"),  # maps of closures
+    (f"{DEEP} 1", "1"),  # freed at the end
+    (f"{DEEP} f", "FnPtr"),  # returned
+    (f"{DEEP} throw f", "RhaiThrow"),  # thrown
+    (f"{DEEP} try {{ throw f }} catch (e) {{ e = 1 }} 1", "1"),  # thrown and caught
+    (f"{DEEP} take(f)", "None"),  # given to a host function
+    (f"{DEEP} print([f]); 1", "1"),  # printed
+    ("let a = []; for i in 0..3000 { a = [a]; } a.to_string().len()", "6002"),  # nested arrays
+    ("let a = []; let b = []; for i in 0..3000 { a = [a]; b = [b]; } a == b", "True"),  # nested arrays, compared
+    ("let a = []; for i in 0..3000 { a = [a]; } throw a", "RhaiThrow"),  # nested arrays, thrown
+    ("let a = []; for i in 0..3000 { a = [a]; } a", "ValueError"),  # nested arrays, returned
+    ("fn f(n) { if n == 0 { 0 } else { 1 + (0 + (0 + f(n - 1))) } } f(60)", "60"),  # calls as deep as allowed
+    ("fn f(n) { if n == 0 { [0] } else { [1].map(|x| f(n - 1)) } } f(20).len()", "1"),  # calls in callbacks
+    ("(" * 100_000, "RhaiSyntaxError"),  # a source of brackets
+    ("!" * 100_000 + "true", "RhaiSyntaxError"),  # a source of operators
+    ("{" * 20_000 + "}" * 20_000, "RhaiSyntaxError"),  # a source that nests blocks
+    ('import "0" as m; m::N', "58"),  # modules that import at the bottom of calls
+    ('fn f(n) { if n > 0 { eval("f(" + (n - 1) + ")") } else { 5 } } f(25)', "5"),  # an eval in an eval
+]
+"""Scripts, and how they end."""
 
-CHILD = """
-import sys, threading
+ATTACK = """
+import threading
 from rhai_tasks.engine import Engine, Limits
 
 def module(path):
@@ -44,11 +47,11 @@ def module(path):
     deeper = f'import "{depth + 1}" as m;' if depth < 15 else ""
     return f"fn f(n) {{ if n == 0 {{ {deeper} 0 }} else {{ 1 + (0 + (0 + f(n - 1))) }} }} export const N = f(58);"
 
-def attack():
+def attack(script):
     engine = Engine(limits=Limits(timeout=20.0), modules=module)
     engine.register("take", lambda value: None)
     try:
-        value = engine.eval(sys.argv[1])
+        value = engine.eval(script)
         print("FnPtr" if "FnPtr" in repr(value) else value)
         del value
     except Exception as error:
@@ -56,28 +59,51 @@ def attack():
         del error
     assert engine.eval("40 + 2") == 42
 
-if sys.argv[2] == "main":
-    attack()
-else:
+def attack_on_a_small_stack(script):
     threading.stack_size(256 * 1024)
-    thread = threading.Thread(target=attack)
+    thread = threading.Thread(target=attack, args=(script,))
     thread.start()
     thread.join()
 """
 
+FORK = """
+import json, os, sys
 
-def run(*child: str) -> tuple[str, int, str]:
-    command = [sys.executable, "-c", *child]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+ends = {}
+for case in json.load(sys.stdin):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        exec(case)
+        sys.exit()
+    os.close(writing)
+    with open(reading) as output:
+        ends[case] = [output.read().strip(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+print(json.dumps(ends))
+"""
+
+
+def run(child: str, given: str = "") -> tuple[str, int, str]:
+    command = [sys.executable, "-c", child]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=250, check=False)
     return done.stdout.strip(), done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("where", ["main", "thread of 256 KiB"])
-@pytest.mark.parametrize("attack", ENDS)
-def test_no_depth_ends_the_process(attack: str, where: str) -> None:
-    script, end = ENDS[attack]
+def run_each(setup: str, cases: Iterable[str]) -> dict[str, list[str | int]]:
+    """Run each case in a fork of a process that has run `setup`; return the output and the exit status of each."""
+    text, status, errors = run(setup + FORK, json.dumps([*cases]))
+    assert (status, errors) == (0, "")
+    ends: dict[str, list[str | int]] = json.loads(text)
+    return ends
 
-    assert run(CHILD, script, where) == (end, 0, "")
+
+@pytest.mark.parametrize("attack", ["attack", "attack_on_a_small_stack"])
+def test_no_depth_ends_the_process(attack: str) -> None:
+    ends = {f"{attack}({script!r})": [end, 0] for script, end in ENDS}
+
+    assert run_each(ATTACK, ends) == ends
 
 
 def test_a_scope_with_deep_values_is_freed_on_any_thread() -> None:
@@ -121,55 +147,51 @@ def on_a_small_stack(work):
 """
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        "engine.run(DEEP, scope=scope); scope['f'] = 1",
-        "engine.run(DEEP, scope=scope); del scope['f']",
-        "engine.run(DEEP, scope=scope); held = scope['f']; del held",
-        "engine.eval('apply(|| { ' + DEEP + ' let a = [f]; f = 1; for i in 0..150 { a = [a] } a })')",
-        "engine.run('try { fail() } catch {} ' + DEEP + ' throw [f]')",
-        "kept = [engine.eval(DEEP + 'f')]; engine.run('1', constants={'p': kept.pop()})",
-        "engine.run('let a = [1]; for i in 0..3000 { a = [a] } const B = a;', scope=scope);"
-        " on_a_small_stack(lambda: engine.run('1', scope=scope))",
-        "other = Engine(modules={'m': DEEP + 'export f;'}); other.run('import \"m\" as m;'); del other",
-    ],
-)
-def test_deep_values_are_safe_wherever_python_holds_them(use: str) -> None:
-    end = "\ntry:\n    USE\nexcept (RhaiError, ValueError):\n    pass\nprint('lives')"
+USES_OF_DEEP_VALUES = [
+    "engine.run(DEEP, scope=scope); scope['f'] = 1",
+    "engine.run(DEEP, scope=scope); del scope['f']",
+    "engine.run(DEEP, scope=scope); held = scope['f']; del held",
+    "engine.eval('apply(|| { ' + DEEP + ' let a = [f]; f = 1; for i in 0..150 { a = [a] } a })')",
+    "engine.run('try { fail() } catch {} ' + DEEP + ' throw [f]')",
+    "kept = [engine.eval(DEEP + 'f')]; engine.run('1', constants={'p': kept.pop()})",
+    "engine.run('let a = [1]; for i in 0..3000 { a = [a] } const B = a;', scope=scope);"
+    " on_a_small_stack(lambda: engine.run('1', scope=scope))",
+    "other = Engine(modules={'m': DEEP + 'export f;'}); other.run('import \"m\" as m;'); del other",
+]
 
-    assert run(SETUP + end.replace("USE", use)) == ("lives", 0, "")
+
+def test_deep_values_are_safe_wherever_python_holds_them() -> None:
+    cases = [f"try:\n    {use}\nexcept (RhaiError, ValueError):\n    pass" for use in USES_OF_DEEP_VALUES]
+
+    assert run_each(SETUP, cases) == {case: ["", 0] for case in cases}
 
 
 CURRIED = 'fn g(a) { 1 } let a = [1]; for i in 0..3000 { a = [a] } Fn("g").curry(a)'
 BIND = 'other = Scope(); engine.run("let a = [1]; for i in 0..3000 { a = [a] } const B = a;", scope=other)'
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        "engine.call('fn g(a) { 1 }', pointer)",
-        "engine.call('fn g(a) { 1 }', 'g', pointer)",
-        "engine.call('fn g(a) { 1 }', pointer, timeout=-1)",
-        "engine.call('fn g(a) {', pointer)",
-        "engine.call('fn g(a) { 1 }', 'g', pointer, cancel=cancelled)",
-        "engine.eval('x', scope={'x': pointer})",
-        "engine.eval('x', scope={'x': [pointer, object()]})",
-        "engine.eval('x', scope={'x': {'a': pointer, 'b': object()}})",
-        "engine.eval('x', scope={'x': pointer, 'y': object()})",
-        "engine.eval('1', constants={'p': pointer})",
-        "engine.eval('fn f() { p } [p, f()].len()', constants={'p': pointer})",
-        "engine.eval('fn f() { B } [B, f()].len()', scope=other)",
-        "engine.eval('1', scope=scope, constants={'p': pointer})",
-        "scope.set_constant('C', 1); scope['C'] = pointer",
-        "engine.register('busy', lambda: scope.update(y=pointer)); engine.eval('busy()', scope=scope)",
-        "engine.eval('1', scope={'m': Repeated()})",
-        "modular.eval('1')",
-        "pointer(pointer)",
-    ],
-)
-def test_deep_values_are_safe_as_what_a_call_is_given(use: str) -> None:
-    child = f"""
+USES_OF_A_DEEP_POINTER = [
+    "engine.call('fn g(a) { 1 }', pointer)",
+    "engine.call('fn g(a) { 1 }', 'g', pointer)",
+    "engine.call('fn g(a) { 1 }', pointer, timeout=-1)",
+    "engine.call('fn g(a) {', pointer)",
+    "engine.call('fn g(a) { 1 }', 'g', pointer, cancel=cancelled)",
+    "engine.eval('x', scope={'x': pointer})",
+    "engine.eval('x', scope={'x': [pointer, object()]})",
+    "engine.eval('x', scope={'x': {'a': pointer, 'b': object()}})",
+    "engine.eval('x', scope={'x': pointer, 'y': object()})",
+    "engine.eval('1', constants={'p': pointer})",
+    "engine.eval('fn f() { p } [p, f()].len()', constants={'p': pointer})",
+    "engine.eval('fn f() { B } [B, f()].len()', scope=other)",
+    "engine.eval('1', scope=scope, constants={'p': pointer})",
+    "scope.set_constant('C', 1); scope['C'] = pointer",
+    "engine.register('busy', lambda: scope.update(y=pointer)); engine.eval('busy()', scope=scope)",
+    "engine.eval('1', scope={'m': Repeated()})",
+    "modular.eval('1')",
+    "pointer(pointer)",
+]
+
+USES = f"""
 from collections.abc import Mapping
 from rhai_tasks.engine import CancelToken
 
@@ -184,17 +206,18 @@ pointer, cancelled = engine.eval({CURRIED!r}), CancelToken()
 cancelled.cancel()
 modular.register_module("m", {{"p": [pointer]}})
 
-def work():
+def use(source):
     try:
-        {use}
+        exec(source, globals())
     except (RhaiError, TypeError, ValueError, RuntimeError):
         pass
-
-on_a_small_stack(work)
-print("lives")
 """
 
-    assert run(SETUP + child) == ("lives", 0, "")
+
+def test_deep_values_are_safe_as_what_a_call_is_given() -> None:
+    cases = [f"on_a_small_stack(lambda: use({use!r}))" for use in USES_OF_A_DEEP_POINTER]
+
+    assert run_each(SETUP + USES, cases) == {case: ["", 0] for case in cases}
 
 
 @pytest.mark.parametrize(
