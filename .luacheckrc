@@ -25,11 +25,12 @@ local function text_of(path)
   return text
 end
 
--- The words of a dialect, which connection/scripts.py puts in their place.
-for name, class in pairs({FIELD = "Field:", STATUS = "Status%(StrEnum%):"}) do
+-- The words of a dialect, and those that are published, which connection/scripts.py puts in their place.
+for name, class in pairs({FIELD = "Field:", STATUS = "Status%(StrEnum%):", WORD = "Status%(StrEnum%):"}) do
   local body = text_of("rhai_tasks/protocol/native.py"):match("\nclass " .. class .. "(.-)\n\n\n")
   local words = {}
   for word in body:gmatch('\n    [A-Z_]+ = "(%w+)"') do words[#words + 1] = word end
+  if name == "WORD" then words[#words + 1] = "cancelled" end
   std.read_globals[name] = {fields = words}
 end
 

@@ -3,7 +3,7 @@
 Each file lies in the folder `lua` of a package. Its line `-- Needs` names the files whose functions it calls, such as
 `queue/messages`, which is rhai_tasks/queue/lua/messages.lua. They stand before it in the script, each once. A field of
 the details or a status is written as `FIELD.callerId` or `STATUS.pending`; the script gets the dialect's word as a
-string.
+string. `WORD.pending` is the word that is published and passed on, the same in every dialect.
 
 The server creates every function of a script again at each call; five functions cost as much as a command. So a script
 has only the functions that it uses. A block that few calls enter can have functions of its own: it begins with the
@@ -25,7 +25,7 @@ _NEEDS = re.compile(r"^-- Needs  (?:nothing|(\w+/\w+(?:, \w+/\w+)*))$", re.MULTI
 _FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"--.*")
 _BLOCK = re.compile(r"^( +)-- Functions that only this block uses are made here\.\n(?:\1.*\n|\n)*", re.MULTILINE)
-_WORD = re.compile(r"\b(FIELD|STATUS)\.(\w+)")
+_WORD = re.compile(r"\b(FIELD|STATUS|WORD)\.(\w+)")
 
 
 def load_script(client: redis.Redis, package: str, name: str, dialect: Dialect | None = None) -> Script:

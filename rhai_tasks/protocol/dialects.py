@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from rhai_tasks.errors import ConfigurationError
 
-from .native import Field, Prefixes, Status
+from .native import CANCELLED, Field, Prefixes, Status
 from .signed import TASK_ID
 from .terms import TERMS, Term
 from .text import shown
@@ -22,6 +22,7 @@ FIELDS = tuple(name for attribute, name in vars(Field).items() if attribute.isup
 """All fields."""
 
 _STATUSES = tuple(status.value for status in Status)
+_WORDS = {word: word for word in (*_STATUSES, CANCELLED)}  # in every dialect
 _CAPITAL = re.compile(r"(?<!^)[A-Z]")
 
 
@@ -69,12 +70,17 @@ class Dialect:
         return {stored: word for word, stored in self.words.items()}
 
     def lua(self, table: str, name: str) -> str:
-        """Return the Lua string that replaces `FIELD.<name>` or `STATUS.<name>`, by the name of the table and the name.
+        """Return the Lua string that replaces `FIELD.<name>`, `STATUS.<name>` or `WORD.<name>`.
+
+        Args:
+            table: `FIELD`, `STATUS` or `WORD`.
+            name: The name.
 
         Raises:
-            KeyError: The dialect has no such name.
+            KeyError: There is no such name.
         """
-        return f"'{(self.fields if table == 'FIELD' else self.words)[name]}'"
+        tables = {"FIELD": self.fields, "STATUS": self.words, "WORD": _WORDS}
+        return f"'{tables[table][name]}'"
 
     def stored(self, name: str) -> str:
         """Return the name that a field has in the hash; that of an unknown one is its own."""

@@ -7,7 +7,7 @@
 -- Returns "cancelled", now or before; the final status of a task that ended otherwise; nil: there is none.
 local known = redis.call('HMGET', KEYS[1], FIELD.status, FIELD.error)
 if is_cancelled(known[1], known[2]) then
-  return 'cancelled'
+  return WORD.cancelled
 elseif known[1] == STATUS.error or known[1] == STATUS.completed then
   return known[1]
 elseif redis.call('EXISTS', KEYS[1]) == 0 then
@@ -16,4 +16,4 @@ end
 note_change(ARGV[5])
 write_cancelled(KEYS[1], ARGV[2], ARGV[4])
 redis.pcall('PUBLISH', ARGV[3], ARGV[1])
-return 'cancelled'
+return WORD.cancelled

@@ -160,7 +160,7 @@ for n, id in ipairs(ids) do
   else
     hand_over(redis.call, id)
   end
-  redis.pcall('PUBLISH', ARGV[8] .. details, 'pending')
+  redis.pcall('PUBLISH', ARGV[8] .. details, WORD.pending)
 end
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[1])
 redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2])

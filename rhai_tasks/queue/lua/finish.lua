@@ -101,7 +101,7 @@ local function finish(id, details, submission, status, text, at, kind, rest, mor
   end
   local changed, outcome, count = false, status, 0
   if is_cancelled(known[1], known[2]) then
-    status, text, kind, changed, outcome = 'error', 'cancelled', '', true, 'cancelled'
+    status, text, kind, changed, outcome = WORD.error, WORD.cancelled, '', true, WORD.cancelled
   end
   if more > 0 then
     count = tonumber(ARGV[rest])
@@ -113,7 +113,7 @@ local function finish(id, details, submission, status, text, at, kind, rest, mor
     end
   end
   -- An error up to here, or of the first write, leaves the task as it was. After that there is none.
-  if status == 'completed' then
+  if status == WORD.completed then
     redis.call('HSET', details, FIELD.status, STATUS.completed, FIELD.output, text, FIELD.updatedAt, at)
     if known[2] then
       redis.call('HDEL', details, FIELD.error, FIELD.errorKind) -- of an earlier run
@@ -170,7 +170,7 @@ local function tell(channels, texts)
   end
   for place, channel in ipairs(channels) do
     if not asked or listeners[2 * place] > 0 then
-      redis.pcall('PUBLISH', channel, #texts[place] <= 4096 and 'completed ' .. texts[place] or 'completed')
+      redis.pcall('PUBLISH', channel, #texts[place] <= 4096 and WORD.completed .. ' ' .. texts[place] or WORD.completed)
     end
   end
 end
@@ -192,7 +192,7 @@ for _ = 1, ARGV[9] do
       local added = unchanged and redis.pcall('HSET', details, FIELD.status, STATUS.completed, FIELD.output, text,
         FIELD.updatedAt, at)
       if type(added) ~= 'number' then
-        result = record(one_ran, id, details, submission, 'completed', text, at, '', 0, 0)
+        result = record(one_ran, id, details, submission, WORD.completed, text, at, '', 0, 0)
       else
         held[id] = false
         gone[#gone + 1], seconds[#gone + 1] = id, one_ran

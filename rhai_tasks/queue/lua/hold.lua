@@ -160,7 +160,7 @@ local function hold(elements, bodies, keys, options, remove, submissions)
     if is_simple(row) or begins and row[4] == 0 and row[6] == 0 then
       now = now or timestamp(options.time)
       redis.pcall('HSET', key, FIELD.status, STATUS.processing, FIELD.updatedAt, now)
-      redis.pcall('PUBLISH', options.channel .. key, 'processing')
+      redis.pcall('PUBLISH', options.channel .. key, WORD.processing)
     end
   end
   return rows, ids

@@ -10,7 +10,7 @@ for i = 3, #ARGV, 3 do
     local known = read('HMGET', details, FIELD.status, FIELD.error, FIELD.submission)
     if known and not is_cancelled(known[1], known[2]) and (known[3] or '') == ARGV[i + 2] then
       redis.call('HSET', details, FIELD.status, STATUS.processing, FIELD.updatedAt, ARGV[1])
-      redis.pcall('PUBLISH', ARGV[2] .. details, 'processing')
+      redis.pcall('PUBLISH', ARGV[2] .. details, WORD.processing)
     end
   end
 end

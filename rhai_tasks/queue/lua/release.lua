@@ -39,7 +39,7 @@ for i = #ARGV - 4, 4, -5 do
     end
     if redis.pcall('HGET', details, FIELD.status) == STATUS.processing then -- and not cancelled
       redis.pcall('HSET', details, FIELD.status, STATUS.pending, FIELD.updatedAt, ARGV[1])
-      redis.pcall('PUBLISH', ARGV[2] .. details, 'pending')
+      redis.pcall('PUBLISH', ARGV[2] .. details, WORD.pending)
     end
   end
 end
