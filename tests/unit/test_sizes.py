@@ -4,8 +4,12 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(path for package in ("rhai_tasks", "bridge") for path in (ROOT / package).rglob("*.py"))
-SCRIPTS = sorted(path for package in ("rhai_tasks", "bridge") for path in (ROOT / package).rglob("*.lua"))
+MODULES = [
+    *(path for package in ("rhai_tasks", "bridge") for path in (ROOT / package).rglob("*.py")),
+    *(ROOT / "bench").glob("*.py"),
+    *(ROOT / "bench/apps").glob("*.py"),
+]
+SCRIPTS = [path for package in ("rhai_tasks", "bridge") for path in (ROOT / package).rglob("*.lua")]
 LINES_OF_A_MODULE = 400
 LINES_OF_A_CLASS = 200
 

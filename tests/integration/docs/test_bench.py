@@ -11,8 +11,9 @@ import pytest
 
 from bench.conditions import AS_THEY_COME, AWAKE, CONDITIONS, ONE_CORE
 from bench.engine import CALL, CONVERSION, SCRIPTS
-from bench.report import DOCUMENTS, filled, growth_parts, parts, targets
+from bench.report import DOCUMENTS, filled, growth_parts, parts
 from bench.results import FOLDER, Results
+from bench.targets import targets
 from tests.conftest import wait_until
 
 ROOT = Path(__file__).parents[3]
