@@ -34,7 +34,7 @@ BEGIN = 1_000_000.0  # seconds
 class Caller:
     """A caller of the simulation."""
 
-    weight: float
+    weight: int
     seconds: float  # of its tasks, on average
     arrivals: float = 0.0  # tasks a second; 0: it has had a backlog since the beginning
 
@@ -53,7 +53,7 @@ class Simulation:
         self._numbers = itertools.count()
         self._waiting = Counter[str]()
         self._arrived = dict[str, float]()
-        self.used = Counter[str]()  # seconds of threads, by caller
+        self.used = Counter[str]()  # milliseconds of threads, by caller
         self.waits = dict[str, list[float]]()
         rules = Rules(client, settings.namespace, "me")
         for name, caller in callers.items():
@@ -87,7 +87,7 @@ class Simulation:
                 self._waiting[name] -= 1
                 self.waits.setdefault(name, []).append(now - self._arrived[message.run.delivery.task_id])
                 seconds = self._random.expovariate(1 / self._callers[name].seconds)
-                self.used[name] += max(min(now + seconds, end) - max(now, BEGIN + warm_up), 0.0)
+                self.used[name] += int(1000 * max(min(now + seconds, end) - max(now, BEGIN + warm_up), 0.0))
                 heapq.heappush(events, (now + seconds, next(self._numbers), (message, seconds)))
             assert free == 0 or not self._waiting.total(), "a thread is idle while a task waits"
 
@@ -138,9 +138,7 @@ def simulate(client: Any, server_url: str, monkeypatch: pytest.MonkeyPatch) -> S
 @pytest.mark.parametrize("seed", range(4))
 def test_shares_of_worker_seconds_are_within_a_twentieth_of_the_weights(simulate: Simulate, seed: int) -> None:
     random = Random(seed)
-    callers = {
-        name: Caller(random.choice([0.5, 1.0, 2.0, 3.0]), random.choice([0.05, 0.2, 1.0])) for name in ("a", "b", "c")
-    }
+    callers = {name: Caller(random.choice([1, 2, 3, 6]), random.choice([0.05, 0.2, 1.0])) for name in ("a", "b", "c")}
     longest, threads = max(caller.seconds for caller in callers.values()), random.randint(1, 4)
 
     simulation = simulate(callers, threads, seed)
@@ -154,7 +152,7 @@ def test_shares_of_worker_seconds_are_within_a_twentieth_of_the_weights(simulate
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_quiet_caller_waits_for_a_free_thread_and_not_for_the_backlog(simulate: Simulate, seed: int) -> None:
-    callers = {"noisy": Caller(1.0, 0.2), "loud": Caller(3.0, 0.05), "quiet": Caller(1.0, 0.05, arrivals=2.0)}
+    callers = {"noisy": Caller(1, 0.2), "loud": Caller(3, 0.05), "quiet": Caller(1, 0.05, arrivals=2.0)}
 
     simulation = simulate(callers, 2, seed)
     simulation.run(warm_up=0.0, window=20.0)
@@ -164,16 +162,18 @@ def test_a_quiet_caller_waits_for_a_free_thread_and_not_for_the_backlog(simulate
 
 
 def test_many_callers_have_used_about_the_same_at_any_moment(simulate: Simulate) -> None:
-    callers = {f"caller{number}": Caller(1.0, 0.1) for number in range(30)}
+    callers = {f"caller{number}": Caller(1, 0.1) for number in range(30)}
 
     simulation = simulate(callers, 2, 1)
     simulation.run(warm_up=0.0, window=30.0)
 
-    assert max(simulation.used.values()) - min(simulation.used.values()) < 1.0  # of 2 s; the longest task takes 0.8 s
+    assert (
+        max(simulation.used.values()) - min(simulation.used.values()) < 1000
+    )  # of 2 s each; the longest task takes 0.8 s
 
 
 def test_a_fetch_of_many_tasks_takes_as_many_of_each_caller(simulate: Simulate) -> None:
-    callers = {f"caller{number}": Caller(1.0, 700.0) for number in range(30)}  # each has four tasks
+    callers = {f"caller{number}": Caller(1, 700.0) for number in range(30)}  # each has four tasks
 
     simulation = simulate(callers, 100, 1)
     simulation.run(warm_up=0.0, window=20.0)
