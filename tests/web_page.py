@@ -40,6 +40,10 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
+    def words(self) -> str:
+        """Return the text with one space between words."""
+        return re.sub(r"\s+", " ", self.text)
+
     def count(self, tag: str) -> int:
         return sum(name == tag for name, _ in self.elements)
 

@@ -17,6 +17,7 @@ from selenium.webdriver.common.by import By
 
 from rhai_tasks import Client
 from tests.conftest import PATIENCE, Dispatcher, Worker, free_port, wait_until
+from tests.web_page import Browser, serve
 
 IMAGES = Path(__file__).parents[3] / "docs/images"
 SCRIPT = """\
@@ -84,6 +85,13 @@ class Screen:
         if "RHAI_TASKS_SCREENSHOTS" in os.environ:
             IMAGES.mkdir(exist_ok=True)
             self.driver.save_screenshot(str(IMAGES / f"{name}.png"))
+
+
+@pytest.fixture
+def browser(server_url: str, client: Any) -> Iterator[Browser]:
+    """Gets pages of the server, without a process of its own."""
+    with serve(server_url) as site:
+        yield Browser(site)
 
 
 @pytest.fixture(scope="module")

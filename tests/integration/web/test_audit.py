@@ -1,6 +1,6 @@
 """What an operator does on the page is in the log that `rhai-tasks audit` shows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from rhai_tasks import Client
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.web.app import _ACTIONS
 from tests.conftest import Worker, wait_until
-from tests.web_page import Browser, serve
+from tests.web_page import Browser
 
 NOT_LOGGED = {"/bulk/find", "/bulk/stop"}  # change nothing
 FIELDS: dict[str, tuple[dict[str, str], str]] = {
@@ -29,12 +29,6 @@ FIELDS: dict[str, tuple[dict[str, str], str]] = {
     "/doctor/repair": ({}, "repair "),
 }
 NO_CIRCLE = {"/worker/quiet", "/worker/resume", "/doctor/repair"}
-
-
-@pytest.fixture
-def browser(server_url: str, client: Any) -> Iterator[Browser]:
-    with serve(server_url) as site:
-        yield Browser(site)
 
 
 def test_every_action_is_logged_or_changes_nothing() -> None:

@@ -1,7 +1,5 @@
 """Actions on many tasks: found, confirmed, done in the background, stopped, and logged."""
 
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,17 +8,7 @@ import redis
 from rhai_tasks import Client
 from rhai_tasks.operate.bulk import Bulk
 from tests.conftest import wait_until
-from tests.web_page import INJECTIONS, Browser, Page, serve
-
-
-@pytest.fixture
-def browser(server_url: str, client: Any) -> Iterator[Browser]:
-    with serve(server_url) as site:
-        yield Browser(site)
-
-
-def words(page: Page) -> str:
-    return re.sub(r"\s+", " ", page.text)
+from tests.web_page import INJECTIONS, Browser, serve
 
 
 def failed(client: Any, task_id: str, **fields: str) -> None:
@@ -33,7 +21,7 @@ def found(browser: Browser, number: int = 1) -> str:
     text: list[str] = []
 
     def is_found() -> bool:
-        text.append(words(browser.get(f"/bulk?job={number}")))
+        text.append(browser.get(f"/bulk?job={number}").words())
         return "Searching" not in text[-1]
 
     wait_until(is_found)
@@ -50,9 +38,9 @@ def test_an_action_says_the_number_before_it_acts_and_is_logged_after_it(browser
     assert "Submit 150 task(s) again?" in found(browser)
     assert client.llen("rhai_tasks:c") == 0
     browser.send("/bulk/act", job="1")
-    wait_until(lambda: "Done: 150 of 150 task(s) submitted again." in words(browser.get("/bulk?job=1")))
+    wait_until(lambda: "Done: 150 of 150 task(s) submitted again." in browser.get("/bulk?job=1").words())
     assert client.llen("rhai_tasks:c") == 150
-    assert "resubmit 150 task(s) where circle=c error='boom 7'the web page" in words(browser.get("/circle?circle=c"))
+    assert "resubmit 150 task(s) where circle=c error='boom 7'the web page" in browser.get("/circle?circle=c").words()
 
 
 def test_what_was_confirmed_is_done_once(browser: Browser, client: Any) -> None:
@@ -62,7 +50,7 @@ def test_what_was_confirmed_is_done_once(browser: Browser, client: Any) -> None:
 
     for _ in range(2):
         browser.send("/bulk/act", job="1")
-    wait_until(lambda: "Done: 1 of 1" in words(browser.get("/bulk?job=1")))
+    wait_until(lambda: "Done: 1 of 1" in browser.get("/bulk?job=1").words())
     browser.send("/bulk/act", job="1")
 
     assert client.llen("rhai_tasks:c") == 1
@@ -76,7 +64,7 @@ def test_what_was_not_confirmed_is_not_done(browser: Browser, client: Any, app: 
     browser.send("/bulk/stop", job="1")
     browser.send("/bulk/act", job="1")
 
-    assert "Stopped: 0 of 1" in words(browser.get("/bulk?job=1"))
+    assert "Stopped: 0 of 1" in browser.get("/bulk?job=1").words()
     assert client.hget("rhai_task_details:t", "status") == "pending"
 
 
@@ -91,7 +79,7 @@ def test_what_has_changed_since_it_was_found_is_skipped(browser: Browser, client
 
     browser.send("/bulk/act", job="1")
 
-    wait_until(lambda: "Done: 1 of 4 task(s) deleted, 3 skipped" in words(browser.get("/bulk?job=1")))
+    wait_until(lambda: "Done: 1 of 4 task(s) deleted, 3 skipped" in browser.get("/bulk?job=1").words())
     assert sorted(client.keys("rhai_task_details:*")) == ["rhai_task_details:again", "rhai_task_details:text"]
 
 
@@ -112,9 +100,9 @@ def test_an_action_is_stopped_between_its_steps_and_says_what_it_did(
     monkeypatch.setattr(Bulk, "act", stop_after_a_step)
     browser.send("/bulk/act", job="1")
 
-    wait_until(lambda: "Stopped: 100 of 500 task(s) deleted." in words(browser.get("/bulk?job=1")))
+    wait_until(lambda: "Stopped: 100 of 500 task(s) deleted." in browser.get("/bulk?job=1").words())
     assert len(client.keys("rhai_task_details:*")) == 400
-    assert "delete 100 task(s) where circle=c" in words(browser.get("/circle?circle=c"))
+    assert "delete 100 task(s) where circle=c" in browser.get("/circle?circle=c").words()
 
 
 def test_an_action_that_fails_says_what_it_did(browser: Browser, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +116,7 @@ def test_an_action_that_fails_says_what_it_did(browser: Browser, client: Any, mo
     monkeypatch.setattr(Bulk, "_delete", fail)
     browser.send("/bulk/act", job="1")
 
-    wait_until(lambda: "Failed: 0 of 1 task(s) deleted. gone <b>" in words(browser.get("/bulk?job=1")))
+    wait_until(lambda: "Failed: 0 of 1 task(s) deleted. gone <b>" in browser.get("/bulk?job=1").words())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -11,13 +11,7 @@ import redis
 
 from rhai_tasks.operate.tasks import Tasks
 from tests.conftest import Dispatcher, Worker, wait_until
-from tests.web_page import INJECTIONS, Browser, Page, serve
-
-
-@pytest.fixture
-def browser(server_url: str, client: Any) -> Iterator[Browser]:
-    with serve(server_url) as site:
-        yield Browser(site)
+from tests.web_page import INJECTIONS, Browser, Page
 
 
 def failed(client: Any, task_id: str, error: str, **fields: str) -> None:
@@ -37,10 +31,6 @@ def groups(browser: Browser, query: str = "") -> Page:
     return pages[-1]
 
 
-def words(page: Page) -> str:
-    return re.sub(r"\s+", " ", page.text)
-
-
 def test_errors_of_one_cause_are_one_group_with_its_callers_times_and_samples(browser: Browser, client: Any) -> None:
     for number in range(12):
         failed(
@@ -56,7 +46,7 @@ def test_errors_of_one_cause_are_one_group_with_its_callers_times_and_samples(br
 
     page = groups(browser)
 
-    text = words(page)
+    text = page.words()
     assert "13 error(s)" in text
     assert re.search(
         r"12 Runtime error: stock … is emptyExport .* 2026-11-30 10:00:002026-11-30 10:11:00 ada 11bob 1 shop "
@@ -159,7 +149,7 @@ def test_a_failure_of_the_server_is_told_and_the_next_reading_succeeds(
         raise redis.ConnectionError("gone")
 
     monkeypatch.setattr(Tasks, "walk", fails)
-    assert "The reading failed: gone" in words(groups(browser))
+    assert "The reading failed: gone" in groups(browser).words()
     monkeypatch.setattr(Tasks, "walk", walk)
     browser.send("/errors/read")
 
@@ -175,8 +165,8 @@ def test_lists_say_who_submitted_which_script_and_how_it_failed(
     dispatcher.result("bad")
     wait_until(lambda: "slow" in browser.get("/tasks?place=running").text)
 
-    running, recent = words(browser.get("/tasks?place=running")), words(browser.get("/tasks"))
-    found = words(browser.get("/tasks?place=search&status=error"))
+    running, recent = browser.get("/tasks?place=running").words(), browser.get("/tasks").words()
+    found = browser.get("/tasks?place=search&status=error").words()
 
     assert re.search(r"slow c bob // waits", running), running
     assert re.search(r"bad error c ada .* ago .* Runtime error: no stock.* throw `no stock`;", recent), recent

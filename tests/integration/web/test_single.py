@@ -1,7 +1,7 @@
 """The pages of one circle and of one worker process."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,17 +9,7 @@ import pytest
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import Rule
 from tests.conftest import Dispatcher, Worker, wait_until
-from tests.web_page import Browser, Page, serve
-
-
-@pytest.fixture
-def browser(server_url: str, client: Any) -> Iterator[Browser]:
-    with serve(server_url) as site:
-        yield Browser(site)
-
-
-def words(page: Page) -> str:
-    return re.sub(r"\s+", " ", page.text)
+from tests.web_page import Browser, Page
 
 
 def links(page: Page, start: str) -> list[str]:
@@ -35,7 +25,7 @@ def test_a_circle_that_nobody_serves_says_how_long_its_tasks_wait(
 
     page = browser.get("/circle?circle=lost")
 
-    text = words(page)
+    text = page.words()
     assert re.search(r"waiting ?1 buffered ?0", text)
     assert re.search(r"Now paused oldest waiting ?\d+ days", text), text
     assert re.search(r"time to drain ?no task has ended lately", text)
@@ -53,15 +43,15 @@ def test_a_circle_at_work_shows_its_tasks_and_leads_to_its_workers(
     dispatcher.submit("busy", "slow", "loop { sleep(0.01) }", callerId="bob")
     dispatcher.submit("other", "elsewhere", "1")
     dispatcher.result("bad")
-    wait_until(lambda: "slow busy bob" in words(browser.get("/circle?circle=busy")))
+    wait_until(lambda: "slow busy bob" in browser.get("/circle?circle=busy").words())
 
     page = browser.get("/circle?circle=busy")
 
-    text = words(page)
+    text = page.words()
     assert "elsewhere" not in text
     assert re.search(r"bad error busy ada .* Runtime error: no stock", text), text
     (address,) = set(links(page, "/worker?"))
-    worker = words(browser.get(address))
+    worker = browser.get(address).words()
     assert re.search(r"threads ?1 of 2 run a script version ?\d+\.\d+", worker), worker
     assert re.search(r"circles ?1: busy", worker)
     assert "slow busy bob" in worker
@@ -76,7 +66,7 @@ def test_a_circles_actions_are_done_and_logged(browser: Browser, dispatcher: Dis
     purged = browser.send("/circle/purge", page="/circle?circle=c", circle="c")
 
     assert "3 task(s) cancelled" in purged.text
-    assert "purge 3 task(s)the web page" in words(purged)
+    assert "purge 3 task(s)the web page" in purged.words()
     assert "0 task(s) given back" in browser.send("/circle/return", page="/circle?circle=c", circle="c").text
     assert dispatcher.details("t0")["error"] == "cancelled"
 
@@ -86,10 +76,10 @@ def test_a_circle_is_paused_and_resumed(browser: Browser) -> None:
 
     paused = browser.send("/circle/pause", page=page, circle="c", reason=markup)
     assert "Set: pause the circle." in paused.text
-    assert "pause the circle" in words(paused)
+    assert "pause the circle" in paused.words()
     assert markup in paused.text  # as a text
     browser.send("/circle/pause", page=page, circle="c", caller="ada")
-    assert "pause caller ada" in words(browser.get(page))
+    assert "pause caller ada" in browser.get(page).words()
     assert "Cleared: pause the circle." in browser.send("/circle/resume", page=page, circle="c").text
     again = browser.send("/circle/resume", page=page, circle="c").text
     assert "There was none: pause the circle. Nothing was done." in again
@@ -106,11 +96,11 @@ def test_limits_are_set_and_cleared(browser: Browser) -> None:
     )
     assert "Set: limit each caller: concurrency 2." in send(concurrency="2", each="1")
     assert "Set: limit caller ada: concurrency 1." in send(concurrency="1", caller="ada", each="1")
-    assert "limit each caller: concurrency 2" in words(browser.get(page))
+    assert "limit each caller: concurrency 2" in browser.get(page).words()
     assert "Cleared: limit each caller." in send(each="1")
     for wrong in ({"concurrency": "0"}, {"waiting": "x"}, {"concurrency": "9" * 20}, {"rate": "10"}, {"rate": "0/s"}):
         assert "Nothing was done." in send(**wrong)
-    assert "limit the circle: concurrency 4" in words(browser.get(page))
+    assert "limit the circle: concurrency 4" in browser.get(page).words()
 
 
 def test_a_worker_is_made_quiet_and_takes_tasks_again(
@@ -122,13 +112,13 @@ def test_a_worker_is_made_quiet_and_takes_tasks_again(
     name = address.removeprefix("/worker?id=")
 
     assert "Let this worker process take no more tasks?" in browser.send("/worker/quiet", id=name, sure="").text
-    assert "State quiet" not in words(browser.get(address))
+    assert "State quiet" not in browser.get(address).words()
     browser.send("/worker/quiet", page=address, id=name)
 
-    wait_until(lambda: "State quiet" in words(browser.get(address)))
-    assert "quiet" in words(browser.get("/circle?circle=c"))
+    wait_until(lambda: "State quiet" in browser.get(address).words())
+    assert "quiet" in browser.get("/circle?circle=c").words()
     browser.send("/worker/resume", page=address, id=name)
-    wait_until(lambda: "State quiet" not in words(browser.get(address)))
+    wait_until(lambda: "State quiet" not in browser.get(address).words())
     assert dispatcher.run("c", "40 + 2")["output"] == "42"
 
 
@@ -178,4 +168,4 @@ def test_a_circle_with_tasks_and_no_worker_is_called_so_in_words(browser: Browse
     assert "not served" not in browser.get("/").text
     client.lpush(prefix, "t")
 
-    wait_until(lambda: "c not served" in words(browser.get("/")))
+    wait_until(lambda: "c not served" in browser.get("/").words())

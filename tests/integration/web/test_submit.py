@@ -1,7 +1,7 @@
 """The form that submits a script, and the page of its task."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,16 +9,6 @@ import pytest
 from rhai_tasks import Client
 from tests.conftest import Worker, wait_until
 from tests.web_page import INJECTIONS, Browser, Page, serve
-
-
-@pytest.fixture
-def browser(server_url: str, client: Any) -> Iterator[Browser]:
-    with serve(server_url) as site:
-        yield Browser(site)
-
-
-def words(page: Page) -> str:
-    return re.sub(r"\s+", " ", page.text)
 
 
 def values(page: Page) -> dict[str, str]:
@@ -43,7 +33,7 @@ def test_the_syntax_is_checked_before_anything_is_sent(
 ) -> None:
     page = try_(browser, "check", script=script, circle="c", delay="5", via="urgent")
 
-    assert re.search(expected, words(page), re.IGNORECASE), words(page)
+    assert re.search(expected, page.words(), re.IGNORECASE), page.words()
     assert values(page) | {"circle": "c", "delay": "5"} == values(page)
     assert script.strip() in page.text
     assert client.dbsize() == 0
@@ -64,7 +54,7 @@ def test_a_script_runs_in_the_pages_own_engine_within_its_limits(
 ) -> None:
     page = try_(browser, "run", script=script, circle="here", caller="ada", args='{"a": 41}')
 
-    assert re.search(expected, words(page)), words(page)
+    assert re.search(expected, page.words()), page.words()
     assert client.dbsize() == 0
 
 
@@ -128,7 +118,7 @@ def test_a_tasks_page_shows_its_way_its_prints_its_arguments_and_its_cost(
 
     page = browser.get(f"/task?id={task.id}")
 
-    text = words(page)
+    text = page.words()
     assert re.search(r"Timeline .*submitted.*begun by .*waited .*completedran", text), text
     assert "Printed Copy one two" in text
     assert 'Arguments Copy {"n":21}' in text.replace('": 21', '":21')
@@ -153,7 +143,7 @@ def test_a_finished_task_keeps_its_way_when_no_worker_reports_it(browser: Browse
         },
     )
 
-    text = words(browser.get("/task?id=t"))
+    text = browser.get("/task?id=t").words()
 
     assert "10:00:00.000submitted" in text
     assert "begun by w-1waited 2 s, 2 worker process(es) had died with it" in text
@@ -183,7 +173,7 @@ def test_prints_come_while_the_script_runs(browser: Browser, app: Client, start_
     start_worker("circle", "--threads", "1")
     task = app.submit("print(`begun`); loop { sleep(0.01) }", circle="circle", keep_prints=1000)
 
-    wait_until(lambda: "Printed Copy begun" in words(browser.get(f"/task?id={task.id}")))
+    wait_until(lambda: "Printed Copy begun" in browser.get(f"/task?id={task.id}").words())
     task.cancel()
 
 
