@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import redis
 from rhai_tasks import Client
 from rhai_tasks.errors import ScriptError
 from rhai_tasks.signatures import SigningKey
-from tests.commands import BIN
+from tests.commands import run_command
 from tests.conftest import Dispatcher, Worker, free_port, make_server, wait_until
 from tests.tls import TlsServer
 
@@ -218,9 +217,7 @@ SCENES: dict[str, Callable[[Scene], str]] = {
 
 def run(*command: str) -> str:
     """Run a command to its end; return what it says."""
-    ended = subprocess.run(
-        [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=120, check=False
-    )
+    ended = run_command(*command)
     return ended.stdout + ended.stderr
 
 
