@@ -71,5 +71,10 @@ def _left(queues: Queues, queue: Queue) -> str:
     """Say what is left, and how long it takes."""
     rate = ended_a_second(queue.circle, read_workers(queues.client, queues.settings.namespace))
     estimate = f", about {queue.left / rate:.0f} s at the rate of the last minutes" if rate else ""
-    why = "; the circle is paused" if queue.paused else "" if queue.workers else "; no worker serves the circle"
+    if queue.paused:
+        why = "; the circle is paused"
+    elif not queue.workers:
+        why = "; no worker serves the circle"
+    else:
+        why = "; rules may hold them up: rhai-tasks why ID" if queue.parked and queue.rules else ""
     return f"{queue.left} task(s) of circle {queue.circle} are left{estimate}{why}"

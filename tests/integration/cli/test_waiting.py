@@ -154,6 +154,20 @@ def test_drain_ends_once_the_last_script_has(
     assert command(server_url, "drain", CIRCLE).returncode == 0
 
 
+def test_drain_says_that_a_rule_may_hold_the_rest_up(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues, server_url: str
+) -> None:
+    queues.rules.set(CIRCLE, Rule("pause", "caller", "caller"))
+    start_worker(CIRCLE)
+    dispatcher.submit(CIRCLE, "t", "1")
+    wait_until(lambda: queues.count([CIRCLE])[0].parked == 1)
+
+    ended = command(server_url, "drain", CIRCLE, "--timeout", "0.1")
+
+    assert "1 task(s) of circle circle are left" in ended.stderr
+    assert "; rules may hold them up: rhai-tasks why ID" in ended.stderr
+
+
 def test_drain_says_what_is_left_at_its_timeout(dispatcher: Dispatcher, server_url: str) -> None:
     dispatcher.submit(CIRCLE, "t", "1")
 
