@@ -82,6 +82,7 @@ OLDEST = Metric(
     ("circle",),
 )
 PAUSED = Metric("rhai_tasks_paused", "gauge", "1 if an operator has paused the circle, else 0", ("circle",))
+RULES = Metric("rhai_tasks_rules", "gauge", "Pauses, blocks and limits of a circle and of its callers", ("circle",))
 
 METRICS = (
     FINISHED,
@@ -101,6 +102,7 @@ METRICS = (
     LEASES,
     OLDEST,
     PAUSED,
+    RULES,
 )
 _COUNTERS = tuple(metric for metric in METRICS if metric.kind == "counter")
 _HISTOGRAMS = tuple(metric for metric in METRICS if metric.kind == "histogram")

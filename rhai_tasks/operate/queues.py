@@ -11,7 +11,7 @@ import redis
 from rhai_tasks.client.requests import batched
 from rhai_tasks.connection.connect import connect
 from rhai_tasks.connection.scripts import load_script
-from rhai_tasks.observe.metrics import LEASES, OLDEST, PAUSED, QUEUE_TASKS, Labels, Metric, Samples
+from rhai_tasks.observe.metrics import LEASES, OLDEST, PAUSED, QUEUE_TASKS, RULES, Labels, Metric, Samples
 from rhai_tasks.protocol import (
     ACTOR,
     Field,
@@ -91,6 +91,7 @@ def queue_samples(settings: Settings, circles: Callable[[], Iterable[str]]) -> S
         return [
             *((LEASES, (queue.circle,), queue.workers) for queue in counted),
             *((PAUSED, (queue.circle,), queue.paused) for queue in counted),
+            *((RULES, (queue.circle,), queue.rules) for queue in counted),
             *((OLDEST, (queue.circle,), queue.oldest or 0.0) for queue in counted),
             *((QUEUE_TASKS, (queue.circle, place), queue.count(place)) for queue in counted for place in PLACES),
         ]

