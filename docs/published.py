@@ -42,4 +42,6 @@ def main(folder: Path, url: str, revision: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python3 docs/published.py URL REVISION")
     main(Path(__file__).parent.parent, *sys.argv[1:])

@@ -48,7 +48,7 @@ def _common(site: Site, script: str) -> dict[str, Any]:
         "names": sorted(site.sampler.sample().queues)[:200],
         "problem": "",
         "tried": None,
-        "hidden": sorted({code for code in map(visible, set(script) - {"\r"}) if len(code) > 1}),
+        "invisible": sorted({code for code in map(visible, set(script) - {"\r"}) if len(code) > 1}),
     }
 
 
