@@ -44,7 +44,7 @@ pub struct Mark {
     pub function: usize,
     pub line: usize,
     pub role: Role,
-    /// Operations that the mark adds to the script, and operations behind it that are none of the script's.
+    /// Operations that the mark adds to the script, and operations behind it that the profile must not count either.
     pub operations: u64,
     pub ahead: u64,
 }
@@ -215,7 +215,8 @@ impl Recorder {
     }
 }
 
-/// Return what runs: frames of a nested evaluation, and of a module that is being loaded, have levels of their own.
+/// Return the evaluation and the number of modules that it is loading: a nested evaluation, and a module while it loads,
+/// count levels of calls from 0.
 fn run() -> Run {
     let run = |evaluation: &Evaluation<'_>| {
         (
@@ -238,7 +239,7 @@ pub fn begin_profile() {
     RECORDER.set(Some(Recorder::new()));
 }
 
-/// Return what was recorded: functions, nodes, and whether there was room for all nodes.
+/// Return the recorded functions and nodes, and whether there was room for all nodes.
 #[pyfunction]
 pub fn end_profile() -> (Vec<Function>, Vec<Row>, bool) {
     let Some(mut recorder) = RECORDER.take() else {
