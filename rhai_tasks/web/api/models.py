@@ -34,6 +34,14 @@ class _Model(BaseModel):
     )
 
 
+class Signature(_Model):
+    """A caller's signature of a task: the fields of the details, as docs/protocol.md defines them."""
+
+    signed_at: Annotated[str, Field(max_length=100)]
+    signature_scheme: Literal["ed25519", "secp256k1"]
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+
+
 class Submission(_Model):
     """A task to submit: a script, or a reference to a stored one, and options."""
 
@@ -66,6 +74,7 @@ class Submission(_Model):
     result_format: Literal["json"] | None = Field(None, description="Keep the value as JSON, too.")
     stats: bool = Field(default=False, description="Keep the cost of the run.")
     keep_prints: Annotated[int, Field(ge=1, le=_PRINTS)] | None = Field(None, description="Bytes of prints to keep.")
+    signed: Signature | None = Field(None, description="It signs `taskId` and `callerId`, too: give both.")
 
     @field_validator("*")
     @classmethod

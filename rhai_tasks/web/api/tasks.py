@@ -225,13 +225,16 @@ def _spec_of(submission: Submission, key: ApiKey, task_id: str | None, digest: s
     """
     circle = _allowed(Field.CIRCLE, submission.circle, key.circles)
     caller = _allowed(Field.CALLER_ID, submission.caller_id, key.callers, "")
+    fields = {Field.REQUEST_HASH: digest} if digest else {}
+    if submission.signed is not None:
+        fields |= submission.signed.model_dump(by_alias=True)
     return TaskSpec(
         submission.script if submission.script is not None else submission.script_ref or "",
         circle=check_circle(circle),
         caller_id=caller,
         context_id=submission.context_id,
         task_id=submission.task_id or task_id,
-        fields={Field.REQUEST_HASH: digest} if digest else None,
+        fields=fields,
         unique=True,
         delay=submission.delay,
         via=submission.via,
