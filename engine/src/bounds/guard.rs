@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use rhai::{Dynamic, EvalAltResult, Position};
 
 use crate::bounds::alloc;
+use crate::bounds::counter::OperationCounter;
 use crate::bounds::limits::{Bounds, NamedLimits, Stop};
-use crate::bounds::meter::{self, METER, OperationCounter};
+use crate::bounds::meter::{self, METER};
 
 /// What Rhai's functions return.
 pub type Fallible<T> = Result<T, Box<EvalAltResult>>;

@@ -6,11 +6,13 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rhai::Dynamic;
 
+use crate::bounds::counter::OperationCounter;
+use crate::bounds::grace::Grace;
 use crate::bounds::limits::{Bounds, NamedLimits, Stop};
 
 /// Operations between two checks of the clock: at first, and at most. Most operations take a hundredth of a microsecond; a
@@ -22,24 +24,8 @@ const MOST_UNCHECKED: u64 = 1024;
 const SMALL: isize = 256 * 1024;
 const LARGE_BLOCK: usize = 16 * 1024;
 const SLOW: Duration = Duration::from_millis(1);
-/// How long checks may let a stopped script go on, see `Frame::ends`.
-const GRACE: Duration = Duration::from_millis(10);
 /// Time between two checks for pending signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(8);
-
-/// Counts down an engine's operations to the next check. It belongs to the engine, so that an operation needs no look-up
-/// of a thread-local value.
-#[derive(Default)]
-pub struct OperationCounter(AtomicU64);
-
-impl OperationCounter {
-    /// Count one operation; the engine calls it before each.
-    pub fn operation(&self) -> Option<Dynamic> {
-        let left = self.0.load(Ordering::Relaxed).wrapping_sub(1);
-        self.0.store(left, Ordering::Relaxed);
-        if left == 0 { check() } else { None }
-    }
-}
 
 /// One evaluation or compilation: its bounds, and what it has used of them.
 pub(super) struct Frame<'a> {
@@ -63,12 +49,7 @@ pub(super) struct Frame<'a> {
     quantum: Cell<u64>,
     checked: Cell<Option<Instant>>,
     pub(super) stop: Cell<Option<Stop>>,
-    /// Once the script has been stopped: live bytes at the last check, and the most up to it. There, `peak` becomes
-    /// `isize::MIN`, so that the next allocation sets it.
-    last_live: Cell<isize>,
-    peak_before: Cell<isize>,
-    /// When a check first let the stopped script go on.
-    passed: Cell<Option<Instant>>,
+    grace: Grace,
     deadline: Option<Instant>,
     pub(super) named: NamedLimits,
 }
@@ -153,9 +134,7 @@ impl<'a> Frame<'a> {
             quantum: Cell::new(FIRST_CHECK),
             checked: Cell::new(None),
             stop: Cell::new(None),
-            last_live: Cell::new(isize::MAX),
-            peak_before: Cell::new(start),
-            passed: Cell::new(None),
+            grace: Grace::new(start),
             deadline,
             named,
         };
@@ -210,7 +189,7 @@ impl<'a> Frame<'a> {
     fn check_memory(&self, live: isize) {
         if live > self.ceiling {
             if self.stop.get().is_none() {
-                self.last_live.set(isize::MIN);
+                self.grace.expect_check();
             }
             self.stop(Stop::Memory);
         } else {
@@ -238,30 +217,6 @@ impl<'a> Frame<'a> {
         } else if self.stop.get().is_none() {
             self.check_after(next_check(operations, self.quantum.get(), self.max_operations));
         }
-    }
-
-    /// Say whether a check ends a script that has been stopped.
-    ///
-    /// Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If it fails, Rhai writes the
-    /// value's text itself, without bounds. So that check must pass: `to_string` then stops at once. Nothing tells it from
-    /// others. But it is the first check that finds the stop, or the copy has taken memory since the check before it.
-    /// Every such check passes, for `GRACE` at most, since a library function that compares items takes memory between all
-    /// its checks; and one at most above the ceiling.
-    fn ends(&self, live: isize) -> bool {
-        let before = self.last_live.get();
-        let took_memory = self.peak.get() != isize::MIN;
-        self.begin_anew(live);
-        !took_memory
-            || before >= self.ceiling
-            || self.passed.get().is_some_and(|first| first.elapsed() > GRACE)
-    }
-
-    fn begin_anew(&self, live: isize) {
-        self.passed
-            .set(self.passed.get().or_else(|| Some(Instant::now())));
-        self.last_live.set(live);
-        self.peak_before
-            .set(self.peak_before.get().max(self.peak.replace(isize::MIN)));
     }
 
     /// How many operations may pass before the next check, by the memory that the script holds.
@@ -383,7 +338,7 @@ impl Meter {
     /// Operations so far, and the most bytes that were allocated at once.
     pub(super) fn used(&self) -> (u64, usize) {
         self.frame().map_or((0, 0), |frame| {
-            let peak = frame.held(frame.peak.get().max(frame.peak_before.get()));
+            let peak = frame.held(frame.grace.peak(&frame.peak));
             (frame.operations(), usize::try_from(peak).unwrap_or(0))
         })
     }
@@ -426,17 +381,19 @@ pub fn freed(bytes: usize) {
     METER.with(|meter| meter.live.set(meter.live.get().wrapping_sub_unsigned(bytes)));
 }
 
+/// Check after an operation; whatever is returned ends the script.
 #[cold]
-fn check() -> Option<Dynamic> {
+pub(super) fn check() -> Option<Dynamic> {
     METER.with(|meter| {
         let frame = meter.frame()?;
         let live = meter.live.get();
         if frame.stop.get().is_none() {
             meter.check()?;
-            frame.begin_anew(live);
+            frame.grace.begin_anew(live, &frame.peak);
             return None;
         }
         frame.check_after(1);
-        frame.ends(live).then_some(Dynamic::UNIT)
+        let ends = frame.grace.ends(live, &frame.peak, frame.ceiling);
+        ends.then_some(Dynamic::UNIT)
     })
 }

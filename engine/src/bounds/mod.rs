@@ -2,6 +2,8 @@
 
 pub mod alloc;
 pub mod cancel;
+pub mod counter;
+pub mod grace;
 pub mod guard;
 pub mod limits;
 pub mod meter;

@@ -5,9 +5,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rhai::{Dynamic, EvalAltResult, INT, Position};
 
+use crate::bounds::counter::OperationCounter;
 use crate::bounds::guard;
 use crate::bounds::limits::Bounds;
-use crate::bounds::meter::OperationCounter;
 use crate::crossing::stack::DropOnBigStack;
 use crate::engine::run::ended_by;
 use crate::engine::safe_library;

@@ -8,9 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use rhai::{AST, Dynamic, Engine, OptimizationLevel, Position, Scope};
 
+use crate::bounds::counter::OperationCounter;
 use crate::bounds::guard;
 use crate::bounds::limits::Bounds;
-use crate::bounds::meter::OperationCounter;
 use crate::crossing;
 use crate::crossing::stack::DropOnBigStack;
 use crate::engine::limits::Limits;

@@ -11,8 +11,8 @@ use pyo3::types::{PyDict, PyTuple};
 use rhai::{Dynamic, Engine};
 use thread_local::ThreadLocal;
 
+use crate::bounds::counter::OperationCounter;
 use crate::bounds::limits::Bounds;
-use crate::bounds::meter::OperationCounter;
 use crate::crossing;
 use crate::crossing::stack::{self, DropOnBigStack, MayNestDeeply};
 use crate::engine::args;

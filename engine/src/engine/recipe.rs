@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use rhai::packages::{Package, StandardPackage};
 use rhai::{Dynamic, Engine, Shared};
 
-use crate::bounds::meter::OperationCounter;
+use crate::bounds::counter::OperationCounter;
 use crate::crossing::evaluation;
 use crate::crossing::stack::DropOnBigStack;
 use crate::engine::limits::Limits;

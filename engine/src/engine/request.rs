@@ -6,9 +6,9 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use rhai::Engine;
 
+use crate::bounds::counter::OperationCounter;
 use crate::bounds::guard;
 use crate::bounds::limits::Bounds;
-use crate::bounds::meter::OperationCounter;
 use crate::crossing;
 use crate::crossing::evaluation::Evaluation;
 use crate::crossing::origin::Origin;
