@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How long checks may let a stopped script go on.
 const GRACE: Duration = Duration::from_millis(10);
 
-/// What is known at the checks of a stopped script.
+/// The memory of a stopped script at its checks, and the time since one let it go on.
 pub(super) struct Grace {
     /// Live bytes at the last check, and the most up to it. At a check, the frame's peak becomes `isize::MIN`, so that the
     /// next allocation sets it.
