@@ -89,8 +89,8 @@ def _of_file(
         source = Path(name).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{name}: expected UTF-8, {error.reason} at byte {error.start}.") from error
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"{name}: {error}.") from error
+    except OSError as error:
+        raise click.UsageError(f"{name}: {error.strerror}.") from error
     constants = {"CONTEXT_ID": context_id, "CALLER_ID": caller_id}
     return source, lambda cancel: _run(engine, source, constants, given, cancel)
 

@@ -149,7 +149,7 @@ def test_ctrl_c_shows_the_profile_so_far(spawn: Callable[..., Worker], tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["no such.rhai"], 2, "No such file"),
+        (["no such.rhai"], 2, "Error: no such.rhai: No such file or directory.\n"),
         (["."], 2, "Is a directory"),
         (["report.rhai", "--flamegraph", "no/such/graph.svg"], 1, "no/such/graph.svg: No such file"),
         (["binary.rhai"], 2, "expected UTF-8"),
