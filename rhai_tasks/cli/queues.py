@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, replace
 
 import click
@@ -45,10 +44,16 @@ def queues(settings: Settings, circle: str | None, watch: float | None, as_json:
         with stream():
             if sys.stdout.isatty() and not as_json:
                 _watch(queues, circle, watch)
+            answers = True
             while True:
-                with suppress(redis.ConnectionError, redis.TimeoutError):  # the next one tells that the server is back
+                try:
                     _print_counts(_count(queues, circle), as_json=as_json)
                     sys.stdout.flush()
+                    answers = True
+                except (redis.ConnectionError, redis.TimeoutError) as error:
+                    if answers:  # the next table tells that the server is back
+                        echo(f"The server does not answer: {error}; trying again", err=True)
+                    answers = False
                 time.sleep(watch)
 
 

@@ -172,6 +172,8 @@ def test_a_watch_goes_on_through_an_outage(tmp_path: Any) -> None:
             assert any("later" in line for line in watch.stdout)
         finally:
             watch.kill()
+        assert watch.stderr
+        assert [line.partition(":")[0] for line in watch.stderr] == ["The server does not answer"]
 
 
 def test_a_wait_that_ctrl_c_ends_has_the_status_of_shells(server_url: str, app: Client, client: Any) -> None:
