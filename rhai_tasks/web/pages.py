@@ -297,7 +297,7 @@ def _commands(details: Details) -> list[str]:
     if not is_utf8(details.task_id) or not details.task_id.isprintable() or not details.task_id:
         return []
     end = "-- " if details.task_id.startswith("-") else ""
-    names = ("result", "replay") if details.is_final else ("status", "cancel")
+    names = ("result", "replay", "profile") if details.is_final else ("status", "cancel")
     return [f"rhai-tasks {name} {end}{shlex.quote(details.task_id)}" for name in names]
 
 

@@ -126,6 +126,7 @@ def test_a_tasks_page_shows_its_way_its_prints_its_arguments_and_its_cost(
     assert re.search(r"timeout ?30", text)
     assert re.search(r"operations ?\d+ ?peakMemory ?\d+", text)
     assert f"rhai-tasks replay {task.id}" in text
+    assert f"rhai-tasks profile {task.id}" in text
 
 
 def test_a_finished_task_keeps_its_way_when_no_worker_reports_it(browser: Browser, client: Any) -> None:
