@@ -59,6 +59,7 @@ lint: setup
 rust: setup
 	cd engine && cargo fmt --check && cargo clippy --release --locked --all-targets -- -D warnings
 	cd bench/native && cargo fmt --check
+	cd bench/rivals && cargo fmt --check --all
 	cd tests/conformance/oracle && cargo fmt --check && cargo clippy --release --locked --quiet -- -D warnings
 
 types: setup

@@ -1,5 +1,6 @@
 """Who is measured: their environments, their commands, and what they are expected to do."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,13 @@ VENVS = HERE / ".venvs"
 LOCKS = HERE / "locks"
 WHEELS = VENVS / "wheels"
 REFERENCE = HERE / "reference"
+RIVALS = HERE / "rivals"
+PROGRAMS = {
+    "reference-worker": REFERENCE / "target/release/reference-worker",
+    "apalis-worker": RIVALS / "target/release/apalis-worker",
+    "node": Path(shutil.which("node") or "node"),
+}
+"""Programs of workers outside of environments of Python."""
 CIRCLE = "02bench"
 OURS = Path(sys.executable).parent
 ENGINE = "apps.engine:make_engine"
@@ -32,6 +40,7 @@ class Contender:
     parallel: int = 2  # scripts that wait at a time
     workloads: tuple[str, ...] = ALL
     python: str = "python3"  # that its environment is made with
+    packages: str = ""  # folder whose packages npm installs
     redis: tuple[int, ...] = ()  # version that `redis-server` must have; empty: Valkey, as for all others
 
     @property
@@ -44,8 +53,7 @@ class Contender:
         found = []
         for command in self.commands:
             program, *arguments = command.format(url=url, circle=CIRCLE, engine=ENGINE).split()
-            path = REFERENCE / "target/release" / program if program == "reference-worker" else self.folder / program
-            found.append([str(path), *arguments])
+            found.append([str(PROGRAMS.get(program, self.folder / program)), *arguments])
         return found
 
     def client_command(self, application: str = "") -> list[str]:
@@ -54,10 +62,21 @@ class Contender:
 
     def versions(self) -> str:
         """Name the versions that matter."""
+        if self.application == "apalis":
+            return f"apalis {_locked('apalis')}, apalis-redis {_locked('apalis-redis')}"
         if not self.environment:
             return f"dramatiq {version('dramatiq')}, redis-py {version('redis')}"
         lines = (LOCKS / f"{self.environment}.txt").read_text().splitlines()
-        return ", ".join(line.replace("==", " ") for line in lines if line.startswith((self.environment, "redis=")))
+        found = [line.replace("==", " ") for line in lines if line.startswith((self.environment, "redis="))]
+        if self.packages:
+            wanted = json.loads((HERE / self.packages / "package.json").read_text())["dependencies"]
+            found += [f"{name} {one} of npm" for name, one in wanted.items()]
+        return ", ".join(found)
+
+
+def _locked(crate: str) -> str:
+    """Return the version of a crate in the lock of the rivals."""
+    return (RIVALS / "Cargo.lock").read_text().partition(f'name = "{crate}"\nversion = "')[2].partition('"')[0]
 
 
 def _ours(processes: int, threads: int, workloads: tuple[str, ...] = ("W1", "W1d", "W2", "W3")) -> Contender:
@@ -186,6 +205,22 @@ CONTENDERS = (
         python="python3.12",
     ),
     Contender(
+        name="apalis",
+        application="apalis",
+        commands=("apalis-worker {url}",),
+        rate=14_000,
+        workloads=("W1", "W1d", "W2", "W4"),  # its connection gives up on a fetch of many large scripts
+    ),
+    Contender(
+        name="bullmq",
+        application="bullmq",
+        environment="bullmq",
+        packages="rivals/node",
+        commands=("node rivals/node/worker.mjs {url}",) * 2,
+        rate=6_000,
+        workloads=("W1", "W1d", "W2", "W4", "W6", "W7"),
+    ),
+    Contender(
         name="chasquimq",
         application="chasquimq",
         environment="chasquimq",
@@ -227,8 +262,8 @@ def build() -> None:
     Raises:
         RuntimeError: One does not build.
     """
-    for folder in (REFERENCE, HERE / "native"):
-        _run("cargo", "build", "--release", "--locked", "--quiet", cwd=folder)
+    for folder in (REFERENCE, HERE / "native", RIVALS):
+        _run("cargo", "build", "--release", "--locked", "--quiet", "--workspace", cwd=folder)
     shutil.rmtree(WHEELS, ignore_errors=True)
     _run(OURS / "maturin", "build", "--release", "--locked", "--quiet", "--out", WHEELS, cwd=HERE.parent)
 
@@ -252,6 +287,8 @@ def install(contender: Contender) -> None:
         _run(*pip, "-r", lock)
         done.write_text(lock.read_text())
     _run(*pip, "--force-reinstall", *WHEELS.glob("*.whl"))
+    if contender.packages:
+        _run("npm", "ci", "--ignore-scripts", "--silent", cwd=HERE / contender.packages)
 
 
 def _find_python(name: str) -> str:

@@ -10,6 +10,7 @@ from .results import Results
 from .tables import Table, ratios, spread
 
 REFERENCE = "reference"
+NOT_PYTHON = (REFERENCE, "apalis", "bullmq")
 DEFAULT = "ours 1x8"
 TWO_PROCESSES = "ours 2x8"
 
@@ -43,8 +44,8 @@ def _own(
 
 
 def best_python(results: Results, condition: str = AS_THEY_COME) -> str:
-    """Name the contender that is not ours and runs most trivial tasks a second."""
-    names = [name for name in results.contenders("W1", condition) if name != REFERENCE and not name.startswith("ours")]
+    """Name the contender in Python that is not ours and runs most trivial tasks a second."""
+    names = [name for name in results.contenders("W1", condition) if not name.startswith((*NOT_PYTHON, "ours"))]
 
     def median(name: str) -> float:
         return statistics.median(results.values(name, "W1", "tasks_per_second", condition).values())
