@@ -20,7 +20,15 @@ KINDS = {"string": "text", "Fn": "function", "array": "array", "blob": "blob", "
 MORE = [
     *("v.map(|x| x)", "v.filter(|x| true)", "v.to_json()", "parse_json(`[${v}]`)", "v += v", "v in [v]", "eval(v)"),
     *("switch v { 1 => 2 }", "[v].map(|x| switch x { [1] => 2 })", "switch #{a: v} { 'a' => 3 }"),
-    *("[v, v] + [v]", "v.curry(v)", "v.call(v)", "throw v", "try { throw v } catch {}"),
+    *(
+        "[v, v] + [v]",
+        "v.curry(v)",
+        "v.call(v)",
+        "Fn(v).call()",
+        "[1].map(Fn(v))",
+        "throw v",
+        "try { throw v } catch {}",
+    ),
 ]
 
 
