@@ -347,6 +347,7 @@ def original_beside(world: World) -> None:
     environment = os.environ | {"CHAOS_RUNS": str(world.folder / "runs"), "CHAOS_LONGEST_TASK": "60"}
     command = [sys.executable, "-m", "tests.chaos.original", str(world.port), CIRCLE]
     original = subprocess.Popen(command, env=environment)
+    world.knows_no_rules(original.pid)
     time.sleep(5.0)
     world.resumes([original.pid])
     time.sleep(3.0)

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 
@@ -146,9 +146,13 @@ def balance(
 
 
 def over_limit(
-    submitted: Mapping[str, Submitted], runs: Mapping[str, list[Run]], excuses: Iterable[Excuse], limit: int
+    submitted: Mapping[str, Submitted],
+    runs: Mapping[str, list[Run]],
+    excuses: Iterable[Excuse],
+    limit: int,
+    unruled: Collection[int] = (),
 ) -> list[str]:
-    """Name the callers of whom more tasks ran at once than `limit`.
+    """Name the callers of whom more tasks ran at once than `limit`, beside those of the processes `unruled`.
 
     The run of a process that was killed, frozen or cut off counts until that: its task may run elsewhere afterwards.
     Guests do not count: a limit of the engine that ends them leaves no trace of when.
@@ -156,6 +160,8 @@ def over_limit(
     excuses, events = list(excuses), dict[str, list[tuple[float, int]]]()
     for task, sent in submitted.items():
         for run in [] if sent.expected.text else runs.get(task, []):
+            if run.pid in unruled:
+                continue
             ends = [excuse.began for excuse in excuses if excuse.holds(run)]
             ends += [] if run.ended is None else [run.ended]
             if ends:  # else it was killed, and nobody knows when

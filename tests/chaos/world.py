@@ -290,6 +290,7 @@ class World:
         self._excuses: list[Excuse] = []
         self._outages: list[tuple[float, float]] = []  # from when to when results may have waited to be written
         self._awaited: list[tuple[float, frozenset[int]]] = []
+        self._unruled = set[int]()  # processes that read no rules
         self._takes: list[float] = []
         self._finals: list[tuple[float, int, float]] = []  # moment, process, when the task's run began
         self._watching = threading.Event()
@@ -423,6 +424,10 @@ class World:
         """Say that the server has refused replies from then until now."""
         self._silences.append((since, time.monotonic()))
 
+    def knows_no_rules(self, pid: int) -> None:
+        """Say that a process may take tasks beyond the limit."""
+        self._unruled.add(pid)
+
     def resumes(self, pids: Iterable[int], *, since: float | None = None) -> None:
         """Say that from then or now on one of these processes has to begin tasks and write their ends again."""
         self._awaited.append((time.monotonic() if since is None else since, frozenset(pids)))
@@ -503,7 +508,7 @@ class World:
         replies = Counter(json.loads(reply)["taskId"] for reply in self.client.lrange(REPLIES, 0, -1))
         balance(account, self.load.submitted, details, replies, runs, self._excuses, self._silences)
         if self._limit:
-            account.over_limit = over_limit(self.load.submitted, runs, self._excuses, self._limit)
+            account.over_limit = over_limit(self.load.submitted, runs, self._excuses, self._limit, self._unruled)
         if self._fair:
             account.starved = starved(self.load.submitted, runs, 2 * self.strain.longest + _STARVED_SECONDS)
         account.lost = [f"{task} ({place})" for task, place in self._places(account.lost).items()]

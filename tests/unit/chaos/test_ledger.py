@@ -151,6 +151,7 @@ def test_a_caller_of_whom_too_many_tasks_ran_at_once_is_a_defect() -> None:
 
     assert over_limit(submitted, after, [], 1) == []
     assert over_limit(submitted, beside, [], 1) == ["x (2 of 1)"]
+    assert over_limit(submitted, beside, [], 1, {2}) == []
     guests = {task: replace(one, expected=Expected("error", "time limit")) for task, one in submitted.items()}
     assert over_limit(guests, beside, [], 1) == []
     assert over_limit(submitted, killed, [Excuse("killed", frozenset({1}), 4.0, 4.0)], 1) == []
