@@ -116,6 +116,8 @@ def follow(client: Any, console: Console) -> bool:
             table, ended, expected = show(client, started)
             live.update(table)
             time.sleep(0.05)
+    if not console.is_terminal:
+        console.line()  # on a terminal, rich ends the table's last line itself
     return ended and expected
 
 

@@ -26,7 +26,7 @@ def test_the_demo_ends_as_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = run("rhai_tasks.cli", "demo")
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "Every result is the expected one." in ended.stdout
+    assert "Every result is the expected one." in ended.stdout.splitlines()
     _, _, steps = ended.stdout.partition("or:\n")
     commands = [line.split()[0] for line in steps.splitlines() if not line.startswith("      ")]
     assert [Path(command).name for command in commands] == ["rhai-tasks", "rhai-worker", "rhai-tasks", "rhai-tasks"]
