@@ -193,5 +193,5 @@ def test_a_coroutine_function_cannot_authorize() -> None:
     async def later(_: TaskRequest) -> bool:
         return True
 
-    with pytest.raises(TypeError, match="the thread waits for its answer"):
+    with pytest.raises(TypeError, match="the thread waits for the answer"):
         Engine().authorize(later)  # type: ignore[type-var]
