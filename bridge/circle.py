@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +41,7 @@ class CircleBridge:
         self._client = client
         self.take = load_script(client, "bridge", "sort" if settings.fair else "take", settings.table)
         self.call = self._sort_call() if settings.fair else self._take_call()
+        self._is_idle = True  # the last wait ended without a task
 
     def _take_call(self) -> dict[str, Any]:
         """Write keys and arguments of `take.lua`."""
@@ -117,8 +119,11 @@ class CircleBridge:
         """
         if room > 0:
             # A worker that waits for a task has it before this returns. Then `take.lua` moves the list's other ids.
-            wait = self._wait_for_some if room > _IN_A_ROW else self._wait_for_one
+            # Four waits that all end without a task would be four commands for nothing.
+            wait = self._wait_for_one if self._is_idle or room <= _IN_A_ROW else self._wait_for_some
+            began = time.monotonic()
             _, room = self._connection.run(self.take, self._take_packed, wait)
+            self._is_idle = time.monotonic() - began >= 0.9 * BLOCK_SECONDS  # the server's clock is coarse
             return max(room, 0)
         taken, room = self.take(**self.call)
         if room <= 0 and not taken:

@@ -18,8 +18,11 @@ ROOM = Settings().buffer
 
 @contextmanager
 def waiting(settings: Settings, client: Any, room: int = ROOM) -> Iterator[Callable[[], list[int]]]:
-    """Have a bridge wait for tasks in a thread meanwhile; yield what returns its results so far."""
+    """Have a bridge that has just moved a task wait in a thread meanwhile; yield what returns its results so far."""
     circle, found = CircleBridge(settings, "circle", client), list[int]()
+    client.lpush("rhai_tasks:circle", "first")
+    circle.forward(room)
+    client.delete("rhai_dramatiq:rhai-circle")
     thread = threading.Thread(target=lambda: found.append(circle.forward(room)))
     thread.start()
     try:
@@ -40,7 +43,7 @@ def submit(client: Any, count: int) -> None:
 def test_a_bridge_wakes_for_one_in_four_single_tasks(
     server_url: str, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge.circle, "BLOCK_SECONDS", 20)  # a wait that ends for want of a task counts, too
+    monkeypatch.setattr(bridge.circle, "BLOCK_SECONDS", 20)  # a wait that ends without a task counts, too
     with waiting(Settings(redis_url=server_url), client) as results:
         submit(client, 3)
         assert results() == []
@@ -48,6 +51,20 @@ def test_a_bridge_wakes_for_one_in_four_single_tasks(
 
     assert results() == [ROOM - 4]
     assert client.lrange("rhai_dramatiq:rhai-circle", 0, -1) == ["t0", "t1", "t2", "t3"]
+
+
+def test_an_idle_bridge_waits_with_one_command_and_wakes_for_a_task(
+    server_url: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge.circle, "BLOCK_SECONDS", 0.5)
+    circle = CircleBridge(Settings(redis_url=server_url), "circle", client)
+    client.lpush("rhai_tasks:circle", "t")
+
+    for waits in (1, 4, 1, 1):  # the second one follows a task
+        before = client.info("commandstats").get("cmdstat_blmove", {"calls": 0})["calls"]
+        circle.forward(ROOM)
+        assert client.info("commandstats")["cmdstat_blmove"]["calls"] - before == waits
+    circle.close()
 
 
 @pytest.mark.parametrize(("settings", "room"), [({"fair": True}, ROOM), ({}, 4)], ids=["fair turns", "hardly room"])
