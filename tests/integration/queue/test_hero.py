@@ -153,7 +153,7 @@ def test_a_word_of_another_dialect_is_no_status(client: Any, server_url: str, wo
 
     with (
         Client(server_url, dialect="hero", circle="w1") as app,
-        pytest.raises(TaskMalformed, match="that nobody knows"),
+        pytest.raises(TaskMalformed, match="has an unknown status"),
     ):
         app.task("j").status()
 

@@ -355,7 +355,7 @@ def test_limits_and_turns_are_refused_with_one_line_at_start(
 
     for arguments, told in (
         (("--circle", "limited"), "circle limited has rules"),
-        (("--circle", "c", "--fair"), "callers take no turns through RabbitMQ"),
+        (("--circle", "c", "--fair"), "callers cannot take turns through RabbitMQ"),
     ):
         ended = start_in_vain("rhai-worker", *arguments, server_url=server_url, broker_url=rabbitmq.url)
         assert ended.returncode == 2
