@@ -44,10 +44,12 @@ class Acknowledger:
         """Write the endings of runs. `error`: of those that have none; `at_once`: in this thread."""
         finished = list[Finished]()
         for run in runs:
-            if type(run.ending) is not Finished:  # without a call, as a rule
+            ending = run.ending  # read once: another thread may lose the run at any moment
+            if type(ending) is not Finished:  # without a call, as a rule
                 self._end(run, error)
-            if type(run.ending) is Finished:
-                finished.append(run.ending)
+                ending = run.ending
+            if type(ending) is Finished:
+                finished.append(ending)
         if finished:
             self._writer.finish(*finished, at_once=at_once)
         else:
