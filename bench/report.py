@@ -236,7 +236,7 @@ def setting(results: Results, *names: str) -> str:
     rounds = max((one["round"] for one in results.records), default=0)
     machine = "; ".join(f"{name}: {results.machine[name]}" for name in names or results.machine)
     busy = float(results.machine["load before"].split(",")[0]) > QUIET
-    warning = " **Others used the machine meanwhile: these figures are rough.**" if busy else ""
+    warning = " **The machine was busy before: these figures are rough.**" if busy else ""
     return f"{machine}; rounds: {rounds}.{warning}"
 
 
