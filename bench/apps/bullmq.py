@@ -5,37 +5,24 @@ Its own Python package submits, in the same format. Scripts run in Rhai itself, 
 scripts that wait are left out.
 """
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 from bullmq import Job, Queue
 
-from .contender import URL, Contender
+from .contender import URL, JobContender
 
 QUEUE = "bench"
-_BATCH = 1000  # jobs of one call
 
 
-class Application(Contender):
+class Application(JobContender):
     """Jobs of one queue."""
 
     async def __aenter__(self) -> Self:
         self._queue = Queue(QUEUE, {"connection": URL})
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._queue.close()
-
-    async def submit(self, script: str) -> Any:
-        return await self._queue.add("run", {"script": script})
-
-    async def submit_many(self, scripts: Sequence[str]) -> list[Any]:
-        jobs = [{"name": "run", "data": {"script": script}} for script in scripts]
-        return [
-            job
-            for start in range(0, len(jobs), _BATCH)
-            for job in await self._queue.addBulk(jobs[start : start + _BATCH])
-        ]
+    async def add_many(self, jobs: list[dict[str, Any]]) -> list[Any]:
+        return list(await self._queue.addBulk(jobs))
 
     def key(self, handle: Any) -> str:
         return f"bull:{QUEUE}:{handle.id}"

@@ -6,16 +6,14 @@ yet.
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Self
 
 from chasquimq import Job, Queue, Worker
 
-from .contender import URL, Contender
+from .contender import URL, JobContender
 from .engine import run
 
 QUEUE = "bench"
-_BATCH = 1000  # tasks of one call
 
 
 async def run_script(job: Job) -> str:
@@ -23,26 +21,15 @@ async def run_script(job: Job) -> str:
     return await asyncio.to_thread(run, job.data["script"])
 
 
-class Application(Contender):
+class Application(JobContender):
     """Jobs of one queue."""
 
     async def __aenter__(self) -> Self:
         self._queue = Queue(QUEUE, redis_url=URL)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._queue.close()
-
-    async def submit(self, script: str) -> Job:
-        return await self._queue.add("run", {"script": script})
-
-    async def submit_many(self, scripts: Sequence[str]) -> list[Any]:
-        jobs = [{"name": "run", "data": {"script": script}} for script in scripts]
-        return [
-            job
-            for start in range(0, len(jobs), _BATCH)
-            for job in await self._queue.add_bulk(jobs[start : start + _BATCH])
-        ]
+    async def add_many(self, jobs: list[dict[str, Any]]) -> list[Any]:
+        return list(await self._queue.add_bulk(jobs))
 
     def key(self, handle: Job) -> str:
         return f"{{chasqui:{QUEUE}}}:result:{handle.id}"

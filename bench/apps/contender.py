@@ -40,3 +40,29 @@ class Contender(ABC):
     @abstractmethod
     async def result(self, handle: Any) -> str:
         """Read the output of a task that has ended, as its documents do it."""
+
+
+class JobContender(Contender):
+    """A contender of which a script is a job of one queue. BullMQ and its relatives have the same calls."""
+
+    _BATCH = 1000  # jobs of one call
+
+    _queue: Any
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._queue.close()
+
+    async def submit(self, script: str) -> Any:
+        return await self._queue.add("run", {"script": script})
+
+    async def submit_many(self, scripts: Sequence[str]) -> list[Any]:
+        jobs = [{"name": "run", "data": {"script": script}} for script in scripts]
+        return [
+            job
+            for start in range(0, len(jobs), self._BATCH)
+            for job in await self.add_many(jobs[start : start + self._BATCH])
+        ]
+
+    @abstractmethod
+    async def add_many(self, jobs: list[dict[str, Any]]) -> list[Any]:
+        """Enqueue the jobs in one call."""
