@@ -116,7 +116,7 @@ class Profile:
 def recording(profile: Profile) -> Iterator[None]:
     """Record what the scripts of this thread spend, and add it to a profile at the end.
 
-    Scripts and modules that the thread has compiled before are not told apart.
+    The engine must compile the scripts and modules meanwhile: those that it compiled before count as their callers.
     """
     _engine.begin_profile()
     try:

@@ -83,10 +83,14 @@ def napping(**functions: Callable[..., Any]) -> Engine:
     return engine
 
 
-def naps(profile: Profile) -> dict[int, float]:
-    """Return the naps on each line of the script itself, those of its functions included, as whole ones."""
-    lines = profile.by_line().items()
-    return {line: spent.seconds / NAP for (source, line), spent in lines if source is None and spent.seconds >= NAP}
+def seconds_of(source: str, make_engine: Callable[[], Engine]) -> dict[tuple[str | None, int], float]:
+    """Return the time of each line, the least of three runs: other processes take the processor for a while, too."""
+    runs = []
+    for _ in range(3):
+        profile, text = profiled(source, make_engine())
+        assert "error" not in text
+        runs.append({place: spent.seconds for place, spent in profile.by_line().items()})
+    return {place: min(run[place] for run in runs) for place in runs[0]}
 
 
 @pytest.mark.parametrize(
@@ -118,10 +122,9 @@ def test_time_counts_as_the_line_that_takes_it(source: str, expected: dict[int, 
         function()
         function()
 
-    profile, text = profiled(source, napping(is_less=is_less, again=again))
+    spent = seconds_of(source, lambda: napping(is_less=is_less, again=again))
 
-    found = naps(profile)
-    assert "error" not in text
+    found = {line: seconds / NAP for (_, line), seconds in spent.items() if seconds >= NAP}
     assert {line: found.get(line, 0) >= naps for line, naps in expected.items()} == dict.fromkeys(expected, True)
     others = sum(seconds for line, seconds in found.items() if line not in expected)
     assert others < min(expected.values()), found
@@ -156,7 +159,8 @@ def test_lines_of_modules_have_the_modules_name(tmp_path: Path) -> None:
     assert lines["shop", 3].seconds >= 3 * NAP
     assert lines["shop", 3].hits == 2
     assert lines["shop", 1].hits == 1
-    assert lines[None, 3].total_seconds >= 2 * NAP > lines[None, 3].seconds
+    assert lines[None, 3].total_seconds >= 2 * NAP
+    assert lines[None, 3].total_seconds - lines[None, 3].seconds >= 2 * NAP
 
 
 def test_scripts_that_host_functions_run_are_below_their_caller() -> None:
