@@ -116,7 +116,7 @@ class Profile:
 def recording(profile: Profile) -> Iterator[None]:
     """Record what the scripts of this thread spend, and add it to a profile at the end.
 
-    The engine must compile the scripts and modules meanwhile: those that it compiled before count as their callers.
+    Run the scripts in a new engine: the profile does not name lines of scripts and modules that it compiled before.
     """
     _engine.begin_profile()
     try:
