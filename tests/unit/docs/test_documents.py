@@ -70,6 +70,15 @@ def test_every_option_of_the_web_page_is_named_there() -> None:
         assert f"`{option.opts[0]}`" in page.partition("## Options")[2].partition("##")[0], option
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_table_has_an_empty_line_before_and_after_it(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        before, _, after = text.partition(table)
+        assert before.endswith("\n\n") and (not after or after.startswith("\n")), table
+
+
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name)
 def test_a_page_begins_with_what_it_is_for(page: Path) -> None:
     title, _, text = page.read_text().partition("\n\n")
