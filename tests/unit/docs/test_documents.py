@@ -76,7 +76,8 @@ def test_a_table_has_an_empty_line_before_and_after_it(page: Path) -> None:
 
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         before, _, after = text.partition(table)
-        assert before.endswith("\n\n") and (not after or after.startswith("\n")), table
+        assert before.endswith("\n\n"), table
+        assert not after or after.startswith("\n"), table
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name)
