@@ -142,7 +142,7 @@ class _Search:
     def _slow(self, whose: str, bucket: str, rate: float | None) -> Iterator[str]:
         if not rate:
             return
-        tokens = (self._client.hget(self._keys.buckets, bucket) or b"")[:8]  # the first of its doubles
+        tokens = (self._client.hget(self._keys.buckets, to_bytes(bucket)) or b"")[:8]  # the first of its doubles
         if len(tokens) == 8 and struct.unpack(">d", tokens)[0] < 1:
             yield f"limit of {whose} reached: {rate:g} begin a second"
 

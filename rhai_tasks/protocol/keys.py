@@ -160,9 +160,9 @@ class QueueKeys:
         """Hash of the id of a held message to what its caller was charged for it."""
         return f"{self.messages}.turns.charges"
 
-    def line(self, caller: str) -> str:
+    def line(self, caller: str) -> bytes:
         """List of a caller's elements that have left the queue and may not begin yet."""
-        return f"{self.messages}.line.{caller}"
+        return to_bytes(f"{self.messages}.line.{caller}")
 
     def waiting(self, caller: str | None) -> str:
         """Set of ids of a caller's tasks, or of the circle's, that clients have submitted and that may still wait."""

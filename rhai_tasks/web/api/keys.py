@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
-from rhai_tasks.protocol import UNREADABLE, api_keys_key, count_of
+from rhai_tasks.protocol import UNREADABLE, api_keys_key, count_of, to_bytes
 
 Scope = Literal["submit", "read", "operate"]
 """What a key may do: submit tasks; read tasks and queues; cancel tasks."""
@@ -120,7 +120,7 @@ class ApiKeys:
 
     def delete(self, key_id: str) -> bool:
         """Delete a key; `False`: there is none of this id."""
-        return bool(self._client.hdel(self._records, key_id))
+        return bool(self._client.hdel(self._records, to_bytes(key_id)))
 
     def find(self, key: str) -> ApiKey | None:
         """Return the record of a key; `None`: it is not a valid one."""

@@ -76,7 +76,7 @@ def foul(client: Any, app: Client) -> None:
     """Have strangers' texts wherever there is one."""
     evil, circle = to_bytes(EVIL), to_bytes(ID)
     queue = b"rhai-" + re.sub(rb"[^A-Za-z0-9_-]", lambda match: b".%02x" % match[0][0], circle)
-    fields = {"script": evil, "callerId": evil, "updatedAt": evil, "contextId": circle}
+    fields = {"script": evil, "callerId": evil + b"\xff", "updatedAt": evil, "contextId": circle}
     client.hset(b"rhai_task_details:" + circle, mapping={**fields, "status": "completed", "output": evil + b"\xff"})
     client.hset("rhai_task_details:failed", mapping={**fields, "status": "error", "error": evil + b"\xff"})
     client.hset("rhai_task_details:odd", mapping={**fields, "status": evil})
@@ -137,7 +137,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "purge": (("purge",), "y\n"),
     "return": (("return",), ""),
     "dead list": (("dead", "list"), ""),
-    "dead retry": (("dead", "retry", f"none {EVIL}"), ""),
+    "dead retry": (("dead", "retry", f"none {EVIL}{NO_TEXT}"), ""),
     "dead delete": (("dead", "delete", ID), ""),
     "logs": (("logs", ID), ""),
     "tasks": (("tasks",), ""),
@@ -153,6 +153,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "replay, failed": (("replay", "failed"), ""),
     "compare": (("compare",), ""),
     "why": (("why", ID), ""),
+    "why, waiting": (("why", "odd", "--circle", "other"), ""),
     "drain": (("drain", ID), ""),
     "limits": (("limits", "show"), ""),
     "rules": (("rules",), ""),
@@ -181,7 +182,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "test, no file": (("test", f"/no/{EVIL}"), ""),
     "API key": (("api-keys", "new", f"mine {EVIL}", "--scope", "read"), ""),
     "API keys": (("api-keys", "list"), ""),
-    "API key, unknown": (("api-keys", "delete", EVIL), ""),
+    "API key, unknown": (("api-keys", "delete", EVIL + NO_TEXT), ""),
     "json": (("status", ID, "failed", "odd", "--json"), ""),
     "json of results": (("wait", ID, "failed", "--json"), ""),
     "json of dead letters": (("dead", "list", "--json"), ""),
@@ -211,6 +212,7 @@ def test_no_command_prints_what_a_terminal_obeys(
     text = tell(*words, stdin=stdin)
 
     assert text.strip()
+    assert "Traceback" not in text, text
     obeyed = [char for char in text if unicodedata.category(char) in {"Cc", "Cf", "Cs"} and char not in "\r\n\t"]
     assert obeyed == [], text
     assert "\r" not in text.replace("\r\n", ""), "a line that writes over itself"
