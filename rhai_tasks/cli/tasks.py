@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -265,7 +263,14 @@ def _answers_as_json(task: Task) -> dict[str, Any]:
 
 
 def _stats_as_json(stats: Stats) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, datetime) else value for name, value in asdict(stats).items()}
+    return {
+        Field.STARTED_AT: stats.started_at and str(stats.started_at),
+        Field.RUN_SECONDS: stats.run_seconds,
+        Field.OPERATIONS: stats.operations,
+        Field.PEAK_MEMORY: stats.peak_memory,
+        Field.DELIVERIES: stats.deliveries,
+        Field.WORKER_ID: stats.worker_id,
+    }
 
 
 def _print_stats(task: Task) -> None:

@@ -35,7 +35,8 @@ def why(settings: Settings, task_id: str, circle: str | None, order: Order, as_j
     with Queues(replace(settings, order=order)) as queues:
         found = explain(queues, task_id, circle)
     if as_json:
-        print_json(asdict(found))
+        values = asdict(found)
+        print_json({"taskId": values.pop("task_id"), **values})
         return
     echo(f"{found.status}: {found.place}{f', circle {brief(found.circle)}' if found.circle else ''}")
     for hold in found.holds:

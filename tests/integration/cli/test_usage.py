@@ -231,6 +231,37 @@ def test_tasks_and_workers_are_listed(server_url: str, app: Client, start_worker
     assert run_command(*tasks, "--caller", "me").returncode == 2
 
 
+def test_json_has_one_spelling_of_names(
+    server_url: str, app: Client, start_worker: Callable[..., Worker], client: Any
+) -> None:
+    def names(value: Any) -> Iterator[str]:
+        for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from names(one)
+        yield from value if isinstance(value, dict) else ()
+
+    start_worker("circle")
+    client.set("rhai_task_details:odd", "no hash")
+    client.lpush("rhai_tasks:circle", "odd")
+    app.submit("1", task_id="t", stats=True, timeout=9.0).result(60)
+    app.submit("sleep(60)", task_id="long")
+    commands = [
+        *(("submit", "-c", "circle", "1", "--wait", "--stats"), ("status", "t"), ("wait", "t"), ("result", "t")),
+        *(("why", "t"), ("queues",), ("tasks",), ("tasks", "--status", "completed"), ("workers",), ("dead", "list")),
+        *(("doctor",), ("replay", "t"), ("profile", "t"), ("compare", "-c", "circle"), ("cancel", "long")),
+        *(("limits", "set", "-c", "circle", "--rate", "9/s"), ("rules",), ("limits", "show"), ("audit",)),
+        *(("api-keys", "new", "me", "--scope", "read"), ("api-keys", "list")),
+    ]
+    wait_until(lambda: client.zcard("rhai_dramatiq:rhai-circle.XQ") == 1)
+    wait_until(lambda: "long" in run_command("rhai-tasks", "--redis-url", server_url, "tasks").stdout)
+
+    for command in commands:
+        setting = {"set", "new"} & {*command}
+        text = run_command("rhai-tasks", "--redis-url", server_url, *command, *(() if setting else ["--json"])).stdout
+        found = [] if setting else json.loads(text)
+        assert setting or found, command
+        assert not [name for name in names(found) if "_" in name], command
+
+
 def test_a_narrow_terminal_cuts_no_id(server_url: str, app: Client) -> None:
     ids = [app.submit("1", task_id=f"{name}-" + "0123456789" * 7).id for name in "ab"]
     shown = start_alone(

@@ -122,7 +122,8 @@ def test_the_command_prints_the_reasons_and_json(dispatcher: Dispatcher, server_
         "pending: 1 of 1 in the native list, circle circle",
         "- no worker of this project serves the circle",
     ]
-    assert json.loads(command(server_url, "why", "t", "--json").stdout)["ahead"] == 0
+    found = json.loads(command(server_url, "why", "t", "--json").stdout)
+    assert (found["taskId"], found["ahead"]) == ("t", 0)
     assert command(server_url, "why", "nothing").returncode == 3
 
 
