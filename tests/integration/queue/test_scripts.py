@@ -795,7 +795,7 @@ def test_a_refused_command_loses_and_doubles_nothing(world: World, name: str, co
 
 def named_key(world: World, key: str) -> str | bytes:
     keys = world.keys
-    named = {
+    named: dict[str, str | bytes] = {
         "acks": keys.acks("alive"),
         "released": keys.released("alive"),
         "registry": keys.registry(keys.namespace),
