@@ -37,7 +37,7 @@ SHOWN_LINES = 1000  # of a script or an output
 _STATE = (Field.CIRCLE, Field.STATUS, Field.UPDATED_AT, Field.OUTPUT, Field.ERROR, Field.STARTED_AT, Field.RUN_SECONDS)
 _FIELDS = (*DETAIL_FIELDS, *_STATE)
 _ANSWERS = (Field.OPERATIONS, Field.PEAK_MEMORY, Field.DELIVERIES, Field.WORKER_ID, Field.PRINTED, Field.RESULT)
-_TASK_FIELDS = (*_FIELDS, *TERM_FIELDS, *_ANSWERS, Field.ERROR_KIND)
+_TASK_FIELDS = (*_FIELDS, *TERM_FIELDS, *_ANSWERS, Field.ERROR_KIND, Field.EXPIRE_FINISHED, Field.KEEP_FINISHED)
 _ROW_BYTES = 400  # of a value in a list
 _ROW_READ = 64 * 1024  # bytes of a value beyond which a list only shows its size
 _PAGE_READ = 64 * 1024 * 1024
@@ -110,6 +110,13 @@ class Details:
         """How often a worker process has had it; `None`: the details do not tell."""
         with suppress(*UNREADABLE):
             return count_of(self.text(Field.DELIVERIES))
+        return None
+
+    @property
+    def keeps(self) -> float | None:
+        """Seconds for which its details stay after its end, 0: for ever; `None`: as the worker's options say."""
+        with suppress(*UNREADABLE):
+            return max(finite(self.text(Field.EXPIRE_FINISHED)), 0.0)
         return None
 
     @property

@@ -151,6 +151,28 @@ def test_a_finished_task_keeps_its_way_when_no_worker_reports_it(browser: Browse
     assert "completedran 1.5 s" in text
 
 
+@pytest.mark.parametrize(
+    ("fields", "expiry"),
+    [
+        ({"status": "pending", "keepFinished": "60"}, "as the options of its worker say"),
+        ({"status": "pending", "expireFinished": "90"}, "1 min 30 s after its end"),
+        ({"status": "processing", "expireFinished": "0"}, "never"),
+        ({"status": "pending", "expireFinished": "x"}, "as the options of its worker say"),
+        ({"status": "completed", "keepFinished": "60"}, "never"),
+        ({"status": "completed", "expireFinished": "90"}, "never"),  # an original worker reads no such field
+    ],
+)
+def test_a_task_has_one_line_on_the_end_of_its_details(
+    browser: Browser, client: Any, fields: dict[str, str], expiry: str
+) -> None:
+    client.hset("rhai_task_details:t", mapping={"script": "1", **fields})
+
+    text = browser.get("/task?id=t").words()
+
+    assert f"details expire{expiry}" in text.replace("expire ", "expire")
+    assert "Finished" not in text
+
+
 @pytest.mark.parametrize("value", ["", "x", "-1", "9" * 400, "nan", "1e999"])
 @pytest.mark.parametrize("field", ["runSeconds", "deliveries", "startedAt", "operations", "peakMemory"])
 def test_numbers_of_strangers_break_no_page(browser: Browser, client: Any, field: str, value: str) -> None:
