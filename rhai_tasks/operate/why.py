@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rhai_tasks.errors import TaskNotFound
 from rhai_tasks.observe.recorder import Report
 from rhai_tasks.protocol import Field, QueueKeys, Rule, Status, timestamp, to_bytes, to_text
+from rhai_tasks.protocol.rules import write_rate
 
 from .messages import tasks_of
 from .queues import Queue, Queues
@@ -144,7 +145,7 @@ class _Search:
             return
         tokens = (self._client.hget(self._keys.buckets, to_bytes(bucket)) or b"")[:8]  # the first of its doubles
         if len(tokens) == 8 and struct.unpack(">d", tokens)[0] < 1:
-            yield f"limit of {whose} reached: {rate:g} begin a second"
+            yield f"limit of {whose} reached: at most {write_rate(rate)} begin"
 
     def _count_held(self) -> int:
         """Count the caller's tasks that workers hold."""

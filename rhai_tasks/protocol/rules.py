@@ -14,7 +14,7 @@ from .text import UNREADABLE, finite, to_bytes, to_text
 
 _LATEST = 1e11  # seconds since the epoch, in the year 5138
 _HASH = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 Verb = Literal["pause", "block", "limit"]
@@ -44,7 +44,7 @@ class Quota:
 
     def __str__(self) -> str:
         figures = {name: value for name, value in asdict(self).items() if value is not None}
-        return ", ".join(f"{name} {value:g}{'/s' if name == 'rate' else ''}" for name, value in figures.items())
+        return ", ".join(f"{name} {write_rate(value) if name == 'rate' else value}" for name, value in figures.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,17 @@ def parse_rate(text: str) -> float:
         ConfigurationError: The text is not a rate.
     """
     found = _RATE.fullmatch(text)
-    if not found or not 0.0001 <= float(found[1]) / _SECONDS[found[2]] <= 1e6:
-        raise ConfigurationError(f"{text!r} is not a rate: expected a number and /s, /m or /h, such as 10/s")
+    if not found or not 0.36 <= float(found[1]) * 3600 / _SECONDS[found[2]] <= 3.6e9:
+        raise ConfigurationError(
+            f"{text!r} is not a rate: expected a number and /s, /m or /h, such as 10/s, from 0.36/h to 1000000/s"
+        )
     return float(found[1]) / _SECONDS[found[2]]
+
+
+def write_rate(rate: float) -> str:
+    """Write a rate in the first unit in which it is exact, as `10/h`; the inverse of `parse_rate`."""
+    texts = [f"{rate * seconds:.10g}/{unit}" for unit, seconds in _SECONDS.items()]
+    return next((text for text in texts if len(text) < 10 and _RATE.fullmatch(text)), texts[0])
 
 
 def blocked_by(

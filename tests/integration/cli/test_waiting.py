@@ -98,7 +98,7 @@ def test_a_rate_that_is_reached_is_named(
     wait_until(lambda: any(dispatcher.status(f"t{number}") in FINAL for number in range(2)))
     waiting = next(f"t{number}" for number in range(2) if dispatcher.status(f"t{number}") == "pending")
 
-    assert waits(queues, waiting, "limit of the circle reached: 0.01 begin a second")
+    assert waits(queues, waiting, "limit of the circle reached: at most 0.01/s begin")
 
 
 def test_delayed_ended_and_unknown_tasks_are_told_apart(app: Client, dispatcher: Dispatcher, queues: Queues) -> None:
