@@ -15,9 +15,9 @@ pub struct CancelToken(Arc<Flag>);
 #[derive(Default)]
 pub struct Flag {
     is_set: AtomicBool,
-    /// The flag that sets this one, too.
+    /// A flag that counts for this one, too.
     outer: Option<Arc<Flag>>,
-    /// From when on the time limit counts, if that is earlier than the evaluation.
+    /// The start of the time limit, if that is before the start of the evaluation.
     pub since: Option<Instant>,
 }
 

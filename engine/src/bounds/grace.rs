@@ -26,18 +26,18 @@ impl Grace {
         }
     }
 
-    /// Note that the script's memory has stopped it: no check has found that.
+    /// Note that the script has been stopped because of its memory, and not by a check.
     pub fn expect_check(&self) {
         self.last_live.set(isize::MIN);
     }
 
     /// Whether a check ends the script. `peak`: the frame's; `ceiling`: the most live bytes that are allowed.
     ///
-    /// Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If it fails, Rhai writes the
-    /// value's text itself, without bounds. So that check must pass: `to_string` then stops at once. Nothing tells it from
-    /// others. But it is the first check that finds the stop, or the copy has taken memory since the check before it.
-    /// Every such check passes, for `GRACE` at most, since a library function that compares items takes memory between all
-    /// its checks; and one at most above the ceiling.
+    /// Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If this check ended the script,
+    /// Rhai would write the value's text itself, without bounds. So it must pass; `to_string` then stops at once. Nothing
+    /// distinguishes it from other checks. But it is the first check after the stop, or the copy has taken memory since the check
+    /// before. So every such check passes. It does so for `GRACE` at most, since a library function that compares items
+    /// takes memory between all its checks, and only once above the ceiling.
     pub fn ends(&self, live: isize, peak: &Cell<isize>, ceiling: isize) -> bool {
         let before = self.last_live.get();
         let took_memory = peak.get() != isize::MIN;

@@ -85,7 +85,7 @@ pub fn operations() -> u64 {
     METER.with(meter::Meter::operations)
 }
 
-/// Do not count this many of the script's operations.
+/// Subtract operations from those of the script.
 pub fn uncount(operations: u64) {
     METER.with(|meter| meter.uncount(operations));
 }

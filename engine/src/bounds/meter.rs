@@ -27,7 +27,7 @@ const SLOW: Duration = Duration::from_millis(1);
 /// Time between two checks for pending signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(8);
 
-/// One evaluation or compilation: its bounds, and what it has used of them.
+/// One evaluation or compilation: its bounds, and its use of them.
 pub(super) struct Frame<'a> {
     outer: Option<&'a Frame<'a>>,
     bounds: &'a Bounds,

@@ -37,8 +37,8 @@ pub struct Evaluation<'a> {
     /// Callables that receive the script's output.
     print: &'a Py<PyAny>,
     debug: &'a Py<PyAny>,
-    /// Exceptions of host functions, each with the text that the script sees. The text stands for the exception for as long
-    /// as the script has it: an equal text is another one.
+    /// Exceptions of host functions, each with the text that the script sees. The identity of the text finds the exception:
+    /// an equal text is another one.
     raised: RefCell<Vec<(ImmutableString, PyErr)>>,
     /// An error of an iteration that Rhai dropped.
     dropped: RefCell<Option<Box<EvalAltResult>>>,

@@ -29,7 +29,7 @@ pub struct Restore<T: Copy + 'static> {
 }
 
 impl<T: Copy> Restore<T> {
-    /// Set another value until then.
+    /// Set another value until this is dropped.
     pub fn new(cell: &'static LocalKey<Cell<T>>, value: T) -> Self {
         let former = cell.replace(value);
         Self { cell, former }

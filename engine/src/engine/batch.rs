@@ -153,7 +153,7 @@ impl Batch {
     }
 }
 
-/// Lock what no code that can panic has locked.
+/// Lock a mutex that no code which can panic has locked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

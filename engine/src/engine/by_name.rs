@@ -30,12 +30,12 @@ const PURE: [(&str, usize); 6] = [
     ("reduce_rev", 1),
     ("some", 0),
 ];
-/// The same of those that scripts cannot call on a constant.
+/// The same for functions that scripts cannot call on a constant.
 const CHANGING: [(&str, usize); 4] = [("drain", 0), ("filter", 0), ("map", 0), ("retain", 0)];
-/// Times its length that a name takes in the text of an error, whose memory doubles while it is written.
+/// How many times its length a name takes in the text of an error: the text's memory doubles while it is written.
 const IN_ERROR: usize = 2;
 
-/// Whether a source may have an `Fn`.
+/// Whether a source may contain an `Fn`.
 pub fn may_be_in(source: &str) -> bool {
     source.contains(POINTER)
 }
@@ -125,8 +125,8 @@ fn add(library: &mut Library<'_>, name: &str, others: usize, is_pure: bool) {
     library.add_raw(FuncRegistration::new(name), &types, function);
 }
 
-/// Return the place of the first item that a function of that name says yes to, or that is that text if there is no such
-/// function.
+/// Return the place of the first item for which the function of that name returns true. If there is no such function, return
+/// the place of the first item that is equal to the name.
 fn index_of(
     context: &NativeCallContext,
     array: &mut Array,

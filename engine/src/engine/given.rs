@@ -11,7 +11,7 @@ use crate::crossing::evaluation;
 use crate::engine::limits::Limits;
 use crate::values::refused::refusal;
 
-/// The bounds that an evaluation is given; what is `None` is as in the limits.
+/// The bounds that an evaluation is given; `None` stands for the limit's.
 #[derive(Default)]
 pub struct Given<'a, 'py> {
     pub timeout: Option<&'a Bound<'py, PyAny>>,

@@ -8,7 +8,7 @@ use crate::engine::survey::is_eval;
 /// A use of a name: kind, name, number of arguments, line, column.
 pub type Mention = (&'static str, String, usize, Option<usize>, Option<usize>);
 
-/// Return what a script that was compiled without the optimizer mentions.
+/// Return the mentions of a script that was compiled without the optimizer.
 ///
 /// Kinds: `call`; `method`, whose arguments include the object; `variable` that is declared nowhere in the script where it
 /// stands; `property`, also a key of a map; `module`; `unreachable`, a statement that never runs; and `dynamic`, a construct

@@ -125,7 +125,7 @@ impl Recorder {
         self.since = Instant::now();
     }
 
-    /// Add what was spent since the last mark to the place of that mark.
+    /// Add time and operations since the last mark to the place of that mark.
     fn spend(&mut self, operations: u64) {
         let node = self
             .frames
@@ -233,7 +233,7 @@ pub fn marked(ast: AST, source: Option<&str>) -> AST {
     RECORDER.with_borrow_mut(marked).unwrap_or(ast)
 }
 
-/// Record what this thread's scripts spend, those that it compiles from now on, until `end_profile`.
+/// Record time and operations of the scripts that this thread compiles from now on, until `end_profile`.
 #[pyfunction]
 pub fn begin_profile() {
     RECORDER.set(Some(Recorder::new()));

@@ -29,7 +29,7 @@ pub fn last_use() -> (u64, usize) {
     LAST_USE.get()
 }
 
-/// Say that this thread's next evaluation has used nothing yet: it may not compile.
+/// Reset the use of this thread's next evaluation, which may not even compile.
 pub fn forget_use() {
     LAST_USE.set((0, 0));
 }

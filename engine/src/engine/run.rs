@@ -41,7 +41,7 @@ impl MayNestDeeply for Entry {
 }
 
 impl Entry {
-    /// Read what Python asks for; `None`: the script itself.
+    /// Read the call that Python asks for; `None`: the script itself.
     pub fn of(call: Option<Call<'_>>) -> PyResult<DropOnBigStack<Self>> {
         let Some((target, arguments, this, runs_script)) = call else {
             return Ok(DropOnBigStack::new(Self::Script));

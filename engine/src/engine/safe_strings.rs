@@ -259,7 +259,7 @@ fn behind(string: &str, characters: usize) -> &str {
     rest.as_str()
 }
 
-/// Return what begins at a place; a negative one counts from the end.
+/// Return the text from a place on; a negative place counts from the end.
 fn from(string: &str, start: INT) -> &str {
     if start < 0 {
         behind(string, string.chars().count().saturating_sub(back(start)))

@@ -1,4 +1,4 @@
-//! Reads in a compiled script what its parts do with names.
+//! Finds the uses of names in a compiled script.
 
 use std::collections::HashMap;
 

@@ -24,7 +24,7 @@ pub fn may_be_in(source: &str) -> bool {
     source.contains("switch")
 }
 
-/// Let a `switch` over what an expression evaluates to call the function first, unless that is a truth value or a text.
+/// Let a `switch` over an expression call the function first, unless the expression is a truth value or a text.
 pub fn bound(subject: &mut Expr) {
     let is_small = match &*subject {
         Expr::And(..) | Expr::Or(..) | Expr::InterpolatedString(..) => true,
@@ -63,7 +63,7 @@ pub fn add_to(library: &mut Module) {
         .set_into_module_raw(library, [TypeId::of::<Dynamic>()], function);
 }
 
-/// Count what Rhai would hash of a value; return whether there was room for it.
+/// Count the bytes of a value that Rhai would hash; return whether there was room for them.
 fn fits(value: &Dynamic, room: &mut usize) -> bool {
     let mut take = |bytes: usize| {
         let left = room.checked_sub(bytes);

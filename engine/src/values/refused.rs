@@ -7,7 +7,7 @@ use pyo3::types::PyType;
 /// The most steps that a text shows: a value that contains itself has as many as there may be.
 const MOST_STEPS: usize = 8;
 
-/// Return the exception for an argument that is not what its name asks for.
+/// Return the exception for an argument of a wrong type or value.
 #[cold]
 pub fn refusal(name: &str, value: &Bound<'_, PyAny>) -> PyErr {
     let made = value
