@@ -76,7 +76,7 @@ class Bridge:
         return list(self._circles)
 
     def serve_all(self) -> None:
-        """Bridge every circle as soon as its native list appears."""
+        """Serve every circle, once its native list exists."""
         self._finder = vital_thread("circles", self._discover)
         self._finder.start()
 

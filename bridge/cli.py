@@ -129,7 +129,7 @@ def worker(circle: str, *, burst: bool, **options: Any) -> None:
     envvar="RHAI_TASKS_CIRCLES",
     help="Circle to bridge; repeat it for several. In the variable: separated by blanks.",
 )
-@click.option("--all-circles", is_flag=True, show_envvar=True, help="Every circle, as its native list appears.")
+@click.option("--all-circles", is_flag=True, show_envvar=True, help="Serve every circle, once its native list exists.")
 @server_options
 @broker_options
 @bridge_options

@@ -146,13 +146,15 @@ server_options = _together(
         type=click.Choice(get_args(DialectName)),
         help="Protocol of the dispatchers: names of keys, fields and statuses.",
     ),
-    _option("--queue-prefix", default=_DEFAULT.prefixes.queue, help="Native lists: this and the circle."),
-    _option("--details-prefix", default=_DEFAULT.prefixes.details, help="Details hashes: this and the task id."),
-    _option("--reply-prefix", default=_DEFAULT.prefixes.reply, help="Reply lists: this and the task id."),
+    _option("--queue-prefix", default=_DEFAULT.prefixes.queue, help="Prefix of native lists; the circle follows."),
+    _option(
+        "--details-prefix", default=_DEFAULT.prefixes.details, help="Prefix of details hashes; the task id follows."
+    ),
+    _option("--reply-prefix", default=_DEFAULT.prefixes.reply, help="Prefix of reply lists; the task id follows."),
     _option(
         "--stop-prefix",
         default=_DEFAULT.prefixes.stop,
-        help="Lists of ids of tasks to cancel: this and the circle; empty: none.",
+        help="Prefix of lists of tasks to cancel; the circle follows. Empty: no such lists.",
     ),
 )
 

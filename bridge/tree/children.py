@@ -100,7 +100,7 @@ def run_bridge(
         signals: End it.
         reports: Where to report; `None` if nothing monitors the tree.
         notifier: Tells systemd; `None` if another process does, or none.
-        follow_all: Serve every circle, as its native list appears.
+        follow_all: Serve every circle, once its native list exists.
     """
     with Reporter(reports, "bridge", Recorder(bridge.readiness)) if reports else nullcontext():
         for circle in circles:

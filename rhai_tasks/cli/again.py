@@ -44,7 +44,7 @@ from .shell import interruptible
 from .tail import changes
 
 _NOT_OF_THE_SCRIPT = {CANCELLED, EXPIRED}
-"""Errors that say nothing about what a script answers."""
+"""Errors that do not come from the script."""
 
 
 class Percent(click.ParamType[float]):
@@ -109,8 +109,9 @@ def replay(
 ) -> None:
     """Run a task once more here, as it was.
 
-    It has its caller, arguments and limits. Prints the outcome, and on stderr what the run took and whether the outcome
-    is the recorded one. The task on the server stays as it is; host functions of --engine do what they do.
+    It has its caller, arguments and limits. Prints the outcome, and on stderr the cost of the run and whether the
+    outcome is the recorded one. The task on the server stays as it is; host functions of --engine have their effects
+    again.
     """
     with make_client(settings) as client:
         details = client.task(task_id).details()
@@ -131,7 +132,7 @@ def replay(
 
 @main.command()
 @_options
-@click.option("-n", "--count", type=click.IntRange(1), default=1000, show_default=True, help="End after so many.")
+@click.option("-n", "--count", type=click.IntRange(1), default=1000, show_default=True, help="Most tasks to compare.")
 @click.option(
     "--shadow",
     type=Percent(),

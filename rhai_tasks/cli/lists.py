@@ -34,7 +34,7 @@ _RUNNING = "running"
 )
 @circle_option(required=False)
 @click.option("--caller", callback=utf8, default="", help="Only this caller's; not of running tasks.")
-@click.option("-n", "--count", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@click.option("-n", "--count", type=click.IntRange(1), default=50, show_default=True, help="Most tasks to list.")
 @json_option
 @click.pass_obj
 def list_tasks(settings: Settings, status: str, circle: str | None, caller: str, count: int, as_json: bool) -> None:

@@ -35,7 +35,7 @@ Run = Callable[[CancelToken], str | None]
 @args_options
 @click.option("--flamegraph", type=FileName(exists=False), help="Write a flame graph of the time: an SVG.")
 @click.option("--speedscope", "viewed", type=FileName(exists=False), help="Write JSON for https://speedscope.app.")
-@click.option("-n", "--count", type=click.IntRange(1), default=20, show_default=True, help="Show so many lines.")
+@click.option("-n", "--count", type=click.IntRange(1), default=20, show_default=True, help="Lines to show.")
 @json_option
 @click.pass_obj
 def profile(

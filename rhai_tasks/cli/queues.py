@@ -147,7 +147,7 @@ def dead() -> None:
 
 
 _message_ids = click.argument("message_ids", nargs=-1, metavar="MESSAGE_ID...")
-_all = click.option("--all", "every", is_flag=True, help="All of them.")
+_all = click.option("--all", "every", is_flag=True, help="All dead letters.")
 
 
 @dead.command(name="list")

@@ -31,7 +31,7 @@ Change = tuple[str, str | Outcome]
     metavar="KEY",
     help="Only tasks that clients of this project submitted to this circle.",
 )
-@click.option("--count", type=click.IntRange(1), help="End after so many lines.")
+@click.option("--count", type=click.IntRange(1), help="Lines after which the command ends.")
 @json_option
 @click.pass_obj
 def tail(settings: Settings, circle: str | None, count: int | None, as_json: bool) -> None:

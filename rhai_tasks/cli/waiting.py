@@ -52,7 +52,7 @@ def why(settings: Settings, task_id: str, circle: str | None, order: Order, as_j
 def drain(settings: Settings, circle: str, timeout: float | None) -> None:
     """Wait until a circle has no task left.
 
-    None waits or runs then, and none that is delayed is due.
+    Then no task waits or runs, and no delayed task is due.
     """
     end = None if timeout is None else time.monotonic() + timeout
     with Queues(settings) as queues:

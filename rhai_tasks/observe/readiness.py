@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 READY_SECONDS = 8.0
-"""An idle process hears from the server every three seconds; after this time without an answer it is not ready."""
+"""The server answers an idle process every three seconds; after this time without an answer it is not ready."""
 
 
 def overdue(succeeded: Mapping[str, float], now: float) -> dict[str, float]:

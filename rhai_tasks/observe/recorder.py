@@ -195,7 +195,7 @@ class Recorder:
 
 
 def _oldest(times: Mapping[str, float]) -> dict[str, float | None]:
-    """Return the oldest times of each kind, `None` for never: those that are not named are younger."""
+    """Return the `_CIRCLES` oldest times of each kind; `None` stands for never."""
     oldest: dict[str, float | None] = {}
     for kind in ("read of ", "lease of ", "publishing for "):
         of_kind = [(what, then) for what, then in times.items() if what.startswith(kind)]

@@ -11,7 +11,7 @@ from typing import Any
 from .text import shown
 
 _DEEPEST = 100  # levels: the worker's parser reads 127
-_LEAST_BEYOND = 2**63  # what a script's integers do not reach
+_LEAST_BEYOND = 2**63  # scripts' integers are smaller
 _MOST_DIGITS = 21
 
 
@@ -33,7 +33,7 @@ def write_args(args: Mapping[str, Any]) -> str:
 
 
 def read_args(text: str) -> dict[str, Any]:
-    """Read arguments for a constant of their own beside `ARGS`; empty if the engine will refuse the text for `ARGS`."""
+    """Read arguments, for a second constant beside `ARGS`; empty if the engine will refuse the text."""
     try:
         args = json.loads(text, parse_int=_script_integer, parse_constant=_no_number)
         text_of_all = json.dumps(args, ensure_ascii=False)

@@ -28,13 +28,13 @@ _CAPITAL = re.compile(r"(?<!^)[A-Z]")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dialect:
-    """One table.
+    """The names of one dialect.
 
     Attributes:
-        name: The dialect's own.
-        prefixes: Those of its keys.
-        fields: By `Field`, the name in the details hash.
-        words: By `Status`, the word in the field for the status.
+        name: The name of the dialect.
+        prefixes: Prefixes of keys.
+        fields: From each `Field` to its name in the details hash.
+        words: From each `Status` to its word in the details hash.
         id_field: Name of a field that repeats the task's id; `None`: there is none.
         context_is_circle: Dispatchers name the circle in the field for the context, and `CONTEXT_ID` is the worker's
             circle. Otherwise `CONTEXT_ID` is the field.
@@ -83,7 +83,7 @@ class Dialect:
         return f"'{tables[table][name]}'"
 
     def stored(self, name: str) -> str:
-        """Return the name that a field has in the hash; that of an unknown one is its own."""
+        """Return the name of a field in the hash; an unknown field keeps its name."""
         return self.fields.get(name, name)
 
     def stored_names(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -91,17 +91,20 @@ class Dialect:
         return tuple(map(self.stored, names))
 
     def own_name(self, stored: str) -> str:
-        """Return the field of a name in the hash; an unknown one is its own."""
+        """Return the field that a name in the hash stands for; an unknown name stays as it is."""
         return self._own_names.get(stored, stored)
 
     def status(self, word: str) -> str:
-        """Return the status of a word in the hash; an unknown one is its own, in quotes if it is another dialect's."""
+        """Return the status that a word in the hash stands for.
+
+        An unknown word stays as it is, in quotes if another dialect has it.
+        """
         return self._own_words.get(word) or (repr(word) if word in _STATUSES else word)
 
     def write(self, details: Sequence[str], task_id: str | None = None) -> list[str]:
-        """Return names and values of fields as the hash has them; a name is followed by its value.
+        """Return names and values of fields in turns, as the hash has them.
 
-        `task_id`: of a whole task, which the hash may repeat.
+        `task_id`: for the details of a whole task, since the hash may repeat the id.
         """
         found: list[str] = []
         for name, value in zip(details[::2], details[1::2], strict=True):
@@ -111,7 +114,7 @@ class Dialect:
         return found
 
     def read(self, details: Mapping[str, str]) -> dict[str, str]:
-        """Return the fields of a hash by the names of `Field`, the status as a word of `Status` if it is known."""
+        """Return the fields of a hash by the names of `Field`; a known status is a word of `Status`."""
         own = self._own_names
         found = {name: value for name, value in details.items() if name not in own}
         found |= {own[name]: value for name, value in details.items() if name in own}
@@ -120,16 +123,16 @@ class Dialect:
         return found
 
     def reply(self, details: Mapping[str, str | None]) -> dict[str, str | None]:
-        """Return the details of a reply by the names that the fields have in the hash."""
+        """Return the details of a reply by their names in the hash."""
         names = {**self.fields, TASK_ID: self.id_field or TASK_ID}
         found = {names.get(name, name): value for name, value in details.items()}
         found[names[Field.STATUS]] = self.words[details[Field.STATUS] or ""]
         return found
 
     def complete(self, prefixes: Prefixes) -> Prefixes:
-        """Return prefixes of keys; the dialect's own ones replace those that are the defaults.
+        """Replace default prefixes of keys by those of the dialect.
 
-        `check_names` refuses what is not a prefix.
+        `check_names` refuses a value that is not a prefix.
         """
         if isinstance(prefixes, Prefixes):
             default = Prefixes()

@@ -2,7 +2,7 @@
 
 MINUTES = 1440
 DAYS = 7
-"""For which the history is kept."""
+"""Days for which the history is kept."""
 
 EXPIRY_SECONDS = (DAYS + 1) * 86400
 NUMBER_BYTES = 4

@@ -108,7 +108,7 @@ DETAIL_FIELDS = (
 """Fields of a details hash that a worker reads, in the order in which `parse_task` expects them."""
 
 SIMPLE_FIELDS = 5
-"""How many of `DETAIL_FIELDS` a simple task has at most: it neither wants a reply nor names a stored script."""
+"""The first fields of `DETAIL_FIELDS`, which a simple task may have: it names no reply list and no stored script."""
 
 FENCE_FIELDS = (Field.STATUS, Field.ERROR, Field.SUBMISSION, Field.EXPIRE_FINISHED)
 """Fields of a details hash that tell how a task may end: whether it was cancelled, submitted again, or expires."""
@@ -122,7 +122,7 @@ class Prefixes:
     details: str = "rhai_task_details:"
     reply: str = "rhai_reply:"
     stop: str = ""
-    """Of the lists of requests to stop a task; empty: there are none."""
+    """Prefix of the lists of requests to stop a task; empty: there are no such lists."""
 
 
 def check_names(prefixes: Prefixes, namespace: str) -> None:

@@ -98,7 +98,7 @@ class Rule:
             if verb == "limit":
                 quota = Quota(*(_figure(known.get(name)) for name in Quota.__slots__))
         except UNREADABLE:
-            reason, by, at = "", "", 0.0  # what somebody wrote by hand holds all the same
+            reason, by, at = "", "", 0.0  # a rule that somebody wrote by hand is valid, too
         return cls(verb, scope, name, reason, by, at, quota)  # type: ignore[arg-type]  # checked above
 
 

@@ -1,7 +1,7 @@
 """The terms of a task: optional fields of its details by which it sets limits of its own, or asks for more than a text.
 
 `TERMS` has a row for each field. Workers read the fields with it, and clients write them, so that both refuse the same
-values. An original worker passes over all of them.
+values. An original worker ignores all of them.
 """
 
 import math
@@ -38,9 +38,9 @@ class Terms(NamedTuple):
     start_before: float | None = None
     """Seconds since the epoch, by the server's clock: from then on the task does not begin."""
     json: bool = False
-    """The value is asked for as JSON, too."""
+    """Whether the value is also kept as JSON."""
     stats: bool = False
-    """The statistics of the run are asked for, too."""
+    """Whether the cost of the run is kept."""
     keep_prints: int | None = None
     """Bytes of what the script prints that are kept."""
     args: str | None = None
