@@ -200,7 +200,7 @@ def _ended(tasks: Tasks) -> Iterator[str]:
 
 
 def _ending(settings: Settings, percent: float) -> Iterator[str]:
-    """Yield the ids of tasks that end, as workers of this project publish them: a part of them, the same everywhere."""
+    """Yield the ids of a part of the tasks that end, as workers of this project publish them. Ids choose the part."""
     with changes(settings) as found:
         for task_id, state in found:
             if isinstance(state, Outcome) and crc32(to_bytes(task_id)) < percent / 100 * 2**32:

@@ -1,7 +1,7 @@
 """Start a server and a drop-in worker, submit scripts as a dispatcher does, and show how they end.
 
-Run it with `rhai-tasks demo`. Exit status 0 means that every result was the expected one. With `--web`, tasks go on to
-come, and the web page shows them, until Ctrl-C.
+Run it with `rhai-tasks demo`. Exit status 0 means that every result was the expected one. With `--web`, tasks keep
+coming, and the web page shows them, until Ctrl-C.
 """
 
 import os
@@ -158,7 +158,7 @@ def load(url: str) -> Iterator[None]:
 
 
 def next_steps(*, web: bool) -> str:
-    """Spell commands to go on with, as they can be run in this shell."""
+    """Return commands to try next, as this shell runs them."""
     own = Path(sys.executable).parent
     found = shutil.which("rhai-tasks")
     here = "" if found and Path(found).parent == own else f"{_relative(own)}/"

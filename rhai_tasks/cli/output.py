@@ -25,7 +25,7 @@ _SHOWN = 200  # characters of a text in a table or line
 
 
 class _Console(Console):
-    """A console that leaves it to the command how it ends when nobody reads any more."""
+    """A console that raises an error when its reader is gone: the command decides how it ends."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError

@@ -29,7 +29,7 @@ def policy() -> None:
 def check(file: Path, caller: str, circle: str, script: TextIO | None) -> None:
     """Say what FILE allows a caller in a circle.
 
-    Status 1 if it is nothing.
+    Status 1 if it allows nothing.
     """
     rules = Policy.read(file)
     if script is None:

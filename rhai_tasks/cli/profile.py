@@ -50,7 +50,7 @@ def profile(
 ) -> None:
     """Show where a script spends its time, by function and line.
 
-    Runs FILE, or a task once more here, as replay does. What host functions and Rhai's own functions take counts as the
+    Runs FILE, or a task once more here, as replay does. The time of host functions, and of Rhai's own, counts for the
     line that calls them. The profile adds some tenths of a microsecond to each statement, and no operations.
     """
     if script.endswith(".rhai") or Path(script).exists():

@@ -142,7 +142,7 @@ def purge(settings: Settings, circle: str, yes: bool) -> None:
 def dead() -> None:
     """See, retry and delete dead letters.
 
-    They are messages that had no hash to take an outcome.
+    A dead letter is a message whose outcome cannot be stored, or that is for an actor which does not run here.
     """
 
 
@@ -229,7 +229,7 @@ def _chosen_letters(
 
 
 @main.command()
-@click.option("--repair", is_flag=True, help="Repair what can be repaired without loss.")
+@click.option("--repair", is_flag=True, help="Repair faults whose repair loses nothing.")
 @click.option(
     "--stale",
     type=Seconds(),
@@ -243,7 +243,7 @@ def _chosen_letters(
 def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> None:
     """Report faults of server, queues and workers, and what to do.
 
-    Status 1 if any of them is left.
+    Status 1 if any fault is left.
     """
     findings = examine(settings, stale_seconds=stale)
     repaired = _repair(settings, findings) if repair else []
@@ -259,7 +259,7 @@ def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> Non
 
 
 def _repair(settings: Settings, findings: list[Finding]) -> list[Finding]:
-    """Repair what can be repaired; return that."""
+    """Repair findings that can be repaired; return those."""
     repaired = []
     with Queues(settings) as queues:
         for finding in findings:

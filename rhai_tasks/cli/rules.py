@@ -127,7 +127,7 @@ def limits() -> None:
     """Set, show and clear limits of a circle and of its callers."""
 
 
-_count = click.IntRange(1, 10**12)  # Lua counts exactly so far
+_count = click.IntRange(1, 10**12)  # Lua counts exactly up to this number
 _weight = click.IntRange(1, 1000)
 _each = click.option("--each-caller", "each", is_flag=True, help="For each caller that has no limit of its own.")
 
@@ -163,7 +163,7 @@ def limits_set(
 ) -> None:
     """Set a limit, in the place of the one before.
 
-    Of the circle, or with an option of its callers.
+    Without --caller and --each-caller, it is a limit of the whole circle.
     """
     if all(value is None for value in figures.values()):
         raise click.UsageError("Name a figure: --concurrency, --rate, --waiting or --weight.")

@@ -26,7 +26,7 @@ from .group import FAILED, main
 def health(address: str, live: bool) -> None:
     """Ask a worker or bridge whether it is ready.
 
-    Status 1, and a line for all that is missing, if it is not.
+    If it is not ready, the status is 1, and a line names the missing items.
     """
     from rhai_tasks.observe.monitor import ask  # noqa: PLC0415  (no other command needs it)
 

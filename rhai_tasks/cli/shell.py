@@ -146,7 +146,7 @@ def repl(session: Session, engine: Engine) -> None:
 
 
 def complete(session: Session, engine: Engine, start: str, before: str = "") -> list[str | None]:
-    """List what begins with `start`; `None` is the end of the list.
+    """List the words that begin with `start`; `None` is the end of the list.
 
     Behind a dot, these are methods and properties: those of the variable in front of it, if it is one, otherwise all.
     Elsewhere, they are commands, variables and functions.

@@ -226,7 +226,7 @@ def _print_outcomes(
 
 
 def _wait_for(client: Client, tasks: list[Task], timeout: float | None) -> dict[str, RhaiTasksError]:
-    """Wait until tasks have ended; return why the wait ended before, for the id of each that has not.
+    """Wait until tasks have ended; return the errors of those that have not, by id.
 
     Raises:
         TaskTimeout, ServerUnavailable: The one task of a list of one has not ended.
@@ -251,7 +251,7 @@ def _outcome(task: Task) -> str | RhaiTasksError:
 
 
 def _answers_as_json(task: Task) -> dict[str, Any]:
-    """Return the value and the stats of a task, as far as it was asked for them."""
+    """Return the value and the stats of a task, if its submission asked for them."""
     answers: dict[str, Any] = {}
     if task.ending is None:
         return answers
@@ -318,7 +318,7 @@ def logs(settings: Settings, task_id: str, follow: bool) -> None:
 def cancel(settings: Settings, task_ids: tuple[str, ...], where: Where | None, yes: bool, as_json: bool) -> None:
     """Cancel tasks that wait or run.
 
-    Named ones at once, those of --where with --yes. Status 1 if a named one had ended already.
+    Cancels named tasks at once, those of --where with --yes. Status 1 if a named task had ended already.
     """
     if bool(task_ids) == (where is not None):
         raise click.UsageError("Name tasks, or choose them by --where.")

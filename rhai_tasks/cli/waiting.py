@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.2
 def why(settings: Settings, task_id: str, circle: str | None, order: Order, as_json: bool) -> None:
     """Say why a task has not begun.
 
-    Prints its place, what holds it up, and an estimate.
+    Prints its place, everything that delays it, and an estimate.
     """
     with Queues(replace(settings, order=order)) as queues:
         found = explain(queues, task_id, circle)
@@ -69,7 +69,7 @@ def drain(settings: Settings, circle: str, timeout: float | None) -> None:
 
 
 def _left(queues: Queues, queue: Queue) -> str:
-    """Say what is left, and how long it takes."""
+    """Describe the tasks that are left, and the time that they take."""
     rate = ended_a_second(queue.circle, read_workers(queues.client, queues.settings.namespace))
     estimate = f", about {queue.left / rate:.0f} s at the rate of the last minutes" if rate else ""
     if queue.paused:

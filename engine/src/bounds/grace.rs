@@ -35,9 +35,9 @@ impl Grace {
     ///
     /// Where Rhai interpolates a copy of a value, the next check is that of `to_string`. If this check ended the script,
     /// Rhai would write the value's text itself, without bounds. So it must pass; `to_string` then stops at once. Nothing
-    /// distinguishes it from other checks. But it is the first check after the stop, or the copy has taken memory since the check
-    /// before. So every such check passes. It does so for `GRACE` at most, since a library function that compares items
-    /// takes memory between all its checks, and only once above the ceiling.
+    /// distinguishes it from other checks. But it is the first check after the stop, or the copy has taken memory since the
+    /// check before. So every such check passes. It does so for `GRACE` at most, since a library function that compares
+    /// items takes memory between all its checks, and only once above the ceiling.
     pub fn ends(&self, live: isize, peak: &Cell<isize>, ceiling: isize) -> bool {
         let before = self.last_live.get();
         let took_memory = peak.get() != isize::MIN;
