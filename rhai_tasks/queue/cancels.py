@@ -16,6 +16,7 @@ from rhai_tasks.threads import vital_thread
 
 from .context import QueueContext
 from .leases import LEASE_SECONDS, Leases
+from .message import TaskMessage
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,11 @@ class Cancels:
             with suppress(redis.RedisError):  # then the next renewal sees it
                 self._leases.renew(queue)
 
-    def concern(self, task_ids: Iterable[str]) -> bool:
-        """Whether one of these tasks was cancelled within the last seconds."""
-        return bool(self._recent) and any(task_id in self._recent for task_id in task_ids)
+    def concern(self, messages: Iterable[TaskMessage]) -> bool:
+        """Whether a task of one of these messages was cancelled within the last seconds."""
+        return bool(self._recent) and any(
+            run.delivery.task_id in self._recent for message in messages for run in message.runs()
+        )
 
 
 def hear_cancels(settings: Settings, cancel: Callable[[str], object], stop: threading.Event) -> None:

@@ -17,7 +17,7 @@ from .cancels import Cancels
 from .context import QueueContext
 from .leases import Leases
 from .leftovers import Leftovers
-from .message import TaskMessage, message_of
+from .message import BatchMessage, TaskMessage
 from .reader import DeliveryReader
 from .run import Run
 from .sources import Source, Taken
@@ -114,9 +114,10 @@ class TaskConsumer(dramatiq.Consumer):
             self._context.readiness.note(f"read of {self._queue}")
             self.source.pause(_QUIET_PAUSE_SECONDS, self._context.draining)
             return
+        size = self._batch_size()  # before the wait: a task that ends it is not kept waiting
         taken = self.source.take()
         if taken:
-            self._hold(taken)
+            self._hold(taken, size)
             self._context.outage.succeeded()
 
     def _release_stuck(self) -> None:
@@ -146,8 +147,8 @@ class TaskConsumer(dramatiq.Consumer):
         self._room.recalled = False
         self.requeue(self._remove_waiting(0.0))
 
-    def _hold(self, taken: Taken) -> None:
-        """Hold messages that were taken from the source."""
+    def _hold(self, taken: Taken, size: int) -> None:
+        """Hold messages that were taken from the source, and batch those of simple tasks, up to `size` of them."""
         try:
             if not self._room.held:
                 self._leases.note_fetch(self._queue, taken.began)
@@ -158,7 +159,7 @@ class TaskConsumer(dramatiq.Consumer):
             for acknowledge in taken.acknowledgements.values():
                 acknowledge()
             raise
-        held, size, batch = self._room.held, self._batch_size(), list[Run]()
+        held, batch = self._room.held, list[Run]()
         for one in read:
             if not isinstance(one, Run):
                 self._writer.end(one)
@@ -171,13 +172,17 @@ class TaskConsumer(dramatiq.Consumer):
                 continue
             batch.append(one)
             if len(batch) == size:
-                self._fetched.append(message_of(RunBatch(batch, self._acknowledger.write)))
+                self._fetched.append(self._message_of(batch))
                 batch = []
         if batch:
-            self._fetched.append(message_of(RunBatch(batch, self._acknowledger.write)))
+            self._fetched.append(self._message_of(batch))
             self._fetched[-1].lone = size > 1 and self.source.runs_lone and len(read) == len(held) == 1
-        if self._cancels.concern(run.delivery.task_id for message in self._fetched for run in message.runs()):
+        if self._cancels.concern(self._fetched):
             self._leases.renew(self._queue)  # it reads whether they are cancelled, or submitted again since
+
+    def _message_of(self, runs: list[Run]) -> TaskMessage:
+        """Make the message that brings runs to a thread."""
+        return TaskMessage(runs[0]) if len(runs) == 1 else BatchMessage(RunBatch(runs, self._acknowledger.write))
 
     def ack(self, message: MessageProxy) -> None:
         """Write the endings with the acknowledgement; called by the thread that ran the task, or the batch."""

@@ -1,6 +1,7 @@
 """Calls the hooks of a broker's middleware, only those that do something."""
 
 import logging
+from functools import cached_property
 from types import MethodType
 from typing import Any
 
@@ -51,11 +52,11 @@ class HookedBroker(RedisBroker):
     def add_middleware(self, middleware: Middleware, **place: Any) -> None:
         """Add a middleware; `before` and `after` as in dramatiq."""
         super().add_middleware(middleware, **place)
-        self._hooks.clear()
+        self._hooks = _Hooks(self)
 
     def has_message_hooks(self) -> bool:
         """Whether a middleware that an application has added is to be called for each message."""
-        return any(not isinstance(hook.__self__, CurrentMessage) for name in _OF_MESSAGES for hook in self._hooks[name])
+        return self._hooks.are_of_messages
 
     def has_thread_hooks(self) -> bool:
         """Whether a middleware of an application prepares the threads that run messages."""
@@ -68,6 +69,11 @@ class _Hooks(dict[str, list[MethodType]]):
     def __init__(self, broker: dramatiq.Broker) -> None:
         super().__init__()
         self._broker = broker
+
+    @cached_property
+    def are_of_messages(self) -> bool:
+        """Whether an application has one that is called for each message."""
+        return any(not isinstance(hook.__self__, CurrentMessage) for name in _OF_MESSAGES for hook in self[name])
 
     def __missing__(self, name: str) -> list[MethodType]:
         empty = getattr(Middleware, name)

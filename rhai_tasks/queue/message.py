@@ -62,11 +62,6 @@ class BatchMessage(TaskMessage):
         return self.batch.begun()
 
 
-def message_of(batch: RunBatch) -> TaskMessage:
-    """Make the message that brings a batch to a thread."""
-    return BatchMessage(batch) if len(batch.runs) > 1 else TaskMessage(batch.runs[0])
-
-
 def is_batch(item: Any) -> bool:
     """Whether an item of dramatiq's queue has runs that its thread has not begun."""
     batch: RunBatch | None = item.message.batch
@@ -79,7 +74,7 @@ def part(item: Any) -> Any:
     rest = None if batch is None else batch.part()
     if rest is None:
         return None
-    return replace(item, message=message_of(rest))
+    return replace(item, message=BatchMessage(rest) if len(rest.runs) > 1 else TaskMessage(rest.runs[0]))
 
 
 def read_task_id(message: Message[Any]) -> str:

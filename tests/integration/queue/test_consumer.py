@@ -68,7 +68,7 @@ def test_a_delivery_is_acknowledged_when_its_message_cannot_be_held(
     monkeypatch.setattr(consumer._reader, "read", cut_off)
 
     with pytest.raises(redis.ConnectionError):
-        consumer._hold(taken)
+        consumer._hold(taken, size=1)
 
     assert acknowledged == ["m-1"]
 
@@ -478,7 +478,7 @@ def test_outcomes_are_written_before_a_task_starts_that_may_end_the_process(
         client.lmove("rhai_tasks:c", keys.messages)
     consumer = broker.consume(keys.queue, 2, 100)
     source: Any = consumer.source
-    consumer._hold(source.fetch(2))
+    consumer._hold(source.fetch(2), size=1)
     first, second = consumer._fetched
     broker.writer.finish(Finished(first.run.delivery, completed("1"), [], ended=0.0), at_once=False)
 

@@ -161,7 +161,7 @@ class World:
     def fetch_again(self, count: int = 100) -> list[TaskMessage]:
         source: Any = self.consumer.source
         source.more = True
-        self.consumer._hold(source.fetch(count))
+        self.consumer._hold(source.fetch(count), size=1)
         fetched = list(self.consumer._fetched)
         self.consumer._fetched.clear()
         return fetched

@@ -110,7 +110,7 @@ class Simulation:
     def _fetch(self, count: int) -> list[TaskMessage]:
         source: Any = self._consumer.source
         source.more = True
-        self._consumer._hold(source.fetch(count))
+        self._consumer._hold(source.fetch(count), size=1)
         fetched = list(self._consumer._fetched)
         self._consumer._fetched.clear()
         return fetched
