@@ -33,8 +33,8 @@ def shown(value: object) -> str:
 
 def timestamp(seconds: float) -> str:
     """Format seconds since the epoch as RFC 3339 in UTC, with microseconds."""
-    whole, microseconds = divmod(round(seconds * 1e6), 1_000_000)
-    return f"{_to_the_second(whole)}.{microseconds:06d}Z"
+    microseconds = round(seconds * 1e6)
+    return f"{_to_the_second(microseconds // 1_000_000)}.{microseconds % 1_000_000:06d}Z"
 
 
 @lru_cache(maxsize=4)  # many tasks end within a second

@@ -211,9 +211,9 @@ class StatusWriter:
         left = len(self._ended)  # refused endings go behind these
         error: redis.RedisError | None = None
         while left:
-            batch = _first(list(self._ended)[:left], _FLUSH_BYTES)
-            left -= len(batch)
-            for endings in _of_one_kind(batch):
+            groups = [[self._ended[0]]] if left == 1 else _of_one_kind(_first(list(self._ended)[:left], _FLUSH_BYTES))
+            for endings in groups:
+                left -= len(endings)
                 refusals = self._write_group(type(endings[0]), endings)
                 for position, ending in enumerate(endings):
                     if position in refusals:

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -13,6 +13,7 @@ import redis
 from rhai_tasks.connection.direct import DirectConnection, pack_call
 from rhai_tasks.connection.scripts import load_script
 from rhai_tasks.protocol import QueueKeys, changes_key, circle_of, state_channel, timestamp, to_bytes
+from rhai_tasks.settings import Settings
 
 from .context import QueueContext
 from .delivery import Delivery
@@ -46,8 +47,8 @@ class FinishedWrite:
         self._hold_again = hold_again
         self.script = load_script(client, __package__, "finish", context.settings.table)
         self._connection = DirectConnection(client, context.outage)
-        self._changes = changes_key(context.settings.namespace)
-        self._names = lru_cache(maxsize=64)(partial(_keys_of_end, context))
+        self._head = _head_of_end(context.settings)
+        self._names = lru_cache(maxsize=64)(self._name_keys)
         self._refused: tuple[Finished, int] | None = None  # one that was refused as a whole, and how often
 
     def __call__(self, batch: list[Finished]) -> Refusals:
@@ -86,6 +87,9 @@ class FinishedWrite:
             _end_traces((one.trace, one.outcome) for position, one in enumerate(batch) if position not in refusals)
         return refusals
 
+    def _name_keys(self, queue: str) -> list[str]:
+        return [*_keys_of_end(self._context, self._context.keys(queue)), changes_key(self._settings.namespace)]
+
     def _finish(self, batch: list[Finished]) -> list[Any]:
         """Write outcomes, and return for each what `finish.lua` says of it."""
         settings, keys = self._settings, batch[0].delivery.keys
@@ -95,25 +99,17 @@ class FinishedWrite:
         for position, one in enumerate(batch):
             is_simple = one.is_simple and not reads_all and one.delivery.changes == changes
             (simple if is_simple else others).append(position)
-        arguments: list[Any] = [
-            int(settings.delete_finished),
-            int(settings.reply_expiry * 1000) if settings.reply_lists else 0,
-            settings.expire_finished,
-            state_channel(settings.namespace),
-            settings.namespace,
-            settings.prefixes.details,
-            changes or b"",
-            "",
-        ]
+        uses = ""
         if keys.queue in self._context.queues_with_turns:
-            uses = [batch[position].use for position in (*simple, *others)]
-            arguments[-1] = " ".join(f"{use[1] if use else 0.0:.6f}" for use in uses)
+            taken = [batch[position].use for position in (*simple, *others)]
+            uses = " ".join(f"{use[1] if use else 0.0:.6f}" for use in taken)
+        arguments: list[Any] = [*self._head, changes or b"", uses]
         arguments += _groups([batch[position] for position in simple])
         for position in others:
             arguments += batch[position].arguments(settings, self._context.broker_id)
-        names = [*self._names(keys), self._changes]
+        names = self._names(keys.queue)
         if settings.signatures != "off":
-            names += [one.acceptance for one in batch if one.acceptance]
+            names = [*names, *(one.acceptance for one in batch if one.acceptance)]
         deviations, replies = self._connection.run(self.script, pack_call(self.script, names, arguments))
         results: list[Any] = [_RECORDED] * len(batch)
         for place, result in zip(deviations[::2], deviations[1::2], strict=True):
@@ -247,6 +243,18 @@ def _queue_of(run: Run) -> str:
 def _keys_of_end(context: QueueContext, keys: QueueKeys) -> list[str]:
     acks = keys.acks(context.broker_id)
     return [acks, keys.bodies, keys.deliveries, keys.dead, keys.dead_bodies, keys.dead_reasons]
+
+
+def _head_of_end(settings: Settings) -> list[str]:
+    """Write the arguments of `finish.lua` that are the same for all tasks; as text, which is packed soonest."""
+    return [
+        str(int(settings.delete_finished)),
+        str(int(settings.reply_expiry * 1000) if settings.reply_lists else 0),
+        str(settings.expire_finished),
+        state_channel(settings.namespace),
+        settings.namespace,
+        settings.prefixes.details,
+    ]
 
 
 def _groups(simple: list[Finished]) -> list[Any]:
