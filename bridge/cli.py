@@ -96,7 +96,7 @@ class _Command(click.Command):
     "--burst",
     is_flag=True,
     show_envvar=True,
-    help="End with status 0 once no task waits or runs, and no delayed task is due.",
+    help="End with status 0 once no task waits or runs, except paused ones, and no delayed task is due.",
 )
 @broker_options
 @bridge_options

@@ -52,30 +52,37 @@ def why(settings: Settings, task_id: str, circle: str | None, order: Order, as_j
 def drain(settings: Settings, circle: str, timeout: float | None) -> None:
     """Wait until a circle has no task left.
 
-    Then no task waits or runs, and no delayed task is due.
+    Then no task waits or runs, and no delayed task is due. If the circle is paused, or no worker serves it, the command
+    says so at once.
     """
     end = None if timeout is None else time.monotonic() + timeout
     with Queues(settings) as queues:
         (queue,) = queues.count([circle])
-        most = queue.left
-        with Progress("draining", range(most), shown=sys.stderr.isatty()) as bar:
-            while queue.left:
-                if end is not None and time.monotonic() >= end:
-                    raise Failure(_left(queues, queue), TIMED_OUT)
-                time.sleep(_POLL_SECONDS)
-                before = queue.left
-                (queue,) = queues.count([circle])
-                bar.advance(before - queue.left)
+        while queue.left:
+            obstacle = _obstacle(queue)
+            if obstacle:
+                echo(f"{queue.left} task(s) of circle {circle} wait: {obstacle}.", err=True)
+            with Progress("draining", range(queue.left), shown=sys.stderr.isatty()) as bar:
+                while queue.left and _obstacle(queue) == obstacle:
+                    if end is not None and time.monotonic() >= end:
+                        raise Failure(_left(queues, queue), TIMED_OUT)
+                    time.sleep(_POLL_SECONDS)
+                    before = queue.left
+                    (queue,) = queues.count([circle])
+                    bar.advance(before - queue.left)
+
+
+def _obstacle(queue: Queue) -> str:
+    """Say why no task of the circle begins."""
+    if queue.paused:
+        return "the circle is paused"
+    return "" if queue.workers else "no worker serves the circle"
 
 
 def _left(queues: Queues, queue: Queue) -> str:
     """Describe the tasks that are left, and the time that they take."""
     rate = ended_a_second(queue.circle, read_workers(queues.client, queues.settings.namespace))
     estimate = f", about {queue.left / rate:.0f} s at the rate of the last minutes" if rate else ""
-    if queue.paused:
-        why = "; the circle is paused"
-    elif not queue.workers:
-        why = "; no worker serves the circle"
-    else:
-        why = "; rules may hold them up: rhai-tasks why ID" if queue.parked and queue.rules else ""
-    return f"{queue.left} task(s) of circle {queue.circle} are left{estimate}{why}"
+    rules = "rules may hold them up: rhai-tasks why ID" if queue.parked and queue.rules else ""
+    why = _obstacle(queue) or rules
+    return f"{queue.left} task(s) of circle {queue.circle} are left{estimate}{'; ' if why else ''}{why}"

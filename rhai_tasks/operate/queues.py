@@ -190,6 +190,19 @@ class Queues:
             oldest = max(now / 1000 - min(times), 0.0) if times else None
             yield Queue(circle, *places, workers, paused == 1, rules, due == 1, oldest)
 
+    def count_paused(self, queue: Queue) -> int:
+        """Count the tasks of a counted circle that a pause keeps from beginning, as far as workers have seen them."""
+        if queue.paused:
+            return queue.left - queue.prefetched - queue.running
+        if not queue.rules:
+            return 0
+        keys = self.keys(queue.circle)
+        with self.client.pipeline(transaction=False) as pipeline:
+            for rule in self.rules.read(queue.circle):
+                if rule.verb == "pause":
+                    pipeline.llen(keys.line(rule.name))
+            return sum(pipeline.execute())
+
     def buffered(self, circle: str, start: int = 0, count: int | None = None) -> list[bytes]:
         """List the ids of a circle's buffered messages, on Redis or in RabbitMQ: all, or `count` from `start` on."""
         keys = self.keys(circle)

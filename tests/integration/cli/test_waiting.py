@@ -175,7 +175,25 @@ def test_drain_says_what_is_left_at_its_timeout(dispatcher: Dispatcher, server_u
     ended = command(server_url, "drain", CIRCLE, "--timeout", "0.5")
 
     assert ended.returncode == 4
-    assert ended.stderr == "Error: 1 task(s) of circle circle are left; no worker serves the circle\n"
+    assert ended.stderr == (
+        "1 task(s) of circle circle wait: no worker serves the circle.\n"
+        "Error: 1 task(s) of circle circle are left; no worker serves the circle\n"
+    )
+
+
+def test_drain_says_at_once_that_the_circle_is_paused_and_goes_on_after_the_pause(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues, spawn: Callable[..., Worker]
+) -> None:
+    start_worker(CIRCLE)
+    queues.rules.set(CIRCLE, Rule("pause", "circle"))
+    dispatcher.submit(CIRCLE, "t", "1")
+    wait_until(lambda: queues.count([CIRCLE])[0].workers)
+
+    draining = spawn("rhai-tasks", "drain", CIRCLE)
+
+    draining.await_text("1 task(s) of circle circle wait: the circle is paused.")
+    queues.rules.clear(CIRCLE, Rule("pause", "circle"))
+    assert draining.process.wait(60) == 0
 
 
 def test_a_burst_runs_what_is_due_and_ends(
@@ -195,6 +213,37 @@ def test_a_burst_runs_what_is_due_and_ends(
 
 def test_a_burst_without_tasks_ends_at_once(start_worker: Callable[..., Worker]) -> None:
     assert start_worker(CIRCLE, "--burst").process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "pause", [Rule("pause", "circle"), Rule("pause", "caller", "caller")], ids=["circle", "caller"]
+)
+def test_a_burst_ends_with_paused_tasks_and_says_how_many(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues, pause: Rule
+) -> None:
+    queues.rules.set(CIRCLE, pause)
+    for number in range(3):
+        dispatcher.submit(CIRCLE, f"t{number}", "1")
+
+    worker = start_worker(CIRCLE, "--burst")
+
+    assert worker.process.wait(60) == 0
+    assert "All 3 task(s) left of circle circle are paused, as rhai-tasks rules shows: stopping" in worker.text()
+    assert dispatcher.client.llen(dispatcher.native_list(CIRCLE)) == 3
+
+
+def test_a_burst_waits_for_a_limit_and_says_so(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
+) -> None:
+    queues.rules.set(CIRCLE, Rule("limit", "callers", quota=Quota(rate=0.2, burst=1)))
+    for number in range(2):
+        dispatcher.submit(CIRCLE, f"t{number}", "1")
+
+    worker = start_worker(CIRCLE, "--burst")
+
+    assert worker.process.wait(60) == 0
+    assert {dispatcher.status(f"t{number}") for number in range(2)} == {"completed"}
+    assert "Limits of circle circle hold up 1 task(s): rhai-tasks why ID says which" in worker.text()
 
 
 # --- age
