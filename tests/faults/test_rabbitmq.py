@@ -111,7 +111,7 @@ def test_a_worker_with_a_long_script_takes_nothing_to_wait_behind_it_when_rabbit
     dispatcher: Dispatcher, start: Start, rabbitmq: RabbitServer
 ) -> None:
     start("--processes", "2", "--threads", "1")
-    long = dispatcher.submit("circle", "long", "loop {}")
+    long = dispatcher.submit("circle", "long", "loop { sleep(0.1) }")
     wait_until(lambda: dispatcher.status(long) == "processing")
 
     rabbitmq.kill()

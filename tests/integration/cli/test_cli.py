@@ -255,7 +255,7 @@ def test_tail_shows_the_tasks_of_one_circle(server_url: str, app: Client, client
 
 def test_queues_counts_what_is_where(run: Run, app: Client, start_worker: Callable[..., Worker]) -> None:
     start_worker("circle", "--threads", "1", "--buffer", "2")
-    running = app.submit("loop {}")
+    running = app.submit("loop { sleep(0.1) }")
     wait_until(lambda: running.status() == "processing")
     app.submit("1", delay=60)
     app.submit_many(["1"] * 5)
@@ -280,7 +280,7 @@ def test_tasks_that_a_worker_has_fetched_and_not_begun_do_not_count_as_running_a
 ) -> None:
     spawn("rhai-bridge", "--circle", "busy", "--circle", "circle")
     spawn("dramatiq", "rhai_tasks.worker:setup", "--processes", "1", "--threads", "2")
-    busy = [dispatcher.submit("busy", f"busy{number}", "loop {}") for number in range(2)]
+    busy = [dispatcher.submit("busy", f"busy{number}", "loop { sleep(0.1) }") for number in range(2)]
     wait_until(lambda: all(dispatcher.status(task) == "processing" for task in busy), what="both threads to be busy")
     held = [dispatcher.submit("circle", f"held{number}", "1") for number in range(2)]
 
@@ -353,7 +353,7 @@ def findings(ended: "subprocess.CompletedProcess[str]") -> list[str]:
 def test_a_doctor_has_nothing_to_say_of_a_healthy_circle(run: Run, app: Client, client: Any, worker: Worker) -> None:
     client.config_set("save", "3600 1")
     app.submit("1").result(timeout=60)
-    app.submit("loop {}")
+    app.submit("loop { sleep(0.1) }")
 
     assert ok(run("doctor", "--stale", "0")) == "Nothing is wrong.\n"
     client.config_set("save", "")

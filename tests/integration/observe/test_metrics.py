@@ -81,7 +81,7 @@ def test_what_waits_and_what_runs_shows(dispatcher: Dispatcher, start_worker: Ca
     tree = Observed(start_worker("circle", "--threads", "1", "--buffer", "2", *ADDRESS))
 
     for number in range(5):
-        dispatcher.submit("circle", f"t{number}", "loop {}")
+        dispatcher.submit("circle", f"t{number}", "loop { sleep(0.1) }")
 
     tree.await_value(1, "rhai_tasks_running")
     tree.await_value(1, "rhai_tasks_in_flight")

@@ -175,7 +175,7 @@ def fill(client: Any, dispatcher: Dispatcher, app: Client, start_worker: Callabl
         client.lpush("rhai_tasks:02abc", f"odd-{number}")
         app.submit("1", circle="02abc", task_id=f"nightly-report-{number}", delay=3600 * (number + 1))
     for number in range(4):
-        dispatcher.submit("02abc", f"nightly-import-{number}", "loop {}", createdAt=str(time.time()))
+        dispatcher.submit("02abc", f"nightly-import-{number}", "loop { sleep(0.1) }", createdAt=str(time.time()))
     app.submit(SCRIPT, circle="02abc", task_id="invoices-2026-11", caller_id="03caller")
     dispatcher.result("invoices-2026-11")
     wait_until(lambda: client.zcard("rhai_dramatiq:rhai-02abc.XQ") == 3)

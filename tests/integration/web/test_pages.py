@@ -310,7 +310,7 @@ def test_what_runs_and_has_ended_is_told_by_workers(
 ) -> None:
     start_worker("c", "--threads", "2")
     dispatcher.run("c", "40 + 2", createdAt=str(time.time()))
-    dispatcher.submit("c", "endless", "loop {}", createdAt=str(time.time()))
+    dispatcher.submit("c", "endless", "loop { sleep(0.1) }", createdAt=str(time.time()))
 
     wait_until(lambda: "endless" in browser.get("/tasks?place=running").text)
     wait_until(lambda: "completed" in browser.get("/tasks").text)
