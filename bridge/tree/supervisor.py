@@ -114,8 +114,8 @@ def _server_is_there(settings: Settings, signals: Signals, notifier: Notifier | 
         threading.Event().wait()
 
     threading.Thread(target=wait, name="server", daemon=True).start()
-    while not answered.wait(0.002):
-        if signals.wait(0.02).intersection(STOP_SIGNALS):
+    while not answered.wait(0.02):  # not in `signals.wait`: the answer is to end the wait at once
+        if signals.wait(0).intersection(STOP_SIGNALS):
             give_up.set()
         if notifier:
             notifier.tell()
