@@ -23,6 +23,7 @@ from rhai_tasks.protocol import Dialect
 
 _NEEDS = re.compile(r"^-- Needs  (?:nothing|(\w+/\w+(?:, \w+/\w+)*))$", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"\w+")
 _COMMENT = re.compile(r"--.*")
 _BLOCK = re.compile(r"^( +)-- Functions that only this block uses are made here\.\n(?:\1.*\n|\n)*", re.MULTILINE)
 _WORD = re.compile(r"\b(FIELD|STATUS|WORD)\.(\w+)")
@@ -46,22 +47,31 @@ def script_source(package: str, name: str, dialect: Dialect | None = None) -> by
     texts: dict[tuple[str, str], str] = {}
     _add(texts, package, name)
     *needed, source = texts.values()
-    functions = [match for text in needed for match in _FUNCTION.finditer(text)]
-    blocks = [block[0] for block in _BLOCK.finditer(source)]
-    outside, insides = _COMMENT.sub("", _BLOCK.sub("", source)), blocks.copy()
-    for function in reversed(functions):  # a function calls those that stand before it
-        used = re.compile(rf"\b{function['name']}\b")
-        if used.search(outside):
-            outside, source = _COMMENT.sub("", function[0]) + outside, function[0] + source
-        else:
-            insides = [function[0] + inside if used.search(inside) else inside for inside in insides]
-    for block, inside in zip(blocks, insides, strict=True):
-        source = source.replace(block, inside)
+    functions = {found["name"]: found[0] for text in needed for found in _FUNCTION.finditer(text)}
+    always = _used(_BLOCK.sub("", source), functions)
+    others = {name: text for name, text in functions.items() if name not in always}
+    for block in [found[0] for found in _BLOCK.finditer(source)]:
+        source = source.replace(block, "".join(_used(block, others).values()) + block)
+    source = "".join(always.values()) + source
     if dialect is not None:
         source = in_dialect(source, dialect)
     elif word := _WORD.search(source):
         raise ValueError(f"the script {name!r} has the word {word[0]}, and no dialect is given")
     return source.encode()
+
+
+def _used(text: str, functions: Mapping[str, str]) -> dict[str, str]:
+    """Return the functions that a text uses, by itself or through another one of them, by name."""
+    used, words = set[str](), _words(text)
+    for name in reversed(list(functions)):  # a function calls those that stand before it
+        if name in words:
+            used.add(name)
+            words |= _words(functions[name])
+    return {name: function for name, function in functions.items() if name in used}
+
+
+def _words(text: str) -> set[str]:
+    return set(_NAME.findall(_COMMENT.sub("", text)))
 
 
 def in_dialect(text: str, dialect: Dialect) -> str:
