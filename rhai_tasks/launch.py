@@ -3,6 +3,7 @@
 The package is the one that was installed with this one: a `bridge.py` that is earlier on the path is not imported.
 """
 
+import gc
 import importlib
 import sys
 from importlib.machinery import PathFinder
@@ -43,4 +44,9 @@ def _load(name: str) -> Any:
             raise ModuleNotFoundError(f"{_HOME} has no package {_NAME!r}: install rhai-tasks again", name=_NAME)
         sys.modules[_NAME] = package = module_from_spec(spec)
         spec.loader.exec_module(package)
-    return importlib.import_module(name)
+    # Imports make hardly any garbage, and each look for it takes longer than the one before.
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.enable()

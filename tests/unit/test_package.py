@@ -1,5 +1,6 @@
 """What is published: the sdist here, wheels by the same code where they are built (tests/contents.py)."""
 
+import gc
 import importlib
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 import rhai_tasks
 from engine.licenses import LICENSES, TARGETS, licenses
+from rhai_tasks import launch
 from tests.contents import ENGINE, LARGEST_WHEEL, complaints
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +98,18 @@ def test_a_command_that_starts_often_imports_only_what_it_needs(command: str) ->
     assert {name.partition(".")[0] for name in modules}.isdisjoint(foreign)
     # 118 when this was written.
     assert len(ours) < 130
+
+
+def test_garbage_is_not_looked_for_while_a_command_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_by_a_command.py").write_text("import gc\nlooked_for = gc.isenabled()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert not launch._load("imported_by_a_command").looked_for
+    assert gc.isenabled()
+
+    with pytest.raises(ModuleNotFoundError):
+        launch._load("there_is_no_such_module")
+    assert gc.isenabled()
 
 
 MOVED = {
