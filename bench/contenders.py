@@ -239,8 +239,10 @@ def chosen(names: Sequence[str]) -> list[Contender]:
 
 def environment(url: str, **more: str) -> dict[str, str]:
     """Return the environment of workers and clients: they find apps/ and the server in it."""
+    # An installed package has bytecode; without it, a start would compile what is installed as a checkout.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **inherited,
         "BENCH_URL": url,
         "PYTHONPATH": str(HERE),
         "RHAI_TASKS_REDIS_URL": url,

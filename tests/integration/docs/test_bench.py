@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from bench.conditions import AS_THEY_COME, AWAKE, CONDITIONS, ONE_CORE
+from bench.contenders import environment
 from bench.engine import CALL, CONVERSION, SCRIPTS
 from bench.report import DOCUMENTS, filled, growth_parts, parts
 from bench.results import FOLDER, Results
@@ -55,6 +56,12 @@ def test_trivial_scripts_are_measured_in_every_condition_of_the_cores(tmp_path: 
     measured = [(one["condition"], one["workload"]) for one in json.loads(path.read_text())["records"]]
     assert measured == [(ONE_CORE, "W1"), (AWAKE, "W1"), (AS_THEY_COME, "W1"), (AS_THEY_COME, "W2")]
     assert shown.index("Trivial scripts, one core") < shown.index("Trivial scripts, as they come")
+
+
+def test_workers_keep_bytecode_as_installed_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    assert "PYTHONDONTWRITEBYTECODE" not in environment("redis://127.0.0.1/")
 
 
 def test_one_core_is_all_that_a_contender_gets() -> None:
