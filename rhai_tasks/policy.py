@@ -2,7 +2,6 @@
 
 import logging
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +63,8 @@ class Policy:
         Raises:
             ConfigurationError: The file cannot be read or used; the text says where and why.
         """
+        import tomllib  # noqa: PLC0415  (most workers have no policy)
+
         what = f"the policy {str(path)!a}"
         try:
             content = tomllib.loads(path.read_text("utf-8"))
