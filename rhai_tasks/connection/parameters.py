@@ -1,8 +1,7 @@
 """The query parameters of URLs, by scheme."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 SENTINEL_PREFIX = "sentinel_"
 """Prefix of query parameters for connections to the Sentinels."""
@@ -14,8 +13,7 @@ class UrlError(ValueError):
     """A part of a URL cannot be read; the text quotes none of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Parameter:
+class _Parameter(NamedTuple):
     wanted: str
     convert: Callable[[str], Any]  # raises ValueError
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from rhai_tasks.errors import ConfigurationError
@@ -163,8 +163,7 @@ def _read(url: object, schemes: tuple[str, ...]) -> Url:
     return _read_text(url, schemes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(NamedTuple):
     """A URL's parts, undecoded."""
 
     scheme: str

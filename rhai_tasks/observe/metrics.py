@@ -6,8 +6,7 @@ Each process counts for itself; its report carries the counts.
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from rhai_tasks.protocol import count_of, finite
 
@@ -18,8 +17,7 @@ _MILLISECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 _DURATIONS = (*_MICROSECONDS, *_MILLISECONDS, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """A metric of Prometheus."""
 
     name: str

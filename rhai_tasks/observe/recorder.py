@@ -13,7 +13,6 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import nsmallest
 from importlib.metadata import version
 from math import inf
@@ -215,8 +214,7 @@ def _resident_bytes() -> int:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """The state of a process, and its counts since it started."""
 
     process: str  # its name in the tree, or the worker's broker id
