@@ -44,7 +44,7 @@ def _load(name: str) -> Any:
             raise ModuleNotFoundError(f"{_HOME} has no package {_NAME!r}: install rhai-tasks again", name=_NAME)
         sys.modules[_NAME] = package = module_from_spec(spec)
         spec.loader.exec_module(package)
-    # Imports make hardly any garbage, and each look for it takes longer than the one before.
+    # Imports make hardly any garbage, and each search for it takes longer than the one before.
     gc.disable()
     try:
         return importlib.import_module(name)
