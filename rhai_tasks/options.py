@@ -31,8 +31,6 @@ CIRCLE_VARIABLES = [f"{ENVIRONMENT_PREFIX}_CIRCLE", f"{ENVIRONMENT_PREFIX}_CIRCL
 _URL_OPTIONS = ("--redis-url", "--broker-url")
 _DEFAULT = Settings()
 _LIMITS = _DEFAULT.limits
-_LEAST_DEPTH = 10  # half of it applies in functions, where `x + 1` needs 5
-_MOST_OPERATIONS = 2**63 - 1  # the engine counts in 64 bits
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 version_option = click.version_option(package_name="rhai-tasks", allow_from_autoenv=False)
@@ -54,6 +52,12 @@ class Seconds(click.FloatRange):
         if isnan(number):
             self.fail(f"{value!r} is not a number of seconds.", param, ctx)
         return float(super().convert(value, param, ctx))
+
+
+class WholeNumber(click.IntRange):
+    """The type of an option that is a whole number in a range."""
+
+    name = "whole number"  # in errors and help; click says "integer range"
 
 
 def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -119,18 +123,18 @@ def _file_name(value: Any) -> Any:
     return value
 
 
-def whole_number(name: str) -> click.IntRange:
+def whole_number(name: str) -> WholeNumber:
     """Make the type of an option for a field of `Settings`, with the field's bounds."""
     low, high = BOUNDS[name].in_units()
-    return click.IntRange(0 if BOUNDS[name].or_zero else int(low), int(high))
+    return WholeNumber(0 if BOUNDS[name].or_zero else int(low), int(high))
 
 
 def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, show_default=True, show_envvar=True, **attributes)
 
 
-operations = click.IntRange(0, _MOST_OPERATIONS)
-mebibytes = click.IntRange(0, TIB // MIB)  # of one script
+operations = WholeNumber(0, 2**63 - 1)  # the engine counts in 64 bits
+mebibytes = WholeNumber(0, TIB // MIB)  # of one script
 
 server_options = _together(
     _option(
@@ -234,13 +238,13 @@ run_options = _together(
     _option(
         "--max-call-levels",
         default=_LIMITS.max_call_levels,
-        type=click.IntRange(1, 1000),
+        type=WholeNumber(1, 1000),
         help="Nested calls of script functions.",
     ),
     _option(
         "--max-expr-depth",
         default=_LIMITS.max_expr_depth,
-        type=click.IntRange(_LEAST_DEPTH, 1000),
+        type=WholeNumber(10, 1000),  # half of it applies in functions, where `x + 1` needs 5
         help="Nesting of expressions; half of it in functions.",
     ),
     _option(

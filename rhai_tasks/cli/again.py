@@ -18,6 +18,7 @@ from rhai_tasks.factory import load_engine
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.tasks import Tasks
 from rhai_tasks.operate.where import Where
+from rhai_tasks.options import WholeNumber
 from rhai_tasks.protocol import (
     CANCELLED,
     DETAIL_FIELDS,
@@ -132,7 +133,7 @@ def replay(
 
 @main.command()
 @_options
-@click.option("-n", "--count", type=click.IntRange(1), default=1000, show_default=True, help="Most tasks to compare.")
+@click.option("-n", "--count", type=WholeNumber(1), default=1000, show_default=True, help="Most tasks to compare.")
 @click.option(
     "--shadow",
     type=Percent(),

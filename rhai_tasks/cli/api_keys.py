@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import click
 
 from rhai_tasks.operate.queues import Queues
-from rhai_tasks.options import CIRCLE_OPTION, utf8
+from rhai_tasks.options import CIRCLE_OPTION, WholeNumber, utf8
 from rhai_tasks.protocol import Field, check_circle
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
@@ -45,7 +45,7 @@ def api_keys() -> None:
     help="Only for tasks of this caller; repeat it for several. By default for all.",
 )
 @click.option(
-    "--rate", type=click.IntRange(1, 100_000), default=DEFAULT_RATE, show_default=True, help="Requests a second."
+    "--rate", type=WholeNumber(1, 100_000), default=DEFAULT_RATE, show_default=True, help="Requests a second."
 )
 @click.pass_obj
 def make_api_key(
@@ -87,7 +87,7 @@ def list_api_keys(settings: Settings, *, as_json: bool) -> None:
         )
         for key in keys
     )
-    print_table(rows, "id", "name", "scopes", "circles", "callers", "rate", "created")
+    print_table(rows, "id", "name", "scopes", "circles", "callers", "rate", "created", empty="No keys.")
 
 
 @api_keys.command("delete")

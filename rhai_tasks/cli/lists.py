@@ -13,7 +13,7 @@ from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.tasks import Details, Tasks
 from rhai_tasks.operate.where import Where
 from rhai_tasks.operate.workers import read_workers
-from rhai_tasks.options import utf8
+from rhai_tasks.options import WholeNumber, utf8
 from rhai_tasks.protocol import Field, Status
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
@@ -34,7 +34,7 @@ _RUNNING = "running"
 )
 @circle_option(required=False)
 @click.option("--caller", callback=utf8, default="", help="Only this caller's; not of running tasks.")
-@click.option("-n", "--count", type=click.IntRange(1), default=50, show_default=True, help="Most tasks to list.")
+@click.option("-n", "--count", type=WholeNumber(1), default=50, show_default=True, help="Most tasks to list.")
 @json_option
 @click.pass_obj
 def list_tasks(settings: Settings, status: str, circle: str | None, caller: str, count: int, as_json: bool) -> None:

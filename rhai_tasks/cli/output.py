@@ -48,12 +48,15 @@ def brief(text: str) -> str:
     return visible(line)
 
 
-def print_table(rows: Iterable[Iterable[object]], *columns: str) -> None:
-    """Print a table; each cell is on one line."""
+def print_table(rows: Iterable[Iterable[object]], *columns: str, empty: str = "") -> None:
+    """Print a table, in which each cell is on one line; without rows, print the line `empty`, if there is one."""
     table = make_table(*columns)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(brief(str(cell))) for cell in row))
-    make_console().print(table)
+    if table.row_count or not empty:
+        make_console().print(table)
+    else:
+        echo(empty)
 
 
 def make_table(*columns: str) -> Table:

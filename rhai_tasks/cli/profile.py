@@ -11,7 +11,7 @@ import click
 from rhai_tasks.engine import CancelToken, Engine
 from rhai_tasks.engine.profile import Profile, Spent, recording
 from rhai_tasks.errors import RhaiError, TaskMalformed
-from rhai_tasks.options import FileName
+from rhai_tasks.options import FileName, WholeNumber
 from rhai_tasks.protocol import Status
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import Failure, echo
@@ -35,7 +35,7 @@ Run = Callable[[CancelToken], str | None]
 @args_options
 @click.option("--flamegraph", type=FileName(exists=False), help="Write a flame graph of the time: an SVG.")
 @click.option("--speedscope", "viewed", type=FileName(exists=False), help="Write JSON for https://speedscope.app.")
-@click.option("-n", "--count", type=click.IntRange(1), default=20, show_default=True, help="Lines to show.")
+@click.option("-n", "--count", type=WholeNumber(1), default=20, show_default=True, help="Lines to show.")
 @json_option
 @click.pass_obj
 def profile(

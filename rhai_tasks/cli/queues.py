@@ -60,8 +60,10 @@ def queues(settings: Settings, circle: str | None, watch: float | None, as_json:
 def _print_counts(counts: list[Queue], *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(queue) for queue in counts])
-    else:
+    elif counts:
         make_console().print(_table(counts))
+    else:
+        echo("No circles.")
 
 
 def _count(queues: Queues, circle: str | None) -> list[Queue]:
@@ -160,11 +162,9 @@ def dead_list(settings: Settings, circle: str | None, as_json: bool) -> None:
         letters = _letters(queues, circle)
     if as_json:
         print_json([_letter_as_json(letter) for letter in letters])
-    elif not letters:
-        echo("No dead letters.")
     else:
         rows = ((letter.circle, letter.message_id, letter.task_id, letter.at, letter.reason) for letter in letters)
-        print_table(rows, "circle", "message", "task", "since", "why")
+        print_table(rows, "circle", "message", "task", "since", "why", empty="No dead letters.")
 
 
 def _letter_as_json(letter: DeadLetter) -> dict[str, str]:
@@ -249,11 +249,9 @@ def doctor(settings: Settings, repair: bool, stale: float, as_json: bool) -> Non
     repaired = _repair(settings, findings) if repair else []
     if as_json:
         print_json([_finding_as_json(finding, is_repaired=finding in repaired) for finding in findings])
-    elif findings:
-        rows = (_finding_row(finding, is_repaired=finding in repaired) for finding in findings)
-        print_table(rows, "where", "what is wrong", "what to do")
     else:
-        echo("Nothing is wrong.")
+        rows = (_finding_row(finding, is_repaired=finding in repaired) for finding in findings)
+        print_table(rows, "where", "what is wrong", "what to do", empty="Nothing is wrong.")
     if len(repaired) < len(findings):
         sys.exit(FAILED)
 

@@ -9,7 +9,7 @@ import click
 
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.operate.queues import Queues
-from rhai_tasks.options import CIRCLE_VARIABLES, utf8
+from rhai_tasks.options import CIRCLE_VARIABLES, WholeNumber, utf8
 from rhai_tasks.protocol import Quota, Rule, check_circle, parse_rate, script_hash, timestamp
 from rhai_tasks.protocol.rules import Verb
 from rhai_tasks.settings import Settings
@@ -108,10 +108,10 @@ def unblock(
 @click.pass_obj
 def rules(settings: Settings, circle: str | None, as_json: bool) -> None:
     """Show pauses, blocks and limits, with the user and the reason."""
-    _show(settings, circle, {"pause", "block", "limit"}, as_json=as_json)
+    _show(settings, circle, {"pause", "block", "limit"}, "rules", as_json=as_json)
 
 
-def _show(settings: Settings, circle: str | None, verbs: Container[str], *, as_json: bool) -> None:
+def _show(settings: Settings, circle: str | None, verbs: Container[str], what: str, *, as_json: bool) -> None:
     with Queues(settings) as queues:
         circles = [circle] if circle else queues.circles()
         found = [(name, rule) for name in circles for rule in queues.rules.read(name) if rule.verb in verbs]
@@ -119,7 +119,7 @@ def _show(settings: Settings, circle: str | None, verbs: Container[str], *, as_j
         print_json([{"circle": name, **asdict(rule)} for name, rule in found])
     else:
         rows = ((name, rule.text, _time(rule.at), rule.by, rule.reason) for name, rule in found)
-        print_table(rows, "circle", "rule", "since", "by", "why")
+        print_table(rows, "circle", "rule", "since", "by", "why", empty=f"No {what}.")
 
 
 @main.group()
@@ -127,8 +127,8 @@ def limits() -> None:
     """Set, show and clear limits of a circle and of its callers."""
 
 
-_count = click.IntRange(1, 10**12)  # Lua counts exactly up to this number
-_weight = click.IntRange(1, 1000)
+_count = WholeNumber(1, 10**12)  # Lua counts exactly up to this number
+_weight = WholeNumber(1, 1000)
 _each = click.option("--each-caller", "each", is_flag=True, help="For each caller that has no limit of its own.")
 
 
@@ -182,7 +182,7 @@ def limits_set(
 @click.pass_context
 def limits_show(context: click.Context, circle: str | None, as_json: bool) -> None:
     """Show the limits."""
-    _show(context.obj, circle, {"limit"}, as_json=as_json)
+    _show(context.obj, circle, {"limit"}, "limits", as_json=as_json)
 
 
 @limits.command(name="clear")
@@ -223,7 +223,7 @@ def audit(settings: Settings, circle: str | None, as_json: bool) -> None:
         print_json([asdict(change) for change in changes])
     else:
         rows = ((_time(one.at), one.by, one.circle, one.what, one.reason) for one in changes)
-        print_table(rows, "at", "by", "circle", "what", "why")
+        print_table(rows, "at", "by", "circle", "what", "why", empty="No acts.")
 
 
 def _rule_for(verb: Verb, caller: str | None, reason: str = "") -> Rule:

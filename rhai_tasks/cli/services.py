@@ -6,7 +6,7 @@ import sys
 import click
 from setproctitle import getproctitle, setproctitle
 
-from rhai_tasks.options import ENVIRONMENT_PREFIX, secret
+from rhai_tasks.options import ENVIRONMENT_PREFIX, WholeNumber, secret
 from rhai_tasks.settings import Settings
 from rhai_tasks.terminal import echo
 
@@ -45,9 +45,7 @@ def _address(value: str) -> str:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on.")
-@click.option(
-    "--port", default=8020, show_default=True, show_envvar=True, type=click.IntRange(1, 65535), help="TCP port."
-)
+@click.option("--port", default=8020, show_default=True, show_envvar=True, type=WholeNumber(1, 65535), help="TCP port.")
 @click.option(
     "--token",
     show_envvar=True,
@@ -81,7 +79,7 @@ def web(
 
 @main.command()
 @click.option("--web", is_flag=True, help="Then show the web page, while tasks come and go, until Ctrl-C.")
-@click.option("--port", default=8020, show_default=True, type=click.IntRange(1, 65535), help="TCP port of the page.")
+@click.option("--port", default=8020, show_default=True, type=WholeNumber(1, 65535), help="TCP port of the page.")
 def demo(*, web: bool, port: int) -> None:
     """Start a server and a worker, submit scripts, watch them end."""
     show_page = None

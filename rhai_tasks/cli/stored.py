@@ -43,10 +43,8 @@ def list_(settings: Settings, as_json: bool) -> None:
         refs = client.scripts.list()
     if as_json:
         print_json([{"name": ref.name, Field.SCRIPT_REF: str(ref)} for ref in refs])
-    elif refs:
-        print_table(((ref.name, ref) for ref in refs), "name", "script")
     else:
-        echo("No names.")
+        print_table(((ref.name, ref) for ref in refs), "name", "script", empty="No names.")
 
 
 @scripts.command()
@@ -75,7 +73,7 @@ def history(settings: Settings, name: str, as_json: bool) -> None:
     if as_json:
         print_json([{Field.SCRIPT_REF: str(version.ref), "since": str(version.since)} for version in versions])
     else:
-        print_table(((version.since, version.ref) for version in versions), "since", "script")
+        print_table(((version.since, version.ref) for version in versions), "since", "script", empty="No scripts.")
 
 
 @scripts.command()

@@ -12,7 +12,7 @@ from rich.text import Text
 from rhai_tasks.client.details import DetailsWriter
 from rhai_tasks.client.requests import Requests
 from rhai_tasks.connection.connect import connect
-from rhai_tasks.options import CIRCLE_OPTION
+from rhai_tasks.options import CIRCLE_OPTION, WholeNumber
 from rhai_tasks.protocol import Field, Outcome, check_circle, key_pattern, state_channel, to_bytes
 from rhai_tasks.settings import Settings
 
@@ -31,7 +31,7 @@ Change = tuple[str, str | Outcome]
     metavar="KEY",
     help="Only tasks that clients of this project submitted to this circle.",
 )
-@click.option("--count", type=click.IntRange(1), help="Lines after which the command ends.")
+@click.option("--count", type=WholeNumber(1), help="Lines after which the command ends.")
 @json_option
 @click.pass_obj
 def tail(settings: Settings, circle: str | None, count: int | None, as_json: bool) -> None:

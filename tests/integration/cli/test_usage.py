@@ -231,6 +231,37 @@ def test_tasks_and_workers_are_listed(server_url: str, app: Client, start_worker
     assert run_command(*tasks, "--caller", "me").returncode == 2
 
 
+@pytest.mark.parametrize("text", ["1.5", "1e3", "ten", "", "0x10", "nan"])
+def test_every_option_that_is_a_whole_number_says_so_in_plain_words(text: str) -> None:
+    commands = [main.commands[path[0]] for path in COMMANDS if len(path) == 1]
+    commands += [main.commands[path[0]].commands[path[1]] for path in COMMANDS if len(path) == 2]  # type: ignore[attr-defined]
+    found = [option for command in (*commands, main, worker, bridge) for option in command.params]
+    numbers = [option for option in found if isinstance(option.type, click.types.IntParamType)]
+
+    assert len(numbers) > 20
+    for option in numbers:
+        with pytest.raises(click.BadParameter) as refused:
+            option.type.convert(text, option, None)
+        assert refused.value.message == f"{text!r} is not a valid whole number.", option.opts
+
+
+def test_a_list_without_rows_is_a_sentence(server_url: str, client: Any) -> None:
+    lists = {
+        ("queues",): "No circles.",
+        ("rules",): "No rules.",
+        ("limits", "show"): "No limits.",
+        ("audit",): "No acts.",
+        ("api-keys", "list"): "No keys.",
+        ("scripts", "list"): "No names.",
+        ("tasks",): "No tasks.",
+        ("workers",): "No workers.",
+        ("dead", "list"): "No dead letters.",
+    }
+
+    for command, sentence in lists.items():
+        assert run_command("rhai-tasks", "--redis-url", server_url, *command).stdout == f"{sentence}\n"
+
+
 def test_json_has_one_spelling_of_names(
     server_url: str, app: Client, start_worker: Callable[..., Worker], client: Any
 ) -> None:
