@@ -17,7 +17,7 @@ class CurrentTask(NamedTuple):
         circle: Public key of the worker's circle: `CONTEXT_ID` in scripts.
         caller_id: Public key of the caller: `CALLER_ID` in scripts; empty if the task names no caller.
         context_id: The field `contextId`, as the dispatcher wrote it.
-        delivery: 1, and 1 more for each worker process that died while it ran the task.
+        delivery: 1 for the first run, and 1 more for each worker process that died with the task.
     """
 
     id: str

@@ -180,7 +180,7 @@ class RhaiError(RhaiTasksError):
         column: Column of the error, from 1; `None` if the engine does not know it.
         frames: Name, line and column of each call that the error passed, outermost last.
         debug_text: The error as Rust's `{:?}` formats it.
-        thrown: As a Python value, what a `throw` threw, or the text of a host function's error.
+        thrown: The value that the script threw, or the text of a host function's error.
     """
 
     kind: str = ""

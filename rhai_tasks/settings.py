@@ -56,7 +56,7 @@ class Bounds(NamedTuple):
 
 BOUNDS = {
     "processes": Bounds(1, 1000),  # more than a machine has cores
-    "threads": Bounds(1, 1000),  # of a process; each reserves about 288 MiB of address space
+    "threads": Bounds(1, 1000),  # of a process; each reserves 294 MiB of address space with the default limits
     "buffer": Bounds(1, 1_000_000),  # one Lua script moves that many, and the server does nothing else meanwhile
     "shutdown_timeout": Bounds(0, LONGEST_SECONDS, whole=False),
     # An idle process has 13 MiB; a limit below that would kill it.
@@ -71,7 +71,10 @@ BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How workers and bridges run. A worker with the defaults behaves as the original worker does.
+    """How workers and bridges run.
+
+    The defaults are the original worker's, except for its missing limits of time and memory (docs/protocol.md,
+    "Different from the original").
 
     Args:
         redis_url: Server of the native lists and of dramatiq.
