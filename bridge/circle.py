@@ -19,7 +19,7 @@ from rhai_tasks.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_IN_A_ROW = 4  # lone tasks that the server moves until it answers: each answer would keep a core from the worker
+_IN_A_ROW = 16  # lone tasks that the server moves until it answers: each answer would keep a core from the worker
 _SILENT = pack("CLIENT", "REPLY", "SKIP")  # neither this command nor the next has a reply
 
 
@@ -119,7 +119,7 @@ class CircleBridge:
         """
         if room > 0:
             # A worker that waits for a task has it before this returns. Then `take.lua` moves the list's other ids.
-            # Four waits that all end without a task would be four commands for nothing.
+            # Some waits that all end without a task would be as many commands for nothing.
             wait = self._wait_for_one if self._is_idle or room <= _IN_A_ROW else self._wait_for_some
             began = time.monotonic()
             _, room = self._connection.run(self.take, self._take_packed, wait)

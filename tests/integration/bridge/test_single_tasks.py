@@ -40,17 +40,17 @@ def submit(client: Any, count: int) -> None:
         wait_until(lambda: client.llen("rhai_dramatiq:rhai-circle") == before + 1, what="the id to be moved")  # noqa: B023  (called at once)
 
 
-def test_a_bridge_wakes_for_one_in_four_single_tasks(
+def test_a_bridge_wakes_for_one_in_16_single_tasks(
     server_url: str, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge.circle, "BLOCK_SECONDS", 20)  # a wait that ends without a task counts, too
+    monkeypatch.setattr(bridge.circle, "BLOCK_SECONDS", 80)  # a wait that ends without a task counts, too
     with waiting(Settings(redis_url=server_url), client) as results:
-        submit(client, 3)
+        submit(client, 15)
         assert results() == []
         submit(client, 1)
 
-    assert results() == [ROOM - 4]
-    assert client.lrange("rhai_dramatiq:rhai-circle", 0, -1) == ["t0", "t1", "t2", "t3"]
+    assert results() == [ROOM - 16]
+    assert client.lrange("rhai_dramatiq:rhai-circle", 0, -1) == [f"t{number}" for number in range(16)]
 
 
 def test_an_idle_bridge_waits_with_one_command_and_wakes_for_a_task(
@@ -60,14 +60,14 @@ def test_an_idle_bridge_waits_with_one_command_and_wakes_for_a_task(
     circle = CircleBridge(Settings(redis_url=server_url), "circle", client)
     client.lpush("rhai_tasks:circle", "t")
 
-    for waits in (1, 4, 1, 1):  # the second one follows a task
+    for waits in (1, 16, 1, 1):  # the second one follows a task
         before = client.info("commandstats").get("cmdstat_blmove", {"calls": 0})["calls"]
         circle.forward(ROOM)
         assert client.info("commandstats")["cmdstat_blmove"]["calls"] - before == waits
     circle.close()
 
 
-@pytest.mark.parametrize(("settings", "room"), [({"fair": True}, ROOM), ({}, 4)], ids=["fair turns", "hardly room"])
+@pytest.mark.parametrize(("settings", "room"), [({"fair": True}, ROOM), ({}, 16)], ids=["fair turns", "hardly room"])
 def test_a_bridge_wakes_for_each_task_that_it_has_to_sort_or_to_count(
     server_url: str, client: Any, settings: dict[str, Any], room: int
 ) -> None:

@@ -83,16 +83,19 @@ def test_a_task_of_an_idle_worker_takes_few_requests(
     start_worker("circle")
     dispatcher.run("circle", "1")
     alone = 100
-    before, look = requests(client), Look(dispatcher)
+    look = Look(dispatcher)
+    client.config_resetstat()
 
     for number in range(alone):
         dispatcher.submit("circle", f"t{number}", "1")
         wait_until(partial(look, f"t{number}"), what="the task to end")
 
     submitting = 2 * alone
-    # 2.25: the bridge's wait and take, for four tasks; the worker's wait and fetch; finish. Idle requests, two a
-    # second, come on top.
-    assert (requests(client) - before - submitting - look.count) / alone < 2.75
+    # 2.06: the bridge's wait and take, for 16 tasks; the worker's wait and fetch; finish. Idle requests, two a second,
+    # come on top.
+    assert (requests(client) - submitting - look.count) / alone < 2.5
+    # 1.06: of the fetch, and of the bridge's take.
+    assert client.info("commandstats")["cmdstat_sadd"]["calls"] / alone < 1.2
 
 
 def test_a_submission_is_one_request_and_takes_few_calls_of_python_functions(app: Client, client: Any) -> None:
