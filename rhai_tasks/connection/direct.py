@@ -1,6 +1,6 @@
 """Runs scripts over one connection of redis-py, without its pool and pipelines.
 
-For a request, those call 115 functions of Python, and this calls 15: a lone task takes two requests.
+For a request, those call 115 functions of Python, and this calls 8: a lone task takes two requests.
 """
 
 import select
@@ -80,14 +80,17 @@ class DirectConnection:
     def _exchange(self, commands: bytes, count: int) -> list[Any]:
         """Send commands and return their replies, also errors."""
         connection = self._ready()
-        connection.send_packed_command([commands])
-        replies = []
-        for _ in range(count):
-            try:
-                replies.append(connection.read_response())
-            except redis.ResponseError as error:
-                replies.append(error)
-        return replies
+        read = connection._parser.read_response  # noqa: SLF001  (its own `read_response` calls four functions more)
+        try:
+            self._socket.sendall(commands)
+            return [read() for _ in range(count)]
+        except BaseException as error:
+            connection.disconnect()  # else the next call would get the replies that are left
+            if isinstance(error, TimeoutError):
+                raise redis.TimeoutError("timed out while sending a request") from error
+            if isinstance(error, OSError):
+                raise redis.ConnectionError(f"the connection failed: {error}") from error
+            raise
 
     def _ready(self) -> Any:
         """Return the connection. It is made again if it was closed, or has more to read than replies."""

@@ -98,6 +98,55 @@ def test_it_connects_again_once_another_connection_has_failed(
     assert ids(client) == [again]
 
 
+def test_a_reply_that_comes_too_late_is_not_taken_for_the_next_one(client: Any, server_url: str) -> None:
+    with connect(server_url, timeout=0.2) as own:
+        script = own.register_script("return 'of the script'")
+        direct = DirectConnection(own)
+        direct.ping()
+
+        with pytest.raises(redis.TimeoutError):
+            direct.run(script, pack_call(script, [], []), pack("BLPOP", "list", 30))
+        client.rpush("list", "late")
+
+        assert direct.run(script, pack_call(script, [], [])) == b"of the script"
+
+
+class Broken:
+    """A socket that does not send."""
+
+    def __init__(self, socket: Any, error: BaseException) -> None:
+        self._socket, self._error = socket, error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendall(self, _: bytes) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (TimeoutError("timed out"), redis.TimeoutError),
+        (BrokenPipeError("broken pipe"), redis.ConnectionError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_connection_that_does_not_send_is_made_again(
+    client: Any, direct: DirectConnection, error: BaseException, raised: type[BaseException]
+) -> None:
+    direct.ping()
+    before = ids(client)
+    direct._socket = direct._connection._sock = Broken(direct._socket, error)
+
+    with pytest.raises(raised):
+        direct.ping()
+
+    direct.ping()
+    (again,) = ids(client)
+    assert again not in before
+
+
 @pytest.mark.parametrize("failing", ["the command", "the script"])
 def test_an_error_is_raised_once_all_replies_are_read(
     client: Any, own: redis.Redis, direct: DirectConnection, failing: str

@@ -10,8 +10,9 @@ from rhai_tasks.connection.connect import connect
 
 USERS = {
     "ConnectionPool._in_use_connections": "break_off in connection/connect.py",
-    "Connection._sock": "break_off in connection/connect.py, connection/deadlines.py and queue/list_watcher.py",
-    "Connection._parser": "queue/list_watcher.py",
+    "Connection._sock": "break_off in connection/connect.py, connection/deadlines.py, connection/direct.py and "
+    "queue/list_watcher.py",
+    "Connection._parser": "connection/direct.py and queue/list_watcher.py",
 }
 
 
@@ -47,6 +48,15 @@ def test_a_connection_has_its_socket(connection: Any) -> None:
     connection.disconnect()
 
     assert connection._sock is None, missing("Connection._sock")
+
+
+def test_a_parser_returns_replies_also_errors(connection: Any) -> None:
+    parser: Any = getattr(connection, "_parser", None)
+    assert callable(getattr(parser, "read_response", None)), missing("Connection._parser")
+    connection.send_command("ECHO", "text")
+    assert parser.read_response() == b"text", missing("Connection._parser")
+    connection.send_command("EVALSHA", "0" * 40, 0)
+    assert isinstance(parser.read_response(), redis.exceptions.NoScriptError), missing("Connection._parser")
 
 
 def test_a_parser_takes_a_handler_of_invalidations(connection: Any, client: Any) -> None:
