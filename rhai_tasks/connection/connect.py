@@ -3,6 +3,7 @@
 import socket
 import ssl
 from contextlib import suppress
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -119,14 +120,17 @@ def _client(url: str, socket_timeout: float, **options: Any) -> redis.Redis:
 def _make(
     url: str, plain: Any, through_sentinels: Any, retry: Any, socket_timeout: float | None, **options: Any
 ) -> Any:
+    common: dict[str, Any] = {"retry": retry}
+    if hasattr(redis, "DriverInfo"):  # redis-py 7.2
+        common["driver_info"] = _driver_info()
     options |= {
-        "retry": retry,
+        **common,
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": min(socket_timeout or ANSWER_SECONDS, ANSWER_SECONDS),
     }
     read = check_server_url(url)
     if named := SentinelUrl.of(read):
-        patience = {"retry": retry, "socket_timeout": 2.0, "socket_connect_timeout": 2.0}
+        patience = {**common, "socket_timeout": 2.0, "socket_connect_timeout": 2.0}
         sentinels = through_sentinels(named.addresses, sentinel_kwargs={**patience, **named.sentinel_options})
         return sentinels.master_for(named.service, **{**named.options, **options})
     place: dict[str, Any] = {"path": read.path}
@@ -135,6 +139,12 @@ def _make(
         place = {"host": host, "port": port or 6379}
     # redis-py gets only the scheme of the URL: it would misread a part that it cannot use.
     return plain.from_url(f"{read.scheme}://", **{**place, **connection_options(read), **options})
+
+
+@cache
+def _driver_info() -> Any:
+    """Return what a connection tells the server of redis-py, which would read a file for each connection."""
+    return redis.DriverInfo()
 
 
 def break_off(client: redis.Redis) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from rhai_tasks.connection.connect import connect
+from rhai_tasks.connection.connect import connect, connect_async
 
 USERS = {
     "ConnectionPool._in_use_connections": "break_off in connection/connect.py",
@@ -40,6 +40,26 @@ def test_a_pool_lists_the_connections_in_use(server_url: str) -> None:
         assert list(pool._in_use_connections) == [connection], missing(name)
         pool.release(connection)
         assert list(pool._in_use_connections) == [], missing(name)
+
+
+def test_a_connection_reads_no_file_for_the_version_of_redis_py(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(server_url).close()  # the first client may read it
+    reads: list[str] = []
+
+    def read_version() -> str:
+        reads.append("read")
+        return "0"
+
+    monkeypatch.setattr(redis.utils, "get_lib_version", read_version)
+
+    sentinels: Any = connect("redis+sentinel://127.0.0.1:1/mymaster").connection_pool
+    direct, asynchronous = connect(server_url).connection_pool, connect_async(server_url).connection_pool
+    for pool in (direct, asynchronous, sentinels, sentinels.sentinel_manager.sentinels[0].connection_pool):
+        pool.make_connection()
+
+    assert reads == []
 
 
 def test_a_connection_has_its_socket(connection: Any) -> None:
