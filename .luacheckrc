@@ -34,6 +34,8 @@ for name, class in pairs({FIELD = "Field:", STATUS = "Status%(StrEnum%):", WORD 
   std.read_globals[name] = {fields = words}
 end
 
+std.read_globals.PLACES = {fields = {"details"}}
+
 local function path_of(needed)
   return (needed:gsub("^([%w_]+)/([%w_]+)$", "rhai_tasks/%1/lua/%2.lua"))
 end

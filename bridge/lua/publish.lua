@@ -27,7 +27,8 @@ local some_died = redis.call('EXISTS', KEYS[5]) == 1
 for i, element in ipairs(elements) do
   ids[i] = element
   if not bodies[i] then
-    number, ids[i] = next_message_id(number, KEYS[3], time)
+    number = (number or last_message_number(KEYS[3], time)) + 1
+    ids[i] = message_id(number)
     made[#made + 1] = ids[i]
     made[#made + 1] = message_of(ids[i], element, read('HGET', ARGV[5] .. element, FIELD.submission) or nil, head)
     deaths[i] = some_died and redis.call('HGET', KEYS[5], ':' .. element)

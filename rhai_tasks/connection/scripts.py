@@ -3,7 +3,8 @@
 Each file lies in the folder `lua` of a package. Its line `-- Needs` names the files whose functions it calls, such as
 `queue/messages`, which is rhai_tasks/queue/lua/messages.lua. They stand before it in the script, each once. A field of
 the details or a status is written as `FIELD.callerId` or `STATUS.pending`; the script gets the dialect's word as a
-string. `WORD.pending` is the word that is published and passed on, the same in every dialect.
+string. `WORD.pending` is the word that is published and passed on, the same in every dialect. `PLACES.details` is the
+table of the places that a worker's fields of the details have, by their names.
 
 The server creates every function of a script again at each call; five functions cost as much as a command. So a script
 has only the functions that it uses. A block that few calls enter can have functions of its own: it begins with the
@@ -26,7 +27,7 @@ _FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE
 _NAME = re.compile(r"\w+")
 _COMMENT = re.compile(r"--.*")
 _BLOCK = re.compile(r"^( +)-- Functions that only this block uses are made here\.\n(?:\1.*\n|\n)*", re.MULTILINE)
-_WORD = re.compile(r"\b(FIELD|STATUS|WORD)\.(\w+)")
+_WORD = re.compile(r"\b(FIELD|STATUS|WORD|PLACES)\.(\w+)")
 
 
 def load_script(client: redis.Redis, package: str, name: str, dialect: Dialect | None = None) -> Script:

@@ -4,7 +4,7 @@ Values and pure functions: no connection, no clock. The package hands out all it
 """
 
 from .args import read_args, write_args
-from .dialects import FIELDS, HERO, RHAI, Dialect, DialectName, dialect_named
+from .dialects import FIELDS, HERO, READ_FIELDS, RHAI, Dialect, DialectName, dialect_named
 from .keys import (
     ACTOR,
     RULES_NOTICE,
@@ -95,6 +95,7 @@ __all__ = [
     "LONGEST",
     "MISSING_SCRIPT",
     "NO_TERMS",
+    "READ_FIELDS",
     "REFERENCE",
     "REPEATED_TERMS",
     "RHAI",

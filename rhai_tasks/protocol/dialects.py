@@ -11,15 +11,18 @@ from typing import Literal, get_args
 
 from rhai_tasks.errors import ConfigurationError
 
-from .native import CANCELLED, Field, Prefixes, Status
-from .signed import TASK_ID
-from .terms import TERMS, Term
+from .native import CANCELLED, DETAIL_FIELDS, FENCE_FIELDS, Field, Prefixes, Status
+from .signed import SIGNATURE_FIELDS, TASK_ID
+from .terms import TERM_FIELDS, TERMS, Term
 from .text import shown
 
 DialectName = Literal["rhai", "hero"]
 
 FIELDS = tuple(name for attribute, name in vars(Field).items() if attribute.isupper())
 """All fields."""
+
+READ_FIELDS = (*DETAIL_FIELDS, Field.TRACEPARENT, *TERM_FIELDS)
+"""The fields of a task's details that each worker reads, in the order in which `Details` has them, then the terms."""
 
 _STATUSES = tuple(status.value for status in Status)
 _WORDS = {word: word for word in (*_STATUSES, CANCELLED)}  # in every dialect
@@ -62,6 +65,19 @@ class Dialect:
         return tuple(term._replace(field=self.fields[term.field]) for term in TERMS)
 
     @cached_property
+    def read_fields(self) -> tuple[str, ...]:
+        """All fields that a worker may read: `READ_FIELDS`, the dialect's further ones, those of a signature."""
+        return (*READ_FIELDS, *self.further, *SIGNATURE_FIELDS)
+
+    @cached_property
+    def _places(self) -> str:
+        """The places of fields by name, as a table of Lua: of `read_fields` from 1, of `FENCE_FIELDS` from -1 down."""
+        places = {self.stored(name): -number for number, name in enumerate(FENCE_FIELDS, 1)}
+        for number, name in enumerate(self.read_fields, 1):
+            places.setdefault(self.stored(name), number)  # the first of two names counts
+        return "{" + ", ".join(f"['{name}'] = {place}" for name, place in places.items()) + "}"
+
+    @cached_property
     def _own_names(self) -> dict[str, str]:
         return {stored: name for name, stored in reversed(list(self.fields.items()))}  # the first of two names counts
 
@@ -70,17 +86,17 @@ class Dialect:
         return {stored: word for word, stored in self.words.items()}
 
     def lua(self, table: str, name: str) -> str:
-        """Return the Lua string that replaces `FIELD.<name>`, `STATUS.<name>` or `WORD.<name>`.
+        """Return what replaces `FIELD.<name>`, `STATUS.<name>` or `WORD.<name>` in Lua, a string, or `PLACES.details`.
 
         Args:
-            table: `FIELD`, `STATUS` or `WORD`.
+            table: `FIELD`, `STATUS`, `WORD` or `PLACES`.
             name: The name.
 
         Raises:
             KeyError: There is no such name.
         """
         tables = {"FIELD": self.fields, "STATUS": self.words, "WORD": _WORDS}
-        return f"'{tables[table][name]}'"
+        return self._places if table == "PLACES" else f"'{tables[table][name]}'"
 
     def stored(self, name: str) -> str:
         """Return the name of a field in the hash; an unknown field keeps its name."""

@@ -12,10 +12,10 @@ import redis
 from rhai_tasks.connection.outage import Outage
 from rhai_tasks.observe.readiness import Readiness
 from rhai_tasks.observe.recorder import Recorder
-from rhai_tasks.protocol import FENCE_FIELDS, SIGNATURE_FIELDS, SIMPLE_FIELDS, QueueKeys
+from rhai_tasks.protocol import READ_FIELDS, SIMPLE_FIELDS, QueueKeys
 from rhai_tasks.settings import Settings
 
-from .delivery import DETAILS, READ_FIELDS
+from .delivery import DETAILS
 from .pace import Pace
 from .run import Run
 from .work_queue import WorkQueue
@@ -87,18 +87,13 @@ class QueueContext:
     @cached_property
     def read_fields(self) -> tuple[str, ...]:
         """The fields of a task's details that this worker reads."""
-        fields = (*READ_FIELDS, *self.settings.table.further)
-        return fields if self.settings.signatures == "off" else (*fields, *SIGNATURE_FIELDS)
+        fields = self.settings.table.read_fields
+        return fields[: self.terms_end] if self.settings.signatures == "off" else fields
 
     @cached_property
     def stored_fields(self) -> tuple[str, ...]:
         """Their names in the hash."""
         return self.settings.table.stored_names(self.read_fields)
-
-    @cached_property
-    def fetched_fields(self) -> tuple[str, ...]:
-        """The same, and behind them those that show whether the task was cancelled, or submitted again."""
-        return (*self.stored_fields, *self.settings.table.stored_names(FENCE_FIELDS))
 
     @cached_property
     def terms_end(self) -> int:

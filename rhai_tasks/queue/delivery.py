@@ -11,9 +11,7 @@ from rhai_tasks.log import about
 from rhai_tasks.protocol import (
     ACTOR,
     DETAIL_FIELDS,
-    TERM_FIELDS,
     TERMS,
-    Field,
     QueueKeys,
     Task,
     Term,
@@ -45,9 +43,6 @@ class Details(NamedTuple):
 
 
 DETAILS = len(Details._fields)
-
-READ_FIELDS = (*DETAIL_FIELDS, Field.TRACEPARENT, *TERM_FIELDS)
-"""The fields that each worker reads: those of `Details`, then the terms. Those of its dialect follow."""
 
 
 class Delivery(NamedTuple):

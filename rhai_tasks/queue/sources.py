@@ -288,6 +288,6 @@ def fetch_call(context: QueueContext, keys: QueueKeys, which: str, idle: int) ->
             ACTOR,
             context.plain_fields,
             context.simple_fields,
-            *context.fetched_fields,
+            len(context.stored_fields),
         ],
     }

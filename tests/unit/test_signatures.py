@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from rhai_tasks import Client, TaskSpec
 from rhai_tasks.client.details import DetailsWriter
 from rhai_tasks.errors import ConfigurationError
-from rhai_tasks.protocol import HERO, RHAI, SIGNATURE_FIELDS, SIGNED_FIELDS, Field, signed_form
-from rhai_tasks.queue.delivery import READ_FIELDS
+from rhai_tasks.protocol import HERO, READ_FIELDS, RHAI, SIGNATURE_FIELDS, SIGNED_FIELDS, Field, signed_form
 from rhai_tasks.signatures import SCHEMES, SigningKey, verify
 
 PROTOCOL = (Path(__file__).parents[2] / "docs/protocol.md").read_text()

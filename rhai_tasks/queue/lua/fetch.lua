@@ -11,7 +11,7 @@
 --       11 name of the actor that runs tasks
 --       12 how many of the details' fields come before the terms
 --       13 how many of these a simple task has at most, see `hold`
---       14 on: names of the details' fields, the last four of which are status, error, submission, expireFinished
+--       14 how many of the details' fields the worker reads
 -- Returns {1 if the broker had no lease any more, else 0; one row for each message, see `hold`; the server's
 -- milliseconds; the number of changes, see `changes_so_far`}; where the circle has rules, behind them {milliseconds
 -- after which to try again if tasks wait that may not begin, else 0; fields and notes of the rules that block; 1 if
@@ -21,7 +21,6 @@ local time = redis.call('TIME')
 local added = redis.call('ZADD', KEYS[5], 'GT', milliseconds(time) + ARGV[3], ARGV[2])
 local count = tonumber(ARGV[1])
 local elements = count > 0 and redis.call('LRANGE', KEYS[1], 0, count - 1) or {}
-local left = #elements < count and 0 or redis.call('LLEN', KEYS[1]) - #elements
 local queue = {
   messages = KEYS[1],
   bodies = KEYS[2],
@@ -38,6 +37,7 @@ local there = redis.call('EXISTS', KEYS[4], KEYS[6], KEYS[10], keys_of_lines(KEY
   keys_of_turns(KEYS[1]).turns)
 local some_died = there > 0 and redis.call('EXISTS', KEYS[4]) == 1
 local is_full = there > 0 and redis.call('EXISTS', KEYS[6]) == 1
+local left = is_full and redis.call('LLEN', KEYS[1]) - #elements
 local keys = {bodies = KEYS[2], acks = KEYS[3], deliveries = some_died and KEYS[4], sequence = KEYS[9]}
 local rows, ids, ruled = {}, {}, nil
 if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
@@ -66,7 +66,7 @@ if count > 0 and there > (some_died and 1 or 0) + (is_full and 1 or 0) then
       turns.write()
     end)
   end
-  left = redis.call('LLEN', KEYS[1])
+  left = is_full and redis.call('LLEN', KEYS[1])
   ruled = {plan.wait, plan.blocks, turns and 1 or 0}
 elseif #elements > 0 then
   redis.call('LTRIM', KEYS[1], 0, -1) -- removes nothing, and proves that the elements can be removed

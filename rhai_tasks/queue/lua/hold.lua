@@ -15,13 +15,40 @@ local function timestamp(time)
     math.floor(seconds / 3600), math.floor(seconds / 60) % 60, seconds % 60, time[2])
 end
 
+-- Read a task's details. Returns a list of names and values, of all fields or at least of those that a worker reads;
+-- or the server's error that the key holds no hash. Raises other errors.
+--
+-- A task has few of the fields that a worker reads, and to ask for each takes twice as long as to read all. But others
+-- may have stored something large there, as the output of an earlier run: then only the first such tasks are read so.
+local function fields_of(key, options)
+  if options.unread < 16384 then
+    local found = redis.pcall('HGETALL', key)
+    if found.err and not is_wrong_type(found) then
+      redis.call('HGETALL', key) -- raises the error as the server words it
+    end
+    return found
+  end
+  local names = {}
+  for name in pairs(options.places) do names[#names + 1] = name end
+  local values, failure = read('HMGET', key, unpack(names))
+  if not values then
+    return {err = failure}
+  end
+  local found = {}
+  for i, name in ipairs(names) do
+    if values[i] then
+      found[#found + 1], found[#found + 2] = name, values[i]
+    end
+  end
+  return found
+end
+
 -- Read what a worker needs to know of a message.
 --
 -- `number`: of a message that has just been made, if nothing says that a process has died with its task; else nil.
--- Returns a row as `hold` returns it except the deaths, the key of the details, and whether the message is stale: the
--- task has been submitted again since the message was made, and waits elsewhere.
+-- Returns a row as `hold` returns it except the deaths, the key of the details, the submission, and whether the message
+-- is stale: the task has been submitted again since the message was made, and waits elsewhere.
 local function row_of(id, body, task, options, number)
-  local fields = options.fields
   local carried, for_submission
   local made = not body and task
   if body then
@@ -38,34 +65,43 @@ local function row_of(id, body, task, options, number)
       end
     end
   end
-  local details = redis.pcall('HMGET', key, unpack(fields))
-  if details.err then
-    if not is_wrong_type(details) then
-      redis.call('HMGET', key, unpack(fields)) -- raises the error as the server words it
+  local found = fields_of(key, options)
+  if found.err then
+    return {id, made, body, 0, found.err, 0, false}, key
+  end
+  local places, asked = options.places, options.asked
+  local row, last = {number, task, '', false, false, false, false, false}, 1 -- of a simple task
+  local status, error, submission, expires
+  for i = 1, #found, 2 do
+    local place, value = places[found[i]] or asked + 1, found[i + 1]
+    if place > asked then
+      options.unread = options.unread + #value
+    elseif place > 0 then
+      row[place + 3] = value
+      if place > last then
+        last = place
+      end
+    elseif place == -1 then
+      status = value
+    elseif place == -2 then
+      error = value
+    elseif place == -3 then
+      submission = value
+    else
+      expires = value
     end
-    return {id, made, body, 0, details.err, 0, false}, key
   end
-  local asked = #fields - 4
-  local status, error, submission, expires = unpack(details, asked + 1)
-  local last = asked + 4
-  while last > asked or last > 1 and not details[last] do -- absent ones at the end need not be sent
-    details[last], last = nil, last - 1
+  -- Absent values at the end need not be sent.
+  if number and last <= options.simple and row[4] and not error and not expires then
+    row[3] = submission or ''
+    for place = #row, last + 4, -1 do row[place] = nil end
+    return row, key, submission
   end
-  if number and last <= options.simple and details[1] and not error and not expires then
-    return {number, task, submission or '', unpack(details, 1, last)}, key
-  end
+  local details = {}
+  for place = 1, last do details[place] = row[place + 3] or false end
   local cancelled = is_cancelled(status, error) and 1 or 0
-  return {id, made, body, 0, details, cancelled, submission}, key, body and submission and submission ~= for_submission
-end
-
--- Say whether a row is that of a simple task, see `hold`.
-local function is_simple(row)
-  return type(row[1]) == 'number'
-end
-
--- Return the submission of a row's task; empty: it has none.
-local function submission_of(row)
-  return is_simple(row) and row[3] or row[7] or ''
+  local stale = body and submission and submission ~= for_submission
+  return {id, made, body, 0, details, cancelled, submission or false}, key, submission, stale
 end
 
 -- Read the options of `hold` from the arguments of `fetch.lua` and `claim.lua`, which are the same.
@@ -75,7 +111,9 @@ local function hold_options(time)
     details = ARGV[5],
     plain = tonumber(ARGV[12]),
     simple = tonumber(ARGV[13]),
-    fields = {unpack(ARGV, 14)},
+    asked = tonumber(ARGV[14]),
+    places = PLACES.details,
+    unread = 0,
     head = dated(ARGV[8], time),
     idle = tonumber(ARGV[6]),
     channel = ARGV[7],
@@ -88,10 +126,11 @@ end
 -- `elements`: of the queue or of RabbitMQ; `bodies`: of those that are messages, by position, as `bodies_of` returns
 -- them.
 -- `keys`: bodies, acks, deliveries (nil: no process has died), sequence (needed if an element is a task's id).
--- `options`: actor, its name; details, prefix of details keys; fields, their names, the last four of which are status,
--- error, submission, expireFinished; plain, how many of them come before the terms; simple, how many of these a simple
--- task has at most; head, start of a message, of `dated`; idle, how many of the messages begin to run at once; channel,
--- start of the names of channels for states; time, as `TIME` tells.
+-- `options`: actor, its name; details, prefix of details keys; places, of the details' fields by name: from 1 those
+-- that a worker may read, -1 status, -2 error, -3 submission, -4 expireFinished; asked, how many this worker reads;
+-- plain, how many come before the terms; simple, how many of these a simple task has at most; unread, how many bytes
+-- of other fields this call has read; head, start of a message, of `dated`; idle, how many of the messages begin to run
+-- at once; channel, start of the names of channels for states; time, as `TIME` tells.
 -- `remove`: takes the elements from where they are; it cannot fail.
 -- `submissions`: of tasks that were parked, by element: one that has been submitted again waits elsewhere, too.
 -- Returns for each message {message id, task id, body, deaths, details, 1 if cancelled, else 0, submission}. A message
@@ -103,34 +142,38 @@ end
 local function hold(elements, bodies, keys, options, remove, submissions)
   -- 1. Read.
   local number, rows, details_keys, ids, made, stale = nil, {}, {}, {}, {}, {}
+  local n, m, deliveries = 0, 0, keys.deliveries
   for i, element in ipairs(elements) do
     local id, body = element, bodies[i]
     if not body then
-      number, id = next_message_id(number, keys.sequence, options.time)
+      number = (number or last_message_number(keys.sequence, options.time)) + 1
+      id = message_id(number)
     end
-    local row, key, is_stale = row_of(id, body, element, options, not body and not keys.deliveries and number)
+    local row, key, submission, is_stale = row_of(id, body, element, options, not body and not deliveries and number)
     local parked_for = not body and submissions and submissions[element]
-    if is_stale or parked_for and submission_of(row) ~= parked_for then
+    if is_stale or parked_for and (submission or '') ~= parked_for then
       stale[#stale + 1] = id
     else
-      if keys.deliveries then
-        row[4] = redis.call('HGET', keys.deliveries, body and id or ':' .. element) or 0
+      if deliveries then
+        row[4] = redis.call('HGET', deliveries, body and id or ':' .. element) or 0
       end
-      local n = #ids + 1
-      ids[n], rows[n], details_keys[n] = id, row, key
+      n = n + 1
+      ids[n], rows[n] = id, row
+      if n <= options.idle then
+        details_keys[n] = key
+      end
       if not body then
-        made[#made + 1] = id
-        made[#made + 1] = message_of(id, element, submission_of(row), options.head)
+        made[m + 1], made[m + 2], m = id, message_of(id, element, submission, options.head), m + 2
       end
     end
   end
   -- 2. Add.
   if number then
-    redis.call('SET', keys.sequence, string.format('%.0f', number))
+    redis.call('SET', keys.sequence, string.format('%d', number))
     call_with_all('HSET', keys.bodies, made)
   end
   if not pcall(call_with_all, 'SADD', keys.acks, ids) then
-    for n = 1, #made, 2 do redis.pcall('HDEL', keys.bodies, made[n]) end
+    for place = 1, #made, 2 do redis.pcall('HDEL', keys.bodies, made[place]) end
     call_with_all('SADD', keys.acks, ids) -- raises the same error
   end
   -- 3. Remove. From here on nothing may raise an error: the messages are held.
@@ -153,11 +196,12 @@ local function hold(elements, bodies, keys, options, remove, submissions)
   local now
   for i = 1, math.min(options.idle, #rows) do
     local row, key = rows[i], details_keys[i]
-    local details = not is_simple(row) and row[5]
+    local is_simple = type(row[1]) == 'number'
+    local details = not is_simple and row[5]
     -- A script, or a reference to one, is there: the first and the seventh of DETAIL_FIELDS. The terms of a task may
     -- say that it does not begin any more: its worker marks it.
     local begins = type(details) == 'table' and (details[1] or details[7]) and #details <= options.plain
-    if is_simple(row) or begins and row[4] == 0 and row[6] == 0 then
+    if is_simple or begins and row[4] == 0 and row[6] == 0 then
       now = now or timestamp(options.time)
       redis.pcall('HSET', key, FIELD.status, STATUS.processing, FIELD.updatedAt, now)
       redis.pcall('PUBLISH', options.channel .. key, WORD.processing)

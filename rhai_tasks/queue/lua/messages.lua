@@ -77,21 +77,18 @@ local function message_id(number)
   return string.format('m-%d', number)
 end
 
--- Return the number of the next message, and its id. `last`: the number of the last one that this call made, or nil.
+-- Return the number of the last message that was made; the next one has the number after it.
 --
 -- Numbers follow the server's clock and never go back: a server that has lost its last second gives out no number that
 -- a worker may still hold for another task.
-local function next_message_id(last, sequence_key, time)
-  if not last then
-    local stored, now = tonumber(read('GET', sequence_key) or 0) or 0, time[1] * 1000000 + time[2]
-    last = stored > now and stored < 9000000000000000 and stored or now -- larger ones are not exact
-  end
-  return last + 1, message_id(last + 1)
+local function last_message_number(sequence_key, time)
+  local stored, now = tonumber(read('GET', sequence_key) or 0) or 0, time[1] * 1000000 + time[2]
+  return stored > now and stored < 9000000000000000 and stored or now -- larger ones are not exact
 end
 
 -- Date the start of a message, which Python has written up to its time. `time`: as `TIME` tells.
 local function dated(head, time)
-  return head .. string.format('%.0f', milliseconds(time)) .. ',"args":['
+  return head .. string.format('%d', milliseconds(time)) .. ',"args":['
 end
 
 -- Write the message of a task. `submission`: nil or empty: it has none; `head`: its start, of `dated`.

