@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from rhai_tasks.errors import TaskNotFound
 from rhai_tasks.observe.recorder import Report
-from rhai_tasks.protocol import Field, QueueKeys, Rule, Status, timestamp, to_bytes, to_text
+from rhai_tasks.protocol import Field, QueueKeys, Rule, Status, blocked_by, timestamp, to_bytes, to_text
 from rhai_tasks.protocol.rules import write_rate
 
 from .messages import tasks_of
 from .queues import Queue, Queues
 from .workers import read_workers
 
+_HELD = "a worker holds it"
 _DELAYED = 10_000  # delayed tasks that are searched
 _FIELDS = (Field.STATUS, Field.CALLER_ID, Field.PUBLIC_KEY, Field.CIRCLE, Field.CONTEXT_ID)
 _LONGEST_WINDOW = 300.0  # seconds of ended tasks that an estimate uses
@@ -67,7 +68,13 @@ def explain(queues: Queues, task_id: str, circle: str | None = None) -> Why:
             (queue,) = queues.count([name])
             if not queue.workers:
                 holds += ("no worker of this project serves the circle",)
+            serving = [report for report in workers if name in report.circles]
+            if serving and all(report.quiet for report in serving):
+                holds += ("the circle's workers are quiet: they take no tasks",)
             seconds = None if holds or ahead is None else _estimate(queue, workers, ahead)
+            if status == Status.PENDING and not holds and seconds is None:
+                holds += tuple(_busy(serving))
+            place = "a worker runs it" if place == _HELD and status == Status.PROCESSING else place
             return Why(task_id, status, name, caller, place, ahead, holds, seconds)
     what = "an original worker has it, or its worker died" if status == Status.PROCESSING else "it is in no list"
     return Why(
@@ -106,7 +113,7 @@ class _Search:
             if task.task_id == self._task_id:
                 return "delayed", None, (f"delayed until {timestamp(task.due)}",)
         if self._task_id in self.held():
-            return "a worker holds it", None, ()
+            return _HELD, None, ()
         return None
 
     def held(self) -> list[str]:
@@ -124,6 +131,8 @@ class _Search:
         for pause in (Rule("pause", "circle"), Rule("pause", "caller", self._caller)):
             if rule := rules.get(pause.field):
                 yield f"pause of {rule.subject} since {timestamp(rule.at)} by {rule.by}: {rule.reason}".rstrip(": ")
+        if rule := self._block({field: to_bytes(rule.note) for field, rule in rules.items() if rule.verb == "block"}):
+            yield f"block of {rule.subject} by {rule.by}: it ends as an error once a worker fetches it"
         circle = rules.get(Rule("limit", "circle").field)
         own, each = rules.get(Rule("limit", "caller", self._caller).field), rules.get(Rule("limit", "callers").field)
         figures = [rule.quota for rule in (own, each) if rule and rule.quota]
@@ -135,6 +144,13 @@ class _Search:
         if concurrency:
             yield from self._reached(self._whose, self._count_held(), concurrency)
         yield from self._slow(self._whose, f"caller {self._caller}", rate)
+
+    def _block(self, blocks: dict[bytes, bytes]) -> Rule | None:
+        if not blocks:
+            return None
+        names = self._queues.settings.table.stored_names((Field.SCRIPT, Field.SCRIPT_REF))
+        texts = self._client.hmget(to_bytes(self._queues.settings.prefixes.details + self._task_id), *names)
+        return blocked_by(blocks, to_bytes(self._caller), *texts)
 
     def _reached(self, whose: str, held: int, concurrency: int | None) -> Iterator[str]:
         if concurrency and held >= concurrency:
@@ -159,6 +175,13 @@ class _Search:
         return sum(
             isinstance(pair, list) and (pair[1] or b"" if pair[0] is None else pair[0]) == own for pair in callers
         )
+
+
+def _busy(serving: Sequence[Report]) -> Iterator[str]:
+    """Say whether no thread of a circle's workers is free."""
+    threads = sum(report.threads for report in serving)
+    if serving and sum(sum(report.running_by_circle.values()) for report in serving) >= threads:
+        yield f"all threads of the circle's workers are busy: {threads}"
 
 
 def _estimate(queue: Queue, workers: Sequence[Report], ahead: int) -> float | None:

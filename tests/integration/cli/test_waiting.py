@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from rhai_tasks import Client, Settings
 from rhai_tasks.errors import TaskNotFound
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.why import Why, explain
-from rhai_tasks.protocol import Quota, Rule, timestamp
+from rhai_tasks.operate.workers import read_workers, set_quiet
+from rhai_tasks.protocol import Quota, Rule, script_hash, timestamp
 from tests.commands import run_command
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
 
@@ -81,7 +83,7 @@ def test_each_rule_that_holds_a_task_up_is_named(
 
     why = waits(queues, "second", "2 of 2 in the line of caller caller")
     assert why.holds == ("limit of caller caller reached: 2 of 2 run",)
-    assert explain(queues, "r0").place == "a worker holds it"
+    assert explain(queues, "r0").place == "a worker runs it"
     rules.set(CIRCLE, Rule("pause", "caller", "caller", reason="why"))
     assert "pause of caller caller since" in explain(queues, "second").holds[0]
     rules.set(CIRCLE, Rule("pause", "circle"))
@@ -99,6 +101,51 @@ def test_a_rate_that_is_reached_is_named(
     waiting = next(f"t{number}" for number in range(2) if dispatcher.status(f"t{number}") == "pending")
 
     assert waits(queues, waiting, "limit of the circle reached: at most 0.01/s begin")
+
+
+@pytest.mark.parametrize(
+    ("block", "subject"),
+    [
+        (Rule("block", "caller", "caller"), "caller caller"),
+        (Rule("block", "script", script_hash(sha256(b"1").hexdigest())), f"script sha256:{sha256(b'1').hexdigest()}"),
+    ],
+    ids=["caller", "script"],
+)
+def test_a_blocked_task_that_waits_says_so(dispatcher: Dispatcher, queues: Queues, block: Rule, subject: str) -> None:
+    queues.rules.set(CIRCLE, block)
+    dispatcher.submit(CIRCLE, "blocked", "1")
+    dispatcher.submit(CIRCLE, "free", "2", callerId="other")
+
+    assert (
+        f"block of {subject} by ada: it ends as an error once a worker fetches it" in explain(queues, "blocked").holds
+    )
+    assert not [hold for hold in explain(queues, "free").holds if "block" in hold]
+
+
+def test_a_task_behind_busy_threads_says_so(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
+) -> None:
+    start_worker(CIRCLE, "--threads", "2")
+    for number in range(2):
+        dispatcher.submit(CIRCLE, f"r{number}", "sleep(60)")
+    wait_until(lambda: {dispatcher.status(f"r{number}") for number in range(2)} == {"processing"})
+
+    waiting = dispatcher.submit(CIRCLE, "w", "1")
+
+    waits(queues, waiting, "all threads of the circle's workers are busy: 2")
+
+
+def test_a_task_before_quiet_workers_says_so(
+    dispatcher: Dispatcher, start_worker: Callable[..., Worker], queues: Queues
+) -> None:
+    start_worker(CIRCLE)
+    (report,) = wait_until(lambda: read_workers(queues.client, "rhai_dramatiq"))
+    set_quiet(queues.client, "rhai_dramatiq", report.process, quiet=True)
+    wait_until(lambda: all(report.quiet for report in read_workers(queues.client, "rhai_dramatiq")))
+
+    waiting = dispatcher.submit(CIRCLE, "w", "1")
+
+    waits(queues, waiting, "the circle's workers are quiet")
 
 
 def test_delayed_ended_and_unknown_tasks_are_told_apart(app: Client, dispatcher: Dispatcher, queues: Queues) -> None:
