@@ -84,7 +84,8 @@ class TaskConsumer(dramatiq.Consumer):
         if self._fetched:
             return self._fetched.popleft()
         self.source.give_way()
-        self._release_stuck()
+        if self._room.held:
+            self._release_stuck()
         try:
             self._fetch_next()
         except redis.RedisError as error:

@@ -114,7 +114,7 @@ class QueueContext:
         """Return the keys of a queue."""
         return QueueKeys(self.settings.namespace, queue)
 
-    @property
+    @cached_property
     def readiness(self) -> Readiness:
         """The part of the recorder that notes reads and renewals."""
         return self.recorder.readiness

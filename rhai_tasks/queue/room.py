@@ -65,5 +65,5 @@ class Room:
             message_id = run.delivery.message_id
             if self.held.get(message_id) is run:  # else it was lost, and fetched again by this broker
                 del self.held[message_id]
-        if len(self.held) < self._enough:
+        if len(self.held) < self._enough and not self._freed.is_set():  # to set it again takes six calls
             self._freed.set()
