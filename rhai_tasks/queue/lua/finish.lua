@@ -149,14 +149,19 @@ local function finish(id, details, submission, status, text, at, kind, rest, mor
   return failure and 'recorded: ' .. failure or 'recorded'
 end
 
-local gone, seconds, ran = {}, {}, string.gmatch(ARGV[8], '%S+')
+local gone, seconds, count = {}, {}, 0 -- ids of the messages whose tasks have ended, and how long their scripts ran
+local next_second = ARGV[8] ~= '' and string.gmatch(ARGV[8], '%S+')
+local function ran()
+  return next_second and tonumber(next_second() or '')
+end
 
 -- Record the outcome of a task whose message is held and whose script ran for some time, and return the result.
 local function record(one_ran, id, ...)
   held[id] = false
   local succeeded, result = pcall(finish, id, ...)
   if succeeded then
-    gone[#gone + 1], seconds[#gone + 1] = id, one_ran
+    count = count + 1
+    gone[count], seconds[count] = id, one_ran
     return result
   end
   return {err = error_text(result)}
@@ -177,14 +182,14 @@ end
 
 -- Nothing has changed since these tasks were fetched, so nothing needs to be read again.
 local unchanged = changes_so_far(KEYS[7]) == ARGV[7]
-local deviations, channels, texts = {}, {}, {}
+local expiry = tonumber(ARGV[3]) > 0 and math.ceil(ARGV[3] * 1000)
+local deviations, channels, texts, told = {}, {}, {}, 0
 i, n = 10, -1
 for _ = 1, ARGV[9] do
   local at, last = ARGV[i], i + 1 + 4 * ARGV[i + 1]
   for place = i + 2, last, 4 do
-    local id, task, submission, text = unpack(ARGV, place, place + 3)
-    local details, result = ARGV[6] .. task, nil
-    local one_ran = tonumber(ran() or '')
+    local id, submission, text = ARGV[place], ARGV[place + 2], ARGV[place + 3]
+    local details, one_ran, result = ARGV[6] .. ARGV[place + 1], next_second and ran(), nil
     n = n + 1
     if not held[id] then
       result = 'lost'
@@ -195,15 +200,17 @@ for _ = 1, ARGV[9] do
         result = record(one_ran, id, details, submission, WORD.completed, text, at, '', 0, 0)
       else
         held[id] = false
-        gone[#gone + 1], seconds[#gone + 1] = id, one_ran
+        count = count + 1
+        gone[count], seconds[count] = id, one_ran
         if added == 3 and submission ~= '' then -- somebody has deleted the details of this submission
           redis.pcall('DEL', details)
           result = 'superseded'
         else
-          if tonumber(ARGV[3]) > 0 then
-            redis.pcall('PEXPIRE', details, math.ceil(ARGV[3] * 1000))
+          if expiry then
+            redis.pcall('PEXPIRE', details, expiry)
           end
-          channels[#channels + 1], texts[#texts + 1] = ARGV[4] .. details, text
+          told = told + 1
+          channels[told], texts[told] = ARGV[4] .. details, text
         end
       end
     end
@@ -221,7 +228,7 @@ i, n = others, 0
 while i <= #ARGV do
   local id, details, submission, status, text, at, kind, more = unpack(ARGV, i, i + 7)
   n = n + 1
-  local one_ran = tonumber(ran() or '')
+  local one_ran = ran()
   if held[id] then
     results[n] = record(one_ran, id, details, submission, status, text, at, kind, i + 8, tonumber(more))
   else
