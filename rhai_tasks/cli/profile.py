@@ -10,7 +10,7 @@ import click
 
 from rhai_tasks.engine import CancelToken, Engine
 from rhai_tasks.engine.profile import Profile, Spent, recording
-from rhai_tasks.errors import RhaiError, TaskMalformed
+from rhai_tasks.errors import RhaiError, TaskMalformed, TaskNotFound
 from rhai_tasks.options import FileName, WholeNumber
 from rhai_tasks.protocol import Status
 from rhai_tasks.settings import Settings
@@ -19,7 +19,7 @@ from rhai_tasks.terminal import Failure, echo
 from .again import Setup, repetition
 from .arguments import args_options, read_args
 from .flame_graph import flame_graph, speedscope
-from .group import FAILED, INTERRUPTED, json_option, main, make_client
+from .group import FAILED, INTERRUPTED, NOT_FOUND, json_option, main, make_client
 from .output import print_json, print_table
 from .scripts import engine_options, make_engine
 from .shell import describe_error, interruptible
@@ -121,7 +121,10 @@ def _of_task(
         raise click.UsageError(f"{task_id!a} is not a file; a task has its own caller and arguments.")
     setup = Setup(make_engine(**options), "display")
     with make_client(settings) as client:
-        details = client.task(task_id).details()
+        try:
+            details = client.task(task_id).details()
+        except TaskNotFound as error:
+            raise Failure(f"there is no file {task_id!a}, and {error}", NOT_FOUND) from error
         try:
             source, run = repetition(client, setup, task_id, details, context_id or None)
         except TaskMalformed as error:

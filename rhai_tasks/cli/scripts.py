@@ -58,7 +58,10 @@ def make_engine(
     limits = limits_from(
         timeout_option="--timeout", timeout=timeout or None, max_operations=max_operations, max_memory=max_memory * MIB
     )
-    return Engine(limits=limits, modules=modules)
+    try:
+        return Engine(limits=limits, modules=modules)
+    except NotADirectoryError as error:  # a device: click refuses files alone
+        raise click.UsageError(f"--{error}.") from error
 
 
 @main.command()

@@ -93,8 +93,10 @@ def submit(  # noqa: PLR0917  (click names them)
         if file is None and sys.stdin.isatty():
             raise click.UsageError("Give a SCRIPT, a --file, or a script on stdin.")
         script = (file or click.open_file("-", encoding="utf-8")).read()
-        if not script.strip():
-            raise click.UsageError("The script is empty.")
+    if not script.strip():  # a shell's variable without a value, or a file
+        raise click.UsageError("The script is empty.")
+    if options["task_id"] == "":
+        raise click.UsageError("--task-id is empty: leave it out for a new UUID.")
     options["args"] = read_args(arg, args)
     with make_client(settings, circle=circle, signing_key=_read_key(options.pop("key"))) as client:
         try:

@@ -106,7 +106,7 @@ def _check(option: str, read: Callable[[object], T], url: object, wanted: str = 
 
 def redact(url: object) -> str:
     """Return a URL for messages, without passwords; of an unreadable one, only the scheme."""
-    if isinstance(url, str) and _OF_ANOTHER_KIND.fullmatch(url):
+    if isinstance(url, str) and (not url or _OF_ANOTHER_KIND.fullmatch(url)):
         return url
     if not isinstance(url, str):
         return HIDDEN

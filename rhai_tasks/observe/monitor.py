@@ -133,6 +133,6 @@ def ask(address: str, path: str) -> tuple[bool, str]:
         response = connection.getresponse()
         return response.status == HTTPStatus.OK, response.read().decode(errors="replace").strip()
     except (OSError, HTTPException) as error:
-        return False, f"no answer at {address}: {error}"
+        return False, f"no answer at {address}: {getattr(error, 'strerror', None) or error}"
     finally:
         connection.close()

@@ -41,7 +41,9 @@ def serve(
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"--host {host!a} with --port {port}: cannot listen there: {error}") from error
+        raise ConfigurationError(
+            f"--host {host!a} with --port {port}: cannot listen there: {getattr(error, 'strerror', None) or error}"
+        ) from error
     click.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
     configure_logging(os.environ.get("RUST_LOG"))  # uvicorn's own logging would wait for the reader of stderr
     capture_stderr()

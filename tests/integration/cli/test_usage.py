@@ -231,6 +231,34 @@ def test_tasks_and_workers_are_listed(server_url: str, app: Client, start_worker
     assert run_command(*tasks, "--caller", "me").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        (["submit", ""], 2, "Error: The script is empty."),
+        (["submit", " \n"], 2, "Error: The script is empty."),
+        (["submit", "1", "--task-id", ""], 2, "Error: --task-id is empty: leave it out for a new UUID."),
+        (["run", "--modules", "/dev/null", "-"], 2, "Error: --modules is '/dev/null': expected a folder."),
+        (["repl", "--modules", "/dev/null"], 2, "Error: --modules is '/dev/null': expected a folder."),
+        (["profile", "/no/file"], 3, "Error: there is no file '/no/file', and task '/no/file' has no details"),
+        (["health", "--address", "127.0.0.1:1"], 1, "no answer at 127.0.0.1:1: Connection refused"),
+        (["web", "--host", "127.0.0.999", "--token", "t"], 2, "cannot listen there: Name or service not known"),
+        (["--redis-url", "", "queues"], 2, "Error: --redis-url '': expected a URL"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_told_in_plain_words(
+    server_url: str, client: Any, command: list[str], status: int, words: str
+) -> None:
+    env = {"RHAI_TASKS_REDIS_URL": server_url, "RHAI_TASKS_CIRCLE": "circle"}
+
+    ended = run_command("rhai-tasks", *command, env=env, stdin="1")
+
+    assert ended.returncode == status
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Errno" not in ended.stderr
+
+
 @pytest.mark.parametrize("text", ["1.5", "1e3", "ten", "", "0x10", "nan"])
 def test_every_option_that_is_a_whole_number_says_so_in_plain_words(text: str) -> None:
     commands = [main.commands[path[0]] for path in COMMANDS if len(path) == 1]
