@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def test_a_limit_of_memory_that_ends_the_reading_of_an_interpolated_string_is_no
         engine.eval(INTERPOLATED * 4)
 
 
+@cache
+def stopped_after(operations: int) -> Engine:
+    """Make an engine that stops scripts there; all cases together run a thousand, and to make one takes longest."""
+    return Engine(limits=Limits(max_memory=6 * MIB, max_operations=operations))
+
+
 # Rhai writes the text itself, without bounds, if the check before `to_string` ends the script.
 @pytest.mark.parametrize(
     "expression",
@@ -53,9 +60,8 @@ def test_a_stop_at_any_operation_leaves_the_text_of_an_interpolated_value_bounde
     source = f"fn f(x) {{ x }} let w = [v, v]; let m = #{{v: v}}; `${{{expression}}}`"
     ends = set()
     for operations in range(1, 45):
-        engine = Engine(limits=Limits(max_memory=6 * MIB, max_operations=operations))
         with pytest.raises(RhaiError) as raised:
-            engine.run(source, scope=scope.copy())
+            stopped_after(operations).run(source, scope=scope.copy())
         ends.add(raised.type)
 
         assert last_use()[1] < 12 * MIB, f"after {operations} operations"

@@ -43,6 +43,8 @@ NO_NAME = (
     "that Rhai keeps for itself"
 )
 
+SHARED = Engine(limits=Limits(timeout=5))
+
 
 def run_async(call: Callable[[], Any]) -> Any:
     async def wait() -> Any:
@@ -52,9 +54,8 @@ def run_async(call: Callable[[], Any]) -> Any:
 
 
 def with_option(method: str, name: str, value: Any) -> Any:
-    engine = Engine(limits=Limits(timeout=5))
     arguments = ("fn f(x) { 1 } 1", "f", 1) if method.startswith("call") else ("1",)
-    call = getattr(engine, method)
+    call = getattr(SHARED, method)
     if method.endswith("_async"):
         return run_async(lambda: call(*arguments, **{name: value}))
     return call(*arguments, **{name: value})
