@@ -20,7 +20,9 @@ BIN = Path(sys.executable).parent
 OURS = {command.name: command for command in distribution("rhai-tasks").entry_points.select(group="console_scripts")}
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["bridge.cli", "bridge.worker", "rhai_tasks.cli", "rhai_tasks.worker", __name__])
+_processes.set_forkserver_preload(
+    ["bridge.cli", "bridge.worker", "rhai_tasks.cli", "rhai_tasks.web.server", "rhai_tasks.worker", __name__]
+)
 
 
 class Forked:

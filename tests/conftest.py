@@ -22,7 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from rhai_tasks import Client
 from rhai_tasks.protocol import RHAI, Dialect, DialectName, dialect_named
-from tests.commands import BIN, Forked
+from tests.commands import BIN, OURS, Forked
 
 if TYPE_CHECKING:
     from tests.rabbitmq import RabbitServer
@@ -289,11 +289,14 @@ def fork_process(command: Sequence[str], log: Path, env: Mapping[str, str] | Non
 
 @pytest.fixture
 def spawn(server_url: str, tmp_path: Path, dialect: Dialect) -> Iterator[Callable[..., Worker]]:
-    """Start a command; whatever it leaves behind is killed after the test."""
+    """Start a command, one of ours as a fork; whatever it leaves behind is killed after the test."""
     started: list[Worker] = []
     named = {} if dialect is RHAI else {"RHAI_TASKS_DIALECT": dialect.name}
 
-    def spawn(*command: str, env: dict[str, str] | None = None, start: Start = start_process) -> Worker:
+    def spawn(*command: str, env: dict[str, str] | None = None, start: Start | None = None) -> Worker:
+        # Python and libraries read other variables as they start: a fork has started before.
+        reads_late = all(name == "RUST_LOG" or name.startswith("RHAI_TASKS_") for name in env or ())
+        start = start or (fork_process if command[0] in OURS and reads_late else start_process)
         log = tmp_path / f"log-{len(started)}.txt"
         started.append(start(command, log, {"RHAI_TASKS_REDIS_URL": server_url, **named, **(env or {})}))
         return started[-1]
@@ -309,10 +312,7 @@ def start_worker(spawn: Callable[..., Worker]) -> Callable[..., Worker]:
     """Start a drop-in worker for a circle."""
 
     def start(circle: str = "circle", *options: str, env: dict[str, str] | None = None) -> Worker:
-        # Python and libraries read other variables as they start: a fork has started before.
-        reads_late = all(name == "RUST_LOG" or name.startswith("RHAI_TASKS_") for name in env or ())
-        command = ("rhai-worker", "--circle-public-key", circle, *options)
-        return spawn(*command, env=env, start=fork_process if reads_late else start_process)
+        return spawn("rhai-worker", "--circle-public-key", circle, *options, env=env)
 
     return start
 

