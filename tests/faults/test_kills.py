@@ -257,7 +257,7 @@ def test_a_worker_frozen_beyond_its_lease_cannot_overwrite_its_successor(
     dispatcher: Dispatcher, start_worker: Callable[..., Worker]
 ) -> None:
     frozen = start_worker("circle", *ENGINE, "--threads", "1")
-    task = dispatcher.submit("circle", "t", "nap(0.5); pid()")
+    task = dispatcher.submit("circle", "t", "nap(5.0); pid()")  # until it is frozen, however late
     wait_until(lambda: dispatcher.status(task) == "processing")
     tree = [frozen.process.pid, *(child.pid for child in frozen.children())]
     for pid in tree:

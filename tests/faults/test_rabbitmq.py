@@ -206,7 +206,7 @@ def test_a_worker_frozen_for_longer_than_its_heartbeat_writes_nothing_afterwards
     dispatcher: Dispatcher, start: Start, rabbitmq: RabbitServer
 ) -> None:
     frozen = start("--threads", "1")
-    task = dispatcher.submit("circle", "t", "nap(0.5); pid()")
+    task = dispatcher.submit("circle", "t", "nap(5.0); pid()")  # until it is frozen, however late
     wait_until(lambda: dispatcher.status(task) == "processing")
     waiting = dispatcher.submit("circle", "waiting", "pid()")
     freeze(frozen, signal.SIGSTOP)
