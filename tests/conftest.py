@@ -33,8 +33,8 @@ FINAL = ("completed", "error")
 PATIENCE = 60.0  # seconds to wait for what comes at once on a machine without other load
 RECOVERY = 40.0  # seconds in which leases end, and less than the search for strays needs
 
-_TOGETHER = ("test_api", "test_rabbitmq", "test_browser", "test_scale.py", "test_site")
-"""Files that share what takes long to make."""
+_TOGETHER = (("test_rabbitmq",), ("test_browser", "test_faces"), ("test_api",), ("test_scale.py",), ("test_site",))
+"""Files that share what takes long to make, those whose tests take longest first."""
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -52,17 +52,29 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return processors if config.option.numprocesses == "logical" else max(processors, min(5 * processors, 24))
 
 
+def _place(nodeid: str) -> int:
+    return next(
+        (place for place, names in enumerate(_TOGETHER) if any(name in nodeid for name in names)), len(_TOGETHER)
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that one process runs: begun last, they would leave the other processes without work."""
+    items.sort(key=lambda item: _place(item.nodeid))
+
+
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Leaves the tests of some files to one process, and gives all others to the next that is free.
 
     The groups that pytest-xdist 3.8 has for this purpose have no effect with pytest 9.2.
 
-    Every other process takes tests from the end. The first tests, of faults, wait for leases most of the time, and the
-    last ones, of units, compute: in order, the processors would be idle first and too few later.
+    Every other process takes tests from the end. Tests of faults, near the beginning, wait for leases most of the time,
+    and the last ones, of units, compute: in order, the processors would be idle first and too few later.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((name for name in _TOGETHER if name in nodeid), nodeid)
+        place = _place(nodeid)
+        return nodeid if place == len(_TOGETHER) else _TOGETHER[place][0]
 
     def _assign_work_unit(self, node: Any) -> None:
         if int(node.gateway.id.removeprefix("gw")) % 2:

@@ -94,7 +94,7 @@ def browser(server_url: str, client: Any) -> Iterator[Browser]:
         yield Browser(site)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[webdriver.Chrome]:
     driver, program = shutil.which("chromedriver"), shutil.which("chromium")
     if driver is None or program is None:
