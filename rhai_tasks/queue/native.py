@@ -93,9 +93,10 @@ def circles_with_tasks(client: redis.Redis, settings: Settings, known: Collectio
     """List circles as `waiting_circles` does, but without lists that may not be of tasks.
 
     A list of somebody else may begin with the prefix by chance, and bridging would empty it. A list is one of tasks if
-    one of the ids at its head has details, or if its circle is known, or was bridged before.
+    one of the ids at its head has details, or if its circle is known, or was bridged before. Whether a known circle has
+    delayed tasks is not asked: who knows it serves it already.
     """
-    registered = _registered(client, settings)
+    registered = _registered(client, settings, known)
     listed = _listed(client, settings)
     strange = [circle for circle in listed if circle not in known and circle not in registered]
     prefix = to_bytes(settings.prefixes.details)
@@ -126,14 +127,16 @@ def _listed(client: redis.Redis, settings: Settings) -> list[str]:
     return [to_text(key.removeprefix(prefix)) for key in keys]
 
 
-def _registered(client: redis.Redis, settings: Settings) -> dict[str, bool]:
-    """Return for each circle that was ever bridged whether it has delayed tasks."""
-    names = registered_queues(client, settings)
-    queues = [QueueKeys(settings.namespace, name.decode()) for name in names if name.isascii()]  # no others are
+def _registered(client: redis.Redis, settings: Settings, known: Collection[str] = ()) -> dict[str, bool]:
+    """Return for each circle that was ever bridged whether it has delayed tasks; `False` for those that are known."""
+    names = [name.decode() for name in registered_queues(client, settings) if name.isascii()]  # no others are
+    circles = {circle_of(name): QueueKeys(settings.namespace, name) for name in names}
+    asked = [circle for circle in circles if circle not in known]
     with client.pipeline(transaction=False) as pipeline:
-        for queue in queues:
-            pipeline.exists(queue.delayed, queue.delayed_messages)
-        return {circle_of(queue.queue): bool(there) for queue, there in zip(queues, pipeline.execute(), strict=True)}
+        for circle in asked:
+            pipeline.exists(circles[circle].delayed, circles[circle].delayed_messages)
+        delayed = dict(zip(asked, pipeline.execute(), strict=True))
+    return {circle: bool(delayed.get(circle)) for circle in circles}
 
 
 def registered_queues(client: redis.Redis, settings: Settings) -> set[bytes]:

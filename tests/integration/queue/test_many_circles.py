@@ -8,8 +8,11 @@ from dramatiq import Worker as DramatiqWorker
 
 from bridge.bridge import Bridge
 from rhai_tasks import Engine, Settings
+from rhai_tasks.connection.connect import connect
+from rhai_tasks.protocol import QueueKeys, queue_name
 from rhai_tasks.queue.broker import TaskBroker
 from rhai_tasks.queue.list_watcher import DEDICATED_LIMIT
+from rhai_tasks.queue.native import circles_with_tasks
 from rhai_tasks.worker.make import make_worker
 from tests.conftest import FINAL, Dispatcher, Worker, wait_until
 
@@ -76,6 +79,21 @@ def test_idle_circles_ask_for_nothing_but_their_leases_together(
     wait_until(lambda: broker.readiness.times()[lease] > began, what="the leases to be renewed")
 
     assert requests(client) - before < len(CIRCLES) / 2
+
+
+def test_a_search_for_circles_asks_only_about_those_that_are_not_served(server_url: str, client: Any) -> None:
+    settings = Settings(redis_url=server_url)
+    all_keys = {circle: QueueKeys(settings.namespace, queue_name(circle)) for circle in ("served", "other", "new")}
+    for circle, keys in all_keys.items():
+        client.sadd(QueueKeys.registry(settings.namespace), keys.queue)
+        if circle != "other":
+            client.zadd(keys.delayed, {"t": 1})
+    client.config_resetstat()
+
+    found = circles_with_tasks(connect(server_url), settings, ["served"])
+
+    assert found == ["new"]
+    assert client.info("commandstats")["cmdstat_exists"]["calls"] == 2
 
 
 @pytest.mark.usefixtures("running")
