@@ -526,21 +526,25 @@ def test_a_watch_is_live_and_leaves_a_clean_terminal(run: Run, app: Client, serv
     shown = bytearray()
 
     def read_until(text: bytes) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while text not in shown:
             assert time.monotonic() < end, shown
             shown.extend(os.read(master, 4096))
 
-    read_until(b"waiting")
-    app.submit("1")
-    shown.clear()
-    read_until(b" 2 ")
-    watching.send_signal(signal.SIGINT)
-    read_until(b"\x1b[?25h")  # the cursor is back
-    assert b"\x1b[?1049l" in shown, "the screen is the one before"
+    try:
+        read_until(b"waiting")
+        app.submit("1")
+        shown.clear()
+        read_until(b" 2 ")
+        watching.send_signal(signal.SIGINT)
+        read_until(b"\x1b[?25h")  # the cursor is back
+        assert b"\x1b[?1049l" in shown, "the screen is the one before"
 
-    assert watching.wait(10) == 0
-    os.close(master)
+        assert watching.wait(PATIENCE) == 0
+    finally:
+        watching.kill()  # else the next test fails, too, with a process that is still running
+        watching.wait()
+        os.close(master)
 
 
 def test_what_a_script_prints_does_not_reach_the_terminal_as_commands(run: Run, client: Any) -> None:

@@ -13,7 +13,7 @@ from rhai_tasks.errors import ConfigurationError
 from rhai_tasks.operate.queues import Queues
 from rhai_tasks.operate.rules import Rules
 from rhai_tasks.protocol import QueueKeys, Quota, Rule, queue_name
-from tests.conftest import FINAL, Dispatcher, Worker, wait_until
+from tests.conftest import FINAL, PATIENCE, Dispatcher, Worker, wait_until
 from tests.lua import FILES
 from tests.runs import most_at_once, spans
 from tests.turns import Turns
@@ -139,7 +139,7 @@ def test_a_task_does_not_wait_for_a_million_of_another_caller(
     for first in range(0, 1_000_000, 5_000):
         client.eval(many, 1, NATIVE, first)
     worker = start_worker(CIRCLE, "--fair", "--threads", "1")
-    wait_until(lambda: client.llen(NATIVE) == 0, what="all to be sorted")
+    wait_until(lambda: client.llen(NATIVE) == 0, within=4 * PATIENCE, what="all to be sorted")
 
     before = client.llen(KEYS.line(""))
     assert dispatcher.result(dispatcher.submit(CIRCLE, "t", "1", callerId="other"))
