@@ -9,8 +9,8 @@ use crate::bounds::counter::OperationCounter;
 use crate::bounds::guard;
 use crate::bounds::limits::Bounds;
 use crate::crossing::stack::DropOnBigStack;
+use crate::engine::json;
 use crate::engine::run::ended_by;
-use crate::engine::safe_library;
 use crate::host::failure::Failure;
 
 create_exception!(
@@ -50,7 +50,7 @@ fn object(text: &str) -> Result<Dynamic, String> {
     if let Some(number) = too_large(text) {
         return Err(format!("integer {number} does not fit a script's 64 bits"));
     }
-    safe_library::parse_json(text.into()).map_err(|error| match *error {
+    json::parse_json(text.into()).map_err(|error| match *error {
         EvalAltResult::ErrorRuntime(reason, _) => reason.to_string(),
         error => error.to_string(),
     })

@@ -9,6 +9,7 @@ pub mod constants;
 pub mod folder;
 pub mod formatting;
 pub mod given;
+pub mod json;
 pub mod limits;
 pub mod lookup;
 pub mod marks;
