@@ -30,41 +30,50 @@ pub fn parse_json(text: ImmutableString) -> Fallible<Dynamic> {
 /// Write a map as JSON, as Rhai does. But Rhai never ends with a map that contains itself through a closure, and does not
 /// check for memory.
 fn to_json(map: &mut Map) -> Fallible<String> {
-    let length = map_length(map, 0)
-        .ok_or("a value that contains itself, or is nested too deeply, has no JSON text")?;
-    guard::allow(length.saturating_mul(2))?;
+    allow_json_of_map(map, 0, &mut (guard::remaining() / 2))?;
     let map: BTreeMap<_, _> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
     serde_json::to_string(&map).map_err(|error| error.to_string().into())
 }
 
-/// Return about the length of a value's JSON text; `None`: it is nested too deeply.
-fn json_length(value: &Dynamic, depth: usize) -> Option<usize> {
-    // A locked value is the map that is being written: it contains itself.
-    if depth > JSON_DEPTH || value.is_locked() {
-        return None;
+/// Check that there is memory for a value's JSON text, and that the value is not nested too deeply. It ends at the first part
+/// that there is none for: a small value may contain another one so often that its text has no end.
+fn allow_json(value: &Dynamic, depth: usize, room: &mut usize) -> Fallible<()> {
+    // A locked value is the map that is being written: it contains itself. Of an array, `is_locked` would ask all items.
+    if depth > JSON_DEPTH || (value.is_shared() && value.is_locked()) {
+        return Err("a value that contains itself, or is nested too deeply, has no JSON text".into());
     }
     if let Ok(array) = value.as_array_ref() {
-        total(array.iter().map(|item| json_length(item, depth + 1)))
+        take(2, room)?;
+        array
+            .iter()
+            .try_for_each(|item| allow_json(item, depth + 1, room))
     } else if let Ok(map) = value.as_map_ref() {
-        map_length(&map, depth)
+        allow_json_of_map(&map, depth, room)
     } else if let Some(pointer) = value.read_lock::<FnPtr>() {
-        total(pointer.iter_curry().map(|item| json_length(item, depth + 1)))
+        take(2, room)?;
+        pointer
+            .iter_curry()
+            .try_for_each(|item| allow_json(item, depth + 1, room))
     } else if let Ok(text) = value.as_immutable_string_ref() {
-        Some(2 * text.len() + 3)
+        take(2 * text.len() + 3, room)
     } else if let Ok(blob) = value.as_blob_ref() {
-        Some(4 * blob.len() + 3)
+        take(4 * blob.len() + 3, room)
     } else {
-        Some(32)
+        take(32, room)
     }
 }
 
-fn map_length(map: &Map, depth: usize) -> Option<usize> {
-    total(
-        map.iter()
-            .map(|(key, value)| Some(json_length(value, depth + 1)? + 2 * key.len() + 4)),
-    )
+fn allow_json_of_map(map: &Map, depth: usize, room: &mut usize) -> Fallible<()> {
+    take(2, room)?;
+    map.iter().try_for_each(|(key, value)| {
+        take(2 * key.len() + 4, room)?;
+        allow_json(value, depth + 1, room)
+    })
 }
 
-fn total(mut lengths: impl Iterator<Item = Option<usize>>) -> Option<usize> {
-    lengths.try_fold(2, |sum: usize, length| Some(sum.saturating_add(length?)))
+fn take(bytes: usize, room: &mut usize) -> Fallible<()> {
+    guard::step(); // without a memory limit, the time ends it
+    guard::proceed()?;
+    *room = room.checked_sub(bytes).ok_or_else(guard::out_of_memory)?;
+    Ok(())
 }

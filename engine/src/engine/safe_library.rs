@@ -308,9 +308,11 @@ fn dedup(
     guard::proceed()
 }
 
-/// Return the bytes of a clone of the value.
+/// Return the bytes of a clone of the value. A clone of a shared value shares it, too.
 pub fn deep_size(value: &Dynamic) -> usize {
-    if let Ok(array) = value.as_array_ref() {
+    if value.is_shared() {
+        ELEMENT
+    } else if let Ok(array) = value.as_array_ref() {
         array
             .iter()
             .map(deep_size)

@@ -16,6 +16,8 @@ const NAME: &str = "$switch";
 const TOO_LARGE: usize = 64 * 1024 * 1024;
 /// Bytes that each part of a value counts.
 const PART: usize = 16;
+/// More levels than the value of any case has: the most that `max_expr_depth` may be.
+const TOO_DEEP: usize = 10_000;
 
 static CALL: LazyLock<Option<FnCallExpr>> = LazyLock::new(|| lookup::unnameable(NAME, "f(1)"));
 
@@ -48,7 +50,7 @@ pub fn add_to(library: &mut Module) {
         func: Shared::new(|_, arguments: &mut [&mut Dynamic]| {
             guard::proceed()?; // Rhai may have made a copy that there was no memory for
             let subject = arguments.first().ok_or("a switch without a value")?;
-            Ok(if fits(subject, &mut TOO_LARGE.clone()) {
+            Ok(if fits(subject, &mut TOO_LARGE.clone(), 0) {
                 Dynamic::clone(subject)
             } else {
                 Dynamic::from(Instant::now()) // no case matches a point in time
@@ -63,8 +65,12 @@ pub fn add_to(library: &mut Module) {
         .set_into_module_raw(library, [TypeId::of::<Dynamic>()], function);
 }
 
-/// Count the bytes of a value that Rhai would hash; return whether there was room for them.
-fn fits(value: &Dynamic, room: &mut usize) -> bool {
+/// Count the bytes of a value that Rhai would hash; return whether there was room for them. No case matches a value that does
+/// not end, as one that contains itself, or that is locked, as one whose method runs.
+fn fits(value: &Dynamic, room: &mut usize, depth: usize) -> bool {
+    if depth > TOO_DEEP || (value.is_shared() && value.is_locked()) {
+        return false;
+    }
     let mut take = |bytes: usize| {
         let left = room.checked_sub(bytes);
         *room = left.unwrap_or(0);
@@ -75,12 +81,12 @@ fn fits(value: &Dynamic, room: &mut usize) -> bool {
     } else if let Ok(blob) = value.as_blob_ref() {
         take(PART + blob.len())
     } else if let Ok(array) = value.as_array_ref() {
-        take(PART) && array.iter().all(|item| fits(item, room))
+        take(PART) && array.iter().all(|item| fits(item, room, depth + 1))
     } else if let Ok(map) = value.as_map_ref() {
         let keys = map.keys().map(|key| PART + key.len()).sum();
-        take(keys) && map.values().all(|item| fits(item, room))
+        take(keys) && map.values().all(|item| fits(item, room, depth + 1))
     } else if let Some(pointer) = value.read_lock::<FnPtr>() {
-        take(PART + pointer.fn_name().len()) && pointer.iter_curry().all(|item| fits(item, room))
+        take(PART + pointer.fn_name().len()) && pointer.iter_curry().all(|item| fits(item, room, depth + 1))
     } else {
         take(PART)
     }

@@ -60,6 +60,13 @@ def test_no_call_that_once_exceeded_the_limits_does_again() -> None:
     assert not excesses
 
 
+def test_no_call_of_a_value_without_end_ends_the_process_or_never_ends() -> None:
+    *faults, made = run("endless").stdout.splitlines()
+
+    assert not faults
+    assert int(made) > 1_000
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + 2))
 def test_no_two_calls_exceed_the_limits_together(seed: int) -> None:
     *excesses, made = run("pairs", seed, 500).stdout.splitlines()
