@@ -3,31 +3,43 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use rhai::{Engine, LexError, Token};
+use rhai::{Engine, LexError, Position, Token};
 
 use crate::bounds::guard;
 
 /// About the bytes of a compiled token.
 const TOKEN: usize = 64;
+/// The most arguments of a call. Rhai looks for a function in 65,536 ways, each of which reads the types of all arguments,
+/// without a check between them: this many take some 60 ms.
+const MOST_ARGUMENTS: usize = 255;
 
 /// Make an engine stop reading source once the script has been stopped.
 pub fn bound(engine: &mut Engine) {
+    let calls = Mutex::new(Calls::default());
     #[allow(deprecated)] // that means: it may change. The version of Rhai is pinned
-    engine.on_parse_token(|token, _, _| if guard::step() { end() } else { token });
+    engine.on_parse_token(move |token, position, _| {
+        if guard::step() {
+            return end(); // before the lock: a handler of signals may evaluate meanwhile
+        }
+        let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.read(token, position)
+    });
 }
 
 /// Make an engine also stop when the copies of constants would take too much memory: Rhai's optimizer copies a constant's
 /// value to wherever it is named, also into other constants, so that thirty short lines could take all memory.
 pub fn bound_with_copies(engine: &mut Engine) {
-    let constants = Mutex::new(Constants::default());
+    let read = Mutex::new((Constants::default(), Calls::default()));
     #[allow(deprecated)]
-    engine.on_parse_token(move |token, _, _| {
-        let mut constants = constants.lock().unwrap_or_else(PoisonError::into_inner);
+    engine.on_parse_token(move |token, position, _| {
+        let is_stopped = guard::step();
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        let (constants, calls) = &mut *read;
         constants.read(&token);
-        if guard::step() || guard::allow(constants.copies).is_err() {
+        if is_stopped || guard::allow(constants.copies).is_err() {
             end()
         } else {
-            token
+            calls.read(token, position)
         }
     });
 }
@@ -35,6 +47,41 @@ pub fn bound_with_copies(engine: &mut Engine) {
 /// A token that ends the reading; the guard knows the reason.
 fn end() -> Token {
     Token::LexError(LexError::Runtime("stopped".to_owned()).into())
+}
+
+/// The calls whose arguments are being read.
+#[derive(Default)]
+struct Calls {
+    /// The open brackets, each within the one before: how many commas parentheses have; `None` for other brackets.
+    open: Vec<Option<usize>>,
+    /// The last token's.
+    position: Position,
+}
+
+impl Calls {
+    /// Return the token, or one that ends the reading of a call with too many arguments.
+    fn read(&mut self, token: Token, position: Position) -> Token {
+        if position <= self.position {
+            self.open.clear(); // of another source, whose reading an error may have ended
+        }
+        self.position = position;
+        match token {
+            Token::LeftParen => self.open.push(Some(0)),
+            Token::LeftBracket | Token::LeftBrace | Token::MapStart => self.open.push(None),
+            Token::RightParen | Token::RightBracket | Token::RightBrace => drop(self.open.pop()),
+            Token::Comma => {
+                if let Some(Some(commas)) = self.open.last_mut() {
+                    *commas += 1;
+                    if *commas >= MOST_ARGUMENTS {
+                        let text = format!("A function takes at most {MOST_ARGUMENTS} arguments");
+                        return Token::LexError(LexError::Runtime(text).into());
+                    }
+                }
+            }
+            _ => {}
+        }
+        token
+    }
 }
 
 /// The constants in the part of a script that has been read, and their sizes.

@@ -15,6 +15,7 @@ from rhai_tasks.errors import (
     RhaiError,
     RhaiMemoryLimit,
     RhaiOperationLimit,
+    RhaiSyntaxError,
     RhaiThrow,
     RhaiTimeout,
 )
@@ -66,6 +67,23 @@ def test_a_stop_at_any_operation_leaves_the_text_of_an_interpolated_value_bounde
 
         assert last_use()[1] < 12 * MIB, f"after {operations} operations"
     assert ends == {RhaiOperationLimit, RhaiMemoryLimit}
+
+
+# Rhai looks for a function in 65,536 ways without a check between them, each by the types of all arguments.
+@pytest.mark.parametrize("source", ["f({})", "#{{}}.f({})", "Fn(`f`).call({})", "fn f({}) {{}}", "m::f({})"])
+def test_a_call_has_no_more_arguments_than_rhai_finds_a_function_for_in_time(source: str) -> None:
+    engine = Engine(limits=Limits(max_memory=0))
+
+    def parameters(number: int) -> str:
+        return source.format(", ".join(f"x{place}" for place in range(number)))
+
+    with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
+        engine.compile(parameters(256))
+    engine.compile(parameters(255))
+    engine.compile(f"[{', '.join('1' * 1_000)}]; #{{{', '.join(f'x{place}: (1)' for place in range(300))}}}; f(1, 2)")
+    with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
+        engine.eval("eval(s)", scope={"s": parameters(256)})
+    assert engine.eval("eval(`[1, 2].len()`)") == 2
 
 
 @pytest.mark.parametrize(
