@@ -13,6 +13,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::bounds::{cancel, guard};
+use crate::crossing::exit;
 use crate::engine::{args, batch, native_engine, profile, recipe, request};
 use crate::values::{scope, to_python};
 
@@ -45,6 +46,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(profile::end_profile, module)?)?;
     module.add_function(wrap_pyfunction!(request::last_use, module)?)?;
     module.add_function(wrap_pyfunction!(recipe::standard_library, module)?)?;
+    module.add_function(wrap_pyfunction!(exit::end_calls, module)?)?;
+    module.add_function(wrap_pyfunction!(exit::forget_calls, module)?)?;
     module.add_function(wrap_pyfunction!(charge, module)?)?;
     module.add_function(wrap_pyfunction!(stopped, module)?)
 }

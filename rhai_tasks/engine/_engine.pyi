@@ -19,7 +19,9 @@ __all__ = [
     "Timestamp",
     "begin_profile",
     "charge",
+    "end_calls",
     "end_profile",
+    "forget_calls",
     "last_use",
     "standard_library",
     "stopped",
@@ -178,6 +180,12 @@ class NativeEngine:
     def call_pointer(self, pointer: FnPtr, arguments: tuple[Any, ...]) -> Any: ...
 
 def last_use() -> tuple[int, int]: ...
+def end_calls(seconds: float) -> None:
+    """Let no other thread's script call Python any more, and wait that long at most for the calls that have begun."""
+
+def forget_calls() -> None:
+    """Forget the calls of threads that a forked process does not have."""
+
 def charge(bytes: int) -> None:
     """Count bytes that the host keeps for the script that this thread runs as memory of the script, until it ends.
 

@@ -1,12 +1,20 @@
 """Evaluations in the caller's thread."""
 
+import atexit
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Unpack, overload
 
-from ._engine import Batch, CancelToken, FnPtr
+from ._engine import Batch, CancelToken, FnPtr, end_calls, forget_calls
 from .evaluation import AST, Args, Debug, EvaluationOptions, Result, measure, text_of
 from .reader import Reader
 from .scope import Scope
+
+_LEAVING = 1.0  # seconds that the interpreter waits at its end for host functions of daemon threads
+
+# A daemon thread that came back to Python after its end would abort the process: engine/src/crossing/exit.rs.
+atexit.register(end_calls, _LEAVING)
+os.register_at_fork(after_in_child=forget_calls)
 
 
 class Evaluator(Reader):

@@ -10,7 +10,7 @@ use rhai::{Dynamic, EvalAltResult, ImmutableString, NativeCallContext, Position}
 
 use crate::bounds::guard;
 use crate::crossing::stack::DropOnBigStack;
-use crate::crossing::{self, Restore};
+use crate::crossing::{self, Restore, exit};
 
 thread_local! {
     /// The thread's innermost evaluation.
@@ -187,8 +187,7 @@ pub fn dropped() -> Option<Box<EvalAltResult>> {
 /// Let Python handle pending signals. It does so on the main thread alone, where Ctrl-C would wait for the script to end.
 /// An exception of a handler ends the evaluation.
 pub fn check_signals() {
-    // SAFETY: both only return a number.
-    if unsafe { libc::gettid() != libc::getpid() } {
+    if !exit::is_main_thread() {
         return;
     }
     if let Err(error) = crossing::python(|py| py.check_signals()) {

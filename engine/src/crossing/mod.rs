@@ -1,6 +1,7 @@
 //! How does a thread cross between Python and Rhai: lock, stack, panics, exceptions?
 
 pub mod evaluation;
+pub mod exit;
 mod greenlets;
 pub mod origin;
 pub mod stack;
@@ -45,6 +46,7 @@ impl<T: Copy> Drop for Restore<T> {
 /// Run Python code for a script: with the lock, on the thread's own stack. Its panics are reported as usual.
 pub fn python<T>(body: impl FnOnce(Python<'_>) -> T) -> T {
     let evaluating = Restore::new(&EVALUATING, false);
+    let _in_python = evaluating.former.then(exit::InPython::enter);
     stack::on_threads(|| {
         Python::attach(|py| {
             if evaluating.former && EVALUATING_GREENLET.get().is_none() {
