@@ -1,6 +1,7 @@
 """Converts Python values that have no counterpart in Rhai to values that scripts get for them."""
 
 import collections
+import operator
 from collections.abc import Iterable, Sequence, Set, ValuesView
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -20,7 +21,7 @@ def plain(value: Any) -> Any:
         listed = value.tolist()
         return value if type(listed) is cls else listed  # of a number that Python cannot hold, it is the same
     if hasattr(cls, "__index__"):
-        return cls.__index__(value)
+        return operator.index(value)
     if hasattr(cls, "model_dump"):
         return value.model_dump()
     if isinstance(value, collections.UserString):

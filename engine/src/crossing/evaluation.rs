@@ -134,13 +134,8 @@ pub fn error(error: PyErr) -> Box<EvalAltResult> {
             FATAL.replace(Some(error.clone_ref(py)));
             guard::cancel();
         }
-        let text = error.value(py).to_string();
-        let message = if text.is_empty() {
-            error.get_type(py).to_string()
-        } else {
-            text
-        };
-        let message = ImmutableString::from(message);
+        let text = crossing::text_of(error.value(py)).filter(|text| !text.is_empty());
+        let message = ImmutableString::from(text.unwrap_or_else(|| error.get_type(py).to_string()));
         Evaluation::with(|evaluation| {
             let mut raised = evaluation.raised.borrow_mut();
             raised.retain(|(text, _)| text.strong_count() > 1); // the script has dealt with the others

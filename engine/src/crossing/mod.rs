@@ -57,6 +57,12 @@ pub fn python<T>(body: impl FnOnce(Python<'_>) -> T) -> T {
     })
 }
 
+/// Return the text of an object of the host, if it has one.
+pub fn text_of(object: &Bound<'_, PyAny>) -> Option<String> {
+    let text = object.str().ok()?;
+    Some(text.to_string_lossy().into_owned())
+}
+
 /// The reason why Rhai code did not run to its end.
 pub enum CrossingError {
     Panic(String),

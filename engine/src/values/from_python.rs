@@ -1,6 +1,8 @@
 //! Converts Python values for scripts. It drops nothing and turns nothing into text: a value without a counterpart is an
 //! error.
 
+use std::iter;
+
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -12,8 +14,8 @@ use rhai::{Array, Dynamic, EvalAltResult, FnPtr, INT, Map, NativeCallContext, is
 use rust_decimal::Decimal;
 
 use crate::bounds::guard;
-use crate::crossing::evaluation;
 use crate::crossing::stack::DropOnBigStack;
+use crate::crossing::{self, evaluation};
 use crate::values::refused::{Refused, refusal};
 use crate::values::to_python::{FunctionPointer, MAX_DEPTH, Timestamp, decimal_class, to_python};
 use crate::values::{known, object};
@@ -56,7 +58,7 @@ fn nested_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
         return array(items.iter(), depth);
     }
     if let Ok(entries) = value.cast_exact::<PyDict>() {
-        return map(entries.iter(), depth);
+        return map(entries_of(entries), depth);
     }
     if let Some(stand_in) = known::stand_in(value)? {
         return nested_to_rhai(&stand_in, depth + 1);
@@ -108,7 +110,7 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
         let text = text.to_cow()?;
         let number = Decimal::from_str_exact(&text)
             .or_else(|_| Decimal::from_scientific(&text))
-            .map_err(|error| PyValueError::new_err(format!("decimal {value}: {error}")))?;
+            .map_err(|error| PyValueError::new_err(format!("decimal {text}: {error}")))?;
         return Ok(number.into());
     }
     if value.is_instance(enum_class(py)?)? {
@@ -124,19 +126,17 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
     if let Ok(items) = value.cast::<PyList>() {
         return array(items.iter(), depth);
     }
-    if let Ok(items) = value.cast::<PySet>() {
-        return array(items.iter(), depth);
-    }
-    if let Ok(items) = value.cast::<PyFrozenSet>() {
-        return array(items.iter(), depth);
+    if value.is_instance_of::<PySet>() || value.is_instance_of::<PyFrozenSet>() {
+        let items = value.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        return array(items.into_iter(), depth);
     }
     if let Ok(entries) = value.cast::<PyMapping>() {
         let entries = entries
             .items()?
             .iter()
             .map(|entry| entry.extract())
-            .collect::<PyResult<Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)>>>()?;
-        return map(entries.into_iter(), depth);
+            .collect::<PyResult<Vec<Entry<'_>>>>()?;
+        return map(entries.into_iter().map(Ok), depth);
     }
     if !value.is_instance_of::<PyType>() {
         let plain = plain(value)?;
@@ -165,9 +165,10 @@ fn other_to_rhai(value: &Bound<'_, PyAny>, depth: usize) -> Converted {
 }
 
 fn fitting(value: &Bound<'_, PyAny>) -> PyResult<INT> {
-    value
-        .extract()
-        .map_err(|_| PyOverflowError::new_err(format!("integer {value} does not fit a script's 64 bits")))
+    value.extract().map_err(|_| {
+        let number = crossing::text_of(value).unwrap_or_else(|| "without a text".to_owned());
+        PyOverflowError::new_err(format!("integer {number} does not fit a script's 64 bits"))
+    })
 }
 
 /// Convert the arguments of a script's function.
@@ -202,12 +203,27 @@ pub(super) fn go_on() -> PyResult<()> {
     }
 }
 
-fn map<'py>(
-    entries: impl Iterator<Item = (Bound<'py, PyAny>, Bound<'py, PyAny>)>,
-    depth: usize,
-) -> Converted {
+/// A key and a value.
+type Entry<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+/// Return the entries of a dictionary. Their conversion may run code of the host: fail if that changes the dictionary.
+fn entries_of<'py>(dict: &Bound<'py, PyDict>) -> impl Iterator<Item = PyResult<Entry<'py>>> {
+    let (dict, length) = (dict.clone(), dict.len());
+    let mut entries = dict.iter().take(length);
+    iter::from_fn(move || {
+        if dict.len() == length {
+            return entries.next().map(Ok);
+        }
+        Some(Err(PyRuntimeError::new_err(
+            "a dictionary changed while it was passed to a script",
+        )))
+    })
+}
+
+fn map<'py>(entries: impl Iterator<Item = PyResult<Entry<'py>>>, depth: usize) -> Converted {
     let mut map = DropOnBigStack::new(Map::new());
-    for (key, value) in entries {
+    for entry in entries {
+        let (key, value) = entry?;
         go_on()?;
         let Ok(key) = key.cast_into::<PyString>() else {
             return Err(PyTypeError::new_err("the keys of a map for a script must be strings").into());
@@ -241,7 +257,7 @@ pub fn entries(mapping: &Bound<'_, PyAny>, what: &str) -> PyResult<DropOnBigStac
         Ok(())
     };
     if let Ok(dict) = mapping.cast::<PyDict>() {
-        dict.iter().try_for_each(|(name, value)| add(name, value))?;
+        entries_of(dict).try_for_each(|entry| entry.and_then(|(name, value)| add(name, value)))?;
     } else {
         let mapping = mapping.cast::<PyMapping>().map_err(|_| refusal(what, mapping))?;
         for item in mapping.items()? {

@@ -4,6 +4,8 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use crate::crossing;
+
 /// The most steps that a text shows: a value that contains itself has as many as there may be.
 const MOST_STEPS: usize = 8;
 
@@ -79,7 +81,8 @@ impl Refused {
             || is(py.get_type::<PyValueError>())
             || is(py.get_type::<PyOverflowError>())
         {
-            let placed = PyErr::from_type(class, format!("{place}: {}", error.value(py)));
+            let text = crossing::text_of(error.value(py)).unwrap_or_default();
+            let placed = PyErr::from_type(class, format!("{place}: {text}"));
             if error.traceback(py).is_some() {
                 placed.set_cause(py, Some(error)); // raised by code of the host
             }

@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import inspect
 import os
 import signal
@@ -7,6 +8,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -168,17 +170,31 @@ def test_an_evaluation_inside_of_another_is_bounded_by_that_ones_limits_too() ->
     assert inner.eval("40 + 2") == 42
 
 
+@functools.cache
+def panic_class() -> type[BaseException]:
+    """Return the exception that PyO3 makes of a panic, and turns into one again; other extensions have their own."""
+    engine = Engine()
+    with suppress(OverflowError):
+        engine.eval("x", scope={"x": 2**64})  # the first exception makes the class
+
+    def panics(cls: type[BaseException]) -> bool:
+        def fail() -> None:
+            raise cls("a panic")
+
+        engine.register("try_it", fail)
+        try:
+            engine.run("try_it()")
+        except errors.RhaiPanic:
+            return True
+        except cls:
+            return False
+        return False
+
+    return next(cls for cls in BaseException.__subclasses__() if cls.__name__ == "PanicException" and panics(cls))
+
+
 def panic() -> object:
-    """Return what makes the conversion of a host function's result panic: a dict that changes meanwhile."""
-    changing: dict[str, object] = {}
-
-    class Evil:
-        def __index__(self) -> int:
-            changing[f"k{len(changing)}"] = 1
-            return 0
-
-    changing |= {"a": Evil(), "b": 1}
-    return changing
+    raise panic_class()("a panic")
 
 
 def test_a_panic_inside_of_a_host_function_leaves_nothing_behind() -> None:
@@ -207,7 +223,7 @@ def test_a_pointer_kept_from_a_call_that_panicked_can_be_called_later() -> None:
         kept.append(function)
         return panic()
 
-    with pytest.raises((errors.RhaiPanic, errors.RhaiHostError)):
+    with pytest.raises(errors.RhaiPanic):
         engine.run("keep(|x| x)")
     assert kept[0](5) == 5
 
@@ -773,7 +789,7 @@ def test_a_panic_of_the_engine_is_an_error_and_the_engine_goes_on() -> None:
     engine = Engine()
     engine.register("panic", panic)
 
-    with pytest.raises(errors.RhaiPanic, match="The engine failed: "):
+    with pytest.raises(errors.RhaiPanic, match="The engine failed: a panic"):
         engine.run("panic()")
 
     assert engine.run("40 + 2") == "42"
