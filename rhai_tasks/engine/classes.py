@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from operator import contains
 from typing import Any
 
 from ._engine import CancelToken, FnPtr, NativeScope, Timestamp
@@ -30,6 +31,15 @@ from .hints import Slots
 
 _COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
 _REFLECTED = {"+": "__radd__", "-": "__rsub__", "*": "__rmul__", "/": "__rtruediv__", "%": "__rmod__"}
+_SWAPPED = {
+    "__eq__": "__eq__",
+    "__ne__": "__ne__",
+    "__lt__": "__gt__",
+    "__gt__": "__lt__",
+    "__le__": "__ge__",
+    "__ge__": "__le__",
+}
+"""The methods by which Python asks the other operand of a comparison."""
 _FORMATTING = (
     str.format,
     str.format_map,
@@ -274,7 +284,7 @@ def _special(cls: type, this: str, *, arithmetic: bool) -> list[Native]:
     if _defines(cls, "__len__"):
         functions += [("get$len", [this], len), ("len", [this], len)]
     if _defines(cls, "__contains__"):
-        functions.append(("contains", [this, "any"], getattr(cls, "__contains__")))  # noqa: B009
+        functions.append(("contains", [this, "any"], contains))
     if _defines(cls, "__getitem__"):
         functions.append(("index$get$", [this, "any"], getattr(cls, "__getitem__")))  # noqa: B009
     if _defines(cls, "__setitem__"):
@@ -283,8 +293,12 @@ def _special(cls: type, this: str, *, arithmetic: bool) -> list[Native]:
 
 
 def _operator(method: str) -> Callable[[Any, Any], Any]:
+    swapped = _SWAPPED.get(method) or f"__r{method[2:]}"
+
     def apply(this: Any, other: Any) -> Any:
         result = getattr(this, method)(other)
+        if result is NotImplemented and type(other) not in _RHAIS and hasattr(type(other), swapped):
+            result = getattr(other, swapped)(this)
         if result is NotImplemented:
             if method in {"__eq__", "__ne__"}:
                 return method == "__ne__"
