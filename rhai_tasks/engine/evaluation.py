@@ -11,6 +11,7 @@ from rhai_tasks.protocol import write_args
 
 from ._engine import CancelToken
 from .functions import Function
+from .refusals import refusal
 from .scope import Scope
 
 Args = Mapping[str, Any] | str | None
@@ -45,7 +46,12 @@ class AST:
         """Return this script with the functions of another one; the other's statements do not run.
 
         Of two functions with the same name and number of parameters, this script's stays.
+
+        Raises:
+            TypeError: `other` is not a compiled script.
         """
+        if not isinstance(other, AST):
+            raise refusal("other", other)
         return replace(self, library=(*other.library, replace(other, library=()), *self.library))
 
 

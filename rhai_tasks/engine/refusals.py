@@ -17,6 +17,7 @@ _EXPECTED = {
     "members": "a collection of names",
     "modules": "a Path of a folder, a mapping of paths to sources, or a function from a path to a source",
     "name": "a text",
+    "other": "an AST of Engine.compile",
     "print": "a function of a text",
     "scope": "a Scope, or a mapping of names to values",
     "script": "a source, or an AST of Engine.compile",

@@ -266,5 +266,5 @@ def _source(find: Callable[[str], str | None], path: str) -> str | None:
     """
     source = find(path)
     if source is not None and not isinstance(source, str):
-        raise TypeError(f"the source of module {path!r} is a {type(source).__name__}: expected a text, or None")
+        raise TypeError(f"the source of module {path!r} is of type {type(source).__name__}: expected a text, or None")
     return source

@@ -128,6 +128,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "name in Scope": lambda value: value in Scope(x=1),
     "Scope.set_constant(name)": lambda value: Scope().set_constant(value, 1),
     "Scope.is_constant(name)": lambda value: Scope(x=1).is_constant(value),
+    "AST.with_functions_of(other)": lambda value: Engine().compile("1").with_functions_of(value),
     "Scope.rewind(snapshot)": lambda value: Scope().rewind(value),
 }
 
@@ -200,6 +201,7 @@ def test_every_public_function_is_tried() -> None:
         ("register_type(members=)", "x", "members is 'x': expected a collection of names"),
         ("convert(cls)", 5, "cls is 5: expected a class"),
         ("convert(to=)", 5, "to is 5: expected a function"),
+        ("AST.with_functions_of(other)", 5, "other is 5: expected an AST of Engine.compile"),
     ],
 )
 def test_a_refusal_says_what_is_wanted(use: str, value: Any, text: str) -> None:
@@ -250,7 +252,7 @@ def test_marks_of_files_are_no_part_of_a_module(mark: str) -> None:
 @pytest.mark.parametrize("find", [lambda _: 5, {"m": b"fn f() {}"}, {"m": Path("m")}])
 def test_a_loader_that_returns_no_text_is_named_with_the_position(find: Any) -> None:
     with pytest.raises(
-        errors.RhaiHostError, match=r"the source of module 'm' is a .*: expected a text, or None"
+        errors.RhaiHostError, match=r"the source of module 'm' is of type .*: expected a text, or None"
     ) as error:
         Engine(modules=find).eval('1;\nimport "m" as m;')
     assert (error.value.line, error.value.column) == (2, 8)
