@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi.sse import ServerSentEvent
 
@@ -24,9 +25,14 @@ STREAM_SECONDS = 600.0
 _POLL_SECONDS = 0.5  # between two polls of a status
 
 
-async def follow(waiting: Waiting, task: AsyncTask) -> AsyncIterator[ServerSentEvent]:
-    """Yield the events of a task, `state` and `print`, and at last `end` or `problem`; after `STREAM_SECONDS`, none."""
-    following = _Following(task)
+async def follow(
+    waiting: Waiting, task: AsyncTask, check: Callable[[], Coroutine[Any, Any, None]]
+) -> AsyncIterator[ServerSentEvent]:
+    """Yield the events of a task, `state` and `print`, and at last `end` or `problem`; after `STREAM_SECONDS`, none.
+
+    `check` fails once the client may not follow the task any more.
+    """
+    following = _Following(task, check)
     running = asyncio.create_task(following.run(waiting))
     try:
         while event := await following.events.get():
@@ -40,15 +46,19 @@ class _Following:
     """Puts events into a queue that holds one: a slow reader slows the polls. `None` is the last."""
 
     task: AsyncTask
+    check: Callable[[], Coroutine[Any, Any, None]]
     events: asyncio.Queue[ServerSentEvent | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
 
     async def run(self, waiting: Waiting) -> None:
         """Follow the task."""
         try:
             async with waiting.one(), asyncio.timeout(STREAM_SECONDS):
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._put_states())
-                    group.create_task(self._put_prints())
+                async with asyncio.TaskGroup() as both:
+                    checking = both.create_task(self.check())
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self._put_states())
+                        group.create_task(self._put_prints())
+                    checking.cancel()
                 outcome = result_of(self.task.id, await self.task.details(*RESULT_FIELDS))
                 await self._put("end", outcome.model_dump(mode="json", by_alias=True, exclude_unset=True))
         except* TimeoutError:

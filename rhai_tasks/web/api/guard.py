@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 from starlette.concurrency import run_in_threadpool
@@ -27,6 +28,7 @@ MOST_BYTES = 8 * 1024 * 1024
 
 _KEPT_SECONDS = 5.0  # for which a key is used before its record is read again
 _BODY_SECONDS = 60.0  # that a body may take
+_NOT_VALID = "This key is not valid: it was deleted, or never made."
 _LOCKED = f"Too many wrong keys from this address. Try again in {PATIENCE_SECONDS:.0f} s."
 
 
@@ -34,6 +36,7 @@ _LOCKED = f"Too many wrong keys from this address. Try again in {PATIENCE_SECOND
 class _Known:
     """A key that was right when it was last read, and its tokens: one a request."""
 
+    text: str  # the key itself
     key: ApiKey
     read: float  # time.monotonic(), as the next
     counted: float
@@ -56,7 +59,8 @@ class Guard:
     It stands before the application, so that a body of a stranger is never read.
 
     Args:
-        app: The application; it finds the `ApiKey` of a request in `scope["state"]["key"]`.
+        app: The application; it finds the `ApiKey` of a request in `scope["state"]["key"]`, and
+            in `scope["state"]["check"]` a coroutine that fails once the key is deleted.
         keys: The keys on the server; a mapping, since the server is connected later.
     """
 
@@ -72,13 +76,14 @@ class Guard:
             return
         try:
             if scope["path"].removeprefix(scope.get("root_path", "")) not in OPEN_PATHS:
-                scope.setdefault("state", {})["key"] = await self._admit(Request(scope))
+                known = await self._admit(Request(scope))
+                scope.setdefault("state", {}).update(key=known.key, check=partial(self._check, known))
         except (Problem, redis.RedisError) as error:
             await respond(problem_of(error))(scope, receive, send)
             return
         await self._app(scope, _bounded(receive), send)
 
-    async def _admit(self, request: Request) -> ApiKey:
+    async def _admit(self, request: Request) -> _Known:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         text = text.strip() if scheme.lower() == "bearer" else ""
         if not text:
@@ -89,7 +94,7 @@ class Guard:
         if wait := known.take():
             detail = f"This key may send {known.key.rate} requests a second."
             raise Problem(429, "too-many-requests", detail, {"Retry-After": f"{wait:.0f}" if wait > 1 else "1"})
-        return known.key
+        return known
 
     async def _read(self, text: str, known: _Known | None, address: str) -> _Known:
         if known is None and self._failures.are_too_many(address):  # its requests do not reach Redis
@@ -98,13 +103,22 @@ class Guard:
         if key is None:
             self._known.pop(text, None)
             self._failures.note(address)
-            raise _unauthorized("This key is not valid: it was deleted, or never made.")
+            raise _unauthorized(_NOT_VALID)
         now = time.monotonic()
         if known is None:
-            known = _Known(key, now, now, max(key.rate, 1))
+            known = _Known(text, key, now, now, max(key.rate, 1))
         known.key, known.read = key, now
         self._known[text] = known
         return known
+
+    async def _check(self, known: _Known) -> None:
+        """Wait until a key is deleted, which ends a long answer as it refuses the next request."""
+        while True:
+            await asyncio.sleep(_KEPT_SECONDS)
+            with suppress(redis.RedisError):  # the answer itself meets the outage
+                if await run_in_threadpool(self._keys["keys"].find, known.text) is None:
+                    self._known.pop(known.text, None)
+                    raise _unauthorized(_NOT_VALID)
 
 
 def _unauthorized(detail: str) -> Problem:

@@ -30,6 +30,7 @@ _RETRY = {"Retry-After": "1"}
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MOST_SHOWN = 20  # faults of one request
 _INVALID = "invalid-request"
+_NOT_JSON = "The body is not JSON in UTF-8, is compressed, or is nested too deeply."
 
 
 class Fault(BaseModel):
@@ -117,18 +118,27 @@ def answer_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  (it is registered for this exception only)
     if isinstance(error, Problem):
         return respond(error)
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # of the framework: it could not parse a body
+        return respond(Problem(400, "invalid-json", _NOT_JSON))
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
     return respond(Problem(error.status_code, code, f"{error.detail}.".replace("..", "."), error.headers))
 
 
-def answer_invalid(_: Request, error: Exception) -> JSONResponse:
+def answer_invalid(request: Request, error: Exception) -> JSONResponse:
     """Answer a request that the OpenAPI document does not allow. The answer repeats nothing of the request."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  (it is registered for this exception only)
     faults = [_fault(found) for found in error.errors()]
     problem = Problem(422, _INVALID, f"{len(faults)} part(s) of the request cannot be used.")
     if any(found["type"] == "json_invalid" for found in error.errors()):
-        problem = Problem(400, "invalid-json", "The body is not JSON.")
+        problem = Problem(400, "invalid-json", _NOT_JSON)
+    elif any(found["loc"] == ("body",) for found in error.errors()) and not _is_json(request):
+        problem = Problem(415, "not-json", "Send the body as JSON, with the header Content-Type: application/json.")
     return respond(problem, faults[:_MOST_SHOWN])
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def answer_failed(_: Request, error: Exception) -> JSONResponse:

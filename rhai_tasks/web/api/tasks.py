@@ -132,7 +132,7 @@ async def _disconnected(request: Request) -> None:
     responses={
         200: {"model": Result, "description": "It has ended."},
         202: {"model": Task, "description": "It was submitted."},
-        **documented(408, 409, 413),
+        **documented(408, 409, 413, 415),
     },
 )
 async def submit(
@@ -152,7 +152,7 @@ async def submit(
     return JSONResponse(_dump(task), status_code=202, headers=headers)
 
 
-@router.post("/batches", status_code=202, response_model_exclude_unset=True, responses=documented(408, 409, 413))
+@router.post("/batches", status_code=202, response_model_exclude_unset=True, responses=documented(408, 409, 413, 415))
 async def submit_batch(
     request: Request, key: Submitter, client: Client, batch: BatchSubmission, idempotency_key: IdempotencyKey = None
 ) -> Batch:
@@ -308,7 +308,7 @@ async def _visible(key: Reader, client: Client, task_id: TaskId) -> AsyncTask:
 )
 async def events(request: Request, task: Annotated[AsyncTask, Depends(_visible)]) -> AsyncIterator[ServerSentEvent]:
     """Follow a task by server-sent events, for ten minutes at most: its states, what it prints, its outcome."""
-    async for event in follow(request.app.state.waiting, task):
+    async for event in follow(request.app.state.waiting, task, request.state.check):
         yield event
 
 

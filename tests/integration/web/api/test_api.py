@@ -267,6 +267,18 @@ def test_a_deleted_key_is_refused_soon(serve: Serve, keys: ApiKeys) -> None:
     wait_until(lambda: http.get("/queues").status_code == 401)
 
 
+def test_a_stream_ends_soon_after_its_key_was_deleted(serve: Serve, keys: ApiKeys) -> None:
+    http = serve().client(keys.make("one", SCOPES))
+    task_id = http.post("/tasks", json=SUBMISSION).json()["taskId"]  # which no worker takes
+
+    with http.stream("GET", f"/tasks/{task_id}/events") as stream:
+        keys.delete(keys.list()[0].id)
+        text = "".join(stream.iter_text())
+
+    assert re.findall(r"event: (\w+)", text) == ["state", "problem"]
+    assert '"code": "unauthorized"' in text
+
+
 def test_the_server_has_no_key_that_could_be_sent(keys: ApiKeys, client: Any) -> None:
     key = keys.make("one", SCOPES)
 

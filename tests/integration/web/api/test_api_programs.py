@@ -62,7 +62,7 @@ def test_a_body_that_cannot_be_used_is_a_problem_of_the_client(http: httpx2.Clie
         content = b'{"tasks": [' + BODIES[kind] + b"]}"
         answers[1] = http.post("/batches", content=content, headers={"Content-Type": "application/json"})
 
-    assert {problem(answer)[0] for answer in answers} <= {400, 422}
+    assert {problem(answer) for answer in answers} <= {(400, "invalid-json"), (422, "invalid-request")}
     assert client.keys("rhai_task*") == []
 
 
@@ -70,7 +70,8 @@ def test_a_body_that_cannot_be_used_is_a_problem_of_the_client(http: httpx2.Clie
 def test_a_form_of_a_foreign_page_submits_nothing(http: httpx2.Client, client: Any, content_type: str) -> None:
     answer = http.post("/tasks", content=json.dumps(SUBMISSION), headers={"Content-Type": content_type})
 
-    assert problem(answer) == (422, "invalid-request")
+    assert problem(answer) == (415, "not-json")
+    assert "Content-Type: application/json" in answer.json()["detail"]
     assert client.keys("rhai_task*") == []
 
 
