@@ -9,7 +9,10 @@ mod engine;
 mod host;
 mod values;
 
-use pyo3::exceptions::PyRuntimeError;
+use std::sync::OnceLock;
+
+use pyo3::exceptions::{PyImportError, PyRuntimeError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::bounds::{cancel, guard};
@@ -32,8 +35,22 @@ fn charge(bytes: usize) -> PyResult<()> {
     guard::charge(bytes).map_err(|_| PyRuntimeError::new_err("the script has been stopped"))
 }
 
+/// Fail in a second interpreter of a process: what the library keeps for the process are objects of the first.
+fn refuse_second_interpreter() -> PyResult<()> {
+    static FIRST: OnceLock<i64> = OnceLock::new();
+    // SAFETY: it imports this module, so the thread is attached to an interpreter, which has a number.
+    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if *FIRST.get_or_init(|| this) == this {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "rhai_tasks.engine runs in one interpreter of a process: start a process instead of a subinterpreter",
+    ))
+}
+
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    refuse_second_interpreter()?;
     module.add("RHAI_VERSION", "1.27.0")?;
     module.add_class::<cancel::CancelToken>()?;
     module.add_class::<batch::Batch>()?;

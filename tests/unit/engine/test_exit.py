@@ -56,3 +56,19 @@ def test_a_forked_process_ends_without_waiting_for_threads_that_it_does_not_have
     fork = f"start('wait(60)')\nif os.fork():\n    {parent}"
 
     assert run(f"{STARTS}\n{fork}") == (0, "0\n", "")
+
+
+def test_a_second_interpreter_of_the_process_is_refused() -> None:
+    source = """
+import _xxsubinterpreters as interpreters
+import rhai_tasks.engine
+
+code = "try:\\n import rhai_tasks.engine\\nexcept ImportError as error: print(error, flush=True)"
+interpreters.run_string(interpreters.create(), code)
+"""
+    if sys.version_info >= (3, 13):
+        source = source.replace("_xxsubinterpreters", "_interpreters").replace("run_string", "exec")
+
+    status, output, _ = run(source)
+
+    assert (status, output.partition(":")[0]) == (0, "rhai_tasks.engine runs in one interpreter of a process")
