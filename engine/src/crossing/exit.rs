@@ -1,6 +1,6 @@
 //! Keeps threads out of Python while the interpreter ends.
 //!
-//! Python ends a thread that still wants its lock by unwinding the thread's stack. That cannot pass the frames of an
+//! Python ends a thread that still waits for its lock by unwinding the thread's stack. That cannot pass the frames of an
 //! evaluation that has called Python, and would abort the process. So no script calls Python any more once the interpreter
 //! begins to end, and that waits a while for the calls that have begun.
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use thread_local::ThreadLocal;
 
-/// Time between two looks at the other threads.
+/// Time between two checks of the other threads.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Whether each thread runs Python code for a script.

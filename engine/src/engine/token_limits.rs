@@ -9,7 +9,7 @@ use crate::bounds::guard;
 
 /// About the bytes of a compiled token.
 const TOKEN: usize = 64;
-/// The most arguments of a call. Rhai looks for a function in 65,536 ways, each of which reads the types of all arguments,
+/// The most arguments of a call. Rhai searches a function in 65,536 ways, each of which reads the types of all arguments,
 /// without a check between them: this many take some 60 ms.
 const MOST_ARGUMENTS: usize = 255;
 
