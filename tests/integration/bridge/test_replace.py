@@ -47,6 +47,8 @@ def test_both_serve_one_circle_and_every_task_ends_once(
 ) -> None:
     start_original()
     worker = start_worker("circle", "--buffer", "4", "--threads", "1")
+    both = {"blpop", "blmove"}  # else the first to start could run all
+    wait_until(lambda: both <= {one["cmd"] for one in client.client_list()}, what="both to wait for tasks")
     tasks = submit(dispatcher, 200, "sleep(0.005); {}")
     for task_id in tasks:
         dispatcher.result(task_id)
