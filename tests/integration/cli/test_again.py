@@ -80,6 +80,8 @@ def test_outcomes_of_another_engine_are_compared_to_the_letter(
     client.hset("rhai_task_details:other", mapping={"script": "1", "status": "completed", "circle": "other"})
     client.hset("rhai_task_details:no script", mapping={"status": "completed", "output": "1"})
     client.hset("rhai_task_details:text", mapping={"status": "completed", "output": "1"})
+    step = {"script": "parse_int(INPUT) + 22", "status": "completed", "output": "42"}
+    client.hset("rhai_task_details:step of a pipeline", mapping=step)
     assert run("compare").stdout == "61 task(s) compared, 0 differ.\n"
 
     client.hset("rhai_task_details:t7", "output", "[7, 1, ()]")
