@@ -39,16 +39,21 @@ def submit(dispatcher: Dispatcher, count: int, script: str = "{}", *, first: int
     ]
 
 
+def waiting(client: Any) -> set[str]:
+    """Return the last commands of all connections."""
+    return {one["cmd"] for one in client.client_list()}
+
+
 def test_both_serve_one_circle_and_every_task_ends_once(
     dispatcher: Dispatcher,
     client: Any,
     start_original: Callable[[], Worker],
     start_worker: Callable[..., Worker],
 ) -> None:
-    start_original()
+    start_original()  # each waits before the next starts and before a task comes: one alone could run all of them
+    wait_until(lambda: "blpop" in waiting(client), what="the original to wait for tasks")
     worker = start_worker("circle", "--buffer", "4", "--threads", "1")
-    both = {"blpop", "blmove"}  # else the first to start could run all
-    wait_until(lambda: both <= {one["cmd"] for one in client.client_list()}, what="both to wait for tasks")
+    wait_until(lambda: "blmove" in waiting(client), what="the bridge to wait for tasks")
     tasks = submit(dispatcher, 200, "sleep(0.005); {}")
     for task_id in tasks:
         dispatcher.result(task_id)
