@@ -154,8 +154,8 @@ def compare(
     """Run ended tasks once more here, and compare the outcomes.
 
     For a new version of the engine, or before this project's workers replace the original one: texts must agree to the
-    letter. Scripts that read a clock or draw random numbers differ. Steps of pipelines that use INPUT are left out. Status
-    1 if any outcome differs.
+    letter. Scripts that read a clock or draw random numbers differ. Steps of pipelines that use INPUT are left out.
+    Status 1 if any outcome differs.
     """
     setup = _make_setup(engine, error_format)
     compared, different = 0, []
