@@ -94,7 +94,7 @@ def circles_with_tasks(client: redis.Redis, settings: Settings, known: Collectio
 
     A list of somebody else may begin with the prefix by chance, and bridging would empty it. A list is one of tasks if
     one of the ids at its head has details, or if its circle is known, or was bridged before. Whether a known circle has
-    delayed tasks is not asked: who knows it serves it already.
+    delayed tasks is not asked: the caller serves it already.
     """
     registered = _registered(client, settings, known)
     listed = _listed(client, settings)

@@ -61,7 +61,7 @@ struct Calls {
 impl Calls {
     /// Return the token, or one that ends the reading of a call with too many arguments.
     fn read(&mut self, token: Token, position: Position) -> Token {
-        if position <= self.position {
+        if position < self.position {
             self.open.clear(); // of another source, whose reading an error may have ended
         }
         self.position = position;

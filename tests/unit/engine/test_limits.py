@@ -79,6 +79,8 @@ def test_a_call_has_no_more_arguments_than_rhai_finds_a_function_for_in_time(sou
 
     with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
         engine.compile(parameters(256))
+    with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
+        engine.compile(" " * 70_000 + parameters(256))  # Rhai counts 65,535 positions of a line
     engine.compile(parameters(255))
     engine.compile(f"[{', '.join('1' * 1_000)}]; #{{{', '.join(f'x{place}: (1)' for place in range(300))}}}; f(1, 2)")
     with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
