@@ -52,25 +52,40 @@ fn end() -> Token {
 /// The calls whose arguments are being read.
 #[derive(Default)]
 struct Calls {
-    /// The open brackets, each within the one before: how many commas parentheses have; `None` for other brackets.
-    open: Vec<Option<usize>>,
-    /// The last token's.
+    /// The open brackets, each within the one before.
+    open: Vec<Bracket>,
+}
+
+/// An open bracket.
+struct Bracket {
     position: Position,
+    /// How many commas are directly within parentheses; `None` for other brackets.
+    commas: Option<usize>,
+}
+
+impl Bracket {
+    /// Whether a token is of another source than the bracket, whose reading an error has ended: it does not come after it.
+    /// Rhai counts lines and characters to 65,535; from there on, tokens of one source need not be in order. Parts of an
+    /// interpolated string may have no position.
+    fn is_behind(&self, position: Position) -> bool {
+        let is_counted = |number: Option<usize>| number.is_some_and(|number| number < usize::from(u16::MAX));
+        is_counted(position.line()) && is_counted(position.position()) && position <= self.position
+    }
 }
 
 impl Calls {
     /// Return the token, or one that ends the reading of a call with too many arguments.
     fn read(&mut self, token: Token, position: Position) -> Token {
-        if position < self.position {
-            self.open.clear(); // of another source, whose reading an error may have ended
+        if self.open.first().is_some_and(|first| first.is_behind(position)) {
+            self.open.clear();
         }
-        self.position = position;
+        let bracket = |commas| Bracket { position, commas };
         match token {
-            Token::LeftParen => self.open.push(Some(0)),
-            Token::LeftBracket | Token::LeftBrace | Token::MapStart => self.open.push(None),
+            Token::LeftParen => self.open.push(bracket(Some(0))),
+            Token::LeftBracket | Token::LeftBrace | Token::MapStart => self.open.push(bracket(None)),
             Token::RightParen | Token::RightBracket | Token::RightBrace => drop(self.open.pop()),
             Token::Comma => {
-                if let Some(Some(commas)) = self.open.last_mut() {
+                if let Some(commas) = self.open.last_mut().and_then(|last| last.commas.as_mut()) {
                     *commas += 1;
                     if *commas >= MOST_ARGUMENTS {
                         let text = format!("A function takes at most {MOST_ARGUMENTS} arguments");

@@ -79,13 +79,40 @@ def test_a_call_has_no_more_arguments_than_rhai_finds_a_function_for_in_time(sou
 
     with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
         engine.compile(parameters(256))
-    with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
-        engine.compile(" " * 70_000 + parameters(256))  # Rhai counts 65,535 positions of a line
     engine.compile(parameters(255))
     engine.compile(f"[{', '.join('1' * 1_000)}]; #{{{', '.join(f'x{place}: (1)' for place in range(300))}}}; f(1, 2)")
     with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
         engine.eval("eval(s)", scope={"s": parameters(256)})
     assert engine.eval("eval(`[1, 2].len()`)") == 2
+
+
+@pytest.mark.parametrize(
+    "before", ["", " " * 70_000, "\n" * 70_000], ids=["here", "in a long line", "behind many lines"]
+)
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "1",
+        "`${1}`",
+        "`\n${1 + 1}\n`",
+        "#{a: 1}",
+        "[1, 2]",
+        "|x| x",
+        "g(1, 2)",
+        "1 // one\n",
+        "1 /* \n */",
+        '#"\n"#',
+        "{ 1 }",
+    ],
+)
+def test_arguments_are_counted_whatever_they_are_and_wherever(argument: str, before: str) -> None:
+    engine = Engine(limits=Limits(max_memory=0))
+
+    with pytest.raises(RhaiSyntaxError, match="A function takes at most 255 arguments"):
+        engine.compile(f"{before}f({','.join([argument] * 256)})")
+    with pytest.raises(RhaiSyntaxError, match="Expecting|expected|missing|Unexpected"):
+        engine.compile("f(1, 2")
+    engine.compile(";".join(["|a, b| a"] * 300))  # the brackets that an error left open count no commas of these
 
 
 @pytest.mark.parametrize(
